@@ -1,0 +1,30 @@
+"""What raypipe must know about a model family, one row each.
+
+Everything else about a model is read from its config by transformers. To add a family, add a row: the contract tests
+take it up by themselves with a tiny random model.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Family:
+    """Where a family keeps its parts, as dotted paths from the `...ForCausalLM` module."""
+
+    blocks: str  # the list of decoder blocks
+    embeddings: str  # token embeddings
+    final_norm: str
+    sentinels: tuple[str, ...] = ()  # reserved tokens without a role, for masking; () = plain-text sentinels
+
+
+FAMILIES: dict[str, Family] = {
+    "llama": Family("model.layers", "model.embed_tokens", "model.norm"),
+    "qwen2": Family("model.layers", "model.embed_tokens", "model.norm"),
+    "qwen3": Family("model.layers", "model.embed_tokens", "model.norm"),
+    "gemma3_text": Family("model.layers", "model.embed_tokens", "model.norm"),
+    "phi3": Family("model.layers", "model.embed_tokens", "model.norm"),
+    "gpt2": Family("transformer.h", "transformer.wte", "transformer.ln_f"),
+    "gpt_neox": Family("gpt_neox.layers", "gpt_neox.embed_in", "gpt_neox.final_layer_norm"),
+}

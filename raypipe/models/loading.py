@@ -1,0 +1,90 @@
+"""Load a decoder and its tokenizer: local folder or pinned hub revision, safetensors only, never remote code."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+from raypipe import config
+from raypipe.errors import InputError, Problem
+from raypipe.models.families import FAMILIES, Family
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A decoder ready to run, with its tokenizer."""
+
+    model: Any  # transformers.PreTrainedModel, in eval mode
+    tokenizer: Any  # transformers.PreTrainedTokenizerFast, with a pad token
+    family: Family
+    device: torch.device
+
+
+def device_of(section: config.Model) -> torch.device:
+    """The device that `device: auto` means here."""
+    if section.device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return torch.device(section.device)
+
+
+def dtype_of(section: config.Model, device: torch.device) -> torch.dtype:
+    """The dtype that `dtype: auto` means on this device."""
+    if section.dtype == "auto":
+        return torch.bfloat16 if device.type == "cuda" else torch.float32
+    return torch.float32 if section.dtype == "float32" else torch.bfloat16
+
+
+def check(section: config.Model) -> Any:
+    """The model's config, without its weights. Raises `InputError` with every reason why it cannot be used."""
+    problems = []
+    is_local = Path(section.path).is_dir()
+    if not is_local and section.revision is None:
+        hint = "no such folder; a hub id needs model.revision, the 40-digit commit to pin"
+        raise InputError([Problem("model.path", hint)])
+    try:
+        model_config = AutoConfig.from_pretrained(section.path, revision=section.revision, trust_remote_code=False)
+    except (OSError, ValueError) as error:
+        raise InputError([Problem("model.path", f"not a readable model folder ({type(error).__name__})")]) from None
+    if model_config.model_type not in FAMILIES:
+        known = ", ".join(sorted(FAMILIES))
+        problems.append(Problem("model.path", f"family {model_config.model_type!r} is not known; known: {known}"))
+    if is_local and not any(Path(section.path).glob("*.safetensors")):
+        problems.append(Problem("model.path", "no *.safetensors in the folder; other weight formats are refused"))
+    if problems:
+        raise InputError(problems)
+    return model_config
+
+
+def load_tokenizer(section: config.Model) -> Any:
+    """The fast tokenizer, with a pad token (the end-of-text token if it has none of its own)."""
+    tokenizer = AutoTokenizer.from_pretrained(section.path, revision=section.revision, trust_remote_code=False)
+    if not tokenizer.is_fast:
+        raise InputError([Problem("model.path", "the tokenizer is a slow one; character offsets need a fast one")])
+    if tokenizer.pad_token_id is None:
+        if tokenizer.eos_token_id is None:
+            raise InputError([Problem("model.path", "the tokenizer has neither a pad nor an end-of-text token")])
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def load(section: config.Model, attn_implementation: str = "sdpa") -> Loaded:
+    """The model on its device, in eval mode, adapter merged."""
+    model_config = check(section)
+    device = device_of(section)
+    model = AutoModelForCausalLM.from_pretrained(
+        section.path,
+        revision=section.revision,
+        trust_remote_code=False,
+        use_safetensors=True,
+        dtype=dtype_of(section, device),
+        attn_implementation=attn_implementation,
+    )
+    if section.adapter is not None:
+        from peft import PeftModel
+
+        model = PeftModel.from_pretrained(model, section.adapter, use_safetensors=True).merge_and_unload()
+    return Loaded(model.to(device).eval(), load_tokenizer(section), FAMILIES[model_config.model_type], device)

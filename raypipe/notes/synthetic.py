@@ -1,0 +1,265 @@
+"""Generated Italian emergency notes whose deciding words are known: the embedded corpus of `make demo`.
+
+Nothing here is, or is derived from, a real record: every sentence is put together by this file from its own word lists.
+
+What is planted, and how
+* A note is a few short sentences that mention some of 24 findings, each once and with one status: present
+  ("Presenta dispnea da sforzo."), negated ("Nega febbre e tosse."), or history ("In passato cefalea."; also the family's).
+  A sentence holds one status only, so what decides is the finding together with its sentence's cue.
+* 12 findings are tasks: "is it positively present in this patient now?" Negated, historical and unmentioned are all "no".
+* A finding has two common forms ("dispnea", "difficoltà respiratoria") and, if it is a task, two local forms ("affanno",
+  "fame d'aria"), and modifiers that go with every form and status ("da sforzo"): a modifier says which finding is meant and
+  never whether it is present, so text without labels can teach that "affanno" stands where "dispnea" stands.
+* Two hospitals, from separate random streams. The pretraining notes are those of the other one: most end in a summary line
+  ("Sintesi: dispnea sì, febbre no"), written with the common names only, over notes in common forms only. The line asks about
+  the tasks' findings too: it is the small stand-in for an instruct model that already knows how to look something up. The
+  other notes of that hospital have no summary and use every form, so local forms are known words of unknown meaning.
+  The target hospital's notes have no summary and use local forms in `LOCAL_SHARE` of the mentions.
+* One local form of some tasks (their number grows with `difficulty`) stands in no labelled training or dev note: only the
+  unlabelled and the test notes have it.
+
+Deciding words (`Corpus.deciding`, character offsets): present: the words of the finding. Negated or history: the words of
+the finding, and, as a row of its own, the cue of its sentence. Modifiers never; an unmentioned finding has no rows.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+YES, NO = "sì", "no"
+LOCAL_SHARE = 0.45  # of the target hospital's mentions of a task finding
+SUMMARY_SHARE = 0.85  # of the pretraining notes
+SUMMARY_ITEMS = 10
+
+
+@dataclass(frozen=True)
+class Finding:
+    task_id: str
+    common: tuple[str, ...]  # common[0] is its name in questions and summaries
+    local: tuple[str, ...]
+    modifiers: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Corpus:
+    notes: pa.Table  # note_id, text, group_id (a fictional patient), split: train | dev | test | unlabelled
+    labels: pa.Table  # task_id, note_id, label, split
+    tasks: list[dict[str, Any]]
+    deciding: pa.Table  # note_id, task_id, start, end
+    pretraining: pa.Table  # note_id, text
+
+
+# fmt: off
+TASK_FINDINGS = (
+    Finding("dispnea", ("dispnea", "difficoltà respiratoria"), ("affanno", "fame d'aria"), ("da sforzo", "a riposo")),
+    Finding("febbre", ("febbre", "rialzo termico"), ("piressia", "ipertermia"), ("fino a 39", "con brividi")),
+    Finding("cefalea", ("cefalea", "mal di testa"), ("emicrania", "cefalgia"), ("in sede frontale", "con fotofobia")),
+    Finding("dolore_toracico", ("dolore toracico", "toracalgia"), ("precordialgia", "oppressione al petto"),
+            ("in sede retrosternale", "con irradiazione al braccio")),
+    Finding("vomito", ("vomito", "emesi"), ("conati", "rigetto"), ("dopo i pasti", "con tracce biliari")),
+    Finding("dolore_addominale", ("dolore addominale", "addominalgia"), ("coliche", "mal di pancia"),
+            ("in fossa iliaca", "ai quadranti inferiori")),
+    Finding("sincope", ("sincope", "perdita di coscienza"), ("svenimento", "lipotimia"), ("con prodromi", "in ortostatismo")),
+    Finding("diarrea", ("diarrea", "scariche liquide"), ("enterite", "alvo mobile"), ("con muco", "in più episodi")),
+    Finding("vertigini", ("vertigini", "capogiri"), ("sbandamento", "instabilità"), ("ai cambi di posizione", "con nistagmo")),
+    Finding("palpitazioni", ("palpitazioni", "cardiopalmo"), ("batticuore", "aritmia"),
+            ("a insorgenza improvvisa", "di pochi minuti")),
+    Finding("edemi", ("edemi", "gonfiore alle gambe"), ("succulenza", "imbibizione"), ("fino al ginocchio", "alle caviglie")),
+    Finding("trauma_cranico", ("trauma cranico", "colpo alla testa"), ("botta al capo", "urto cranico"),
+            ("dopo caduta", "con ferita")),
+)
+OTHER_FINDINGS = (
+    Finding("", ("tosse", "accessi di tosse"), (), ("con escreato", "nelle ore notturne")),
+    Finding("", ("disuria", "bruciore minzionale"), (), ("con pollachiuria",)),
+    Finding("", ("ematuria", "sangue nelle urine"), (), ("con coaguli",)),
+    Finding("", ("ittero", "cute gialla"), (), ("con urine scure",)),
+    Finding("", ("astenia", "stanchezza"), (), ("con inappetenza",)),
+    Finding("", ("lombalgia", "mal di schiena"), (), ("dopo sollevamento",)),
+    Finding("", ("epistassi", "sangue dal naso"), (), ("da una narice",)),
+    Finding("", ("prurito", "smania cutanea"), (), ("agli arti",)),
+    Finding("", ("parestesie", "formicolii"), (), ("alla mano sinistra",)),
+    Finding("", ("confusione", "disorientamento"), (), ("nelle ore serali",)),
+    Finding("", ("pirosi", "bruciore di stomaco"), (), ("dopo cena",)),
+    Finding("", ("insonnia", "risvegli notturni"), (), ("da settimane",)),
+)
+FINDINGS = TASK_FINDINGS + OTHER_FINDINGS
+CUES = {  # what a sentence begins with, by the status of its findings
+    "present": ("Riferisce", "Lamenta", "Presenta", "Comparsa di", "Accusa"),
+    "negated": ("Nega", "Non", "Assenza di", "Non riferisce"),
+    "history": ("In passato", "Pregresso episodio di", "In anamnesi", "Padre con", "Madre con"),
+}
+OPENINGS = ("Uomo di {} anni.", "Donna di {} anni.", "Paziente di {} anni.", "Accede in PS a {} anni.", "Arriva con 118, {} anni.")
+BOILERPLATE = (
+    "Vigile e collaborante.", "Parametri nella norma.", "Allergie non note.", "Segue terapia domiciliare.",
+    "Vive con la famiglia.", "Si esegue prelievo.", "ECG da refertare.", "In attesa di visita.", "Iperteso in terapia.",
+    "Diabete in compenso.", "Fumatore.", "Accompagnato dal figlio.", "Codice verde.", "Codice azzurro.",
+)
+# fmt: on
+
+
+@dataclass(frozen=True)
+class Mention:
+    finding: int  # index in FINDINGS
+    status: str
+    start: int
+    end: int
+    cue: tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Style:
+    """How a hospital writes."""
+
+    local_share: float
+    distractors: float  # 0: as many present as absent mentions; 1: mostly negations and history, long boilerplate
+    forbidden: frozenset[str] = frozenset()
+
+
+def generate(
+    seed: int = 0,
+    n_labelled: int = 200,
+    n_unlabelled: int = 1500,
+    n_dev: int = 100,
+    n_test: int = 400,
+    n_pretraining: int = 8000,
+    difficulty: float = 0.0,
+) -> Corpus:
+    """The whole corpus; the same arguments give the same bytes. `difficulty` in [0, 1] adds distractors and unseen forms."""
+    if not 0 <= difficulty <= 1:
+        raise ValueError(f"difficulty is {difficulty}, but must lie in [0, 1]")
+    seen: set[str] = set()
+    other_hospital = np.random.default_rng([seed, 0])
+    pretraining = [_pretraining_text(other_hospital, difficulty, seen) for _ in range(n_pretraining)]
+
+    held_out_rng = np.random.default_rng([seed, 1])
+    n_held_out = round((0.25 + 0.75 * difficulty) * len(TASK_FINDINGS))
+    held_out = held_out_rng.permutation(len(TASK_FINDINGS))[:n_held_out]
+    labelled = Style(LOCAL_SHARE, difficulty, frozenset(TASK_FINDINGS[i].local[-1] for i in held_out))
+    unrestricted = Style(LOCAL_SHARE, difficulty)
+    note_rows: list[dict[str, str]] = []
+    label_rows: list[dict[str, str]] = []
+    deciding_rows: list[dict[str, str | int]] = []
+    splits = (("train", n_labelled, labelled), ("dev", n_dev, labelled), ("test", n_test, unrestricted))
+    for stream, (split, n, style) in enumerate((*splits, ("unlabelled", n_unlabelled, unrestricted)), start=2):
+        rng = np.random.default_rng([seed, stream])
+        patient = 0
+        for i in range(n):
+            text, mentions = _new_note(rng, style, seen)
+            patient += int(i == 0 or rng.random() < 0.8)  # a fifth of the notes are a further visit of the same patient
+            note_id = f"{split}-{i:05d}"
+            note_rows.append({"note_id": note_id, "text": text, "group_id": f"{split}-p{patient:05d}", "split": split})
+            if split == "unlabelled":
+                continue
+            present = {m.finding for m in mentions if m.status == "present"}
+            for k, finding in enumerate(TASK_FINDINGS):
+                label = YES if k in present else NO
+                label_rows.append({"task_id": finding.task_id, "note_id": note_id, "label": label, "split": split})
+            for m in mentions:
+                if m.finding < len(TASK_FINDINGS):
+                    spans = [(m.start, m.end)] if m.status == "present" else [m.cue, (m.start, m.end)]
+                    task_id = TASK_FINDINGS[m.finding].task_id
+                    deciding_rows += [{"note_id": note_id, "task_id": task_id, "start": a, "end": b} for a, b in spans]
+    string, offset = pa.string(), pa.int64()
+    return Corpus(
+        notes=_table(note_rows, note_id=string, text=string, group_id=string, split=string),
+        labels=_table(label_rows, task_id=string, note_id=string, label=string, split=string),
+        tasks=[_task(finding) for finding in TASK_FINDINGS],
+        deciding=_table(deciding_rows, note_id=string, task_id=string, start=offset, end=offset),
+        pretraining=_table(
+            [{"note_id": f"pretraining-{i:05d}", "text": text} for i, text in enumerate(pretraining)],
+            note_id=string,
+            text=string,
+        ),
+    )
+
+
+def _task(finding: Finding) -> dict[str, Any]:
+    return {
+        "id": finding.task_id,
+        "kind": "binary",
+        "question": finding.common[0],
+        "options": [YES, NO],
+        "verbalizers": {YES: YES, NO: NO},
+    }
+
+
+def _table(rows: list[Any], **columns: pa.DataType) -> pa.Table:
+    return pa.Table.from_pylist(rows, schema=pa.schema(list(columns.items())))
+
+
+def _pretraining_text(rng: np.random.Generator, difficulty: float, seen: set[str]) -> str:
+    if rng.random() >= SUMMARY_SHARE:
+        return _new_note(rng, Style(LOCAL_SHARE, difficulty), seen)[0]
+    text, mentions = _new_note(rng, Style(0.0, difficulty), seen)
+    present = {m.finding for m in mentions if m.status == "present"}
+    mentioned = [m.finding for m in mentions]
+    rest = [int(i) for i in rng.permutation(len(FINDINGS)) if i not in mentioned]
+    items = rng.permutation((mentioned + rest)[:SUMMARY_ITEMS])
+    answers = ", ".join(f"{FINDINGS[i].common[0]} {YES if i in present else NO}" for i in items)
+    return f"{text}\nSintesi: {answers}"
+
+
+def _new_note(rng: np.random.Generator, style: Style, seen: set[str]) -> tuple[str, list[Mention]]:
+    """A note that no split has yet."""
+    while True:
+        text, mentions = _note(rng, style)
+        if text not in seen:
+            seen.add(text)
+            return text, mentions
+
+
+def _note(rng: np.random.Generator, style: Style) -> tuple[str, list[Mention]]:
+    weights = np.array([2.0] * len(TASK_FINDINGS) + [1.0] * len(OTHER_FINDINGS))
+    n_absent = (
+        2 + int(rng.random() < 0.5) + int(rng.random() < style.distractors) + int(rng.random() < style.distractors)
+    )
+    n_present = 2 + int(rng.random() < 0.5)
+    findings = rng.choice(len(FINDINGS), size=n_present + n_absent, replace=False, p=weights / weights.sum())
+    n_history = int(rng.binomial(n_absent, 0.33))
+    groups = {
+        "present": findings[:n_present],
+        "history": findings[n_present : n_present + n_history],
+        "negated": findings[n_present + n_history :],
+    }
+    sentences = [(status, part) for status, group in groups.items() for part in _split(rng, group)]
+    n_boilerplate = 1 + int(rng.binomial(3, 0.2 + 0.6 * style.distractors))
+    fillers = [str(s) for s in rng.choice(BOILERPLATE, size=n_boilerplate, replace=False)]
+    order = rng.permutation(len(sentences) + len(fillers))
+    text = str(rng.choice(OPENINGS)).format(rng.integers(18, 96))
+    mentions: list[Mention] = []
+    for position in order:
+        text += " "
+        if position >= len(sentences):
+            text += fillers[position - len(sentences)]
+            continue
+        status, part = sentences[position]
+        cue_start = len(text)
+        text += str(rng.choice(CUES[status]))
+        cue = (cue_start, len(text))
+        for i, finding in enumerate(part):
+            text += " " if i == 0 else " e " if i == len(part) - 1 else ", "
+            form = _form(rng, FINDINGS[finding], style)
+            mentions.append(Mention(int(finding), status, len(text), len(text) + len(form), cue))
+            text += form
+            if rng.random() < 0.4:
+                text += " " + str(rng.choice(FINDINGS[finding].modifiers))
+        text += "."
+    return text, mentions
+
+
+def _split(rng: np.random.Generator, group: Any) -> list[Any]:
+    """Findings of one status share sentences of one to three findings."""
+    parts = []
+    while len(group):
+        n = int(rng.integers(1, 4))
+        parts.append(group[:n])
+        group = group[n:]
+    return parts
+
+
+def _form(rng: np.random.Generator, finding: Finding, style: Style) -> str:
+    use_local = bool(finding.local) and rng.random() < style.local_share
+    forms = [f for f in (finding.local if use_local else finding.common) if f not in style.forbidden]
+    return str(rng.choice(forms))

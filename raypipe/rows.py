@@ -1,0 +1,107 @@
+"""The columns of a row after each step: the contract between stages. Read this file first.
+
+Shape letters, one legend for the whole project: B rows, T tokens, W words, D width, L decoder blocks, K layers kept,
+V vocabulary, C options of a task, Q tasks asked of one note.
+
+One row in, one row out, at every stage: a row that cannot be processed keeps its id and gets an `error` code
+(`errors.Code`), so that the audit can count and nothing is lost silently. Every schema is explicit, because a column
+that is all null in one block and text in another cannot be read back (Arrow would guess two types).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pyarrow as pa
+
+# What every source of notes must yield. `group_id` is the patient (or whatever must not straddle a split).
+NOTES = pa.schema(
+    [
+        ("note_id", pa.string()),
+        ("group_id", pa.string()),  # null: the note is its own group
+        ("text", pa.string()),  # NFC; every character offset in the project counts from here
+        ("error", pa.string()),
+    ]
+)
+
+LABELS = pa.schema(
+    [
+        ("task_id", pa.string()),
+        ("note_id", pa.string()),
+        ("label", pa.string()),  # one of the task's options
+        ("split", pa.string()),  # train, dev or test
+    ]
+)
+
+# After `attribute`: no note text. Relevance is [Q, K, W] flattened in C order (float16: half the bytes of float32,
+# overlap of the top words >= 0.9995).
+ATTRIBUTED = pa.schema(
+    [
+        ("note_id", pa.string()),
+        ("task_id", pa.list_(pa.string())),  # [Q] tasks that were asked
+        ("predicted", pa.list_(pa.string())),  # [Q] the option the scorer prefers
+        ("margin", pa.list_(pa.float32())),  # [Q] its mean log-probability less the runner-up's, nats
+        ("word_start", pa.list_(pa.int32())),  # [W] character offsets into the note
+        ("word_end", pa.list_(pa.int32())),  # [W]
+        ("layers", pa.list_(pa.int16())),  # [K] 0 = embeddings, k = output of decoder block k
+        ("relevance", pa.list_(pa.float16())),  # [Q*K*W] of the words that the scorer could see, 0 for the others
+        ("n_tokens", pa.int32()),  # tokens of the note that the scorer saw
+        ("n_cut_tokens", pa.int32()),  # tokens of the note that did not fit the context
+        ("error", pa.string()),
+    ]
+)
+
+# One masking plan: which characters an arm hides in this note. Tokenizer-neutral, so one plan serves several students.
+PLAN = pa.struct(
+    [
+        ("arm", pa.string()),
+        ("task_id", pa.string()),  # the task whose relevance chose the words; null if none did
+        ("draw", pa.int16()),  # 0.. : redrawn plans, one per epoch, of the strategies that sample
+        ("start", pa.list_(pa.int32())),  # [S] character offsets into the note, sorted, disjoint
+        ("end", pa.list_(pa.int32())),
+        ("kind", pa.list_(pa.int8())),  # [S] 0 plain, 1 entity (a domain term), 2 base: see masking/weights.py
+        ("n_masked", pa.int32()),  # eligible words hidden
+        ("n_eligible", pa.int32()),
+    ]
+)
+
+# After `mask`: what training needs of a note, and what the report needs to explain it.
+MASKED = pa.schema(
+    [
+        ("note_id", pa.string()),
+        ("text", pa.string()),
+        ("plans", pa.list_(PLAN)),
+        *[field for field in ATTRIBUTED if field.name not in ("note_id", "error")],
+        ("error", pa.string()),
+    ]
+)
+
+# What every training loop eats. A sequence may be a tree: tokens of branch 0 (the trunk) see the trunk, a token of
+# branch b > 0 sees the trunk and its own branch; positions restart at the trunk's end. One note and its Q questions
+# are thus one row, and equal Q separate prompts.
+TRAINING = pa.schema(
+    [
+        ("input_ids", pa.list_(pa.int32())),  # [T]
+        ("loss_weight", pa.list_(pa.float32())),  # [T] weight of predicting this token; 0 = context only
+        ("branch", pa.list_(pa.int16())),  # [T] 0 trunk, 1.. questions; non-decreasing
+    ]
+)
+
+# After scoring: one row per labelled note and task.
+PREDICTIONS = pa.schema(
+    [
+        ("task_id", pa.string()),
+        ("note_id", pa.string()),
+        ("group_id", pa.string()),
+        ("label", pa.string()),
+        ("predicted", pa.string()),
+        ("scores", pa.list_(pa.float32())),  # [C] mean log-probability per token of each option, nats
+    ]
+)
+
+DEAD_LETTERS = pa.schema([("note_id", pa.string()), ("step", pa.string()), ("error", pa.string())])
+
+
+def table(rows: list[dict[str, Any]], schema: pa.Schema) -> pa.Table:
+    """Rows as an Arrow table with exactly this schema; missing keys become null."""
+    return pa.Table.from_pydict({name: [row.get(name) for row in rows] for name in schema.names}, schema=schema)
