@@ -110,7 +110,6 @@ class Training(Section):
     lora: Lora | None = None  # None: all parameters
     precision: Literal["auto", "float32", "bfloat16"] = "auto"  # auto: bfloat16 autocast on a GPU
     gradient_checkpointing: bool = False
-    strategy: Literal["ddp", "fsdp2"] = "ddp"
     seed: int = 0
     eval_every: int | None = Field(None, ge=1)  # steps between dev evaluations; None: at the end
     checkpoint_every: int | None = Field(None, ge=1)  # steps; None: at the end
@@ -144,20 +143,113 @@ class Attribution(Section):
     window: int = Field(1, ge=1)  # words deleted together by occlusion
 
 
+class Hysteresis(Section):
+    """Runs of words above `low` that hold one above `high`, after smoothing (code: 0.2, 0.4)."""
+
+    low: Fraction = 0.2  # of the note's largest relevance
+    high: Fraction = 0.4
+    smooth: bool = True  # 3-tap Gaussian, sigma 1, reflecting ends
+
+
+class SpanLengths(Section):
+    """SpanBERT: geometric span lengths in words, cut off at `longest` (mean 3.8 words)."""
+
+    p: float = Field(0.2, gt=0, le=1)
+    longest: int = Field(10, ge=1)
+
+
+class Pmi(Section):
+    """Collocations masked whole (Levine et al. 2021)."""
+
+    longest: int = Field(5, ge=2, le=5)  # words
+    min_count: int = Field(10, ge=1)
+    top_per_length: int = Field(5000, ge=1)  # n-grams kept of each length
+
+
+class Selective(Section):
+    """Selective masking (Gu et al. 2020): a word matters if deleting it costs the task more than `delta`."""
+
+    source: Literal["relevance", "tagger"] = "relevance"  # tagger: word types that mattered in labelled notes
+    delta: float = Field(0.05, gt=0)  # in the units of the stored relevance
+    min_share: Fraction = 0.5  # tagger: hide types that mattered in at least this share of their occurrences
+
+
+class Mslm(Section):
+    """Entity-level and base-level masking with a loss that knows the difference (arXiv 2403.18025)."""
+
+    terms: Literal["lexicon", "ner", "tficf", "attribution"] = "lexicon"  # where domain terms come from
+    lexicon: str | None = None  # terms = lexicon: a text file, one term per line
+    n_terms: int = Field(1000, ge=1)  # terms = tficf: how many words
+    top_share: float = Field(0.05, gt=0, lt=1)  # terms = attribution: share of the vocabulary
+    p_entity: Fraction = 0.5  # share of term occurrences that are hidden (code: .25 in scripts, 1 by default)
+    p_base: Fraction = 0.15  # share of the other words (code: .075 .15 .225)
+    max_ratio: float | None = Field(None, gt=0, lt=1)  # cap on hidden eligible words / eligible words
+    weights: Literal["fixed", "inverse", "code"] = "fixed"
+    entity_weight: float = Field(2.0, gt=0)  # weights = fixed
+    base_weight: float = Field(1.0, gt=0)
+    count_factor: bool = False  # code: an example's loss also grows with the number of hidden tokens
+
+
+class Difference(Section):
+    """Difference-Masking (arXiv 2305.14577): words near those that set the corpus apart."""
+
+    anchors: int = Field(20, ge=1)  # code: 20 in the final scripts
+    weight: Literal["rank", "similarity", "rank_global"] = "rank"
+    gamma: float = Field(1.0, gt=0)  # weight = similarity: its exponent
+    alpha: Fraction = 1.0  # 1 = difference only, 0 = uniform (code: off, or .1 .3 .5 .7)
+
+
 class Masking(Section):
-    """Which words are hidden and how the example is written (masking/). `profile` sets the defaults of the rest."""
+    """Which words are hidden and how the example is written (masking/). `profile` sets the defaults of the rest.
+
+    Not every strategy reads every key: `masking.check.problems` refuses a key that was changed in vain.
+    """
 
     profile: Literal["raypipe", "paper"] = "raypipe"
     strategy: str = "relevance"  # a key of masking.STRATEGIES
-    selection: Literal["topk", "sample", "hysteresis"] = "topk"
+    selection: Literal["topk", "sample", "hysteresis"] = "topk"  # of the strategies that rank by relevance
     ratio: float = Field(0.15, gt=0, lt=1)  # hidden eligible words / eligible words
     match_ratio_to: Name | None = None  # the arm whose realised ratio this arm copies, note by note
-    temperature: float = Field(0.5, gt=0)
-    format: Literal["single", "multi"] = "multi"
-    condition: Literal["none", "item"] = "none"
-    prompt_loss: float = Field(0.0, ge=0, le=1)  # lambda: weight of the masked note's own tokens
-    draws: int = Field(1, ge=1)  # plans per note, used in turn by the epochs
+    temperature: float = Field(0.5, gt=0)  # of selection = sample
+    draws: int = Field(1, ge=1, le=1000)  # plans per note and task, used in turn by the epochs
     seed: int = 0
+    stop_words: bool = True  # spare Italian, Spanish and English function words; negations are never spared
+    phi_patterns: tuple[str, ...] = ()  # regular expressions; what they match is never a target
+    max_span_words: int | None = Field(10, ge=1)  # longer spans are cut in two
+    max_spans: int = Field(20, ge=1, le=64)  # of one `multi` example; further spans go to a further example
+    format: Literal["single", "multi"] = "multi"
+    condition: Literal["none", "item"] = "none"  # item: the question follows the masked note
+    instruction: str = ""  # system turn, or plain text before the note
+    sentinels: Literal["auto", "plain"] | tuple[str, ...] = "auto"  # auto: the family's reserved tokens if it has any
+    prompt_loss: float = Field(0.0, ge=0, le=1)  # lambda: weight of the masked note's own tokens
+    hysteresis: Hysteresis = Hysteresis()
+    span: SpanLengths = SpanLengths()
+    pmi: Pmi = Pmi()
+    selective: Selective = Selective()
+    mslm: Mslm = Mslm()
+    difference: Difference = Difference()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_profile(cls, values: Any) -> Any:
+        """Keys that are given win over the profile, the profile over the defaults above."""
+        if not isinstance(values, dict):
+            return values
+        return {**PROFILES.get(str(values.get("profile")), {}), **values}
+
+
+# paper: arXiv 2606.09466 as its code has it, defects fixed; the instruction's wording is ours.
+PROFILES: dict[str, dict[str, Any]] = {
+    "raypipe": {},
+    "paper": {
+        "selection": "hysteresis",
+        "stop_words": False,
+        "max_span_words": None,
+        "format": "single",
+        "instruction": "Fill in the masked words.",
+        "prompt_loss": 1.0,
+    },
+}
 
 
 class Arm(Section):

@@ -19,11 +19,16 @@ class Family:
     sentinels: tuple[str, ...] = ()  # reserved tokens without a role, for masking; () = plain-text sentinels
 
 
+# Llama 3 names 0..255; the low ones became tool and turn tokens in later releases. Older Llama tokenizers have none.
+_LLAMA = tuple(f"<|reserved_special_token_{n}|>" for n in range(100, 164))
+_GEMMA = tuple(f"<unused{n}>" for n in range(10, 74))  # MedGemma thinks with 94 and 95
+# Qwen (padding rows without a token), Phi-3 (six placeholders, too few), GPT-2 and NeoX have none: plain text.
+
 FAMILIES: dict[str, Family] = {
-    "llama": Family("model.layers", "model.embed_tokens", "model.norm"),
+    "llama": Family("model.layers", "model.embed_tokens", "model.norm", _LLAMA),
     "qwen2": Family("model.layers", "model.embed_tokens", "model.norm"),
     "qwen3": Family("model.layers", "model.embed_tokens", "model.norm"),
-    "gemma3_text": Family("model.layers", "model.embed_tokens", "model.norm"),
+    "gemma3_text": Family("model.layers", "model.embed_tokens", "model.norm", _GEMMA),
     "phi3": Family("model.layers", "model.embed_tokens", "model.norm"),
     "gpt2": Family("transformer.h", "transformer.wte", "transformer.ln_f"),
     "gpt_neox": Family("gpt_neox.layers", "gpt_neox.embed_in", "gpt_neox.final_layer_norm"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,8 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from raypipe import config
 from raypipe.errors import InputError, Problem
 from raypipe.models.families import FAMILIES, Family
+
+BEGIN, END, PAD = "<s>", "</s>", "<pad>"  # of tokenizers that `pretrain` makes
 
 
 @dataclass(frozen=True)
@@ -88,3 +91,56 @@ def load(section: config.Model, attn_implementation: str = "sdpa") -> Loaded:
 
         model = PeftModel.from_pretrained(model, section.adapter, use_safetensors=True).merge_and_unload()
     return Loaded(model.to(device).eval(), load_tokenizer(section), FAMILIES[model_config.model_type], device)
+
+
+def train_tokenizer(texts: Iterable[str], pretrain: config.Pretrain, folder: Path) -> None:
+    """A byte-level BPE tokenizer of `pretrain.vocab_size`, trained on `texts` and saved to `folder`."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    bpe = Tokenizer(models.BPE())
+    # digits apart: lab values must not become rare words
+    bpe.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
+    )
+    bpe.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=pretrain.vocab_size,
+        special_tokens=[BEGIN, END, PAD],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    bpe.train_from_iterator(texts, trainer)
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=bpe, bos_token=BEGIN, eos_token=END, pad_token=PAD, model_max_length=pretrain.context
+    )
+    fast.save_pretrained(folder)
+
+
+def from_scratch(pretrain: config.Pretrain, tokenizer: Any) -> Any:
+    """A Llama decoder with random weights (seed torch first)."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    return LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=pretrain.hidden_size,
+            intermediate_size=pretrain.intermediate_size,
+            num_hidden_layers=pretrain.layers,
+            num_attention_heads=pretrain.heads,
+            max_position_embeddings=pretrain.context,
+            tie_word_embeddings=True,
+            bos_token_id=tokenizer.bos_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+        )
+    )
+
+
+def set_dropout(model: Any, rate: float) -> None:
+    """Attention dropout of a model whose family has it; residual dropout is set where there are such modules."""
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = rate
+        if isinstance(getattr(module, "attention_dropout", None), float):
+            module.attention_dropout = rate

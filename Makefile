@@ -1,0 +1,33 @@
+# Two commands: `make demo` and `make test`. Each sets everything up first; nothing but Python >= 3.11 is needed.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# Real corpora and trained models for benchmarks and tests; without them those tests skip and say so.
+SHARED ?= $(wildcard ../shared)
+export RAYPIPE_DATA ?= $(if $(wildcard $(SHARED)/data),$(abspath $(SHARED)/data))
+export RAYPIPE_MODELS ?= $(if $(wildcard $(SHARED)/models),$(abspath $(SHARED)/models))
+
+.PHONY: demo test check setup clean
+demo: setup
+	$(BIN)/raypipe run --config jobs/configs/demo.yaml
+
+test: setup check
+	$(BIN)/python -m pytest
+
+check: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+setup: $(VENV)/.ready
+
+# constraints.txt pins what was tested. On a machine without an NVIDIA GPU a torch build without CUDA is enough, if the
+# package index offers one; the pinned version is the same.
+$(VENV)/.ready: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check "torch" -c constraints.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[dev]" -c constraints.txt
+	touch $@
+
+clean:
+	rm -rf $(VENV) runs

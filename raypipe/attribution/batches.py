@@ -1,0 +1,26 @@
+"""Batches of about equal rows: little padding, bounded memory."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+def token_batches(lengths: Sequence[int], budget_tokens: int) -> list[list[int]]:
+    """Indices in batches of rows * longest row <= `budget_tokens`, longest first; a longer row is alone.
+
+    Longest first, so that a batch that does not fit the memory fails at once and not after an hour.
+    """
+    batches: list[list[int]] = []
+    longest = 0
+    for index in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
+        if not batches or longest * (len(batches[-1]) + 1) > budget_tokens:
+            batches.append([])
+            longest = lengths[index]
+        batches[-1].append(index)
+    return batches
+
+
+def useful_share(lengths: Sequence[int], batches: Sequence[Sequence[int]]) -> float:
+    """Tokens that are not padding, of all tokens computed."""
+    computed = sum(len(batch) * max(lengths[i] for i in batch) for batch in batches)
+    return sum(lengths) / computed

@@ -1,0 +1,163 @@
+"""A scorer, instrumented: run it on padded rows, read single positions, know which of its layers say something.
+
+Rows are padded on the right and run without an attention mask: a causal decoder cannot see what follows, so padding
+changes nothing, and the fastest attention kernels accept it. Left padding (with a mask) is used only where rows must end
+together, by `note_cache`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import DynamicCache
+from transformers.modeling_outputs import BaseModelOutputWithPastAndCrossAttentions
+
+from raypipe.attribution import hooks
+from raypipe.models.loading import Loaded
+
+N_PROBE = 12  # tokens of the random prompts on which a model is checked
+
+
+class Decoder:
+    """One decoder. Its parameters are frozen: attribution needs gradients of activations alone.
+
+    Raises `ValueError` if the logits of the model cannot be reproduced from its final hidden states.
+    """
+
+    def __init__(self, loaded: Loaded) -> None:
+        self.loaded = loaded
+        self.model: Any = loaded.model.requires_grad_(False).eval()
+        self.body: Any = self.model.base_model
+        self.blocks: list[Any] = list(self.model.get_submodule(loaded.family.blocks))
+        self.depth = len(self.blocks)
+        self.device = loaded.device
+        self.dtype: torch.dtype = self.model.dtype
+        self._has_plain_head = self._check_head()
+
+    def pad(self, rows: Sequence[Sequence[int]]) -> Tensor:
+        """Token rows as [B, T], filled up on the right. The filler is a real token (never seen, see above), so that
+        no model warns about padding without a mask."""
+        width = max(map(len, rows))
+        return torch.tensor([[*row, *[rows[0][0]] * (width - len(row))] for row in rows], device=self.device)
+
+    def states(self, rows_P: Sequence[int], columns_P: Sequence[int], **inputs: Any) -> Tensor:
+        """Final hidden states [P, D] at (row, column); `inputs` go to the model's body."""
+        rows = torch.tensor(rows_P, device=self.device, dtype=torch.long)
+        columns = torch.tensor(columns_P, device=self.device, dtype=torch.long)
+        with hooks.only_rows(self.blocks[-1].mlp, rows, columns):
+            hidden_BTD: Tensor = self.body(**{"use_cache": False, **inputs}).last_hidden_state
+        return hidden_BTD[rows, columns]
+
+    def logits(self, states_PD: Tensor, tokens_U: Tensor | None = None) -> Tensor:
+        """Logits [P, V], or [P, U] for some tokens, in float32.
+
+        All of the vocabulary: the model's own code with its body replaced by these states, so that scaling and
+        soft-capping are its own. Some tokens: their columns of the head alone, where that was found to be the same.
+        """
+        if tokens_U is not None and self._has_plain_head:
+            head = self.model.get_output_embeddings()
+            columns_PU = states_PD.float() @ head.weight[tokens_U].float().T
+            return columns_PU if head.bias is None else columns_PU + head.bias[tokens_U].float()
+
+        def body(*_: Any, **__: Any) -> BaseModelOutputWithPastAndCrossAttentions:
+            return BaseModelOutputWithPastAndCrossAttentions(last_hidden_state=states_PD[None])
+
+        with hooks.forward_as(self.body, body):
+            one = torch.zeros((1, 1), dtype=torch.long, device=self.device)
+            logits_PV: Tensor = self.model(input_ids=one).logits[0].float()
+        return logits_PV if tokens_U is None else logits_PV[:, tokens_U]
+
+    def embed(self, ids_BT: Tensor) -> Tensor:
+        """Token embeddings [B, T, D] as the model's body takes them (`inputs_embeds`)."""
+        embedded: Tensor = self.model.get_input_embeddings()(ids_BT)
+        return embedded
+
+    @torch.no_grad()
+    def _check_head(self) -> bool:
+        ids_BT = self.probe(2)
+        expected_PV = self.model(input_ids=ids_BT, use_cache=False).logits[:, -1].float()
+        states_PD = self.states([0, 1], [ids_BT.shape[1] - 1] * 2, input_ids=ids_BT)
+        # bfloat16 keeps 8 bits; the head sums up many products
+        tolerance = (2e-4 if self.dtype == torch.float32 else 3e-2) * expected_PV.abs().amax()
+        if (self.logits(states_PD) - expected_PV).abs().amax() > tolerance:
+            raise ValueError(f"{type(self.model).__name__}: logits are not a function of the final hidden states alone")
+        self._has_plain_head = True
+        tokens_U = torch.arange(0, expected_PV.shape[1], max(1, expected_PV.shape[1] // 64), device=self.device)
+        return bool((self.logits(states_PD, tokens_U) - expected_PV[:, tokens_U]).abs().amax() <= tolerance)
+
+    @cached_property
+    def can_cache(self) -> bool:
+        """Whether the model gives the same answer on cached keys and values as in one piece (note_cache.py); also with
+        padding on the left. Where not, every question gets a row of its own."""
+        ids_BT = self.probe(2)
+        n_past = N_PROBE // 2
+        columns = [N_PROBE - 1] * 2
+        pad_BT = torch.zeros((2, 1), dtype=torch.long, device=self.device)
+        is_token_BT = torch.cat([pad_BT, torch.ones_like(ids_BT)], dim=1)
+        ids_BT = torch.cat([ids_BT[:, :1], ids_BT], dim=1)
+        position_BT = (torch.arange(N_PROBE + 1, device=self.device) - 1).clamp(min=0).expand(2, -1)
+        try:
+            with torch.no_grad():
+                whole_BD = self.states([0, 1], columns, input_ids=ids_BT[:, 1:])
+                past = DynamicCache()
+                masked = {"attention_mask": is_token_BT[:, : n_past + 1], "position_ids": position_BT[:, : n_past + 1]}
+                self.states([], [], input_ids=ids_BT[:, : n_past + 1], past_key_values=past, use_cache=True, **masked)
+                masked = {"attention_mask": is_token_BT, "position_ids": position_BT[:, n_past + 1 :]}
+                parts_BD = self.states(
+                    [0, 1],
+                    [N_PROBE - n_past - 1] * 2,
+                    input_ids=ids_BT[:, n_past + 1 :],
+                    past_key_values=past,
+                    use_cache=True,
+                    **masked,
+                )
+        except (RuntimeError, TypeError, ValueError, AttributeError, KeyError):
+            return False
+        has_all = len(past.layers) == self.depth and all(layer.keys.shape[-2] == N_PROBE + 1 for layer in past.layers)
+        tolerance = (1e-4 if self.dtype == torch.float32 else 5e-2) * whole_BD.abs().amax()
+        return has_all and bool((whole_BD - parts_BD).abs().amax() <= tolerance)
+
+    def probe(self, n_rows: int) -> Tensor:
+        """Random token rows [n_rows, N_PROBE], the same in every process."""
+        generator = torch.Generator().manual_seed(0)
+        size = self.model.get_input_embeddings().num_embeddings
+        return torch.randint(size, (n_rows, N_PROBE), generator=generator).to(self.device)
+
+    @cached_property
+    def scale_free_layers(self) -> frozenset[int]:
+        """Layers where doubling the hidden states of the note changes nothing: the sum of gradient x activation is the
+        derivative in that direction, so it is 0 there but for rounding (hot-path section 1).
+
+        Measured, not derived from the architecture: row k of one probe batch has layer k doubled, a second row has it
+        negated, which tells how much the note matters there. Doubling is exact in every float format.
+        """
+        ids_T = self.probe(1)[0]
+        ids_BT = ids_T.expand(2 * self.depth + 1, -1)
+        handles = [
+            block.register_forward_pre_hook(_scaled({layer: 2.0, self.depth + layer: -1.0}))
+            for layer, block in enumerate(self.blocks)
+        ]
+        try:
+            with torch.no_grad():
+                hidden_BTD = self.body(input_ids=ids_BT, use_cache=False).last_hidden_state
+        finally:
+            for handle in handles:
+                handle.remove()
+        answer_BD = hidden_BTD[:, -1].float()
+        moved_B = (answer_BD - answer_BD[-1]).norm(dim=-1).tolist()
+        # measured on tiny and trained models: <= 1e-3 where free of scale, >= 1e-1 elsewhere
+        return frozenset(k for k in range(self.depth) if moved_B[k] <= 0.02 * moved_B[self.depth + k]) | {self.depth}
+
+
+def _scaled(factor_of_row: dict[int, float]) -> Any:
+    def hook(_: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
+        hidden_BTD = args[0].clone()
+        for row, factor in factor_of_row.items():
+            hidden_BTD[row, :-1] *= factor
+        return (hidden_BTD, *args[1:])
+
+    return hook

@@ -1,0 +1,188 @@
+"""`AttributionEngine`: notes in, relevance out, in the same order, whatever happens on the way.
+
+It forms the batches, and it is where failures end: a batch that does not fit the memory is halved down to one note, a
+note that cannot be done becomes an `errors.Code`, and numbers that bfloat16 cannot settle are computed in float32.
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import cached_property
+
+import numpy as np
+import torch
+
+from raypipe import config
+from raypipe.attribution import METHODS, gradients
+from raypipe.attribution.batches import token_batches
+from raypipe.attribution.decoder import Decoder
+from raypipe.attribution.method import Method, NoteAttribution, Request
+from raypipe.errors import Code, InputError, Problem
+from raypipe.models.loading import Loaded
+from raypipe.prompts import EncodedNote
+
+logger = logging.getLogger(__name__)
+
+# Below this margin (nats) bfloat16 may prefer the wrong label: the question is done again in float32. bfloat16 keeps
+# 8 bits, so a logit of 16 is known to 1/16.
+BORDERLINE = 0.1
+# On a CPU a batch beyond the caches costs more than it saves (hot-path section 2: one note at a time is fastest).
+CPU_BATCH_TOKENS = 1024
+
+
+class AttributionEngine:
+    """One scorer, one method, its layers. Freezes the scorer's parameters.
+
+    `layers`: the kept layers, ascending; `relevance_QKN` is in this order.
+    Raises `InputError` if method or layer do not fit the scorer; the message names what would.
+    """
+
+    def __init__(
+        self, scorer: Loaded, config: config.Attribution, seed: int = 0, idf_V: np.ndarray | None = None
+    ) -> None:
+        self.config = config
+        self.seed = seed
+        self.method = method_of(config)
+        try:
+            self.decoder = Decoder(scorer)
+        except ValueError as error:
+            raise InputError([Problem("model.path", str(error))]) from None
+        if self.method.needs_cache and not self.decoder.can_cache:
+            what = f"{config.method} needs a model that runs on cached keys and values; use grad_x_activation"
+            raise InputError([Problem("attribution.method", what)])
+        self.layers = resolve_layers(config, self.method, self.decoder)
+        self._idf_V = idf_V
+
+    def attribute(self, notes: Sequence[EncodedNote]) -> list[NoteAttribution | Code]:
+        """Relevance of each note, or why there is none. Results do not depend on how notes are grouped."""
+        results: list[NoteAttribution | Code] = [Code.MODEL] * len(notes)
+        for batch in self._batches(notes):
+            for index, result in zip(batch, self._attempt([notes[i] for i in batch]), strict=True):
+                results[index] = result
+        return [self._settle(note, result) for note, result in zip(notes, results, strict=True)]
+
+    def _batches(self, notes: Sequence[EncodedNote]) -> list[list[int]]:
+        budget = self.config.batch_tokens
+        if self.decoder.device.type == "cpu":
+            budget = min(budget, CPU_BATCH_TOKENS)
+        # notes that are encoded once for several questions are kept apart from those with one
+        is_shared = [gradients.is_shared(self.decoder, [note]) for note in notes]
+        batches = []
+        for kind in (False, True):
+            members = [i for i, shared in enumerate(is_shared) if shared == kind]
+            lengths = [cost_tokens(notes[i], kind) for i in members]
+            batches += [[members[j] for j in batch] for batch in token_batches(lengths, budget)]
+        return batches
+
+    def _attempt(self, notes: Sequence[EncodedNote]) -> Sequence[NoteAttribution | Code]:
+        """A batch, or its halves if it fails; a single note that fails gets its code."""
+        request = Request(self.decoder, self.config, self.layers, self.seed, self._idf_V)
+        try:
+            return self.method.attribute(request, notes)
+        except (RuntimeError, IndexError, ValueError) as error:
+            if isinstance(error, torch.AcceleratorError):
+                raise  # the device is lost: every later call would fail too, so the actor must go
+            code = Code.OOM if is_out_of_memory(error) else Code.MODEL
+            kind = type(error).__name__  # never the message: it could quote the note
+        if self.decoder.device.type == "cuda":
+            torch.cuda.empty_cache()
+        if len(notes) == 1:
+            logger.warning("note %s: %s (%s)", notes[0].note_id, code.value, kind)
+            return [code]
+        half = len(notes) // 2
+        return [*self._attempt(notes[:half]), *self._attempt(notes[half:])]
+
+    def _settle(self, note: EncodedNote, result: NoteAttribution | Code) -> NoteAttribution | Code:
+        """Do again in float32 what a lower precision could not settle."""
+        if isinstance(result, Code):
+            return result
+        finite = is_finite(result)
+        if self.decoder.dtype == torch.float32:
+            return result if finite else Code.NONFINITE
+        doubtful = [q for q, margin in enumerate(result.margin_Q) if not finite or margin < BORDERLINE]
+        if not doubtful:
+            return result
+        questions = tuple(note.questions[q] for q in doubtful)
+        again = self._float32.attribute([replace(note, questions=questions)])[0]
+        if isinstance(again, Code):
+            return Code.NONFINITE if not finite else result
+        return merged(result, again, doubtful)
+
+    @cached_property
+    def _float32(self) -> AttributionEngine:
+        """The same engine on a float32 copy of the scorer; made when first needed."""
+        loaded = self.decoder.loaded
+        twin = replace(loaded, model=copy.deepcopy(loaded.model).float())
+        engine = AttributionEngine(twin, self.config, self.seed, self._idf_V)
+        engine.layers = self.layers
+        return engine
+
+
+def method_of(config: config.Attribution) -> Method:
+    """The method that the config names. Raises `InputError` with the known ones."""
+    if config.method in METHODS:
+        return METHODS[config.method]
+    known = ", ".join(METHODS)
+    raise InputError([Problem("attribution.method", f"{config.method!r} is not a method; known: {known}")])
+
+
+def resolve_layers(config: config.Attribution, method: Method, decoder: Decoder) -> tuple[int, ...]:
+    """Kept layers, ascending: all valid ones, one number, or a fraction of the depth.
+
+    Raises `InputError` where the method would return noise or zeros, naming the valid range.
+    """
+    reads = method.reads(config)
+    if reads == "none":
+        valid = list(range(decoder.depth + 1))
+    else:
+        useless = decoder.scale_free_layers if reads == "scale" else {decoder.depth}
+        valid = [layer for layer in range(decoder.depth + 1) if layer not in useless]
+    if config.layer == "all":
+        return (0,) if reads == "none" else tuple(valid)
+    layer = round(config.layer * decoder.depth) if isinstance(config.layer, float) else config.layer
+    if layer in valid:
+        return (layer,)
+    what = f"layer {layer} of a model with layers 0..{decoder.depth}: {config.method} is valid at {ranges(valid)}"
+    if reads == "scale" and layer < decoder.depth:
+        what += "; there the sum of gradient x activation is rounding noise, `reduction: l2` is not"
+    raise InputError([Problem("attribution.layer", what)])
+
+
+def ranges(numbers: Sequence[int]) -> str:
+    """Ascending numbers as text: 0..3, 5."""
+    starts = [n for n in numbers if n - 1 not in numbers]
+    ends = [n for n in numbers if n + 1 not in numbers]
+    return ", ".join(str(a) if a == b else f"{a}..{b}" for a, b in zip(starts, ends, strict=True))
+
+
+def cost_tokens(note: EncodedNote, is_shared: bool) -> int:
+    """Tokens of a note's rows: the prefix alone if it is encoded once, else with its longest branch, per branch."""
+    if is_shared or not note.questions:
+        return len(note.prefix_ids)
+    longest = max(len(q.suffix_ids) + max(map(len, q.option_ids)) - 1 for q in note.questions)
+    return gradients.n_branches(note) * (len(note.prefix_ids) + longest)
+
+
+def is_finite(result: NoteAttribution) -> bool:
+    """Whether every number of a result can be used."""
+    return bool(np.isfinite(result.relevance_QKN).all() and np.isfinite(result.margin_Q).all())
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Also the allocator of the CPU, which raises a plain RuntimeError."""
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+
+
+def merged(result: NoteAttribution, again: NoteAttribution, questions: Sequence[int]) -> NoteAttribution:
+    """`result` with these questions replaced."""
+    predicted = list(result.predicted_Q)
+    margin, relevance, error = result.margin_Q.copy(), result.relevance_QKN.copy(), result.error_Q.copy()
+    for new, q in enumerate(questions):
+        predicted[q] = again.predicted_Q[new]
+        margin[q], relevance[q] = again.margin_Q[new], again.relevance_QKN[new]
+        if len(error):
+            error[q] = again.error_Q[new]
+    return NoteAttribution(tuple(predicted), margin, relevance, error)

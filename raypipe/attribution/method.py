@@ -1,0 +1,52 @@
+"""The vocabulary of attribution: what a method is, and what it says about a note."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+
+from raypipe import config
+from raypipe.attribution.decoder import Decoder
+from raypipe.prompts import EncodedNote
+from raypipe.words import Floats
+
+
+@dataclass(frozen=True)
+class NoteAttribution:
+    """Relevance of one note's tokens for each of its Q questions."""
+
+    predicted_Q: tuple[int, ...]  # the preferred option of each question
+    margin_Q: Floats  # its mean log-probability less the runner-up's, nats
+    relevance_QKN: Floats  # signed, over the N tokens of the note alone; K kept layers
+    # |explained - sum of relevance| / |explained| over all tokens that the method credits (completeness of integrated
+    # gradients, conservation of AttnLRP); NaN where a method promises no sum. The lowest kept layer.
+    error_Q: Floats = field(default_factory=lambda: np.zeros(0, np.float32))
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a method is asked for: everything but the notes."""
+
+    decoder: Decoder
+    config: config.Attribution
+    layers: tuple[int, ...]  # ascending
+    seed: int
+    idf_V: Floats | None = None  # inverse document frequency of every token, for `tfidf`
+
+
+# Which layers tell a method something. `scale`: not those whose only effect passes a normalisation, where the sum of
+# gradient x activation is rounding noise (hot-path section 1; `decoder.scale_free_layers` finds them). `mixing`: not
+# the last, after which no token of the note reaches the answer. `none`: the method reads no layer.
+Reads = Literal["scale", "mixing", "none"]
+
+
+@dataclass(frozen=True)
+class Method:
+    """One way to attribute. `attribute` gets a batch that fits `batch_tokens` and answers in its order."""
+
+    attribute: Callable[[Request, Sequence[EncodedNote]], list[NoteAttribution]]
+    reads: Callable[[config.Attribution], Reads]
+    needs_cache: bool = False  # has no form without the keys and values of the note

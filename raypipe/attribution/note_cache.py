@@ -1,0 +1,131 @@
+"""One note, many questions: the note is encoded once, and each question runs on its keys and values alone.
+
+Stage a  encodes the notes of a batch (left-padded, so that all end together), with a graph from the lowest wanted layer
+         or with none; the keys and values of every block stay.
+Stage b  runs the branches (question and forced label tokens) of many questions as one batch on detached copies of
+         those keys and values, and takes the gradient of each target with respect to its own copy.
+Stage c  (`gradients.py`) pulls those gradients back through the note's graph to the wanted layers.
+
+a + b + c is the chain rule and nothing else: equal to separate prompts up to rounding. The saving: the note's forward
+pass is shared, and only stage c costs a note's length per question (hot-path sections 2 and 4).
+
+The cache has no sliding window that crops: blocks with a window get it from their attention mask.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+from transformers import DynamicCache
+from transformers.cache_utils import DynamicLayer
+
+from raypipe.attribution import hooks
+from raypipe.attribution.decoder import Decoder
+from raypipe.attribution.targets import Readout, Values
+from raypipe.prompts import EncodedNote
+
+
+@dataclass(frozen=True)
+class NoteCache:
+    """Keys, values and hidden states of a batch of note prefixes (head and note), padded on the left to N tokens."""
+
+    keys_LBHND: list[Tensor]  # [L] of [B, heads, N, head width]
+    values_LBHND: list[Tensor]
+    hidden_BND: dict[int, Tensor]  # per kept layer
+    pad_B: list[int]  # padding on the left
+    is_padded: bool
+
+
+@dataclass(frozen=True)
+class BranchGradients:
+    """Gradients of some questions' targets with respect to the note's keys and values."""
+
+    values: Values
+    note_of_question: list[int]
+    slots: range  # which question of its note each question of this chunk may be
+    keys_LQHND: list[Tensor]  # from block `lowest` on
+    values_LQHND: list[Tensor]
+
+
+def encode(decoder: Decoder, notes: Sequence[EncodedNote], layers: Sequence[int]) -> NoteCache:
+    """Stage a. With `layers`, keys and values carry a graph back to the lowest of them; without, none."""
+    width = max(len(note.prefix_ids) for note in notes)
+    pad_B = [width - len(note.prefix_ids) for note in notes]
+    rows = [[note.prefix_ids[0]] * pad + list(note.prefix_ids) for note, pad in zip(notes, pad_B, strict=True)]
+    cache = DynamicCache()
+    with torch.set_grad_enabled(bool(layers)), hooks.cut(decoder.blocks, layers) as hidden:
+        # nothing is read here: the last block's MLP is not computed at all
+        decoder.states(
+            [], [], input_ids=decoder.pad(rows), past_key_values=cache, use_cache=True, **_masked(decoder, pad_B, width)
+        )
+    keys = [layer.keys for layer in cache.layers]
+    values = [layer.values for layer in cache.layers]
+    return NoteCache(keys, values, hidden, pad_B, is_padded=any(pad_B))
+
+
+def _masked(decoder: Decoder, pad_R: Sequence[int], width: int, n_more: int = 0) -> dict[str, Tensor]:
+    """Mask and positions for rows with this padding on the left; nothing if no row has any (faster kernels)."""
+    if not any(pad_R):
+        return {}
+    pad_R1 = torch.tensor(pad_R, device=decoder.device)[:, None]
+    index_T = torch.arange(width + n_more, device=decoder.device)
+    first = width if n_more else 0
+    positions_RT = (index_T[first:] - pad_R1).clamp(min=0)
+    return {"attention_mask": (index_T >= pad_R1).long(), "position_ids": positions_RT}
+
+
+def branch_gradients(
+    decoder: Decoder, notes: Sequence[EncodedNote], cache: NoteCache, lowest: int, target: str, budget_tokens: int
+) -> Iterator[BranchGradients]:
+    """Stage b, some question slots of all notes at a time. `lowest`: the first block whose keys and values count."""
+    width = cache.keys_LBHND[0].shape[2]
+    n_slots = max(len(note.questions) for note in notes)
+    # the copies of keys and values are what fills the memory: `width` tokens of every block per branch
+    n_per_chunk = max(1, 4 * budget_tokens // (width * len(notes)))
+    for start in range(0, n_slots, n_per_chunk):
+        slots = range(start, min(start + n_per_chunk, n_slots))
+        chunk = [replace(note, questions=note.questions[slots.start : slots.stop]) for note in notes]
+        yield _run_branches(decoder, Readout(chunk, target), cache, lowest, slots)
+
+
+def _run_branches(decoder: Decoder, readout: Readout, cache: NoteCache, lowest: int, slots: range) -> BranchGradients:
+    note_R = torch.tensor([branch.note for branch in readout.branches], device=decoder.device)
+    shared = len(cache.pad_B) == 1
+
+    def copies(tensor_BHND: Tensor) -> Tensor:
+        # one note: a view that every branch reads; its gradient still has one row per branch
+        detached = tensor_BHND.detach()
+        return detached.expand(len(note_R), -1, -1, -1) if shared else detached[note_R]
+
+    past = DynamicCache()
+    leaves: list[Tensor] = []
+    for block, (keys, values) in enumerate(zip(cache.keys_LBHND, cache.values_LBHND, strict=True)):
+        layer = DynamicLayer()
+        k, v = copies(keys), copies(values)
+        if block >= lowest:
+            leaves += [k.requires_grad_(), v.requires_grad_()]
+        layer.lazy_initialization(k, v)
+        layer.keys, layer.values = k, v
+        past.layers.append(layer)
+    ids_RT = decoder.pad([branch.ids for branch in readout.branches])
+    pad_R = [cache.pad_B[branch.note] for branch in readout.branches]
+    masked = _masked(decoder, pad_R, cache.keys_LBHND[0].shape[2], ids_RT.shape[1]) if cache.is_padded else {}
+    with torch.enable_grad():
+        states_PD = decoder.states(
+            readout.rows_P, readout.columns_P, input_ids=ids_RT, past_key_values=past, use_cache=True, **masked
+        )
+        values_Q = readout.values(decoder, states_PD)
+    gradients = torch.autograd.grad(values_Q.z_Q.sum(), leaves)
+    if len(readout.branches) != readout.n_questions:  # labels of several tokens: several branches per question
+        question_R = torch.tensor([branch.question for branch in readout.branches], device=decoder.device)
+        gradients = tuple(g.new_zeros(readout.n_questions, *g.shape[1:]).index_add(0, question_R, g) for g in gradients)
+    return BranchGradients(
+        replace(values_Q, z_Q=values_Q.z_Q.detach()),
+        readout.note_of_question,
+        slots,
+        list(gradients[0::2]),
+        list(gradients[1::2]),
+    )

@@ -1,0 +1,129 @@
+"""The command line: one command per step, one for the whole job. The same command again goes on where it stopped.
+
+Exit codes: 0 done, 2 the input is wrong, 3 too many dead letters, 4 partly done, 5 no usable cluster (errors.ExitCode).
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from raypipe import configfile
+from raypipe.errors import InputError
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
+
+ConfigPath = Annotated[Path, typer.Option("--config", "-c", help="YAML file; every key is documented in config.py")]
+Overrides = Annotated[list[str] | None, typer.Option("--set", help="override one key: attribution.layer=3")]
+Arm = Annotated[list[str] | None, typer.Option("--arm", help="only this arm; may be repeated")]
+
+
+def _open(path: Path, overrides: Sequence[str] | None) -> Any:
+    from raypipe.experiment import Run
+
+    return Run(configfile.load(path, overrides or ()))
+
+
+def _arms(run: Any, chosen: Sequence[str] | None) -> list[str]:
+    unknown = sorted(set(chosen or ()) - set(run.settings.arms))
+    if unknown:
+        raise InputError(f"no such arm: {', '.join(unknown)}; the config has {', '.join(run.settings.arms)}")
+    return list(chosen or run.settings.arms)
+
+
+@app.command()
+def check(config: ConfigPath, set_: Overrides = None) -> None:
+    """Check config, tasks, labels, notes and model, and print one line per task. Starts nothing."""
+    from raypipe.check import check as check_input
+
+    print(check_input(configfile.load(config, set_ or ())))
+
+
+@app.command()
+def pretrain(config: ConfigPath, set_: Overrides = None) -> None:
+    """Train a tokenizer and a small decoder from scratch."""
+    from raypipe import experiment
+
+    experiment.pretrain(_open(config, set_))
+
+
+@app.command()
+def finetune(config: ConfigPath, set_: Overrides = None, arm: Arm = None) -> None:
+    """Fine-tune the scorer on the labels; with --arm, the student of an arm."""
+    from raypipe import experiment
+
+    run = _open(config, set_)
+    for name in _arms(run, arm) if arm else [experiment.SCORER]:
+        experiment.finetune(run, name)
+
+
+@app.command()
+def attribute(config: ConfigPath, set_: Overrides = None) -> None:
+    """Relevance of every word of the unlabelled notes, on all GPUs."""
+    from raypipe import experiment
+
+    experiment.attribute(_open(config, set_))
+
+
+@app.command()
+def mask(config: ConfigPath, set_: Overrides = None) -> None:
+    """Masking plans of all arms, from stored relevance or straight from attribution."""
+    from raypipe import experiment
+
+    experiment.mask(_open(config, set_))
+
+
+@app.command()
+def train(config: ConfigPath, set_: Overrides = None, arm: Arm = None) -> None:
+    """Reconstruction: students learn to fill in what was masked."""
+    from raypipe import experiment
+
+    run = _open(config, set_)
+    experiment.render(run)
+    for name in _arms(run, arm):
+        if run.settings.arms[name].masking is not None:
+            experiment.train(run, name)
+
+
+@app.command()
+def evaluate(config: ConfigPath, set_: Overrides = None, arm: Arm = None) -> None:
+    """Score the labelled notes of the evaluation split with the students."""
+    from raypipe import experiment
+
+    run = _open(config, set_)
+    for name in _arms(run, arm):
+        experiment.evaluate(run, name)
+
+
+@app.command()
+def report(config: ConfigPath, set_: Overrides = None) -> None:
+    """Tables, intervals and figures of a run, from what is there."""
+    from raypipe import results
+
+    print(results.report(_open(config, set_)))
+
+
+@app.command()
+def run(config: ConfigPath, set_: Overrides = None) -> None:
+    """The whole job: pretrain, finetune, attribute and mask, train, finetune, evaluate, report."""
+    from raypipe import experiment
+
+    print(experiment.run_all(_open(config, set_)))
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run a command and exit. Wrong input is told line by line, without a traceback."""
+    try:
+        app(arguments, standalone_mode=True)
+    except InputError as error:
+        for problem in error.problems:
+            print(f"error: {problem}", file=sys.stderr)
+        sys.exit(error.exit_code)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,93 @@
+"""Joining or starting Ray, and turning `resources` into numbers that fit it."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Any
+
+from raypipe.config import Resources
+from raypipe.errors import ExitCode, InputError
+
+# Logical CPUs of a Ray started here. A resumed Ray Data job needs one CPU for reading and one for its checkpoint
+# filter beside the actors, and waits for ever without them (Ray 2.60); two is too few for that on a small machine.
+MIN_LOCAL_CPUS = 4
+
+QUIET = {
+    "RAY_USAGE_STATS_ENABLED": "0",  # no telemetry, ever
+    "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "TOKENIZERS_PARALLELISM": "false",
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+}
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """What the steps may ask for."""
+
+    cpus: float
+    gpus: float
+    actors: int  # of attribution
+    cpus_per_actor: float
+    gpus_per_actor: float
+
+    def worker(self, at_once: int, wanted: float | str, workers: int) -> dict[str, float]:
+        """Resources of one training worker when `at_once` trainings of `workers` workers run side by side."""
+        share = max(1, at_once * workers)
+        if self.gpus:
+            return {"GPU": min(1.0, self.gpus / share), "CPU": 1}
+        real = min(self.cpus, os.cpu_count() or 1)  # threads beyond the cores only get in each other's way
+        return {"CPU": max(1.0, real // share) if wanted == "auto" else float(wanted)}
+
+
+def join(resources: Resources) -> Cluster:
+    """Connect to the cluster that RAY_ADDRESS or `ray job submit` names, or start a private one on this machine."""
+    for key, value in QUIET.items():
+        os.environ.setdefault(key, value)
+    import ray
+
+    if not ray.is_initialized():
+        address = os.environ.get("RAY_ADDRESS")
+        options: dict[str, Any] = {} if address else {
+            "num_cpus": max(MIN_LOCAL_CPUS, os.cpu_count() or 1),
+            "include_dashboard": False,
+        }
+        if address and not resources.allow_unauthenticated_cluster:
+            _demand_token()
+        ray.init(address=address, log_to_driver=False, logging_level="ERROR", **options)
+    _configure_data(resources)
+    total = ray.cluster_resources()
+    cpus, gpus = total.get("CPU", 1.0), total.get("GPU", 0.0) if resources.use_gpu is not False else 0.0
+    if resources.use_gpu is True and not gpus:
+        raise InputError("resources.use_gpu is true, but the cluster has no GPU", ExitCode.CLUSTER)
+    actors = resources.attribution_actors
+    if actors == "auto":
+        actors = int(gpus) or max(1, min(int(cpus), os.cpu_count() or 1) // 2 if not gpus else 1)
+    # leave two CPUs for reading and for the checkpoint filter, or a resumed job starves
+    room = max(0.0, cpus - 2) / actors
+    return Cluster(cpus, gpus, actors, min(resources.cpus_per_actor, room), min(1.0, gpus / actors) if gpus else 0.0)
+
+
+def _demand_token() -> None:
+    """A Ray cluster without a token lets anyone on the network run code: refuse it (CVE-2023-48022)."""
+    has_token = os.environ.get("RAY_AUTH_TOKEN") or os.environ.get("RAY_AUTH_TOKEN_PATH")
+    default = os.path.expanduser("~/.ray/auth_token")
+    if os.environ.get("RAY_AUTH_MODE", "token") != "token" or not (has_token or os.path.exists(default)):
+        what = (
+            "the cluster runs without token authentication: start it with RAY_AUTH_MODE=token, "
+            "or set resources.allow_unauthenticated_cluster: true on a network you trust"
+        )
+        raise InputError(what, ExitCode.CLUSTER)
+
+
+def _configure_data(resources: Resources) -> None:
+    import ray
+
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    context.max_errored_blocks = 0  # any other value drops whole blocks
+    context.execution_no_progress_timeout_s = resources.no_progress_timeout_s
+    context.actor_init_retry_on_errors = True
+    context.print_on_execution_start = False

@@ -1,0 +1,113 @@
+"""A config file: YAML to `Config` with every problem at once, and back; what of it determines a step's output.
+
+    config = configfile.load("jobs/configs/demo.yaml", overrides=["attribution.layer=3"])
+
+Problems read `file:line: dotted.path: message`. See yamlfile.py for the dialect.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from raypipe import yamlfile
+from raypipe.config import Config
+from raypipe.errors import InputError, Problem
+from raypipe.yamlfile import Document, Place
+
+
+def load(path: str | Path, overrides: Sequence[str] = ()) -> Config:
+    """The config in `path`, with `a.b=value` overrides (values are YAML too) laid over it.
+
+    Raises `InputError` with every problem found; nothing else, whatever the file holds.
+    """
+    document = yamlfile.read(path)
+    if document.value is None:
+        document.value = {}
+    if isinstance(document.value, dict):
+        for override in overrides:
+            _override(document, override)
+    return yamlfile.validate(Config, document)
+
+
+def dump(config: Config) -> str:
+    """The resolved config as YAML; `load` of it gives an equal config."""
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=120)
+
+
+def fingerprint(config: Config, sections: Sequence[str], inputs: Mapping[str, Any]) -> str:
+    """sha256 of what determines a step's output: `determinants` in canonical JSON."""
+    text = json.dumps(determinants(config, sections, inputs), sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def determinants(config: Config, sections: Sequence[str], inputs: Mapping[str, Any]) -> dict[str, Any]:
+    """The named sections (dotted keys allowed), and the listing of the input files (`storage.listing`) by name.
+
+    A manifest stores this beside the fingerprint, so that a refusal can name the keys that changed.
+    """
+    whole = config.model_dump(mode="json")
+    return {**{name: _at(whole, name) for name in sections}, "inputs": dict(inputs)}
+
+
+def changed_keys(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """Dotted keys whose values differ between two nested dicts, sorted; keys present on one side only included."""
+    before, after = dict(_flat(old)), dict(_flat(new))
+    return sorted(key for key in before.keys() | after.keys() if before.get(key, ...) != after.get(key, ...))
+
+
+def _at(whole: Any, dotted: str) -> Any:
+    for key in dotted.split("."):
+        whole = whole[key]
+    return whole
+
+
+def _flat(value: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+    """Leaves by dotted key. Tuples compare as lists: a manifest read back from JSON has no tuples."""
+    out: list[tuple[str, Any]] = []
+    for key, child in value.items():
+        if isinstance(child, Mapping) and child:
+            out += _flat(child, f"{prefix}{key}.")
+        else:
+            out.append((prefix + key, json.loads(json.dumps(child))))
+    return out
+
+
+def _override(document: Document, override: str) -> None:
+    dotted, equals, text = override.partition("=")
+    if not equals or not all(dotted.split(".")):
+        document.problems.append(Problem(f"--set {dotted}", "must look like section.key=value"))
+        return
+    try:
+        value = yamlfile.parse(text, f"--set {dotted}")
+    except InputError as error:
+        document.problems += error.problems
+        return
+    document.problems += value.problems
+    place = _place(document.value, dotted.split("."))
+    section = document.value
+    for key in place[:-1]:
+        if not isinstance(section.get(key), dict):
+            section[key] = {}
+        section = section[key]
+    section[place[-1]] = value.value
+    document.lines[place] = "--set"
+    for inner, written in value.written.items():
+        document.lines[place + inner] = "--set"
+        document.written[place + inner] = written
+
+
+def _place(value: Any, parts: list[str]) -> Place:
+    """Keys that `parts` name. A key may itself hold dots (arms.v1.2.masking): the longest existing key wins."""
+    place: list[str] = []
+    while parts:
+        n = next((n for n in range(len(parts), 0, -1) if isinstance(value, dict) and ".".join(parts[:n]) in value), 1)
+        place.append(".".join(parts[:n]))
+        value = value.get(place[-1]) if isinstance(value, dict) else None
+        parts = parts[n:]
+    return tuple(place)

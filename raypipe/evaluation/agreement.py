@@ -1,0 +1,136 @@
+"""Do the most relevant words fall on the words that are known to decide (planted words, annotators' spans)?
+
+A mask is only as good as this: beside each share stands what random words would reach, and what the least relevant
+words reach (pilot section 3: a scorer of good AUC pointed away from the negation cues).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from raypipe.evaluation.resampling import group_weights
+
+Floats = npt.NDArray[np.float64]
+Bools = npt.NDArray[np.bool_]
+Spans = Sequence[tuple[int, int]] | npt.NDArray[np.integer]
+
+
+@dataclass(frozen=True)
+class Case:
+    """The eligible words of one note, asked one task."""
+
+    note_id: str
+    relevance_W: npt.NDArray[np.floating]  # higher = more relevant; take the absolute value first if sign means side
+    is_deciding_W: Bools
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """Shares in [0, 1], means over cases. Intervals are 95 %, bootstrapped over notes."""
+
+    top_share: float  # selected words
+    hit_share: float  # of the most relevant words, those that decide
+    hit_interval: tuple[float, float]
+    least_relevant_share: float  # the same of as many least relevant words
+    chance: float  # the same of random words = deciding words / eligible words
+    lift_interval: tuple[float, float]  # of hit_share - chance: above chance if it lies above 0
+    average_precision: float
+    average_precision_interval: tuple[float, float]
+    average_precision_chance: float  # its expectation if the words are ranked at random
+    n_cases: int
+    n_notes: int
+
+
+def agreement(
+    cases: Sequence[Case], top_share: float = 0.15, n_bootstrap: int = 2000, seed: int = 0
+) -> Agreement | None:
+    """Compare relevance with deciding words at the top `max(1, round(top_share * W))` words; ties go by position.
+
+    Cases without a deciding word say nothing and are left out; None if no case is left.
+    """
+    cases = [case for case in cases if case.is_deciding_W.any()]
+    if not cases:
+        return None
+    measures_NM = np.asarray([_measures(case, top_share) for case in cases])
+    hit, least, chance, _, precision, precision_chance = measures_NM.mean(axis=0).tolist()
+    low_M, high_M = _intervals(measures_NM, [case.note_id for case in cases], n_bootstrap, seed)
+    intervals = [(float(low), float(high)) for low, high in zip(low_M, high_M, strict=True)]
+    return Agreement(
+        top_share=top_share,
+        hit_share=hit,
+        hit_interval=intervals[0],
+        least_relevant_share=least,
+        chance=chance,
+        lift_interval=intervals[3],
+        average_precision=precision,
+        average_precision_interval=intervals[4],
+        average_precision_chance=precision_chance,
+        n_cases=len(cases),
+        n_notes=len({case.note_id for case in cases}),
+    )
+
+
+def deciding_words(words_W2: Spans, gold_S2: Spans) -> Bools:
+    """Which words [W] share at least one character with a gold span; offsets of either count from the note's start."""
+    words = np.asarray(words_W2, dtype=np.int64).reshape(-1, 1, 2)
+    gold = np.asarray(gold_S2, dtype=np.int64).reshape(1, -1, 2)
+    overlaps_WS = (words[..., 0] < gold[..., 1]) & (gold[..., 0] < words[..., 1])
+    return np.asarray(overlaps_WS.any(axis=1))
+
+
+def cases_from_tables(attributed: pa.Table, deciding: pa.Table, layer: int | None = None) -> Iterator[Case]:
+    """Cases from `rows.ATTRIBUTED` and gold spans (note_id, task_id, start, end), for the tasks asked of each note.
+
+    `layer` picks one of the kept layers (None: the first); ValueError if it was not kept. Words that the scorer could
+    not see (relevance 0 for all tasks and layers) are not eligible. Relevance is taken without its sign, as masking
+    does by default.
+    """
+    gold: dict[tuple[str, str], list[tuple[int, int]]] = {}
+    for row in deciding.to_pylist():
+        gold.setdefault((row["note_id"], row["task_id"]), []).append((row["start"], row["end"]))
+    for row in attributed.to_pylist():
+        if row["error"] or not row["word_start"]:
+            continue
+        words_W2 = np.stack([row["word_start"], row["word_end"]], axis=1)
+        shape = (len(row["task_id"]), len(row["layers"]), len(words_W2))
+        relevance_QKW = np.abs(np.asarray(row["relevance"], dtype=np.float32).reshape(shape))
+        seen_W = relevance_QKW.any(axis=(0, 1))
+        if layer is not None and layer not in row["layers"]:
+            raise ValueError(f"relevance of layer {layer} was not kept, only of {row['layers']}")
+        k = 0 if layer is None else row["layers"].index(layer)
+        for q, task_id in enumerate(row["task_id"]):
+            is_deciding_W = deciding_words(words_W2, gold.get((row["note_id"], task_id), []))
+            yield Case(row["note_id"], relevance_QKW[q, k, seen_W], is_deciding_W[seen_W])
+
+
+def _measures(case: Case, top_share: float) -> tuple[float, ...]:
+    """Hit share, the same of the least relevant, chance, hit share - chance, average precision, its chance."""
+    n = len(case.relevance_W)
+    k = max(1, round(top_share * n))
+    order = np.argsort(-np.asarray(case.relevance_W, dtype=np.float64), kind="stable")
+    hit_W = case.is_deciding_W[order]
+    n_deciding = int(hit_W.sum())
+    rank_W = np.arange(1, n + 1)
+    precision = float((np.cumsum(hit_W) / rank_W)[hit_W].mean())
+    # Mean of average precision over all orders: a deciding word stands at rank i with probability R/N, and each of
+    # the i - 1 words before it decides with probability (R-1)/(N-1).
+    harmonic = float((1 / rank_W).sum())
+    precision_chance = (harmonic + (n_deciding - 1) / max(n - 1, 1) * (n - harmonic)) / n
+    hit, least, chance = float(hit_W[:k].mean()), float(hit_W[-k:].mean()), n_deciding / n
+    return hit, least, chance, hit - chance, precision, precision_chance
+
+
+def _intervals(measures_NM: Floats, note_ids: Sequence[str], n_bootstrap: int, seed: int) -> tuple[Floats, Floats]:
+    """95 % percentile intervals of the means when notes, not cases, are drawn: tasks of one note go together."""
+    names, note_N = np.unique(np.asarray(note_ids), return_inverse=True)
+    totals_GM = np.zeros((len(names), measures_NM.shape[1]))
+    np.add.at(totals_GM, note_N, measures_NM)
+    weight_BG = group_weights(np.random.default_rng(seed), n_bootstrap, len(names))
+    means_BM = weight_BG @ totals_GM / (weight_BG @ np.bincount(note_N))[:, None]
+    low, high = np.percentile(means_BM, [2.5, 97.5], axis=0)
+    return low, high

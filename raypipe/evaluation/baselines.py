@@ -1,0 +1,87 @@
+"""What costs nothing to train: TF-IDF + logistic regression, and always answering the most frequent label.
+
+The first is a gate (a decoder that is .05 AUC worse has not learned to read the note, pilot section 6), the second
+the floor (all-majority macro F1 is about .47 on rare positives, so .48 does not mean that anything was learned).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.linear_model import LogisticRegression
+
+from raypipe import rows
+from raypipe.tasks import Task
+
+Floats = npt.NDArray[np.float64]
+# note ids and labels to learn from, note ids to score, the task -> log-probabilities [N, C]
+Scorer = Callable[[Sequence[str], Sequence[str], Sequence[str], Task], Floats]
+LEAST = 1e-9  # probability of an option that no training note has
+
+
+def tfidf_logistic(
+    notes: pa.Table, labels: pa.Table, tasks: Sequence[Task], idf_texts: Iterable[str] = (), split: str = "test"
+) -> pa.Table:
+    """`rows.PREDICTIONS` of a logistic regression per task on the TF-IDF of 1-2 word grams, scores log-probabilities.
+
+    `notes` (`rows.NOTES`) and `labels` (`rows.LABELS`): trained on the split "train", scored on `split`. The IDF is
+    fitted on `idf_texts` (unlabelled notes) and on the training notes. Labels are weighted by inverse frequency, as
+    macro F1 does. Notes without text or with an error are left out.
+    """
+    text_of = {row["note_id"]: row["text"] for row in notes.to_pylist() if row["text"] and not row.get("error")}
+    labels = labels.filter(pa.array([note_id in text_of for note_id in labels["note_id"].to_pylist()], pa.bool_()))
+    in_training = set(labels.filter(pc.equal(labels["split"], "train"))["note_id"].to_pylist())
+    vectorizer = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True)
+    vectorizer.fit([*idf_texts, *(text_of[note_id] for note_id in sorted(in_training))])
+    row_of = {note_id: i for i, note_id in enumerate(text_of)}
+    features = vectorizer.transform(text_of.values())
+
+    def score(learn_from: Sequence[str], learn: Sequence[str], note_ids: Sequence[str], task: Task) -> Floats:
+        if len(set(learn)) < 2:
+            return _log_frequencies(learn, task, len(note_ids))
+        model = LogisticRegression(C=10.0, class_weight="balanced", max_iter=1000)
+        model.fit(features[[row_of[note_id] for note_id in learn_from]], learn)
+        probability_NC = np.full((len(note_ids), len(task.options)), LEAST)
+        known = [task.options.index(label) for label in model.classes_]
+        probability_NC[:, known] = model.predict_proba(features[[row_of[note_id] for note_id in note_ids]])
+        return np.log(np.maximum(probability_NC, LEAST))
+
+    return _predictions(notes, labels, tasks, split, score)
+
+
+def majority(notes: pa.Table, labels: pa.Table, tasks: Sequence[Task], split: str = "test") -> pa.Table:
+    """`rows.PREDICTIONS` of always answering the most frequent training label; scores are log label frequencies."""
+    return _predictions(
+        notes, labels, tasks, split, lambda _, learn, note_ids, task: _log_frequencies(learn, task, len(note_ids))
+    )
+
+
+def _log_frequencies(learn: Sequence[str], task: Task, n: int) -> Floats:
+    share_C = np.asarray([learn.count(option) for option in task.options]) / max(len(learn), 1)
+    return np.tile(np.log(np.maximum(share_C, LEAST)), (n, 1))
+
+
+def _predictions(notes: pa.Table, labels: pa.Table, tasks: Sequence[Task], split: str, score: Scorer) -> pa.Table:
+    group_of = dict(zip(notes["note_id"].to_pylist(), notes["group_id"].to_pylist(), strict=True))
+    by_task: dict[str, dict[str, list[dict[str, Any]]]] = {}
+    for row in labels.to_pylist():
+        by_task.setdefault(row["task_id"], {}).setdefault(row["split"], []).append(row)
+    out = []
+    for task in tasks:
+        train, test = (by_task.get(task.id, {}).get(name, []) for name in ("train", split))
+        if not test:
+            continue
+        scores_NC = score(
+            [r["note_id"] for r in train], [r["label"] for r in train], [r["note_id"] for r in test], task
+        )
+        for row, scores_C in zip(test, scores_NC, strict=True):
+            best = task.options[int(scores_C.argmax())]
+            group = group_of.get(row["note_id"])
+            out.append({**row, "group_id": group, "predicted": best, "scores": scores_C.tolist()})
+    return rows.table(out, rows.PREDICTIONS)

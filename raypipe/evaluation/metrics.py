@@ -1,0 +1,232 @@
+"""Predictions -> one number per task and one per run (methods 5.2). Shares, not points: reports multiply by 100.
+
+Primary: macro F1 of each task, then the unweighted mean over tasks. Beside it, because macro F1 at the model's own
+threshold also measures how many positives it calls (pilot section 2): AUC, and macro F1 at two other thresholds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+from scipy.stats import rankdata
+
+from raypipe.tasks import Task
+
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+Bools = npt.NDArray[np.bool_]
+FOLDS = 5
+
+
+@dataclass(frozen=True)
+class TaskMetrics:
+    """One task of one run. None: not defined (one gold label only; or a binary measure of a multiclass task)."""
+
+    task_id: str
+    macro_f1: float  # over labels with gold support
+    auc: float | None  # binary: of the score margin; multiclass: one label against the rest, mean over labels
+    matched_f1: float | None  # macro F1 if as many notes are called positive as are positive; binary only
+    cv_f1: float | None  # macro F1 at thresholds set by cross-validation over groups; binary only
+    accuracy: float
+    support: dict[str, int]  # notes by gold label
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """One run: unweighted means over the tasks where the measure is defined, and the tasks themselves."""
+
+    macro_f1: float
+    pooled_macro_f1: float  # TP, FP and FN of each label summed over tasks; mean over labels
+    auc: float | None
+    matched_f1: float | None
+    cv_f1: float | None
+    accuracy: float
+    tasks: tuple[TaskMetrics, ...]
+
+
+@dataclass(frozen=True)
+class TaskRows:
+    """The predictions of one task as arrays, sorted by note id."""
+
+    task: Task
+    note_ids: list[str]
+    groups: list[str]  # the note's group, or a group of its own
+    gold_N: Ints  # index into task.options
+    predicted_N: Ints  # the same; -1: not one of the options, or no prediction
+    scores_NC: Floats
+
+    @property
+    def positive(self) -> Bools:  # [N]
+        """Binary tasks: the first option is the positive one (swapping the two changes no measure of this file)."""
+        return self.gold_N == 0
+
+    @property
+    def margin(self) -> Floats:  # [N]
+        """Binary tasks: score of the first option less that of the second, nats."""
+        return self.scores_NC[:, 0] - self.scores_NC[:, 1]
+
+
+def evaluate(predictions: pa.Table, tasks: Sequence[Task]) -> Metrics:
+    """All measures of one run from its `rows.PREDICTIONS`; scores are in the order of each task's options.
+
+    Raises ValueError for what `by_task` refuses.
+    """
+    rows = by_task(predictions, tasks)
+    per_task = tuple(_task_metrics(r) for r in rows)
+    return Metrics(
+        macro_f1=float(np.mean([t.macro_f1 for t in per_task])),
+        pooled_macro_f1=_pooled_macro_f1(rows),
+        auc=_mean([t.auc for t in per_task]),
+        matched_f1=_mean([t.matched_f1 for t in per_task]),
+        cv_f1=_mean([t.cv_f1 for t in per_task]),
+        accuracy=float(np.mean([t.accuracy for t in per_task])),
+        tasks=per_task,
+    )
+
+
+def by_task(predictions: pa.Table, tasks: Sequence[Task]) -> list[TaskRows]:
+    """Split a `rows.PREDICTIONS` table by task, in the order of `tasks`; tasks without rows are left out.
+
+    A note without prediction (null) counts as wrong; without scores, as undecided (all options 0). Raises ValueError
+    for an empty table, unknown tasks, gold labels outside the options, a wrong number of scores and duplicates.
+    """
+    rows_of: dict[str, list[dict[str, Any]]] = {task.id: [] for task in tasks}
+    for row in predictions.to_pylist():
+        if row["task_id"] not in rows_of:
+            raise ValueError(f"predictions hold task {row['task_id']!r}, which is not among the tasks")
+        rows_of[row["task_id"]].append(row)
+    found = [_task_rows(task, rows_of[task.id]) for task in tasks if rows_of[task.id]]
+    if not found:
+        raise ValueError("there are no predictions to evaluate")
+    return found
+
+
+def macro_f1(gold_N: Ints, predicted_N: Ints, n_labels: int) -> float:
+    """Mean F1 over the labels that occur in `gold_N`; a prediction outside them costs the true label recall."""
+    n_gold = np.bincount(gold_N, minlength=n_labels)
+    n_predicted = np.bincount(predicted_N[predicted_N >= 0], minlength=n_labels)
+    n_right = np.bincount(gold_N[gold_N == predicted_N], minlength=n_labels)
+    has_gold = n_gold > 0
+    return float(np.mean(2 * n_right[has_gold] / (n_gold + n_predicted)[has_gold]))
+
+
+def auc(positive_N: Bools, score_N: Floats) -> float | None:
+    """Chance that a positive scores above a negative, ties counting half; None if either is missing."""
+    n_positive = int(positive_N.sum())
+    n_negative = len(positive_N) - n_positive
+    if not n_positive or not n_negative:
+        return None
+    wins = rankdata(score_N)[positive_N].sum() - n_positive * (n_positive + 1) / 2
+    return float(wins / (n_positive * n_negative))
+
+
+def matched_f1(positive_N: Bools, margin_N: Floats) -> float:
+    """Macro F1 at the threshold that calls as many notes positive as are (the nearest number that ties allow)."""
+    thresholds, n_called = _cuts(margin_N)
+    nearest = thresholds[np.argmin(np.abs(n_called - positive_N.sum()))]
+    return _binary_f1(positive_N, margin_N > nearest)
+
+
+def cv_f1(positive_N: Bools, margin_N: Floats, groups: Sequence[str], folds: int = FOLDS) -> float | None:
+    """Macro F1 if each fold of groups is judged at the threshold that is best on the other folds.
+
+    No note meets a threshold that its own label, or that of its group, helped to set. None with fewer than 2 groups.
+    """
+    names, group_N = np.unique(np.asarray(groups), return_inverse=True)
+    folds = min(folds, len(names))
+    if folds < 2:
+        return None
+    fold_N = np.random.default_rng(0).permutation(len(names))[group_N] % folds
+    called_N = np.zeros(len(margin_N), dtype=bool)
+    for fold in range(folds):
+        inside = fold_N == fold
+        called_N[inside] = margin_N[inside] > _best_threshold(positive_N[~inside], margin_N[~inside])
+    return _binary_f1(positive_N, called_N)
+
+
+def _task_rows(task: Task, rows: list[dict[str, Any]]) -> TaskRows:
+    rows = sorted(rows, key=lambda row: row["note_id"])
+    note_ids = [row["note_id"] for row in rows]
+    if len(set(note_ids)) < len(note_ids):
+        raise ValueError(f"task {task.id!r} has several predictions for one note")
+    index = {option: i for i, option in enumerate(task.options)}
+    if any(row["label"] not in index for row in rows):
+        raise ValueError(f"task {task.id!r} has gold labels that are not among its options")
+    undecided = [0.0] * len(task.options)
+    scores = [undecided if row["scores"] is None else row["scores"] for row in rows]
+    if any(len(s) != len(undecided) for s in scores):
+        raise ValueError(f"task {task.id!r} has {len(undecided)} options, but some note has another number of scores")
+    return TaskRows(
+        task=task,
+        note_ids=note_ids,
+        # the prefix keeps a note without group apart from a group of the same name
+        groups=[f"note {r['note_id']}" if r["group_id"] is None else f"group {r['group_id']}" for r in rows],
+        gold_N=np.asarray([index[row["label"]] for row in rows], dtype=np.int64),
+        predicted_N=np.asarray([index.get(row["predicted"], -1) for row in rows], dtype=np.int64),
+        scores_NC=np.asarray(scores, dtype=np.float64),
+    )
+
+
+def _task_metrics(rows: TaskRows) -> TaskMetrics:
+    n_labels = len(rows.task.options)
+    is_binary = n_labels == 2
+    has_both = is_binary and 0 < int(rows.positive.sum()) < len(rows.gold_N)
+    counts = np.bincount(rows.gold_N, minlength=n_labels).tolist()
+    if is_binary:
+        area = auc(rows.positive, rows.margin)
+    else:
+        area = _mean([auc(rows.gold_N == c, rows.scores_NC[:, c]) for c in range(n_labels)])
+    return TaskMetrics(
+        task_id=rows.task.id,
+        macro_f1=macro_f1(rows.gold_N, rows.predicted_N, n_labels),
+        auc=area,
+        matched_f1=matched_f1(rows.positive, rows.margin) if has_both else None,
+        cv_f1=cv_f1(rows.positive, rows.margin, rows.groups) if has_both else None,
+        accuracy=float(np.mean(rows.gold_N == rows.predicted_N)),
+        support=dict(zip(rows.task.options, counts, strict=True)),
+    )
+
+
+def _pooled_macro_f1(rows: Sequence[TaskRows]) -> float:
+    """Labels are pooled by name: the "yes" of all tasks is one label."""
+    names = sorted({option for r in rows for option in r.task.options})
+    code = {name: i for i, name in enumerate(names)}
+    # one more entry at the end, so that -1 (outside the options) stays -1
+    lookups = [np.asarray([*(code[option] for option in r.task.options), -1]) for r in rows]
+    gold = np.concatenate([lookup[r.gold_N] for lookup, r in zip(lookups, rows, strict=True)])
+    predicted = np.concatenate([lookup[r.predicted_N] for lookup, r in zip(lookups, rows, strict=True)])
+    return macro_f1(gold, predicted, len(names))
+
+
+def _cuts(margin_N: Floats) -> tuple[Floats, Ints]:
+    """Every threshold that tells some notes apart, and how many margins lie above it. Equal margins stay together."""
+    values, counts = np.unique(margin_N, return_counts=True)
+    between = (values[1:] + values[:-1]) / 2
+    thresholds = np.concatenate([[-np.inf], between, [np.inf]])
+    return thresholds, len(margin_N) - np.concatenate([[0], np.cumsum(counts)])
+
+
+def _best_threshold(positive_N: Bools, margin_N: Floats) -> float:
+    """The cut with the best macro F1; of equally good ones, the middle."""
+    thresholds, n_called = _cuts(margin_N)
+    n_right = positive_N.sum() - np.searchsorted(np.sort(margin_N[positive_N]), thresholds, "right")
+    n_positive, n = positive_N.sum(), len(positive_N)
+    n_negative_right = (n - n_called) - (n_positive - n_right)
+    f1 = 2 * n_right / np.maximum(n_called + n_positive, 1)
+    f1 = f1 + 2 * n_negative_right / np.maximum((n - n_called) + (n - n_positive), 1)
+    best = np.flatnonzero(f1 >= f1.max() - 1e-12)
+    return float(thresholds[best[len(best) // 2]])
+
+
+def _binary_f1(positive_N: Bools, called_N: Bools) -> float:
+    return macro_f1((~positive_N).astype(np.int64), (~called_N).astype(np.int64), 2)
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    defined = [value for value in values if value is not None]
+    return float(np.mean(defined)) if defined else None

@@ -1,0 +1,129 @@
+"""Resamples of test groups as array arithmetic: what `uncertainty` draws, this file evaluates.
+
+Per task, the counts that a measure needs are summed per group once. A resample is then a row of group weights [G], and
+B resamples of S systems are one matrix product.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from raypipe.evaluation.metrics import TaskRows, by_task
+from raypipe.tasks import Task
+
+Floats = npt.NDArray[np.floating]
+Ints = npt.NDArray[np.int64]
+Measure = Literal["macro_f1", "auc"]
+
+
+@dataclass(frozen=True)
+class TaskCounts:
+    """One task scored by S systems (all runs of all arms, side by side). `values` accepts any group weights."""
+
+    task_id: str
+    group_G: Ints  # index of each of its groups among the groups of all tasks
+    note_group_N: Ints  # index into group_G
+    gold_GL: Floats  # notes by gold label
+    right_GSL: Floats  # true positives
+    called_GSL: Floats  # notes by predicted label
+    # per label (binary: the first option alone), who is positive and all systems' scores; empty unless AUC is measured
+    rankings: tuple[tuple[npt.NDArray[np.bool_], Floats], ...]
+
+    @property
+    def n_systems(self) -> int:
+        return self.right_GSL.shape[1]
+
+    def values(self, weight_BG: Floats) -> Floats:
+        """The measure of each system [B, S] if group g counts weight_BG[:, g] times; nan where it is not defined."""
+        return self._auc(weight_BG) if self.rankings else self._macro_f1(weight_BG)
+
+    def _macro_f1(self, weight_BG: Floats) -> Floats:
+        n_labels = self.right_GSL.shape[2]
+        gold_BL = weight_BG @ self.gold_GL
+        right_BSL = (weight_BG @ _flat(self.right_GSL)).reshape(-1, self.n_systems, n_labels)
+        called_BSL = (weight_BG @ _flat(self.called_GSL)).reshape(-1, self.n_systems, n_labels)
+        f1_BSL = 2 * right_BSL / np.maximum(gold_BL[:, None, :] + called_BSL, 1)
+        has_gold_B1L = gold_BL[:, None, :] > 0  # the definition of macro F1 holds for the resample, too
+        with np.errstate(invalid="ignore"):
+            return np.asarray(np.sum(f1_BSL * has_gold_B1L, axis=2) / has_gold_B1L.sum(axis=2))
+
+    def _auc(self, weight_BG: Floats) -> Floats:
+        weight_BN = weight_BG[:, self.note_group_N]
+        return _nan_mean(np.stack([_weighted_auc(weight_BN, *ranking) for ranking in self.rankings]))
+
+
+def group_weights(rng: np.random.Generator, n_resamples: int, n_groups: int) -> Floats:
+    """How often each group occurs in each resample [B, G]: G draws with replacement."""
+    drawn_BG = rng.integers(n_groups, size=(n_resamples, n_groups)) + np.arange(n_resamples)[:, None] * n_groups
+    counts = np.bincount(drawn_BG.ravel(), minlength=n_resamples * n_groups)
+    return counts.reshape(n_resamples, n_groups).astype(np.float32)
+
+
+def count_tasks(
+    arms: Mapping[str, Sequence[pa.Table]], tasks: Sequence[Task], measure: Measure
+) -> tuple[list[TaskCounts], int]:
+    """Counts of all tasks, systems in the order of the arms and their runs; and the number of groups of all tasks.
+
+    Raises ValueError if the systems were not scored on the same tasks, notes and labels. Tasks on which the measure
+    is not defined (AUC with one gold label) are left out.
+    """
+    systems = [by_task(table, tasks) for runs in arms.values() for table in runs]
+    keys = [[(r.task.id, r.note_ids, r.groups, r.gold_N.tolist()) for r in rows] for rows in systems]
+    if any(key != keys[0] for key in keys):
+        raise ValueError("the arms were not scored on the same tasks, notes, groups and labels: nothing can be paired")
+    names = sorted({group for rows in systems[0] for group in rows.groups})
+    code = {name: i for i, name in enumerate(names)}
+    per_task = [_count(list(same_task), code, measure) for same_task in zip(*systems, strict=True)]
+    defined = [c for c in per_task if np.isfinite(c.values(np.ones((1, len(c.group_G)), dtype=np.float32))).all()]
+    return defined, len(names)
+
+
+def _count(systems: list[TaskRows], code: Mapping[str, int], measure: Measure) -> TaskCounts:
+    first = systems[0]
+    n_labels = len(first.task.options)
+    group_G, note_group_N = np.unique([code[group] for group in first.groups], return_inverse=True)
+    right, called = (np.zeros((len(group_G), len(systems), n_labels), dtype=np.float32) for _ in range(2))
+    for s, rows in enumerate(systems):
+        is_right = rows.gold_N == rows.predicted_N
+        is_option = rows.predicted_N >= 0
+        np.add.at(right[:, s], (note_group_N[is_right], rows.gold_N[is_right]), 1)
+        np.add.at(called[:, s], (note_group_N[is_option], rows.predicted_N[is_option]), 1)
+    gold = np.zeros((len(group_G), n_labels), dtype=np.float32)
+    np.add.at(gold, (note_group_N, first.gold_N), 1)
+    rankings = _rankings(systems) if measure == "auc" else ()
+    return TaskCounts(first.task.id, group_G, note_group_N, gold, right, called, rankings)
+
+
+def _rankings(systems: list[TaskRows]) -> tuple[tuple[npt.NDArray[np.bool_], Floats], ...]:
+    first = systems[0]
+    if len(first.task.options) == 2:
+        return ((first.positive, np.stack([rows.margin for rows in systems])),)
+    scores_SNC = np.stack([rows.scores_NC for rows in systems])
+    return tuple((first.gold_N == c, scores_SNC[:, :, c]) for c in range(scores_SNC.shape[2]))
+
+
+def _weighted_auc(weight_BN: Floats, positive_N: npt.NDArray[np.bool_], score_SN: Floats) -> Floats:
+    positive_BP, negative_BQ = weight_BN[:, positive_N], weight_BN[:, ~positive_N]
+    pairs_B = positive_BP.sum(axis=1) * negative_BQ.sum(axis=1)
+    wins = []
+    for score_N in score_SN:
+        higher_PQ = np.sign(score_N[positive_N][:, None] - score_N[~positive_N][None, :]).astype(np.float32) / 2 + 0.5
+        wins.append(np.einsum("bq,bq->b", positive_BP @ higher_PQ, negative_BQ))
+    with np.errstate(invalid="ignore"):
+        return np.asarray(np.stack(wins, axis=1) / pairs_B[:, None])
+
+
+def _flat(counts_GSL: Floats) -> Floats:
+    return counts_GSL.reshape(len(counts_GSL), -1)
+
+
+def _nan_mean(values: Floats) -> Floats:
+    """Mean over the first axis without the nans; nan, silently, where there are only nans."""
+    with np.errstate(invalid="ignore"):
+        return np.asarray(np.nansum(values, axis=0) / np.isfinite(values).sum(axis=0))

@@ -1,0 +1,254 @@
+"""How sure a macro F1, and a difference between two arms, is (methods 5.3; pilot sections 3 and 6).
+
+An arm is a list of runs (training order, initialisation), each a `rows.PREDICTIONS` table over the same labelled notes.
+A resample draws tasks, then groups (patients) within each task, and runs; all arms get the same draws. Tasks asked of
+one set of notes are correlated, so a second variant draws the groups once for all tasks: the wider interval is quoted.
+What an interval cannot hold is said in `caveats`: with a single run it lacks the noise of training, which was larger
+than any difference between methods in the pilot.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import pyarrow as pa
+
+from raypipe.evaluation.resampling import Floats, Measure, TaskCounts, count_tasks, group_weights
+from raypipe.tasks import Task
+
+Caveat = Literal["single_run", "few_runs", "few_tasks"]
+MIN_RUNS, MIN_TASKS = 5, 10  # pilot section 6; methods 5.3
+EXACT_TASKS = 16  # up to here all 2^T sign flips are tried
+FLIPS = 10_000
+CAVEATS: dict[Caveat, str] = {
+    "single_run": "one run only: the interval lacks run-to-run noise and is too narrow",
+    "few_runs": f"fewer than {MIN_RUNS} runs: run-to-run noise is poorly known",
+    "few_tasks": f"fewer than {MIN_TASKS} tasks: the bootstrap over tasks is unreliable",
+}
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean over tasks and runs, in shares, with its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+    n_runs: int
+    n_tasks: int
+    caveats: tuple[Caveat, ...]  # what the interval lacks, keys of CAVEATS
+    groups: Literal["within_tasks", "jointly"]  # how groups were drawn in the interval that is quoted, the wider one
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Arm less reference, paired by task and note. Shares, not points."""
+
+    arm: str
+    reference: str
+    estimate: Estimate  # n_runs: of the arm with fewer runs
+    per_task: dict[str, float]  # mean over runs
+    wins: int  # tasks on which the arm is better
+    ties: int  # exactly equal
+    losses: int
+    p: float  # two-sided sign-flip permutation over tasks; it cannot see run-to-run noise
+    p_holm: float  # the same, corrected for all comparisons declared in the call
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """All arms on one measure."""
+
+    measure: Measure
+    arms: dict[str, Estimate]
+    tasks: dict[str, dict[str, Estimate]]  # arm -> task id -> estimate (groups and runs resampled)
+    differences: tuple[Difference, ...]
+
+
+def compare(
+    arms: Mapping[str, Sequence[pa.Table]],
+    tasks: Sequence[Task],
+    pairs: Sequence[tuple[str, str]] = (),
+    measure: Measure = "macro_f1",
+    n_bootstrap: int = 2000,
+    seed: int = 0,
+) -> Comparison:
+    """Intervals of every arm and of the declared differences `pairs` = (arm, reference), on one measure.
+
+    Arms with equal numbers of runs are taken as paired run by run (the same seed in both). Raises ValueError if the
+    arms were not scored on the same tasks, notes and labels, if a pair names an unknown arm, or an arm has no runs.
+    """
+    missing = [name for pair in pairs for name in pair if name not in arms] + [n for n in arms if not arms[n]]
+    if missing:
+        raise ValueError(f"arms without runs: {', '.join(missing)}")
+    draws = _draw(arms, tasks, measure, n_bootstrap, seed)
+    contrasts = [(arm, reference, draws[arm].minus(draws[reference])) for arm, reference in pairs]
+    p_values = [sign_flip_p(contrast.point_T, seed) for *_, contrast in contrasts]
+    return Comparison(
+        measure=measure,
+        arms={name: d.estimate() for name, d in draws.items()},
+        tasks={name: d.task_estimates() for name, d in draws.items()},
+        differences=tuple(
+            _difference(*contrast, p, p_holm)
+            for contrast, p, p_holm in zip(contrasts, p_values, holm(p_values), strict=True)
+        ),
+    )
+
+
+def sign_flip_p(difference_T: Floats, seed: int = 0) -> float:
+    """Two-sided p of "the differences of the tasks are symmetric around 0", from their mean under random signs.
+
+    All 2^T signs up to 16 tasks; else 10,000 random ones, and the observed one counts as one of them.
+    """
+    n_tasks = len(difference_T)
+    exact = n_tasks <= EXACT_TASKS
+    if exact:
+        is_flipped = (np.arange(2**n_tasks)[:, None] >> np.arange(n_tasks)) & 1
+    else:
+        is_flipped = np.random.default_rng(seed).integers(2, size=(FLIPS, n_tasks))
+    means = np.abs((1 - 2 * is_flipped) @ difference_T)
+    n_as_large = int(np.sum(means >= np.abs(difference_T.sum()) - 1e-9))  # sums in another order differ by rounding
+    return n_as_large / 2**n_tasks if exact else (n_as_large + 1) / (FLIPS + 1)
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Holm's step-down correction, in the order given."""
+    adjusted = [0.0] * len(p_values)
+    largest = 0.0
+    for rank, i in enumerate(np.argsort(p_values)):
+        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[i]))
+        adjusted[i] = largest
+    return adjusted
+
+
+@dataclass(frozen=True)
+class _Draws:
+    """An arm, or the difference of two, under all B resamples."""
+
+    task_ids: list[str]
+    n_runs: int
+    point_T: Floats  # the data as they are, mean over runs
+    within_B: Floats  # mean over drawn tasks, groups drawn within each task
+    joint_B: Floats  # the same, groups drawn once for all tasks
+    task_BT: Floats  # every task under the joint draws
+
+    def minus(self, other: _Draws) -> _Draws:
+        return _Draws(
+            self.task_ids,
+            min(self.n_runs, other.n_runs),
+            self.point_T - other.point_T,
+            self.within_B - other.within_B,
+            self.joint_B - other.joint_B,
+            self.task_BT - other.task_BT,
+        )
+
+    def estimate(self) -> Estimate:
+        within, joint = (np.nanpercentile(draws_B, [2.5, 97.5]).tolist() for draws_B in (self.within_B, self.joint_B))
+        is_joint = joint[1] - joint[0] > within[1] - within[0]
+        low, high = joint if is_joint else within
+        few_tasks: tuple[Caveat, ...] = ("few_tasks",) if len(self.task_ids) < MIN_TASKS else ()
+        return Estimate(
+            value=float(self.point_T.mean()),
+            low=low,
+            high=high,
+            n_runs=self.n_runs,
+            n_tasks=len(self.task_ids),
+            caveats=(*_run_caveats(self.n_runs), *few_tasks),
+            groups="jointly" if is_joint else "within_tasks",
+        )
+
+    def task_estimates(self) -> dict[str, Estimate]:
+        low_T, high_T = np.nanpercentile(self.task_BT, [2.5, 97.5], axis=0).tolist()
+        columns = zip(self.task_ids, self.point_T.tolist(), low_T, high_T, strict=True)
+        caveats = _run_caveats(self.n_runs)
+        return {t: Estimate(v, low, high, self.n_runs, 1, caveats, "jointly") for t, v, low, high in columns}
+
+
+def _run_caveats(n_runs: int) -> tuple[Caveat, ...]:
+    return ("single_run",) if n_runs == 1 else ("few_runs",) if n_runs < MIN_RUNS else ()
+
+
+def _difference(arm: str, reference: str, draws: _Draws, p: float, p_holm: float) -> Difference:
+    better, worse = draws.point_T > 1e-9, draws.point_T < -1e-9
+    return Difference(
+        arm=arm,
+        reference=reference,
+        estimate=draws.estimate(),
+        per_task=dict(zip(draws.task_ids, draws.point_T.tolist(), strict=True)),
+        wins=int(better.sum()),
+        ties=int((~better & ~worse).sum()),
+        losses=int(worse.sum()),
+        p=p,
+        p_holm=p_holm,
+    )
+
+
+def _draw(
+    arms: Mapping[str, Sequence[pa.Table]], tasks: Sequence[Task], measure: Measure, n_bootstrap: int, seed: int
+) -> dict[str, _Draws]:
+    """Every arm under the same resamples."""
+    counts, n_groups = count_tasks(arms, tasks, measure)
+    if not counts:
+        raise ValueError(f"{measure} is not defined on any task")
+    rng = np.random.default_rng(seed)
+    point_TS = np.concatenate([c.values(np.ones((1, len(c.group_G)), dtype=np.float32)) for c in counts])
+    within_BS = _resample_within(counts, n_bootstrap, rng)
+    joint_BS, task_BTS = _resample_jointly(counts, n_groups, n_bootstrap, rng)
+    draws, first = {}, 0
+    for name, runs in arms.items():
+        mine = slice(first, first + len(runs))
+        first = mine.stop
+        weight_BR = _run_weights(n_bootstrap, len(runs), seed)
+        draws[name] = _Draws(
+            [c.task_id for c in counts],
+            len(runs),
+            point_TS[:, mine].mean(axis=1),
+            np.sum(within_BS[:, mine] * weight_BR, axis=1),
+            np.sum(joint_BS[:, mine] * weight_BR, axis=1),
+            np.einsum("btr,br->bt", task_BTS[:, :, mine], weight_BR),
+        )
+    return draws
+
+
+def _run_weights(n_bootstrap: int, n_runs: int, seed: int) -> Floats:
+    """Share of each run in each resample [B, R]; arms with as many runs get the same.
+
+    R - 1 of R runs are drawn: the variance of their mean is then the unbiased s^2 / R. Drawing R would give
+    (R - 1) / R of it, half the truth with two runs (Rao and Wu 1988, rescaling bootstrap).
+    """
+    if n_runs == 1:
+        return np.ones((n_bootstrap, 1))
+    drawn = np.random.default_rng([seed, n_runs]).integers(n_runs, size=(n_bootstrap, n_runs - 1))
+    return (drawn[:, :, None] == np.arange(n_runs)).mean(axis=1)
+
+
+def _resample_within(counts: list[TaskCounts], n_bootstrap: int, rng: np.random.Generator) -> Floats:
+    """Mean over drawn tasks [B, S]; a task that is drawn twice gets two draws of its groups."""
+    task_BT = rng.integers(len(counts), size=(n_bootstrap, len(counts)))
+    sum_BS, n_BS = (np.zeros((n_bootstrap, counts[0].n_systems)) for _ in range(2))
+    for t, task in enumerate(counts):
+        resample, _ = np.nonzero(task_BT == t)
+        values = task.values(group_weights(rng, len(resample), len(task.group_G)))
+        np.add.at(sum_BS, resample, np.nan_to_num(values))
+        np.add.at(n_BS, resample, np.isfinite(values))
+    return _ratio(sum_BS, n_BS)
+
+
+def _resample_jointly(
+    counts: list[TaskCounts], n_groups: int, n_bootstrap: int, rng: np.random.Generator
+) -> tuple[Floats, Floats]:
+    """Mean over drawn tasks [B, S], and every task [B, T, S], where all tasks see the same draw of groups."""
+    weight_BG = group_weights(rng, n_bootstrap, n_groups)
+    value_BTS = np.stack([task.values(weight_BG[:, task.group_G]) for task in counts], axis=1)
+    times_BT1 = group_weights(rng, n_bootstrap, len(counts))[:, :, None]
+    sum_BS = np.sum(np.nan_to_num(value_BTS) * times_BT1, axis=1)
+    return _ratio(sum_BS, np.sum(np.isfinite(value_BTS) * times_BT1, axis=1)), value_BTS
+
+
+def _ratio(total: Floats, n: Floats) -> Floats:
+    """Their quotient; nan, silently, where a resample has no task on which the measure is defined."""
+    with np.errstate(invalid="ignore"):
+        return np.asarray(total / n)

@@ -1,0 +1,273 @@
+"""The steps of a run, in the order of the sentence; each may be called alone, and resumes.
+
+    pretrain -> finetune (the scorer) -> attribute and mask, in one stream -> train -> finetune -> evaluate -> report
+
+An arm is one line of the final table: how its student learns from unlabelled notes before it sees the labels. All arms
+share the backbone, the labels, the fine-tuning settings and the scorer's relevance.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from raypipe import config, configfile, corpus, pipeline, rows
+from raypipe.cluster import Cluster, join
+from raypipe.errors import Code, ExitCode, InputError
+from raypipe.models import loading
+from raypipe.prompts import PromptEncoder
+from raypipe.run_dir import Step, settings_of, versions, write_json
+from raypipe.training import examples, supervised, trainer
+
+SCORER = "scorer"
+LABELS = "labels"  # the "arm" of fine-tuning rows: all arms share them
+TEXT = "text"  # the "arm" of pretraining rows
+
+
+@dataclass
+class Run:
+    """One run directory and its configuration. Opening it checks all input; Ray starts when a step first needs it."""
+
+    settings: config.Config
+    began: float = field(default_factory=time.perf_counter)
+
+    def __post_init__(self) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.corpus = corpus.collect(self.settings, self.folder / "corpus")
+        self.step("corpus").finish(**self.corpus.facts)
+        (self.folder / "config.yaml").write_text(configfile.dump(self.settings))
+        write_json(self.folder / "versions.json", versions())
+
+    @property
+    def folder(self) -> Path:
+        """The run directory."""
+        return (Path(self.settings.runs) / self.settings.name).resolve()
+
+    @cached_property
+    def cluster(self) -> Cluster:
+        """Ray, joined or started."""
+        self.say("starting Ray")
+        return join(self.settings.resources)
+
+    def step(self, name: str) -> Step:
+        """The folder of a step; refused if it was made with other settings."""
+        return Step(self.folder / name, settings_of(name, self.settings, self.corpus.listing))
+
+    def is_done(self, name: str) -> bool:
+        """Is a step's output complete (and made with these settings)?"""
+        return self.step(name).done
+
+    @property
+    def pretrains(self) -> bool:
+        """Does this run make its own backbone?"""
+        return self.settings.model.path == "pretrain"
+
+    @property
+    def backbone(self) -> config.Model:
+        """Where every student starts."""
+        return self._own("pretrain/model") if self.pretrains else self.settings.model
+
+    @property
+    def tokenizer(self) -> config.Model:
+        """Where the tokenizer is; it exists before the backbone does."""
+        return self._own("pretrain/tokenizer") if self.pretrains else self.settings.model
+
+    def student(self, arm: str, step: str = "finetune") -> config.Model:
+        """The model that a step leaves for an arm (or for the scorer)."""
+        return self._own(f"{step}/{arm}/model")
+
+    def student_of(self, arm: str) -> str:
+        """Whose model an arm evaluates: labels only, from the backbone, is what the scorer is."""
+        settings = self.settings.arms[arm]
+        return SCORER if settings.masking is None and settings.start == "backbone" else arm
+
+    def _own(self, folder: str) -> config.Model:
+        inside = {"path": str(self.folder / folder), "adapter": None, "revision": None}
+        return self.settings.model.model_copy(update=inside)
+
+    def encoder(self) -> PromptEncoder:
+        """Prompts of this run."""
+        tokenizer = loading.load_tokenizer(self.tokenizer)
+        use_chat = self.settings.model.chat == "auto"
+        return PromptEncoder(tokenizer, self.settings.prompt, self.corpus.tasks, use_chat)
+
+    def say(self, what: str) -> None:
+        """One line of progress. Never holds note text."""
+        print(f"[{time.perf_counter() - self.began:6.1f} s] {what}", flush=True)
+
+
+def pretrain(run: Run) -> None:
+    """Train a tokenizer and a small decoder from scratch on plain notes."""
+    _fit(run, [_pretrain_stage(run)])
+
+
+def finetune(run: Run, arm: str = SCORER) -> None:
+    """Supervised fine-tuning: of the backbone (the scorer), or of an arm's student after reconstruction."""
+    _fit(run, [_finetune_stage(run, arm)])
+
+
+def train(run: Run, arm: str) -> None:
+    """Reconstruction: the arm's student learns to fill in what its masking hid."""
+    _fit(run, [_train_stage(run, arm)])
+
+
+def attribute(run: Run) -> None:
+    """Relevance of the unlabelled notes alone; `mask` then starts from it, as often as masking changes."""
+    step = run.step("attribute")
+    if not step.done:
+        run.say(f"attribute: {run.cluster.actors} x {run.settings.attribution.method}")
+        pipeline.attribute(run.settings, run.corpus, run.student(SCORER), run.cluster, step.data)
+        _finish_notes(run, step)
+
+
+def mask(run: Run) -> None:
+    """Masking plans of all arms: from stored relevance if there is any, else attribution streams into masking."""
+    arms = pipeline.masking_of(run.settings)
+    step = run.step("mask")
+    if arms and not step.done:
+        stored = run.step("attribute").data if run.is_done("attribute") else None
+        run.say(f"mask: {'stored relevance' if stored else run.settings.attribution.method} -> {', '.join(arms)}")
+        pipeline.mask(run.settings, run.corpus, run.student(SCORER), run.cluster, step.data, stored)
+        _finish_notes(run, step)
+
+
+def render(run: Run) -> None:
+    """Masked examples of all arms as tokens of the student."""
+    step = run.step("train/rows")
+    if pipeline.masking_of(run.settings) and not step.done:
+        run.say("train/rows: masked examples as tokens")
+        pipeline.render(run.settings, run.corpus, run.tokenizer, run.step("mask").data, run.cluster, step.data)
+        step.finish(rows=pq.read_table(step.data, columns=[]).num_rows)
+
+
+def evaluate(run: Run, arm: str) -> None:
+    """Predictions of an arm's student on the evaluation split."""
+    student = run.student_of(arm)
+    step = run.step(f"evaluate/{student}")
+    if not step.done:
+        run.say(f"evaluate/{student}: scoring the {run.settings.evaluation.split} notes")
+        pipeline.score(run.settings, run.corpus, run.student(student), run.cluster, step.data)
+        step.finish(predictions=pq.read_table(step.data, columns=[]).num_rows)
+
+
+def run_all(run: Run) -> Path:
+    """The whole job; returns the path of the report. The same call again goes on where the last one stopped."""
+    from raypipe.results import report
+
+    _fit(run, [*([_pretrain_stage(run)] if run.pretrains else []), _finetune_stage(run, SCORER)])
+    mask(run)
+    render(run)
+    at_once = min(run.settings.resources.concurrent_arms, len(run.settings.arms))
+    with ThreadPoolExecutor(at_once) as pool:
+        for arm in [pool.submit(_arm, run, name, at_once) for name in run.settings.arms]:
+            arm.result()
+    return report(run)
+
+
+def _arm(run: Run, arm: str, at_once: int) -> None:
+    """Reconstruction and fine-tuning on the same workers, then evaluation."""
+    if run.student_of(arm) == arm:
+        masks = run.settings.arms[arm].masking is not None
+        _fit(run, [*([_train_stage(run, arm)] if masks else []), _finetune_stage(run, arm)], at_once)
+    evaluate(run, arm)
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A training step whose rows are written, ready to run."""
+
+    step: Step
+    stage: trainer.Stage
+
+
+def _fit(run: Run, prepared: Sequence[Prepared], at_once: int = 1) -> None:
+    """Run the training steps that are not done yet, one after the other on one set of workers."""
+    todo = [p for p in prepared if not p.step.done]
+    if todo:
+        workers, cpus = run.settings.resources.training_workers, run.settings.resources.cpus_per_worker
+        each = run.cluster.worker(at_once, cpus, workers)
+        run.say(f"{', '.join(p.stage.name for p in todo)}: training on {workers} x {each}")
+        outcomes = trainer.fit([p.stage for p in todo], workers, each, run.say)
+        for p, outcome in zip(todo, outcomes, strict=True):
+            p.step.finish(**vars(outcome))
+
+
+def _pretrain_stage(run: Run) -> Prepared:
+    architecture, step = run.settings.pretrain, run.step("pretrain")
+    if architecture is None:
+        raise InputError("model.path is pretrain, but the config has no `pretrain` section")
+    cut = Step(step.folder / "rows", step.settings)
+    if not cut.done:
+        run.say("pretrain: a tokenizer, and notes cut into rows")
+        loading.train_tokenizer(run.corpus.texts(), architecture, step.folder / "tokenizer")
+        pipeline.cut(run.settings, run.corpus, run.tokenizer, architecture.context, run.cluster, cut.data)
+        cut.finish()
+    stage = trainer.Stage(
+        str(step.folder), str(cut.data), TEXT, architecture.training, architecture, run.tokenizer, random_weights=True
+    )
+    return Prepared(step, stage)
+
+
+def _finetune_stage(run: Run, arm: str) -> Prepared:
+    rows_step = run.step("finetune/rows")
+    if not rows_step.done:
+        for split in ("train", "dev"):
+            _write_supervised(run, split, rows_step.folder / split)
+        rows_step.finish()
+    step, settings = run.step(f"finetune/{arm}"), run.settings.arms.get(arm, config.Arm())
+    before = "pretrain" if settings.masking is None else f"train/{arm}"
+    start = run.backbone if settings.masking is None else run.student(arm, "train")
+    follows = not Path(start.path).exists() and not run.is_done(before)  # the stage before runs in the same call
+    stage = trainer.Stage(
+        folder=str(step.folder),
+        rows=str(rows_step.folder / "train"),
+        arm=LABELS,
+        training=run.settings.finetune,
+        start=None if follows else start,
+        tokenizer=run.tokenizer,
+        random_weights=settings.start == "random",
+        dev_rows=str(rows_step.folder / "dev") if run.corpus.has_dev else None,
+    )
+    return Prepared(step, stage)
+
+
+def _train_stage(run: Run, arm: str) -> Prepared:
+    step = run.step(f"train/{arm}")
+    rows_of_all = str(run.step("train/rows").data)
+    return Prepared(
+        step, trainer.Stage(str(step.folder), rows_of_all, arm, run.settings.train, run.backbone, run.tokenizer)
+    )
+
+
+def _write_supervised(run: Run, split: str, folder: Path) -> None:
+    """Fine-tuning rows of the labelled notes; few by nature, so this process writes them."""
+    encoder, options = run.encoder(), {task.id: task.options for task in run.corpus.tasks}
+    out = []
+    for note, labels in run.corpus.labelled(split):
+        encoded = encoder.encode(note["note_id"], note["text"], sorted(labels))
+        answer = {task_id: options[task_id].index(label) for task_id, label in labels.items()}
+        for part, row in enumerate(supervised.training_rows(encoded, answer, encoder.eos_id)):
+            out.append({"arm": LABELS, "key": f"{note['note_id']}\t{part}", "draw": 0, **row})
+    if out:
+        examples.write(out, folder / "rows.parquet")
+
+
+def _finish_notes(run: Run, step: Step) -> None:
+    """Write the dead letters and count them; too many end the run."""
+    ids = pq.read_table(step.data, columns=["note_id", "error"])
+    failed = ids.filter(pc.and_(pc.is_valid(ids["error"]), pc.not_equal(ids["error"], Code.HELD_OUT.value)))
+    counts = {row["values"]: row["counts"] for row in pc.value_counts(ids["error"].drop_null()).to_pylist()}
+    letters = failed.append_column("step", pa.array([step.folder.name] * len(failed), pa.string()))
+    pq.write_table(letters.select(rows.DEAD_LETTERS.names), step.folder / "dead_letters.parquet")
+    if len(failed) > run.settings.data.max_error_rate * max(1, len(ids)):
+        what = f"{len(failed)} of {len(ids)} notes failed ({counts}), more than data.max_error_rate allows"
+        raise InputError(what, ExitCode.DATA)
+    step.finish(notes=len(ids), errors=counts)

@@ -1,0 +1,80 @@
+"""Strategies that know nothing about the task: uniform words, pieces of words, and SpanBERT's spans."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from raypipe.masking.case import Case, Index
+from raypipe.masking.selection import best
+from raypipe.masking.spans import PLAIN, VISIBLE, Hidden, Kinds
+from raypipe.words import Ints
+
+_PIECE = 4  # characters: about what a sub-word token of a clinical word holds
+
+
+def random_word(case: Case) -> Hidden:
+    """Hide uniformly drawn eligible words (the usual control)."""
+    return case.hide_eligible(best(case.uniforms(len(case.pool.eligible_E)), case.budget))
+
+
+def random_token(case: Case) -> Hidden:
+    """Hide uniformly drawn pieces of eligible words (BERT's sub-word masking).
+
+    A plan knows no tokenizer, so pieces of four characters stand for tokens [ours]. The budget is the same share of
+    pieces as it would be of words; `n_masked` counts pieces in units of a mean word.
+    """
+    pieces_P2, word_P = _pieces(case.note.words_W2, case.pool.eligible_E)
+    n_pieces, n_words = len(pieces_P2), len(case.pool.eligible_E)
+    n_hidden = int(case.budget * n_pieces / n_words + 0.5)
+    chosen = np.sort(best(case.uniforms(n_pieces), n_hidden))
+    new = np.ones(len(chosen), dtype=np.bool_)  # pieces that follow one another within a word are one span
+    new[1:] = (np.diff(chosen) > 1) | (np.diff(word_P[chosen]) > 0)
+    start_S, end_S = pieces_P2[chosen[new], 0], pieces_P2[chosen[np.append(new[1:], True)], 1]
+    n_masked = int(n_hidden * n_words / n_pieces + 0.5)
+    return Hidden(start_S, end_S, np.full(len(start_S), PLAIN, dtype=np.int8), n_masked)
+
+
+def _pieces(words_W2: Ints, eligible_E: Index) -> tuple[Ints, Index]:
+    """Character bounds [P, 2] of the pieces of the eligible words, and the word of each."""
+    start_E, end_E = words_W2[eligible_E].T
+    n_E = -(-(end_E - start_E) // _PIECE)
+    word_P = np.repeat(eligible_E, n_E)
+    number_P = np.arange(len(word_P)) - np.repeat(np.cumsum(n_E) - n_E, n_E)
+    start_P = np.repeat(start_E, n_E) + _PIECE * number_P
+    return np.stack((start_P, np.minimum(start_P + _PIECE, np.repeat(end_E, n_E))), axis=1).astype(np.int32), word_P
+
+
+def span(case: Case) -> Hidden:
+    """Hide spans of geometric length that begin at uniform places (SpanBERT, Joshi et al. 2020).
+
+    Lengths follow the geometric distribution cut off at `span.longest`, counted in words. Spans stop at protected
+    words and never begin or end with a stop-word [ours]; the last one is cut so that the budget is met exactly.
+    """
+    eligible_E, settings = case.pool.eligible_E, case.settings.span
+    uniform = case.uniforms(2 * len(eligible_E))
+    share = 1 - (1 - settings.p) ** settings.longest  # of the untruncated distribution
+    length_E = np.ceil(np.log1p(-share * uniform[1::2]) / np.log1p(-min(settings.p, 1 - 1e-9))).astype(int)
+    order = np.argsort(uniform[::2], kind="stable")
+    kind_W = case.visible()
+    left = case.budget
+    for first, length in zip(eligible_E[order].tolist(), np.clip(length_E, 1, settings.longest).tolist(), strict=True):
+        if not left:
+            break
+        if kind_W[first] == VISIBLE:
+            left -= _hide_run(case, kind_W, first, length, left)
+    return case.hide(kind_W)
+
+
+def _hide_run(case: Case, kind_W: Kinds, first: int, length: int, left: int) -> int:
+    """Hide up to `length` words from `first` on and at most `left` eligible ones; says how many of the latter."""
+    pool, last, taken = case.pool, first, []
+    for word in range(first, min(first + length, len(kind_W))):
+        if kind_W[word] != VISIBLE or len(taken) == left or (word > first and pool.barrier_W[word]):
+            break
+        if pool.eligible_W[word]:
+            taken.append(word)
+            last = word
+        elif not pool.inner_W[word]:
+            break
+    kind_W[first : last + 1] = PLAIN
+    return len(taken)

@@ -1,0 +1,58 @@
+"""A plan as two strings, the masked note and what fills it, and the way back.
+
+    single (paper)  the <mask_1> was red        cat
+    multi [ours]    the<mask_1> was<mask_2>     <mask_1> cat<mask_2> red
+
+`multi` takes the blank before a span along with it: in front of a word, most tokenizers make the two one token.
+`single` leaves it in the note, as the authors do, so that the answer begins with the word.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from raypipe.masking.sentinels import Sentinels
+
+Format = Literal["single", "multi"]
+
+
+@dataclass(frozen=True)
+class Pieces:
+    """A note cut at the bounds of its spans: visible[0] hidden[0] visible[1] ... hidden[S-1] visible[S]."""
+
+    visible: tuple[str, ...]
+    hidden: tuple[str, ...]
+    start: tuple[int, ...]  # of every piece in the note, in reading order: visible and hidden by turns
+
+
+def cut(text: str, start_S: Sequence[int], end_S: Sequence[int], form: Format) -> Pieces:
+    """Cuts `text` at sorted, disjoint spans."""
+    bounds = [0]
+    for start, end in zip(start_S, end_S, strict=True):
+        takes_blank = form == "multi" and start > bounds[-1] and text[start - 1] == " "
+        bounds += [start - 1 if takes_blank else start, end]
+    parts = [text[a:b] for a, b in zip(bounds, [*bounds[1:], len(text)], strict=True)]
+    return Pieces(tuple(parts[::2]), tuple(parts[1::2]), tuple(bounds))
+
+
+def written(pieces: Pieces, first: int, last: int, form: Format, sentinels: Sentinels) -> tuple[str, str]:
+    """Masked note and target of one example that hides the spans first..last; the others stay visible."""
+    note, target = [pieces.visible[0]], []
+    for number, hidden in enumerate(pieces.hidden):
+        is_hidden = first <= number <= last
+        note += [sentinels[number - first] if is_hidden else hidden, pieces.visible[number + 1]]
+        if is_hidden:
+            target += [sentinels[number - first], hidden] if form == "multi" else [hidden]
+    return "".join(note), "".join(target)
+
+
+def fill(masked: str, target: str, sentinels: Sentinels) -> str:
+    """The note again, exactly: fill(masked, target) == note for every example of every format."""
+    pattern = sentinels.pattern()
+    marks = pattern.findall(target)
+    if not marks:
+        return pattern.sub(lambda _: target, masked)
+    answers = dict(zip(marks, pattern.split(target)[1:], strict=True))
+    return pattern.sub(lambda mark: answers[mark.group()], masked)

@@ -1,0 +1,146 @@
+"""Plans: which characters each arm hides in a note."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from raypipe.config import Masking
+from raypipe.errors import Code, InputError, RowError
+from raypipe.masking import STRATEGIES, check
+from raypipe.masking.case import Case, Note
+from raypipe.masking.draws import row_key
+from raypipe.masking.selection import budget
+from raypipe.masking.sentinels import contains_sentinel
+from raypipe.masking.spans import NOTHING, Hidden
+from raypipe.masking.statistics import Statistics
+from raypipe.masking.strategy import Strategy
+from raypipe.words import Floats, Ints
+
+Plan = dict[str, Any]  # a dict with the fields of rows.PLAN
+
+
+@dataclass(frozen=True)
+class _Arm:
+    name: str
+    settings: Masking
+    strategy: Strategy
+    prepared: Any
+    n_draws: int
+
+
+@dataclass(frozen=True)
+class _Choice:
+    hidden: Hidden
+    n_eligible: int
+
+    @property
+    def ratio(self) -> float:
+        return self.hidden.n_masked / self.n_eligible if self.n_eligible else 0.0
+
+
+class Masker:
+    """Plans a note for all arms at once; built in every worker, where it gives the same plans for the same note."""
+
+    def __init__(self, arms: Mapping[str, Masking], seed: int, statistics: Statistics | None = None) -> None:
+        """Raises `InputError` with every problem of the arms (`masking.check.problems`) and of the statistics."""
+        if found := check.problems(arms):
+            raise InputError(found)
+        self._seed = seed
+        self._arms = {name: _arm(name, settings, statistics) for name, settings in arms.items()}
+        self._order = [self._arms[name] for name in check.order(arms)]
+
+    def plans(
+        self,
+        note_id: str,
+        text: str,
+        words_W2: Ints,
+        task_ids: Sequence[str],
+        relevance_QW: Floats | None,
+        tags: Sequence[str] | None = None,
+    ) -> list[Plan]:
+        """One plan per arm, task and draw, as `rows.PLAN`; without tasks, one per arm and draw.
+
+        An arm that does not read relevance gets one plan per task as well, so that arms are equal in number of
+        examples. A plan may hide nothing (n_masked 0): it counts as such in the realised ratio.
+        Raises `RowError(SENTINEL)` if the note contains a mask sentinel of any family, `RowError(NONFINITE)` for
+        relevance that is no number, `RowError(NO_SPAN)` if no arm can learn anything from the note.
+        """
+        if contains_sentinel(text):
+            raise RowError(Code.SENTINEL)
+        if relevance_QW is not None and not np.isfinite(relevance_QW).all():
+            raise RowError(Code.NONFINITE)
+        note = Note(text, words_W2, relevance_QW, tags)
+        tasks: list[str | None] = [*task_ids] or [None]
+        chosen: dict[tuple[str, int, int], _Choice] = {}
+        for arm in self._order:
+            for q, task in enumerate(tasks[:1] if arm.strategy.once else tasks):
+                for draw in range(arm.n_draws):
+                    reference = _reference(chosen, arm.settings.match_ratio_to, q, draw)
+                    key = row_key(self._seed, arm.settings.seed, note_id, task, draw)
+                    chosen[arm.name, q, draw] = _choose(arm, note, q, key, reference)
+        plans = [
+            _plan(name, None if arm.strategy.once else task, d, chosen[name, q, d])
+            for name, arm in self._arms.items()
+            for q, task in enumerate(tasks)
+            for d in range(arm.n_draws)
+            if (name, q, d) in chosen and not _is_idle(arm, chosen[name, q, d])
+        ]
+        if not any(plan["n_masked"] or self._arms[plan["arm"]].strategy.refills for plan in plans):
+            raise RowError(Code.NO_SPAN)
+        return plans
+
+
+def _arm(name: str, settings: Masking, statistics: Statistics | None) -> _Arm:
+    strategy = STRATEGIES[settings.strategy]
+    prepared = None
+    if strategy.prepare is not None:
+        prepared = strategy.prepare(settings, statistics if statistics is not None else Statistics())
+    return _Arm(name, settings, strategy, prepared, settings.draws if check.is_sampled(settings) else 1)
+
+
+def _reference(chosen: Mapping[tuple[str, int, int], _Choice], name: str | None, q: int, draw: int) -> _Choice | None:
+    """What the matched arm chose for the same task and draw, or for its only draw."""
+    return None if name is None else chosen.get((name, q, draw)) or chosen[name, q, 0]
+
+
+def _choose(arm: _Arm, note: Note, q: int, key: int, reference: _Choice | None) -> _Choice:
+    pool = note.pool(arm.settings)
+    n_eligible = len(pool.eligible_E)
+    k = budget(arm.settings.ratio if reference is None else reference.ratio, n_eligible)
+    if (reference is not None and not reference.hidden.n_masked) or (not n_eligible and not arm.strategy.refills):
+        return _Choice(NOTHING, n_eligible)
+    case = Case(
+        note=note,
+        pool=pool,
+        settings=arm.settings,
+        budget=k,
+        is_matched=reference is not None,
+        relevance_W=None if note.relevance_QW is None else note.relevance_QW[q],
+        key=key,
+        prepared=arm.prepared,
+        reference=None if reference is None else reference.hidden,
+    )
+    return _Choice(arm.strategy.hide(case), n_eligible)
+
+
+def _is_idle(arm: _Arm, choice: _Choice) -> bool:
+    """A refilled arm whose matched arm hides nothing here has no sequence to refill."""
+    return arm.strategy.refills and arm.settings.match_ratio_to is not None and not len(choice.hidden.start_S)
+
+
+def _plan(arm: str, task: str | None, draw: int, choice: _Choice) -> Plan:
+    hidden = choice.hidden
+    return {
+        "arm": arm,
+        "task_id": task,
+        "draw": draw,
+        "start": hidden.start_S.tolist(),
+        "end": hidden.end_S.tolist(),
+        "kind": hidden.kind_S.tolist(),
+        "n_masked": hidden.n_masked,
+        "n_eligible": choice.n_eligible,
+    }

@@ -1,0 +1,76 @@
+"""Pieces of a note as tokens, each with the loss weight it has where it stands in the note."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from raypipe.words import Ints
+
+Tokenizer = Any  # transformers.PreTrainedTokenizerFast; untyped upstream
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """Token ids and the weight of predicting each."""
+
+    ids: list[int]
+    weights: list[float]
+
+    def __add__(self, other: Tokens) -> Tokens:
+        return Tokens(self.ids + other.ids, self.weights + other.weights)
+
+    def __getitem__(self, part: slice) -> Tokens:
+        return Tokens(self.ids[part], self.weights[part])
+
+    def scaled(self, factor: float) -> Tokens:
+        """The same tokens, all weights times `factor`."""
+        return Tokens(self.ids, [weight * factor for weight in self.weights])
+
+
+class PieceEncoder:
+    """Tokenises pieces of a running text.
+
+    SentencePiece tokenizers of the Llama 2 and Phi-3 kind put a blank before whatever they are given. A piece from the
+    middle of a text must not get one, so it is tokenised behind a line break, which is then taken off.
+    """
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self._tokenizer = tokenizer
+        anchor = self._call(["\n"])["input_ids"][0]
+        behind, alone = self._call(["\na", "a"])["input_ids"]
+        self._anchor = "" if behind[len(anchor) :] == alone else "\n"
+        self._n_anchor = len(anchor) if self._anchor else 0
+
+    def text_ids(self, text: str) -> list[int]:
+        """Tokens of `text` as it would stand in the middle of a note."""
+        ids: list[int] = self._call([self._anchor + text])["input_ids"][0]
+        return ids[self._n_anchor :]
+
+    def encode(self, parts: Sequence[str], start: Sequence[int], weight: float, phi_P2: Ints | None) -> list[Tokens]:
+        """Tokens of each part, all of weight `weight` but for those that touch a protected range, which get 0.
+
+        `start` are the parts' character offsets in the note. The first part opens the note.
+        """
+        texts = [parts[0], *(self._anchor + part for part in parts[1:])]
+        encoded = self._call(texts, offsets=phi_P2 is not None)
+        out = []
+        for number, ids in enumerate(encoded["input_ids"]):
+            skip, shift = (self._n_anchor, len(self._anchor)) if number else (0, 0)
+            weights = [weight] * len(ids)
+            if phi_P2 is not None:
+                for token, (a, b) in enumerate(encoded["offset_mapping"][number]):
+                    if _touches(a + start[number] - shift, b + start[number] - shift, phi_P2):
+                        weights[token] = 0.0
+            out.append(Tokens(ids[skip:], weights[skip:]))
+        return out
+
+    def _call(self, texts: list[str], offsets: bool = False) -> dict[str, Any]:
+        return self._tokenizer(
+            texts, add_special_tokens=False, split_special_tokens=True, return_offsets_mapping=offsets
+        )
+
+
+def _touches(start: int, end: int, ranges_P2: Ints) -> bool:
+    return any(start < b and end > a for a, b in ranges_P2.tolist())

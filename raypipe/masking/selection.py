@@ -1,0 +1,51 @@
+"""From scores to the words that are hidden: the k best, k draws, or runs above a threshold."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from raypipe.config import Hysteresis
+from raypipe.masking.draws import Uniforms, gumbel
+from raypipe.words import Floats
+
+Bools = npt.NDArray[np.bool_]
+Index = npt.NDArray[np.intp]
+AnyFloats = npt.NDArray[np.floating]
+
+# exp(-x^2/2) at -1, 0, 1, normalised: the authors' smoothing with sigma 1 [code]
+KERNEL = np.array([0.27406862, 0.45186276, 0.27406862], dtype=np.float32)
+
+
+def budget(ratio: float, n_eligible: int) -> int:
+    """Words to hide: max(1, ratio * n rounded half up), 0 if there are none (methods 1.7 [ours])."""
+    return min(n_eligible, max(1, int(ratio * n_eligible + 0.5)))
+
+
+def best(score_E: AnyFloats, k: int) -> Index:
+    """Positions of the `k` largest scores; ties go to the earlier position."""
+    return np.argsort(-score_E, kind="stable")[:k]
+
+
+def draw(weight_E: AnyFloats, k: int, uniform_E: Uniforms) -> Index:
+    """`k` positions without replacement, each next one with probability proportional to its weight (Gumbel top-k)."""
+    with np.errstate(divide="ignore"):  # weight 0: drawn last
+        return best(np.log(weight_E) + gumbel(uniform_E), k)
+
+
+def smooth(relevance_W: Floats) -> Floats:
+    """3-tap Gaussian with reflecting ends (1.3 [code])."""
+    padded = np.concatenate((relevance_W[:1], relevance_W, relevance_W[-1:]))
+    return KERNEL[0] * padded[:-2] + KERNEL[1] * padded[1:-1] + KERNEL[2] * padded[2:]
+
+
+def hysteresis(relevance_W: Floats, settings: Hysteresis) -> Bools:
+    """Maximal runs above `low` that hold at least one value above `high` (1.3 [code]); relevance within 0..1."""
+    if not len(relevance_W):
+        return np.zeros(0, dtype=np.bool_)
+    level_W = smooth(relevance_W) if settings.smooth else relevance_W
+    above_W = level_W > settings.low
+    run_W = np.cumsum(np.concatenate(([True], above_W[1:] != above_W[:-1]))) - 1
+    has_peak = np.zeros(run_W[-1] + 1, dtype=np.bool_)
+    np.logical_or.at(has_peak, run_W, level_W > settings.high)
+    return above_W & has_peak[run_W]

@@ -1,0 +1,62 @@
+"""Hidden words as character spans."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from raypipe.words import Ints
+
+Kinds = npt.NDArray[np.int8]
+
+VISIBLE, PLAIN, ENTITY, BASE = -1, 0, 1, 2  # kinds of a word; a span has one of the last three
+
+
+@dataclass(frozen=True)
+class Hidden:
+    """What an arm hides in a note: sorted, disjoint character spans."""
+
+    start_S: Ints
+    end_S: Ints
+    kind_S: Kinds
+    n_masked: int  # eligible words inside
+
+
+NOTHING = Hidden(np.empty(0, np.int32), np.empty(0, np.int32), np.empty(0, np.int8), 0)
+
+
+def hidden_spans(
+    kind_W: Kinds, words_W2: Ints, inner_W: npt.NDArray[np.bool_], barrier_W: npt.NDArray[np.bool_], longest: int | None
+) -> Hidden:
+    """Maximal runs of hidden words of one kind, as characters (methods 1.7 [ours]).
+
+    Two hidden words with a single stop-word between them are one span. An eligible word between them stays visible:
+    to hide it as well would exceed the ratio. Runs of more than `longest` words are cut there. Nothing reaches over a
+    barrier.
+    """
+    hidden_H = np.flatnonzero(kind_W >= 0)
+    if not len(hidden_H):
+        return NOTHING
+    left, right = hidden_H[:-1], hidden_H[1:]
+    gap = right - left
+    joined = (gap == 1) | ((gap == 2) & inner_W[left + 1] & ~barrier_W[left + 1])
+    joined &= (kind_W[left] == kind_W[right]) & ~barrier_W[right]
+    starts = np.concatenate(([True], ~joined))
+    if longest is not None and len(hidden_H) > longest // 2:
+        starts |= _overflow(hidden_H, starts, longest)
+    ends = np.concatenate((starts[1:], [True]))
+    first, last = hidden_H[starts], hidden_H[ends]
+    n_masked = len(hidden_H) - int(np.count_nonzero(inner_W[hidden_H]))
+    return Hidden(words_W2[first, 0], words_W2[last, 1], kind_W[first], n_masked)
+
+
+def _overflow(
+    hidden_H: npt.NDArray[np.intp], starts: npt.NDArray[np.bool_], longest: int
+) -> npt.NDArray[np.bool_]:
+    """Where a run reaches a multiple of `longest` words and a new span must begin."""
+    first_H = hidden_H[starts][np.cumsum(starts) - 1]
+    chunk_H = (hidden_H - first_H) // longest
+    return np.concatenate(([False], np.diff(chunk_H) > 0))

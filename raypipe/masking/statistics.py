@@ -1,0 +1,3 @@
+"""stub"""
+class Statistics:
+    pass

@@ -1,0 +1,43 @@
+"""What the table of strategies (masking/__init__.py) says about each strategy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from raypipe.config import Masking
+from raypipe.masking.case import Case
+from raypipe.masking.spans import Hidden
+from raypipe.masking.statistics import Statistics
+
+# What the corpus must provide before a strategy can choose (`masking.check.needs`).
+RELEVANCE, COUNTS, NGRAMS, GENERAL, VECTORS, TAGS, LEXICON, TYPE_RELEVANCE = (
+    "relevance",  # of words, from `attribute`
+    "counts",  # words and document frequencies of the corpus
+    "ngrams",  # the same of runs of words
+    "general",  # word counts of general language
+    "vectors",  # one vector per word
+    "tags",  # BIO tags in the input
+    "lexicon",  # domain terms from a file
+    "type_relevance",  # mean relevance of each word over the corpus
+)
+
+# Keys that every strategy reads, and those of the strategies with a ratio.
+COMMON = frozenset(
+    "profile strategy match_ratio_to seed stop_words phi_patterns max_span_words max_spans format condition "
+    "instruction sentinels prompt_loss".split()
+)
+
+
+@dataclass(frozen=True)
+class Strategy:
+    """One way to choose what is hidden."""
+
+    hide: Callable[[Case], Hidden]
+    reads: frozenset[str] = frozenset({"ratio"})  # keys of config.Masking beside COMMON
+    samples: bool = False  # another draw hides other words; the rest depends on `selection` if it reads that
+    needs: Callable[[Masking], frozenset[str]] = lambda settings: frozenset()
+    prepare: Callable[[Masking, Statistics], Any] | None = None  # once per arm, from the corpus statistics
+    refills: bool = False  # hides nothing: the sequences of the arm it matches, unmasked
+    once: bool = False  # one plan per note, whatever the tasks

@@ -1,0 +1,104 @@
+"""Run a decoder over token trees: one note and all its questions in one sequence.
+
+A row's tokens carry a branch number (rows.TRAINING): branch 0 is the trunk (the note), every other branch sees the
+trunk and itself, and its positions go on from the trunk's end. The result equals one prompt per branch, at the cost of
+one note: training, scoring and the many-task attribution all rest on this. A row that is all trunk is an ordinary
+sequence and needs no mask.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from raypipe.words import Ints
+
+
+@dataclass(frozen=True)
+class Trees:
+    """A right-padded batch of token trees on a device."""
+
+    input_ids_BT: Tensor
+    position_ids_BT: Tensor
+    sees_BTT: Tensor | None  # True where the row's token may look at the column's; None = plain causal
+    source_BT: Tensor  # index of the token whose hidden state predicts this one (its predecessor in the tree)
+
+
+def collate(rows: Sequence[tuple[Ints, Ints]], pad_id: int, device: torch.device) -> Trees:
+    """Rows of (input_ids [T], branch [T]) as one padded batch."""
+    width = max(len(ids) for ids, _ in rows)
+    input_ids = np.full((len(rows), width), pad_id, dtype=np.int64)
+    position = np.zeros((len(rows), width), dtype=np.int64)
+    source = np.zeros((len(rows), width), dtype=np.int64)
+    branch = np.zeros((len(rows), width), dtype=np.int64)
+    for row, (ids, branch_T) in enumerate(rows):
+        n = len(ids)
+        input_ids[row, :n] = ids
+        branch[row, :n] = branch_T
+        branch[row, n:] = -1  # padding: a branch that nobody is in
+        position[row, :n], source[row, :n] = _paths(branch_T)
+    sees = None
+    if (branch > 0).any():
+        b = torch.from_numpy(branch).to(device)
+        causal = torch.ones(width, width, dtype=torch.bool, device=device).tril()
+        # padding attends to itself, so that no softmax is empty
+        sees = causal & ((b[:, None, :] == 0) | (b[:, None, :] == b[:, :, None]))
+    return Trees(
+        torch.from_numpy(input_ids).to(device),
+        torch.from_numpy(position).to(device),
+        sees,
+        torch.from_numpy(source).to(device),
+    )
+
+
+def _paths(branch_T: Ints) -> tuple[Ints, Ints]:
+    """Position and predecessor of every token of one tree. Branch numbers must not decrease."""
+    n = len(branch_T)
+    index = np.arange(n)
+    trunk = int(np.searchsorted(branch_T, 0, side="right"))
+    first_of_branch = np.searchsorted(branch_T, branch_T, side="left")
+    position = np.where(index < trunk, index, trunk + index - first_of_branch)
+    source = np.where(index == first_of_branch, trunk - 1, index - 1)
+    return position.astype(np.int32), np.maximum(source, 0).astype(np.int32)
+
+
+def hidden_states(model: Any, trees: Trees) -> Tensor:
+    """Final hidden states [B, T, D] (after the last norm), without computing any logits."""
+    return model.base_model(
+        input_ids=trees.input_ids_BT,
+        position_ids=trees.position_ids_BT,
+        attention_mask=_attention_mask(model, trees),
+        use_cache=False,
+    ).last_hidden_state
+
+
+def _attention_mask(model: Any, trees: Trees) -> Any:
+    """What transformers takes as a ready-made mask: additive, [B, 1, T, T], one per kind of attention layer."""
+    if trees.sees_BTT is None:
+        return None
+    full = _additive(trees.sees_BTT, model.dtype)
+    window = getattr(model.config, "sliding_window", None)
+    kinds = set(getattr(model.config, "layer_types", None) or ())
+    if "sliding_attention" not in kinds:
+        return full
+    position = trees.position_ids_BT
+    near = position[:, :, None] - position[:, None, :] < (window or position.shape[1] + 1)
+    masks = {"full_attention": full, "sliding_attention": _additive(trees.sees_BTT & near, model.dtype)}
+    return {kind: masks[kind] for kind in kinds}
+
+
+def _additive(sees_BTT: Tensor, dtype: torch.dtype) -> Tensor:
+    mask = torch.zeros(sees_BTT.shape, dtype=dtype, device=sees_BTT.device)
+    return mask.masked_fill_(~sees_BTT, torch.finfo(dtype).min)[:, None]
+
+
+def logits(model: Any, hidden_ND: Tensor) -> Tensor:
+    """Logits [N, V] in float32 of selected hidden states."""
+    out: Tensor = model.get_output_embeddings()(hidden_ND).float()
+    cap = getattr(model.config, "final_logit_softcapping", None)
+    return torch.tanh(out / cap) * cap if cap else out

@@ -1,0 +1,1 @@
+"""Where notes and labels come from."""

@@ -1,0 +1,124 @@
+"""The charts of the report as SVG in data: addresses, once for light and once for dark pages.
+
+Dots with intervals, not bars: macro F1 has a floor near .47, so bars from zero would show mostly the floor. Arms differ in
+marker and colour (Okabe and Ito's palette), and the reference is grey.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib.figure import Figure
+
+from raypipe.evaluation.uncertainty import Estimate
+
+MARKERS = "osD^vPX*"
+MAX_TASKS = 40  # on one chart; the rest are in the table
+GREY = {"light": "#6b7280", "dark": "#9aa4b2"}
+COLOURS = {
+    "light": ("#0072B2", "#D55E00", "#009E73", "#AA4499", "#8A6D00", "#3B3B98", "#A03030"),
+    "dark": ("#56B4E9", "#F0894A", "#2CC295", "#D98CC0", "#E0C24A", "#A6A6F5", "#F08A8A"),
+}
+INK = {"light": "#1f2933", "dark": "#dde3ea"}
+FAINT = {"light": "#d9dee5", "dark": "#3a424d"}
+
+
+@dataclass(frozen=True)
+class Chart:
+    """One picture for both kinds of page."""
+
+    light: str  # data: address
+    dark: str
+    alt: str  # what it shows, for who cannot see it
+
+
+def differences(rows: Sequence[tuple[str, Estimate]], reference: str) -> Chart:
+    """Each arm's difference from the reference, in points, with its interval around a line at zero."""
+
+    def draw(theme: str) -> Figure:
+        figure, axes = _canvas(theme, height=0.55 + 0.42 * len(rows))
+        axes.axvline(0, color=GREY[theme], linewidth=1.2)
+        for y, (_, estimate) in enumerate(rows):
+            _dot(axes, y, estimate, _style(theme, y + 1))
+        _name_rows(axes, [name for name, _ in rows])
+        axes.set_xlabel(f"macro F1 less that of {reference}, points")
+        return figure
+
+    alt = "; ".join(f"{name} {100 * e.value:+.1f} [{100 * e.low:+.1f}, {100 * e.high:+.1f}]" for name, e in rows)
+    return _chart(draw, f"Differences from {reference} in points: {alt}")
+
+
+def per_task(tasks: Mapping[str, Mapping[str, Estimate]], reference: str) -> Chart:
+    """Macro F1 of every arm on every task, sorted by the reference; the MAX_TASKS tasks on which arms differ most."""
+    arms = [reference, *(arm for arm in tasks if arm != reference)] if reference in tasks else list(tasks)
+    shown = _widest_spread(tasks)
+    shown.sort(key=lambda task_id: tasks[arms[0]][task_id].value)
+    offset_of = {arm: 0.62 * ((i + 0.5) / len(arms) - 0.5) for i, arm in enumerate(arms)}
+
+    def draw(theme: str) -> Figure:
+        figure, axes = _canvas(theme, height=0.9 + len(shown) * max(0.3, 0.12 * len(arms)))
+        for i, arm in enumerate(arms):
+            style = _style(theme, i if arms[0] == reference else i + 1)
+            for y, task_id in enumerate(shown):
+                _dot(axes, y + offset_of[arm], tasks[arm][task_id], style)
+            axes.plot([], [], label=arm, linestyle="", **style)
+        _name_rows(axes, shown)
+        axes.set_xlabel("macro F1, points")
+        axes.legend(
+            loc="lower left", bbox_to_anchor=(0, 1), ncols=min(4, len(arms)), frameon=False, labelcolor=INK[theme]
+        )
+        return figure
+
+    return _chart(draw, f"Macro F1 of {len(arms)} arms on {len(shown)} tasks; the same numbers stand in the table below")
+
+
+def _widest_spread(tasks: Mapping[str, Mapping[str, Estimate]]) -> list[str]:
+    task_ids = list(next(iter(tasks.values())))
+    values_of = {task_id: [tasks[arm][task_id].value for arm in tasks] for task_id in task_ids}
+    return sorted(task_ids, key=lambda t: min(values_of[t]) - max(values_of[t]))[:MAX_TASKS]
+
+
+def _style(theme: str, i: int) -> dict[str, Any]:
+    colour = GREY[theme] if i == 0 else COLOURS[theme][(i - 1) % len(COLOURS[theme])]
+    return {"color": colour, "marker": MARKERS[i % len(MARKERS)], "markersize": 5.5}
+
+
+def _dot(axes: Any, y: float, estimate: Estimate, style: Mapping[str, Any]) -> None:
+    axes.plot([100 * estimate.low, 100 * estimate.high], [y, y], color=style["color"], linewidth=1.6, alpha=0.75)
+    axes.plot([100 * estimate.value], [y], linestyle="", **style)
+
+
+def _canvas(theme: str, height: float) -> tuple[Figure, Any]:
+    figure = Figure(figsize=(8.6, height), layout="constrained")
+    axes = figure.add_subplot()
+    axes.patch.set_alpha(0)
+    for side in ("top", "right", "left"):
+        axes.spines[side].set_visible(False)
+    axes.spines["bottom"].set_color(FAINT[theme])
+    axes.grid(axis="x", color=FAINT[theme], linewidth=0.7)
+    axes.set_axisbelow(True)
+    axes.tick_params(length=0, colors=INK[theme])
+    axes.xaxis.label.set_color(INK[theme])
+    return figure, axes
+
+
+def _name_rows(axes: Any, names: Sequence[str]) -> None:
+    axes.set_yticks(range(len(names)), [name if len(name) <= 32 else name[:31] + "…" for name in names])
+    axes.set_ylim(len(names) - 0.5, -0.5)  # first on top
+
+
+def _chart(draw: Any, alt: str) -> Chart:
+    addresses = []
+    # parse_math off: a dollar sign in a task id is no formula. hashsalt: the same report gives the same bytes.
+    with mpl.rc_context({"text.parse_math": False, "svg.hashsalt": "raypipe", "svg.fonttype": "none", "font.size": 10}):
+        mpl.rcParams["font.family"] = "sans-serif"
+        for theme in ("light", "dark"):
+            svg = io.BytesIO()
+            draw(theme).savefig(svg, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+            addresses.append("data:image/svg+xml;base64," + base64.b64encode(svg.getvalue()).decode())
+    return Chart(addresses[0], addresses[1], alt)

@@ -1,0 +1,129 @@
+"""What a report is made of: plain values, every part optional. What is empty is not shown.
+
+Shares (macro F1, AUC, hit share) lie in [0, 1] here; pages and tables show points (times 100). Note text occurs in
+`heat_maps` only, so a report without heat maps can leave the hospital.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from raypipe.evaluation.agreement import Agreement
+from raypipe.evaluation.metrics import Metrics
+from raypipe.evaluation.uncertainty import Comparison, Difference, Estimate
+from raypipe.reporting.heatmap import HeatMap
+
+
+@dataclass(frozen=True)
+class ArmRow:
+    """One line of the headline table: means over tasks and runs."""
+
+    name: str
+    macro_f1: Estimate
+    difference: Difference | None = None  # from the reference; None: this arm is the reference, or is not compared
+    auc: float | None = None
+    pooled_macro_f1: float | None = None
+    matched_f1: float | None = None  # macro F1 at the matched positive rate
+    cv_f1: float | None = None  # macro F1 at cross-validated thresholds
+
+
+@dataclass(frozen=True)
+class Gate:
+    """A condition without which arms cannot be ranked (pilot section 6)."""
+
+    name: str  # "SFT from the backbone beats SFT from random weights"
+    measured: float | None  # in the unit of the threshold
+    threshold: float | None
+    passed: bool | None  # None: could not be measured
+    detail: str = ""  # how it was measured, or why it was not
+
+
+@dataclass(frozen=True)
+class AgreementRow:
+    """One scorer, method or layer whose relevance was compared with known deciding words."""
+
+    name: str
+    agreement: Agreement
+
+
+@dataclass(frozen=True)
+class Material:
+    """What one arm was trained on. None: not applicable."""
+
+    arm: str
+    masking_ratio: float | None = None  # realised: hidden eligible words / eligible words
+    masked_words: int | None = None
+    target_tokens: int | None = None  # tokens to be reconstructed
+    trained_tokens: int | None = None  # tokens with a loss weight above 0
+    optimiser_steps: int | None = None
+
+
+@dataclass(frozen=True)
+class Step:
+    """Wall time of one step of the run."""
+
+    name: str
+    seconds: float
+    detail: str = ""  # "5,310 tokens/s"
+
+
+@dataclass(frozen=True)
+class Report:
+    """All that `write_report` and `text_table` show."""
+
+    title: str
+    subtitle: str = ""  # corpus, backbone, date: one line
+    summary: str = ""  # what came out, in a sentence or two
+    reference: str = "sft"  # the arm that differences are taken from
+    arms: tuple[ArmRow, ...] = ()  # in the order of the config; `arm_rows` builds them
+    tasks: Mapping[str, Mapping[str, Estimate]] = field(default_factory=dict)  # arm -> task id -> macro F1
+    gates: tuple[Gate, ...] = ()
+    agreement: tuple[AgreementRow, ...] = ()
+    heat_maps: tuple[HeatMap, ...] = ()  # hold note text; never written to metrics.json
+    material: tuple[Material, ...] = ()
+    steps: tuple[Step, ...] = ()
+    counts: Mapping[str, int] = field(default_factory=dict)  # "notes read": 4000, "tokens cut": 120, ...
+    dead_letters: Mapping[str, int] = field(default_factory=dict)  # errors.Code -> notes
+    facts: Mapping[str, str] = field(default_factory=dict)  # versions, fingerprint, seeds, command, device
+    config: str = ""  # the resolved config as YAML
+
+    @property
+    def failed_gates(self) -> tuple[Gate, ...]:
+        """Gates that were not passed or not measured: with any of them, no arm may be called better."""
+        return tuple(gate for gate in self.gates if not gate.passed)
+
+
+def arm_rows(comparison: Comparison, runs: Mapping[str, Sequence[Metrics]]) -> tuple[ArmRow, ...]:
+    """The headline lines of a macro F1 comparison; `runs` are the metrics of each arm's runs."""
+    difference_of = {difference.arm: difference for difference in comparison.differences}
+    return tuple(
+        ArmRow(
+            name,
+            estimate,
+            difference_of.get(name),
+            auc=_mean([m.auc for m in runs[name]]),
+            pooled_macro_f1=_mean([m.pooled_macro_f1 for m in runs[name]]),
+            matched_f1=_mean([m.matched_f1 for m in runs[name]]),
+            cv_f1=_mean([m.cv_f1 for m in runs[name]]),
+        )
+        for name, estimate in comparison.arms.items()
+    )
+
+
+def verdict(row: ArmRow, report: Report) -> str:
+    """What may be said of the arm's difference from the reference."""
+    if row.difference is None:
+        return "reference" if row.name == report.reference else ""
+    if report.failed_gates:
+        return "not measurable"
+    if row.difference.estimate.low > 0:
+        return "better"
+    return "worse" if row.difference.estimate.high < 0 else "no clear difference"
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    defined = [value for value in values if value is not None]
+    return float(np.mean(defined)) if defined else None

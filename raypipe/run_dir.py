@@ -1,0 +1,117 @@
+"""Where each artefact of a run lands, what it was made from, and whether it is still true.
+
+    runs/<name>/
+      config.yaml versions.json         what was asked, with which packages
+      corpus/                           tasks, labels and labelled notes in use (and the generated notes of the demo)
+      pretrain/                         tokenizer/ rows/ model/ metrics.jsonl
+      finetune/rows/ finetune/scorer/   model/ metrics.jsonl
+      attribute/ mask/                  data/*.parquet: relevance; relevance and masking plans, one row per note
+      train/rows/ train/<arm>/          model/ metrics.jsonl
+      finetune/<arm>/ evaluate/<arm>/   model/ metrics.jsonl; data/*.parquet
+      report/                           report.html metrics.json
+
+Every step folder holds `settings.json` (all that its output depends on, written first) and `manifest.json` (facts about
+the output, written last). A folder without manifest is unfinished: the same command goes on there. A folder with other
+settings is refused: nothing is silently computed from two configurations.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.metadata
+import json
+import os
+import platform
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from raypipe import configfile
+from raypipe.config import Config
+from raypipe.errors import InputError, Problem
+from raypipe.hashing import fingerprint
+
+PACKAGES = ("raypipe", "ray", "torch", "transformers", "peft", "captum", "pyarrow", "scikit-learn", "numpy")
+
+# Step -> the config sections that determine its output, and the steps it is made from. {arm} stands for any arm.
+MADE_FROM: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "corpus": (("data",), ()),
+    "pretrain": (("pretrain",), ("corpus",)),
+    "finetune/rows": (("prompt", "model"), ("corpus", "pretrain")),
+    "finetune/scorer": (("finetune",), ("finetune/rows",)),
+    "attribute": (("attribution", "prompt", "seed"), ("corpus", "finetune/scorer")),
+    "mask": (("arms",), ("attribute",)),
+    "train/rows": ((), ("mask",)),
+    "train/{arm}": (("train",), ("train/rows",)),
+    "finetune/{arm}": (("finetune", "arms.{arm}"), ("finetune/rows", "train/{arm}")),
+    "evaluate/scorer": (("evaluation",), ("finetune/scorer",)),
+    "evaluate/{arm}": (("evaluation",), ("finetune/{arm}",)),
+}
+
+
+def settings_of(step: str, config: Config, inputs: Mapping[str, Any]) -> dict[str, Any]:
+    """All that a step's output depends on: its own sections in full, the steps before it by fingerprint.
+
+    `inputs` is the listing of the input files, the root of everything.
+    """
+    arm = "" if step in MADE_FROM else step.rpartition("/")[2]
+    own, before = MADE_FROM[step if step in MADE_FROM else step.replace(arm, "{arm}")]
+    sections = configfile.determinants(config, [name.format(arm=arm) for name in own], inputs if not before else {})
+    upstream = {name.format(arm=arm): settings_of(name.format(arm=arm), config, inputs) for name in before}
+    return sections | {"made_from": {name: fingerprint(settings) for name, settings in upstream.items()}}
+
+
+@dataclass
+class Step:
+    """One step's folder. `settings` decides whether an earlier output may be used."""
+
+    folder: Path
+    settings: dict[str, Any]
+    began: float = field(default_factory=time.perf_counter)
+
+    def __post_init__(self) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        recorded = self.folder / "settings.json"
+        if not recorded.exists():
+            write_json(recorded, self.settings)
+        elif changed := configfile.changed_keys(json.loads(recorded.read_text()), self.settings):
+            what = f"made with other settings ({', '.join(changed)}); change `name`, or delete the folder to redo it"
+            raise InputError([Problem(str(self.folder), what)])
+
+    @property
+    def data(self) -> Path:
+        """Where the step's rows lie."""
+        return self.folder / "data"
+
+    @property
+    def done(self) -> bool:
+        """Is the output complete?"""
+        return (self.folder / "manifest.json").exists()
+
+    @property
+    def manifest(self) -> dict[str, Any]:
+        """Facts about the finished output."""
+        return json.loads((self.folder / "manifest.json").read_text())  # type: ignore[no-any-return]
+
+    def finish(self, **facts: Any) -> None:
+        """Declare the output complete; written last, and in one move."""
+        facts = {"fingerprint": fingerprint(self.settings), "seconds": time.perf_counter() - self.began} | facts
+        write_json(self.folder / "manifest.json", facts)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON so that a reader never sees half of it."""
+    fresh = path.with_name(f"{path.name}.{os.getpid()}.new")
+    fresh.write_text(json.dumps(value, indent=1, ensure_ascii=False, default=str) + "\n")
+    fresh.replace(path)
+
+
+def versions() -> dict[str, str]:
+    """What is installed."""
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[package] = importlib.metadata.version(package)
+    return found

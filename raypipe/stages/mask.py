@@ -1,0 +1,41 @@
+"""Masking plans of all arms for one note: the second map stage. No torch; a CPU task keeps up with many GPUs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from raypipe import config, rows
+from raypipe.errors import RowError
+from raypipe.masking import Masker
+from raypipe.words import word_spans
+
+
+class Mask:
+    """Notes with (or without) relevance in, the same notes with plans out (rows.MASKED)."""
+
+    def __init__(self, arms: Mapping[str, config.Masking], seed: int, statistics: str | None = None) -> None:
+        self.masker = Masker(arms, seed, statistics)
+
+    def __call__(self, table: pa.Table) -> pa.Table:
+        return rows.table([self._row(note) for note in table.to_pylist()], rows.MASKED)
+
+    def _row(self, note: dict[str, Any]) -> dict[str, Any]:
+        if note["error"] is not None:
+            return note
+        relevance = None
+        if note.get("relevance") is None:
+            words = word_spans(note["text"])
+        else:
+            words = np.stack([note["word_start"], note["word_end"]], axis=1).astype(np.int32)
+            # the first kept layer masks; a layer search keeps several and plans from each in turn (tuning)
+            shape = (len(note["task_id"]), len(note["layers"]), len(words))
+            relevance = np.asarray(note["relevance"], np.float32).reshape(shape)[:, 0]
+        try:
+            plans = self.masker.plans(note["note_id"], note["text"], words, note.get("task_id") or [], relevance)
+        except RowError as error:
+            return {"note_id": note["note_id"], "error": error.code.value}
+        return note | {"plans": plans}

@@ -1,0 +1,59 @@
+"""Predictions of one model for the labelled notes of a split."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from raypipe import config, rows
+from raypipe.errors import RowError
+from raypipe.prompts import EncodedNote, PromptEncoder
+from raypipe.tasks import Task
+
+
+class Score:
+    """Notes in, one row of rows.PREDICTIONS for each label of the split out."""
+
+    def __init__(
+        self,
+        model: config.Model,
+        prompt: config.Prompt,
+        tasks: Sequence[Task],
+        labels: str,
+        split: str,
+        batch_tokens: int,
+    ) -> None:
+        from raypipe.evaluation.scoring import LabelScorer
+        from raypipe.models import loading
+
+        loaded = loading.load(model)
+        self.encoder = PromptEncoder(loaded.tokenizer, prompt, tasks, use_chat=model.chat == "auto")
+        self.scorer = LabelScorer(loaded, batch_tokens)
+        self.options = {task.id: task.options for task in tasks}
+        self.labels: dict[str, dict[str, str]] = defaultdict(dict)
+        for label in pq.read_table(labels, filters=[("split", "=", split)]).to_pylist():
+            self.labels[label["note_id"]][label["task_id"]] = label["label"]
+
+    def __call__(self, table: pa.Table) -> pa.Table:
+        notes = [note for note in table.to_pylist() if note["note_id"] in self.labels]
+        encoded = [self._encode(note) for note in notes]
+        scored = iter(self.scorer.score([note for note in encoded if note is not None]))
+        out: list[dict[str, Any]] = []
+        for note, prompt in zip(notes, encoded, strict=True):
+            scores = next(scored) if prompt is not None else None
+            for index, (task_id, label) in enumerate(self.labels[note["note_id"]].items()):
+                row = {"task_id": task_id, "note_id": note["note_id"], "group_id": note["group_id"], "label": label}
+                if scores is not None:  # a note that cannot be scored has no prediction: it counts as wrong
+                    row |= {"predicted": self.options[task_id][int(scores[index].argmax())], "scores": scores[index]}
+                out.append(row)
+        return rows.table(out, rows.PREDICTIONS)
+
+    def _encode(self, note: dict[str, Any]) -> EncodedNote | None:
+        try:
+            return self.encoder.encode(note["note_id"], note["text"], list(self.labels[note["note_id"]]))
+        except RowError:
+            return None

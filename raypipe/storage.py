@@ -1,0 +1,175 @@
+"""Where files are: a local path or a pyarrow/fsspec URI, a file, a folder or a glob. Credentials never get out.
+
+Small tables (labels, tasks) are read here whole; notes are streamed by notes/files.py.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.json
+import pyarrow.parquet as pq
+from pyarrow import fs
+
+from raypipe.errors import InputError, Problem
+
+# http(s) is left out on purpose: a config must not make a cluster fetch from its own network (SSRF)
+SCHEMES = ("file", "s3", "gs", "abfs", "abfss", "hdfs", "memory")
+FORMATS = {".parquet": "parquet", ".jsonl": "jsonl", ".jsonl.gz": "jsonl", ".csv": "csv", ".csv.gz": "csv"}
+_SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*)://")
+BROKEN = (pa.ArrowException, OSError, EOFError, ValueError)  # what a file can do to its reader
+
+
+@dataclass(frozen=True)
+class File:
+    """One file of an input. `path` is relative to `filesystem` and holds no credential."""
+
+    filesystem: fs.FileSystem
+    path: str
+    format: str  # parquet, jsonl or csv
+    size: int
+    mtime_ns: int | None  # None where the store does not say
+
+
+def redact(uri: str) -> str:
+    """The URI without user, password, key or query: what messages and manifests may hold."""
+    return re.sub(r"^([A-Za-z][A-Za-z0-9+.-]*://)[^/]*@", r"\1", uri.partition("?")[0] if _SCHEME.match(uri) else uri)
+
+
+def find(uri: str, field: str) -> list[File]:
+    """The files that `uri` names, sorted by path. `field` is the config key, for messages.
+
+    A folder is searched recursively; names that start with `_` or `.` are skipped. Raises `InputError` if there is no
+    file, an unknown format or an unknown scheme.
+    """
+    filesystem, path = _open(uri, field)
+    try:
+        infos = _infos(filesystem, path)
+    except BROKEN as error:
+        raise InputError([Problem(field, f"{redact(uri)} cannot be read ({type(error).__name__})")]) from None
+    files = [
+        File(filesystem, info.path, kind, info.size or 0, info.mtime_ns)
+        for info in sorted(infos, key=lambda info: info.path)
+        if (kind := format_of(info.path)) and info.base_name[:1] not in ("_", ".")
+    ]
+    if not files:
+        why = f"no file with one of {', '.join(FORMATS)}" if infos else "no such file or folder"
+        raise InputError([Problem(field, f"{redact(uri)}: {why}")])
+    if len({file.format for file in files}) > 1:
+        raise InputError([Problem(field, f"{redact(uri)}: files of different formats; name one kind by a glob")])
+    return files
+
+
+def format_of(path: str) -> str | None:
+    """parquet, jsonl, csv, or None."""
+    return next((kind for ending, kind in FORMATS.items() if path.lower().endswith(ending)), None)
+
+
+def listing(uri: str, field: str) -> list[list[str | int | None]]:
+    """[path, size, mtime_ns] of every file: what a fingerprint knows of an input."""
+    return [[file.path, file.size, file.mtime_ns] for file in find(uri, field)]
+
+
+def read_strings(uri: str, columns: Sequence[str], field: str, optional: Sequence[str] = ()) -> pa.Table:
+    """A small table, whole, with exactly `columns` (and those of `optional` that it has), all strings.
+
+    Integers become their digits; CSV cells are never parsed (007 stays 007); other types are refused.
+    """
+    tables = []
+    for file in find(uri, field):
+        try:
+            table = _read(file, [*columns, *optional])
+        except BROKEN as error:
+            raise InputError([Problem(f"{field}: {file.path}", f"cannot be read ({type(error).__name__})")]) from None
+        missing = [name for name in columns if name not in table.column_names]
+        if missing:
+            raise InputError([Problem(f"{field}: {file.path}", f"no column {', '.join(missing)}")])
+        wanted = [*columns, *(name for name in optional if name in table.column_names)]
+        tables.append(pa.table({name: _strings(table[name], name, file, field) for name in wanted}))
+    return pa.concat_tables(tables)
+
+
+def _open(uri: str, field: str) -> tuple[fs.FileSystem, str]:
+    match = _SCHEME.match(uri)
+    if match is None:
+        return fs.LocalFileSystem(), os.path.abspath(uri)  # a Ray worker has another working directory
+    if match[1] not in SCHEMES:
+        raise InputError([Problem(field, f"{match[1]}:// is not allowed; use a path or one of {', '.join(SCHEMES)}")])
+    try:
+        if match[1] == "memory":
+            return fs.FileSystem.from_uri("fsspec+" + uri)
+        # a glob's wildcards are no legal URI characters, so only the part before them is parsed
+        base = re.split(r"(?<=/)[^/]*[*?\[]", uri)[0]
+        filesystem, path = fs.FileSystem.from_uri(base)
+        return filesystem, path + ("/" if uri[len(base) :] else "") + uri[len(base) :]
+    except Exception as error:  # each store raises its own; its text may quote the URI with its key
+        raise InputError([Problem(field, f"{redact(uri)} cannot be opened ({type(error).__name__})")]) from None
+
+
+def _infos(filesystem: fs.FileSystem, path: str) -> list[fs.FileInfo]:
+    """The files at a path, under a folder, or matching a glob (`*` does not cross a `/`, `**` does)."""
+    if any(character in path for character in "*?["):
+        base = re.split(r"[^/]*[*?\[]", path)[0] or "."
+        selector = fs.FileSelector(base, allow_not_found=True, recursive=True)
+        wanted = re.compile(_glob(path))
+        return [info for info in filesystem.get_file_info(selector) if info.is_file and wanted.fullmatch(info.path)]
+    info = filesystem.get_file_info(path)
+    if info.type == fs.FileType.Directory:
+        return [info for info in filesystem.get_file_info(fs.FileSelector(path, recursive=True)) if info.is_file]
+    return [info] if info.is_file else []
+
+
+def _glob(pattern: str) -> str:
+    """A regular expression, from a shell pattern in which `*` stays inside one folder."""
+    parts = re.split(r"(\*\*/?|\*)", pattern)
+    stars = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*"}
+    # fnmatch.translate("a?") is r"(?s:a.)\Z"; we want what is inside
+    return "".join(stars.get(part) or fnmatch.translate(part)[len("(?s:") : -len(")\\Z")] for part in parts)
+
+
+def _read(file: File, columns: Sequence[str]) -> pa.Table:
+    if file.format == "parquet":
+        with file.filesystem.open_input_file(file.path) as source:
+            parquet = pq.ParquetFile(source)
+            refuse_extensions(parquet.schema_arrow, file)
+            return parquet.read(columns=[name for name in columns if name in parquet.schema_arrow.names])
+    with file.filesystem.open_input_stream(file.path) as stream:  # gz is decompressed, by its ending
+        if file.format == "jsonl":
+            return pa.json.read_json(stream)
+        types = dict.fromkeys(columns, pa.string())
+        return pa.csv.read_csv(stream, convert_options=pa.csv.ConvertOptions(column_types=types))
+
+
+def refuse_extensions(schema: pa.Schema, file: File) -> None:
+    """Ray's and pickle's Arrow extension types may run code when they are read (CVE-2026-41486): not read at all."""
+    for column in schema:
+        metadata = column.metadata or {}
+        if isinstance(column.type, pa.BaseExtensionType) or b"ARROW:extension:name" in metadata:
+            what = f"column {column.name} has an Arrow extension type; write plain columns"
+            raise InputError([Problem(file.path, what)])
+
+
+def is_text(kind: pa.DataType) -> bool:
+    """Text of any width, also dictionary-encoded; a column of nulls passes, and fails row by row."""
+    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+    tests = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view, pa.types.is_null)
+    return any(test(kind) for test in tests)
+
+
+def _strings(column: pa.ChunkedArray, name: str, file: File, field: str) -> pa.ChunkedArray:
+    kind = column.type
+    if not is_text(kind) and not pa.types.is_integer(kind):
+        what = f"column {name} holds {kind}; write text or whole numbers"
+        raise InputError([Problem(f"{field}: {file.path}", what)])
+    try:
+        out = column.cast(pa.string())
+        out.validate(full=True)
+    except pa.ArrowInvalid:
+        raise InputError([Problem(f"{field}: {file.path}", f"column {name} is not valid UTF-8")]) from None
+    return out

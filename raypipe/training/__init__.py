@@ -1,0 +1,3 @@
+"""Training: `examples` (what is learned), `schedule` (in which order), `loop` (what one worker runs), `trainer`
+(Ray Train). Pretraining, reconstruction and fine-tuning differ in their rows only.
+"""

@@ -1,0 +1,67 @@
+"""In which order rows are learned: a function of the seed alone, the same for any number of workers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from raypipe.config import Training
+
+# Rows are sorted by length within windows of this many steps: little padding, and still random batches.
+WINDOW_STEPS = 64
+
+Indices = npt.NDArray[np.int64]
+
+
+def steps(length_R: Indices, draw_R: npt.NDArray[np.int16], training: Training) -> list[Indices]:
+    """Row indices of every optimiser step. Epoch e takes the rows of redraw e (in turn); an epoch may be a part."""
+    n_draws = int(draw_R.max()) + 1 if len(draw_R) else 1
+    out: list[Indices] = []
+    for epoch in range(math.ceil(training.epochs)):
+        rows = np.flatnonzero(draw_R == epoch % n_draws)
+        batches = _epoch(rows, length_R, training.batch_rows, np.random.default_rng((training.seed, epoch)))
+        share = min(1.0, training.epochs - epoch)
+        out += batches[: max(1, round(len(batches) * share))]
+    return out[: training.max_steps]
+
+
+def _epoch(rows: Indices, length_R: Indices, batch_rows: int, rng: np.random.Generator) -> list[Indices]:
+    rows = rng.permutation(rows)
+    batches: list[Indices] = []
+    for start in range(0, len(rows), WINDOW_STEPS * batch_rows):
+        window = rows[start : start + WINDOW_STEPS * batch_rows]
+        window = window[np.argsort(length_R[window], kind="stable")]
+        parts = [window[i : i + batch_rows] for i in range(0, len(window), batch_rows)]
+        batches += [parts[i] for i in rng.permutation(len(parts))]
+    return batches
+
+
+def micro_batches(rows: Indices, length_R: Indices, max_tokens: int) -> Iterator[Indices]:
+    """Split one step's rows, sorted by length, into padded batches of at most `max_tokens` (or one row)."""
+    ordered = rows[np.argsort(length_R[rows], kind="stable")]
+    start = 0
+    for end in range(1, len(ordered) + 1):
+        if end == len(ordered) or (end + 1 - start) * length_R[ordered[end]] > max_tokens:
+            yield ordered[start:end]
+            start = end
+
+
+def share_of(rows: Indices, length_R: Indices, rank: int, world_size: int) -> Indices:
+    """The rows of a step that one worker computes: dealt by length, so that workers finish together."""
+    return rows[np.argsort(length_R[rows], kind="stable")][rank::world_size]
+
+
+def learning_rate_factor(step: int, n_steps: int, warmup: float) -> float:
+    """Linear warm-up over a share of the steps, then cosine to zero."""
+    n_warmup = max(1, round(warmup * n_steps))
+    if step < n_warmup:
+        return (step + 1) / n_warmup
+    return 0.5 * (1 + math.cos(math.pi * (step - n_warmup) / max(1, n_steps - n_warmup)))
+
+
+def padded_tokens(batches: Sequence[Indices], length_R: Indices) -> int:
+    """Tokens that the batches occupy, padding included."""
+    return int(sum(len(batch) * length_R[batch].max() for batch in batches))

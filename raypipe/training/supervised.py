@@ -1,0 +1,25 @@
+"""Fine-tuning rows: a note as the trunk, every labelled question a branch that ends in the right answer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from raypipe.prompts import EncodedNote
+
+# A note with more labelled questions becomes several rows: the attention mask grows with the square of the row.
+QUESTIONS_PER_ROW = 32
+
+
+def training_rows(note: EncodedNote, answer: Mapping[str, int], eos_id: int | None) -> Iterator[dict[str, Any]]:
+    """Rows of rows.TRAINING. `answer` maps task_id to the index of the right option; loss on the answer and its end."""
+    questions = [question for question in note.questions if question.task_id in answer]
+    end = () if eos_id is None else (eos_id,)
+    for first in range(0, len(questions), QUESTIONS_PER_ROW):
+        ids, weight, branch = list(note.prefix_ids), [0.0] * len(note.prefix_ids), [0] * len(note.prefix_ids)
+        for number, question in enumerate(questions[first : first + QUESTIONS_PER_ROW], start=1):
+            target = (*question.option_ids[answer[question.task_id]], *end)
+            ids += [*question.suffix_ids, *target]
+            weight += [0.0] * len(question.suffix_ids) + [1.0] * len(target)
+            branch += [number] * (len(question.suffix_ids) + len(target))
+        yield {"input_ids": ids, "loss_weight": weight, "branch": branch}

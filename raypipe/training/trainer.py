@@ -1,0 +1,175 @@
+"""Ray Train around the loop: stages that follow each other share one set of workers.
+
+Starting workers costs many seconds (processes, imports, the process group), so a student's reconstruction and its
+fine-tuning, or pretraining and the scorer, are one call with two stages; the model stays in memory in between.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+import uuid
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from raypipe import config
+from raypipe.training.loop import Outcome
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One training: what is learned, from which model, and where the result goes."""
+
+    folder: str  # gets model/, metrics.jsonl, checkpoint/ and outcome.json
+    rows: str  # folder of training rows (training/examples.py)
+    arm: str  # which of them
+    training: config.Training
+    # The model it starts from; an architecture to start from random weights; None: the previous stage's model.
+    start: config.Model | config.Pretrain | None
+    tokenizer: config.Model
+    dev_rows: str | None = None
+
+    @property
+    def name(self) -> str:
+        """For progress lines: the last two folders."""
+        return "/".join(Path(self.folder).parts[-2:])
+
+
+def fit(stages: Sequence[Stage], workers: int, resources: dict[str, float], say: Callable[[str], None]) -> list[Outcome]:
+    """Run the stages one after the other on `workers` Ray Train workers with these resources each.
+
+    Finished stages are skipped, an unfinished one goes on from its checkpoint; a lost worker group is restarted twice.
+    """
+    import ray.train
+    from ray.train.torch import TorchTrainer
+
+    logs = Path(stages[0].folder) / "ray_train"
+    trainer = TorchTrainer(
+        _work,
+        train_loop_config={"stages": list(stages), "threads": int(resources.get("CPU", 1))},
+        scaling_config=ray.train.ScalingConfig(
+            num_workers=workers, use_gpu="GPU" in resources, resources_per_worker=resources
+        ),
+        run_config=ray.train.RunConfig(
+            name=uuid.uuid4().hex[:12],  # progress is kept by our checkpoints, not by Ray Train's
+            storage_path=str(logs.resolve()),
+            failure_config=ray.train.FailureConfig(max_failures=2),
+        ),
+    )
+    with _Progress(stages, say):
+        trainer.fit()
+    return [outcome(stage.folder) for stage in stages]
+
+
+def outcome(folder: str | Path) -> Outcome:
+    """What a finished stage reported."""
+    return Outcome(**json.loads((Path(folder) / "outcome.json").read_text()))
+
+
+def _work(loop_config: dict[str, Any]) -> None:
+    """What every Ray Train worker runs."""
+    import ray.train
+    import ray.train.torch
+    import torch
+
+    torch.set_num_threads(loop_config["threads"])
+    run(loop_config["stages"], ray.train.torch.get_device(), is_first=ray.train.get_context().get_world_rank() == 0)
+
+
+def run(stages: Sequence[Stage], device: Any, is_first: bool = True) -> None:
+    """The stages in this process; without Ray and torch.distributed it is a single worker."""
+    import torch.distributed as dist
+
+    model = None
+    for stage in stages:
+        if (Path(stage.folder) / "outcome.json").exists():
+            model = None
+            continue
+        if model is None or stage.start is not None:
+            previous = stages[stages.index(stage) - 1]
+            model = _start(stage.start or config.Model(path=str(Path(previous.folder) / "model")), stage, device)
+        model = _train(model, stage, is_first)
+        if dist.is_initialized():
+            dist.barrier()
+
+
+def _start(start: config.Model | config.Pretrain, stage: Stage, device: Any) -> Any:
+    """The model that a stage starts from, in float32 (autocast does the rest)."""
+    import torch
+
+    from raypipe.models import loading
+
+    torch.manual_seed(stage.training.seed)
+    if isinstance(start, config.Pretrain):
+        model = loading.from_scratch(start, loading.load_tokenizer(stage.tokenizer))
+    else:
+        model = loading.load(start.model_copy(update={"dtype": "float32", "device": "cpu"})).model
+    loading.set_dropout(model, stage.training.dropout)
+    return model.to(device)
+
+
+def _train(model: Any, stage: Stage, is_first: bool) -> Any:
+    """One stage; returns the trained model with adapters merged."""
+    from raypipe.models import loading
+    from raypipe.training import examples, loop
+
+    tokenizer = loading.load_tokenizer(stage.tokenizer)
+    adapted = loop.add_lora(model, stage.training.lora) if stage.training.lora else None
+    folder = Path(stage.folder)
+    result = loop.fit(
+        adapted.get_base_model() if adapted is not None else model,
+        tokenizer.pad_token_id,
+        examples.read(stage.rows, stage.arm),
+        stage.training,
+        folder,
+        dev=examples.read(stage.dev_rows, stage.arm) if stage.dev_rows else None,
+    )
+    if adapted is not None:
+        if is_first:
+            adapted.save_pretrained(folder / "adapter", safe_serialization=True)
+        model = adapted.merge_and_unload()
+    if is_first:
+        model.save_pretrained(folder / "model", safe_serialization=True)
+        tokenizer.save_pretrained(folder / "model")
+        (folder / "outcome.json").write_text(json.dumps(asdict(result)))
+    return model
+
+
+class _Progress:
+    """A line now and then while workers train, read from their metrics files."""
+
+    EVERY_S = 10.0
+
+    def __init__(self, stages: Sequence[Stage], say: Callable[[str], None]) -> None:
+        self.stages, self.say = stages, say
+        self.stop = threading.Event()
+        self.thread = threading.Thread(target=self._watch, daemon=True)
+
+    def __enter__(self) -> None:
+        self.thread.start()
+
+    def __exit__(self, *_: object) -> None:
+        self.stop.set()
+        self.thread.join()
+
+    def _watch(self) -> None:
+        told: dict[str, int] = {}
+        began = time.time()
+        while not self.stop.wait(self.EVERY_S):
+            for stage in self.stages:
+                metrics = Path(stage.folder) / "metrics.jsonl"
+                if not metrics.exists() or metrics.stat().st_mtime < began:
+                    continue
+                lines = metrics.read_bytes().splitlines()
+                if lines and len(lines) > told.get(stage.folder, 0):
+                    told[stage.folder] = len(lines)
+                    self.say(_line(stage.name, json.loads(lines[-1])))
+
+
+def _line(name: str, m: dict[str, Any]) -> str:
+    rate = m["tokens"] / max(m["seconds"], 1e-9)
+    left = m["seconds"] / m["step"] * (m["steps"] - m["step"])
+    return f"{name}: step {m['step']}/{m['steps']}, loss {m['loss']:.3f}, {rate:,.0f} tokens/s, {left:.0f} s left"

@@ -1,0 +1,272 @@
+"""Strict YAML: every value knows its line, nothing is executed, nothing is guessed, every problem is told at once.
+
+Differences from plain `yaml.safe_load`: a key given twice is an error; tags, over 100,000 values (alias bombs count
+expanded), over 20 levels and over 1 MB are refused; keys are strings as written; `1e-3` is a number, `007` and
+`2024-01-01` are strings, `.inf` and `.nan` do not exist; `${NAME}` in a value is the environment variable NAME;
+sequences are tuples. `no`, `yes` and `on` stay booleans, as every other YAML 1.1 reader sees them: where a string is
+wanted, the message says to quote them.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+import os
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar, get_args, get_origin
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from raypipe.errors import InputError, Problem
+
+Place = tuple[str | int, ...]  # keys and indices from the top of the document
+Model = TypeVar("Model", bound=BaseModel)
+
+MAX_BYTES, MAX_DEPTH, MAX_VALUES = 1_000_000, 20, 100_000
+_VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
+_MESSAGES = {
+    "string_type": "must be a string",
+    "int_type": "must be a whole number",
+    "float_type": "must be a number",
+    "bool_type": "must be true or false",
+    "tuple_type": "must be a list",
+    "dict_type": "must be a mapping (key: value)",
+    "model_type": "must be a mapping (key: value)",
+}
+
+
+@dataclass
+class Document:
+    """A parsed file: its value, and for every place in it the line (`file:line`) and the text as written."""
+
+    name: str
+    value: Any = None
+    lines: dict[Place, str] = field(default_factory=dict)
+    written: dict[Place, str] = field(default_factory=dict)
+    problems: list[Problem] = field(default_factory=list)
+
+    def where(self, place: Place) -> str:
+        """`file:line: dotted.path`; the line of the nearest enclosing key if the place itself is not written."""
+        known = next((place[:n] for n in range(len(place), -1, -1) if place[:n] in self.lines), ())
+        line = self.lines.get(known, self.name)
+        return f"{line}: {'.'.join(map(str, place))}" if place else line
+
+    def problem(self, place: Place, what: str) -> Problem:
+        """A problem at this place."""
+        return Problem(self.where(place), what)
+
+
+class _Loader(yaml.SafeLoader):
+    """Composes nodes only, to a bounded depth, with the few implicit types that we want."""
+
+    yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}  # noqa: RUF012
+    depth = 0
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        self.depth += 1
+        if self.depth > MAX_DEPTH:
+            mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
+            raise yaml.composer.ComposerError(None, None, f"over {MAX_DEPTH} levels", mark)
+        node = super().compose_node(parent, index)
+        self.depth -= 1
+        return node
+
+
+_INT, _FLOAT, _BOOL, _NULL = (f"tag:yaml.org,2002:{name}" for name in ("int", "float", "bool", "null"))
+_STR, _SEQ, _MAP = (f"tag:yaml.org,2002:{name}" for name in ("str", "seq", "map"))
+_TRUE = ("true", "yes", "on")
+for _tag, _pattern, _first in (
+    (_BOOL, r"(?i:yes|no|true|false|on|off)", "yYnNtTfFoO"),
+    (_INT, r"[-+]?(0|[1-9][0-9_]*)", "-+0123456789"),
+    (_FLOAT, r"[-+]?([0-9]+\.[0-9]*|\.[0-9]+|[0-9]+(?=[eE]))([eE][-+]?[0-9]+)?", "-+0123456789."),
+    (_NULL, r"~|null|Null|NULL|", ["~", "n", "N", ""]),
+):
+    _Loader.add_implicit_resolver(_tag, re.compile(rf"(?:{_pattern})\Z"), list(_first))
+
+
+def parse(text: str, name: str) -> Document:
+    """The document that `text` holds. Syntax errors raise `InputError`; all else is collected in `.problems`."""
+    document = Document(name)
+    try:
+        root = _Loader(text).get_single_node()
+    except yaml.MarkedYAMLError as error:
+        line = f":{error.problem_mark.line + 1}" if error.problem_mark else ""
+        raise InputError([Problem(name + line, f"not valid YAML: {error.problem}")]) from None
+    except yaml.YAMLError:
+        raise InputError([Problem(name, "not valid YAML: it holds control characters")]) from None
+    if root is not None:
+        document.value = _Reader(document).value(root, ())
+    return document
+
+
+def read(path: str | Path) -> Document:
+    """`parse` of a file."""
+    try:
+        with open(path, "rb") as file:
+            raw = file.read(MAX_BYTES + 1)
+    except OSError as error:
+        raise InputError([Problem(str(path), f"cannot be read: {error.strerror}")]) from None
+    if len(raw) > MAX_BYTES:
+        raise InputError([Problem(str(path), f"over {MAX_BYTES:,} bytes: not a configuration")])
+    try:
+        return parse(raw.decode("utf-8-sig"), str(path))
+    except UnicodeDecodeError:
+        raise InputError([Problem(str(path), "not valid UTF-8")]) from None
+
+
+class _Reader:
+    """Turns nodes into values and notes where each came from."""
+
+    def __init__(self, document: Document) -> None:
+        self.document = document
+        self.n_values = 0
+
+    def value(self, node: yaml.Node, place: Place) -> Any:
+        self.document.lines.setdefault(place, f"{self.document.name}:{node.start_mark.line + 1}")
+        self.n_values += 1
+        # an alias may point at its own parent, so depth is counted here too
+        if self.n_values > MAX_VALUES or len(place) > MAX_DEPTH:
+            raise InputError([self.document.problem(place[:3], "too many values or levels")])
+        if isinstance(node, yaml.MappingNode) and node.tag == _MAP:
+            return self.mapping(node, place)
+        if isinstance(node, yaml.SequenceNode) and node.tag == _SEQ:
+            return tuple(self.value(child, (*place, i)) for i, child in enumerate(node.value))
+        if isinstance(node, yaml.ScalarNode):
+            return self.scalar(node, place)
+        return self.refuse(place, f"tag {node.tag} is not allowed")
+
+    def mapping(self, node: yaml.MappingNode, place: Place) -> dict[str, Any]:
+        out: dict[str, Any] = {}
+        for key_node, child in node.value:
+            line = f"{self.document.name}:{key_node.start_mark.line + 1}"
+            if not isinstance(key_node, yaml.ScalarNode):
+                self.document.problems.append(Problem(line, "a key must be plain text"))
+                continue
+            here = (*place, key_node.value)
+            if key_node.value in out:
+                self.document.problems.append(Problem(f"{line}: {'.'.join(map(str, here))}", "key given twice"))
+                continue
+            self.document.lines[here] = line
+            out[key_node.value] = self.value(child, here)
+        return out
+
+    def scalar(self, node: yaml.ScalarNode, place: Place) -> Any:
+        text = node.value
+        self.document.written[place] = text
+        try:
+            if node.tag == _STR:
+                return self.expand(text, place)
+            if node.tag == _INT:
+                return int(text)
+            if node.tag == _FLOAT and math.isfinite(float(text)):
+                return float(text)
+            if node.tag == _BOOL:
+                return text.lower() in _TRUE
+            if node.tag == _NULL:
+                return None
+        except ValueError:
+            pass  # `!!int abc`, or more digits than Python reads
+        return self.refuse(place, f"tag {node.tag} is not allowed" if node.tag[:1] == "!" else "not a usable value")
+
+    def expand(self, text: str, place: Place) -> str:
+        for name in _VARIABLE.findall(text):
+            if name not in os.environ:
+                self.refuse(place, f"the environment variable {name} is not set")
+        return _VARIABLE.sub(lambda match: os.environ.get(match[1], match[0]), text)
+
+    def refuse(self, place: Place, what: str) -> None:
+        self.document.problems.append(self.document.problem(place, what))
+
+
+def validate(model: type[Model], document: Document) -> Model:
+    """The document as a `model`. Raises `InputError` with every problem of the document, the parser's included."""
+    problems = list(document.problems)
+    try:
+        # strict: "5" is no number and true is no 1; defaults stand in for an empty file
+        result = model.model_validate({} if document.value is None else document.value, strict=True)
+    except ValidationError as error:
+        problems += _translate(model, document, error)
+        raise InputError(problems) from None
+    if problems:
+        raise InputError(problems)
+    return result
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """`. Did you mean 'x'?` if something known is close, else an empty string."""
+    close = difflib.get_close_matches(word, list(known), n=1)
+    return f". Did you mean {close[0]!r}?" if close else ""
+
+
+def _translate(model: type[BaseModel], document: Document, error: ValidationError) -> Iterator[Problem]:
+    """One problem per place: pydantic reports each branch of a union apart, and names it in the location."""
+    found: dict[Place, list[str]] = {}
+    for one in error.errors(include_url=False, include_context=False):
+        place = _written_part(one["loc"], document.value)
+        if one["type"] == "extra_forbidden":
+            what = "unknown key" + did_you_mean(str(place[-1]), _keys(model, place[:-1]))
+        else:
+            what = _message(one["type"], one["msg"], one["loc"])
+        if what not in found.setdefault(place, []):
+            found[place].append(what)
+    for place, whats in found.items():
+        what = " or ".join(whats).replace(" or must be ", " or ")
+        yield document.problem(place, what + _hint(document, place, whats))
+
+
+def _message(kind: str, message: str, loc: Place) -> str:
+    if kind == "missing":
+        return f"needs {loc[-1]!r}" if isinstance(loc[-1], str) else f"needs at least {loc[-1] + 1} values"
+    if kind == "string_pattern_mismatch":
+        return message.replace("String should match pattern", "must match")
+    return _MESSAGES.get(kind) or message.replace("Input should", "must").removeprefix("Value error, ")
+
+
+def _hint(document: Document, place: Place, whats: list[str]) -> str:
+    written = document.written.get(place)
+    if not written or whats[0].startswith("unknown key"):
+        return ""
+    if "must be a string" in whats:
+        return f'; quote it: "{written}"'
+    if len(written) > 40 or "://" in written:  # a URI may hold credentials
+        return ""
+    return f"; got {written!r}"
+
+
+def _written_part(loc: Place, value: Any) -> Place:
+    """The part of pydantic's location that is a place in the document."""
+    place: list[str | int] = []
+    for key in loc:
+        inside = isinstance(value, Mapping) and key in value
+        inside = inside or (isinstance(value, tuple) and isinstance(key, int) and key < len(value))
+        if not inside:
+            break
+        place.append(key)
+        value = value[key]
+    return tuple(place)
+
+
+def _keys(model: type[BaseModel], place: Place) -> list[str]:
+    """The keys that the section at `place` knows."""
+    kind: Any = model
+    for key in place:
+        section = _section(kind)
+        if section is not None and key in section.model_fields:
+            kind = section.model_fields[str(key)].annotation
+        else:  # a dict or a tuple of sections: the key is the user's own
+            kind = next((arg for arg in get_args(kind) if _section(arg)), None)
+    found = _section(kind)
+    return list(found.model_fields) if found else []
+
+
+def _section(kind: Any) -> type[BaseModel] | None:
+    """The section in an annotation such as `Section | None`, not looking into containers."""
+    if isinstance(kind, type) and issubclass(kind, BaseModel):
+        return kind
+    if get_origin(kind) in (dict, tuple, list):
+        return None
+    return next((section for arg in get_args(kind) if (section := _section(arg))), None)
