@@ -110,9 +110,11 @@ def report(config: ConfigPath, set_: Overrides = None) -> None:
 @app.command()
 def run(config: ConfigPath, set_: Overrides = None) -> None:
     """The whole job: pretrain, finetune, attribute and mask, train, finetune, evaluate, report."""
-    from raypipe import experiment
+    from raypipe import experiment, results
 
-    print(experiment.run_all(_open(config, set_)))
+    opened = _open(config, set_)
+    experiment.run_all(opened)
+    print(results.report(opened))
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

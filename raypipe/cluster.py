@@ -62,9 +62,9 @@ def join(resources: Resources) -> Cluster:
     cpus, gpus = total.get("CPU", 1.0), total.get("GPU", 0.0) if resources.use_gpu is not False else 0.0
     if resources.use_gpu is True and not gpus:
         raise InputError("resources.use_gpu is true, but the cluster has no GPU", ExitCode.CLUSTER)
-    actors = resources.attribution_actors
-    if actors == "auto":
-        actors = int(gpus) or max(1, min(int(cpus), os.cpu_count() or 1) // 2 if not gpus else 1)
+    wanted = resources.attribution_actors
+    real = min(int(cpus), os.cpu_count() or 1)
+    actors = wanted if wanted != "auto" else int(gpus) or max(1, real // 2)
     # leave two CPUs for reading and for the checkpoint filter, or a resumed job starves
     room = max(0.0, cpus - 2) / actors
     return Cluster(cpus, gpus, actors, min(resources.cpus_per_actor, room), min(1.0, gpus / actors) if gpus else 0.0)

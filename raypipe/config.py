@@ -7,9 +7,10 @@ turns a YAML file into a `Config` and says file, line and field of every problem
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from raypipe.words import WordReduction
 
@@ -229,6 +230,16 @@ class Masking(Section):
     mslm: Mslm = Mslm()
     difference: Difference = Difference()
 
+    @field_validator("phi_patterns")
+    @classmethod
+    def _compiles(cls, patterns: tuple[str, ...]) -> tuple[str, ...]:
+        for pattern in patterns:
+            try:
+                re.compile(pattern)
+            except re.error as error:
+                raise ValueError(f"{pattern!r} is not a regular expression: {error}") from error
+        return patterns
+
     @model_validator(mode="before")
     @classmethod
     def _fill_profile(cls, values: Any) -> Any:
@@ -256,6 +267,7 @@ class Arm(Section):
     """One line of the comparison: how the student learns from unlabelled notes before it sees the labels."""
 
     masking: Masking | None = None  # None: labels only (SFT)
+    start: Literal["backbone", "random"] = "backbone"  # random: the same architecture, untrained (a control)
 
 
 class Resources(Section):
@@ -264,7 +276,7 @@ class Resources(Section):
     attribution_actors: int | Literal["auto"] = "auto"
     cpus_per_actor: float = Field(1.0, gt=0)
     training_workers: int = Field(1, ge=1)
-    cpus_per_worker: float = Field(1.0, gt=0)
+    cpus_per_worker: float | Literal["auto"] = "auto"  # auto: the cores, shared by the arms that train at once
     use_gpu: bool | Literal["auto"] = "auto"
     rows_per_block: int = Field(256, ge=1)  # unit of parallelism, of retry and of resume
     concurrent_arms: int = Field(1, ge=1)
@@ -278,7 +290,7 @@ class Evaluation(Section):
     split: Split = "test"
     batch_tokens: int = Field(16_384, ge=1)
     bootstrap: int = Field(2000, ge=100)
-    heat_maps: int = Field(6, ge=0)  # notes shown in the report; 0 for protected notes
+    heat_maps: int = Field(0, ge=0)  # notes whose text the report shows: protected notes want 0
 
 
 class Config(Section):

@@ -158,10 +158,8 @@ def evaluate(run: Run, arm: str) -> None:
         step.finish(predictions=pq.read_table(step.data, columns=[]).num_rows)
 
 
-def run_all(run: Run) -> Path:
-    """The whole job; returns the path of the report. The same call again goes on where the last one stopped."""
-    from raypipe.results import report
-
+def run_all(run: Run) -> None:
+    """The whole job but the report (results.py). The same call again goes on where the last one stopped."""
     _fit(run, [*([_pretrain_stage(run)] if run.pretrains else []), _finetune_stage(run, SCORER)])
     mask(run)
     render(run)
@@ -169,7 +167,6 @@ def run_all(run: Run) -> Path:
     with ThreadPoolExecutor(at_once) as pool:
         for arm in [pool.submit(_arm, run, name, at_once) for name in run.settings.arms]:
             arm.result()
-    return report(run)
 
 
 def _arm(run: Run, arm: str, at_once: int) -> None:

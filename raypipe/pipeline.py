@@ -1,17 +1,19 @@
 """The whole Ray Data graph on one screen. Read this file second (rows.py first).
 
-    read_notes -> HoldOut -> Attribute -> Mask -> mask/data        one stream: a note's relevance is masked at once
-    mask/data  -> Render  -> train/rows                            tokens of one student, cheap, all arms together
-    read_notes -> Cut     -> pretrain/rows
-    labelled   -> Score   -> evaluate/<arm>/data
+    notes -> hold_out -> Attribute                    -> attribute/data     relevance alone, to mask from many times
+    notes -> hold_out -> Attribute -> Mask            -> mask/data          one stream: masked as soon as attributed
+    notes -> hold_out -> join attribute/data  -> Mask -> mask/data          the same from stored relevance
+    mask/data -> Render                               -> train/rows         tokens of one student, all arms together
+    notes -> hold_out -> Cut                          -> pretrain/rows
+    corpus/labelled -> Score                          -> evaluate/<student>
 
-Blocks of `rows_per_block` notes are the unit of parallelism, of retry and of resume. Every stage maps one block to one
-block and nothing is collected on the driver.
+Blocks of `rows_per_block` notes are the unit of parallelism, of retry and of resume; nothing is collected on the driver.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,95 +21,71 @@ import ray.data
 from ray.data import ActorPoolStrategy, DataContext, Dataset
 from ray.data.checkpoint import CheckpointConfig
 
-from raypipe import config
+from raypipe import config, rows
 from raypipe.cluster import Cluster
+from raypipe.corpus import Corpus
+from raypipe.masking import STRATEGIES
+from raypipe.masking.strategy import RELEVANCE
 from raypipe.notes.files import read_notes
-from raypipe.notes.leakage import Guard
 from raypipe.stages.attribute import Attribute
 from raypipe.stages.cut import Cut
-from raypipe.stages.hold_out import HoldOut
+from raypipe.stages.hold_out import hold_out
 from raypipe.stages.mask import Mask
 from raypipe.stages.render import Render
 from raypipe.stages.score import Score
-from raypipe.tasks import Task
 
-# One block in, one block out, as Arrow: any other batch format changes column types on the way.
+# One block in, one block out, as Arrow: every other batch format changes column types on the way.
 BLOCK: dict[str, Any] = {"batch_size": None, "batch_format": "pyarrow"}
+# Cheap stages of a stream take no CPU of their own, so that a resumed job on a small cluster is not starved.
+LIGHT: dict[str, Any] = {"compute": ActorPoolStrategy(min_size=1, max_size=4), "num_cpus": 0}
 
 
-def attribute_and_mask(
-    settings: config.Config, scorer: config.Model, tasks: Sequence[Task], guard: Guard | None, cluster: Cluster, out: Path
+def attribute(settings: config.Config, corpus: Corpus, scorer: config.Model, cluster: Cluster, out: Path) -> None:
+    """Relevance of the notes for self-supervision, without their text."""
+    with _resumable(out):
+        stream = _attributed(settings, corpus, scorer, cluster)
+        stream.select_columns(rows.ATTRIBUTED.names).write_parquet(str(out))
+
+
+def mask(
+    settings: config.Config, corpus: Corpus, scorer: config.Model, cluster: Cluster, out: Path, stored: Path | None
 ) -> None:
-    """Notes to relevance and masking plans, in one stream; resumes at the blocks that are not yet written."""
-    _checkpoint(out)
-    notes = read_notes(settings.data, settings.resources.rows_per_block)
-    if guard is not None:
-        notes = notes.map_batches(HoldOut, fn_constructor_args=(guard,), compute=ActorPoolStrategy(size=1), num_cpus=0, **BLOCK)
-    if needs_relevance(masking_of(settings)):
-        notes = notes.map_batches(
-            Attribute,
-            fn_constructor_kwargs={
-                "model": scorer,
-                "attribution": settings.attribution,
-                "prompt": settings.prompt,
-                "tasks": list(tasks),
-                "seed": settings.seed,
-                "threads": max(1, int(settings.resources.cpus_per_actor)),
-            },
-            compute=ActorPoolStrategy(size=cluster.actors),
-            num_cpus=cluster.cpus_per_actor,
-            num_gpus=cluster.gpus_per_actor,
-            **BLOCK,
-        )
-    masked = notes.map_batches(
-        Mask,
-        fn_constructor_args=(masking_of(settings), settings.seed),
-        compute=ActorPoolStrategy(size=1),
-        num_cpus=0,
-        **BLOCK,
-    )
-    _write(masked, out)
+    """Masking plans of all arms, with the relevance and the text that they belong to."""
+    arms = masking_of(settings)
+    if stored is not None:
+        relevance = ray.data.read_parquet(str(stored)).drop_columns(["error"])
+        parts = max(1, int(cluster.cpus))
+        stream = _notes(settings, corpus).join(relevance, join_type="left_outer", num_partitions=parts, on=("note_id",))
+        stream.map_batches(Mask, fn_constructor_args=(arms, settings.seed), **LIGHT, **BLOCK).write_parquet(str(out))
+        return
+    with _resumable(out):
+        stream = _attributed(settings, corpus, scorer, cluster) if needs(arms, RELEVANCE) else _notes(settings, corpus)
+        stream.map_batches(Mask, fn_constructor_args=(arms, settings.seed), **LIGHT, **BLOCK).write_parquet(str(out))
 
 
 def render(
-    settings: config.Config, student: config.Model, tasks: Sequence[Task], masked: Path, cluster: Cluster, out: Path
+    settings: config.Config, corpus: Corpus, student: config.Model, masked: Path, cluster: Cluster, out: Path
 ) -> None:
     """Plans of all arms to training rows of one student."""
-    plans = _blocks(ray.data.read_parquet(str(masked)), settings.resources.rows_per_block)
-    args = (student, settings.prompt, masking_of(settings), list(tasks))
-    _write(plans.map_batches(Render, fn_constructor_args=args, compute=_pool(cluster), num_cpus=0.5, **BLOCK), out)
+    plans = _blocks(settings, ray.data.read_parquet(str(masked), columns=["note_id", "text", "plans"]))
+    args = (student, settings.prompt, masking_of(settings), corpus.tasks)
+    plans.map_batches(Render, fn_constructor_args=args, **_spread(cluster), **BLOCK).write_parquet(str(out))
 
 
-def cut(settings: config.Config, notes: config.Data, tokenizer: config.Model, context: int, cluster: Cluster, out: Path) -> None:
-    """Notes to training rows of plain text."""
-    stream = read_notes(notes, settings.resources.rows_per_block)
-    args = (tokenizer, context)
-    _write(stream.map_batches(Cut, fn_constructor_args=args, compute=_pool(cluster), num_cpus=0.5, **BLOCK), out)
-
-
-def score(
-    settings: config.Config, model: config.Model, tasks: Sequence[Task], labelled: Path, labels: Path, cluster: Cluster, out: Path
+def cut(
+    settings: config.Config, corpus: Corpus, tokenizer: config.Model, context: int, cluster: Cluster, out: Path
 ) -> None:
+    """Notes to training rows of plain text."""
+    notes = _notes(settings, corpus, corpus.pretraining)
+    args = (tokenizer, context)
+    notes.map_batches(Cut, fn_constructor_args=args, **_spread(cluster), **BLOCK).write_parquet(str(out))
+
+
+def score(settings: config.Config, corpus: Corpus, model: config.Model, cluster: Cluster, out: Path) -> None:
     """Labelled notes of the evaluation split to predictions."""
-    notes = _blocks(ray.data.read_parquet(str(labelled)), settings.resources.rows_per_block)
-    kwargs = {
-        "model": model,
-        "prompt": settings.prompt,
-        "tasks": list(tasks),
-        "labels": str(labels),
-        "split": settings.evaluation.split,
-        "batch_tokens": settings.evaluation.batch_tokens,
-    }
-    pool = ActorPoolStrategy(size=cluster.actors)
-    predictions = notes.map_batches(
-        Score,
-        fn_constructor_kwargs=kwargs,
-        compute=pool,
-        num_cpus=cluster.cpus_per_actor,
-        num_gpus=cluster.gpus_per_actor,
-        **BLOCK,
-    )
-    _write(predictions, out)
+    notes = _blocks(settings, ray.data.read_parquet(str(corpus.labelled_path)))
+    args = (model, settings.prompt, corpus.tasks, str(corpus.labels_path), settings.evaluation)
+    notes.map_batches(Score, fn_constructor_args=args, **_on_devices(cluster), **BLOCK).write_parquet(str(out))
 
 
 def masking_of(settings: config.Config) -> dict[str, config.Masking]:
@@ -115,33 +93,51 @@ def masking_of(settings: config.Config) -> dict[str, config.Masking]:
     return {name: arm.masking for name, arm in settings.arms.items() if arm.masking is not None}
 
 
-def needs_relevance(arms: Mapping[str, config.Masking]) -> bool:
-    """Does any arm look at relevance? If none does, no scorer runs."""
-    from raypipe.masking import STRATEGIES
-
-    return any(STRATEGIES[masking.strategy].needs_relevance for masking in arms.values())
+def needs(arms: Mapping[str, config.Masking], what: str) -> bool:
+    """Does any arm need this of the corpus (masking/strategy.py)?"""
+    return any(what in STRATEGIES[masking.strategy].needs(masking) for masking in arms.values())
 
 
-def _pool(cluster: Cluster) -> ActorPoolStrategy:
-    return ActorPoolStrategy(min_size=1, max_size=max(1, int(cluster.cpus) - 2))
+def _attributed(settings: config.Config, corpus: Corpus, scorer: config.Model, cluster: Cluster) -> Dataset:
+    threads = max(1, int(settings.resources.cpus_per_actor))
+    args = (scorer, settings.attribution, settings.prompt, corpus.tasks, settings.seed, threads)
+    return _notes(settings, corpus).map_batches(Attribute, fn_constructor_args=args, **_on_devices(cluster), **BLOCK)
 
 
-def _blocks(dataset: Dataset, rows_per_block: int) -> Dataset:
-    # Ray's Parquet reader may return one block for a whole folder: one actor would get all the work
-    return dataset.repartition(target_num_rows_per_block=rows_per_block)
+def _notes(settings: config.Config, corpus: Corpus, data: config.Data | None = None) -> Dataset:
+    """Notes for self-supervision; those of validation and test patients come marked, without their text."""
+    notes = read_notes(data or corpus.self_supervision, settings.resources.rows_per_block)
+    if corpus.guard is None:
+        return notes
+    return notes.map_batches(hold_out, fn_kwargs={"guard": corpus.guard}, num_cpus=0.5, **BLOCK)
 
 
-def _checkpoint(out: Path) -> None:
-    """From here on this driver's datasets skip the notes whose rows are already in `out`."""
-    DataContext.get_current().checkpoint_config = CheckpointConfig(
+def _on_devices(cluster: Cluster) -> dict[str, Any]:
+    """Actors that hold a model, as many as there are devices."""
+    pool = ActorPoolStrategy(size=cluster.actors)
+    return {"compute": pool, "num_cpus": cluster.cpus_per_actor, "num_gpus": cluster.gpus_per_actor}
+
+
+def _spread(cluster: Cluster) -> dict[str, Any]:
+    """CPU actors, more of them while there is work."""
+    return {"compute": ActorPoolStrategy(min_size=1, max_size=max(1, int(cluster.cpus) - 2)), "num_cpus": 0.5}
+
+
+def _blocks(settings: config.Config, dataset: Dataset) -> Dataset:
+    # Ray's Parquet reader may return a whole folder as one block, and one actor would get all the work
+    return dataset.repartition(target_num_rows_per_block=settings.resources.rows_per_block)
+
+
+@contextmanager
+def _resumable(out: Path) -> Iterator[None]:
+    """Datasets made in this block skip the notes whose rows are already in `out`."""
+    context = DataContext.get_current()
+    context.checkpoint_config = CheckpointConfig(
         id_column="note_id",
-        checkpoint_path=str(out.parent / "_checkpoint"),
-        delete_checkpoint_on_success=False,  # Ray's default would make a second run append everything again
+        checkpoint_path=str(out.parent / "written"),
+        delete_checkpoint_on_success=False,  # Ray's default makes a second run append everything again
     )
-
-
-def _write(dataset: Dataset, out: Path) -> None:
     try:
-        dataset.write_parquet(str(out))
+        yield
     finally:
-        DataContext.get_current().checkpoint_config = None
+        context.checkpoint_config = None

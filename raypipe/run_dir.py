@@ -93,7 +93,7 @@ class Step:
     @property
     def manifest(self) -> dict[str, Any]:
         """Facts about the finished output."""
-        return json.loads((self.folder / "manifest.json").read_text())  # type: ignore[no-any-return]
+        return json.loads((self.folder / "manifest.json").read_text())
 
     def finish(self, **facts: Any) -> None:
         """Declare the output complete; written last, and in one move."""

@@ -1,8 +1,8 @@
 """A scorer, instrumented: run it on padded rows, read single positions, know which of its layers say something.
 
 Rows are padded on the right and run without an attention mask: a causal decoder cannot see what follows, so padding
-changes nothing, and the fastest attention kernels accept it. Left padding (with a mask) is used only where rows must end
-together, by `note_cache`.
+changes nothing, and the fastest attention kernels accept it. Left padding (with a mask) is used only where rows
+must end together, by `note_cache`.
 """
 
 from __future__ import annotations
@@ -70,6 +70,15 @@ class Decoder:
             one = torch.zeros((1, 1), dtype=torch.long, device=self.device)
             logits_PV: Tensor = self.model(input_ids=one).logits[0].float()
         return logits_PV if tokens_U is None else logits_PV[:, tokens_U]
+
+    @cached_property
+    def mean_embedding(self) -> Tensor:
+        """The mean [D] of all token embeddings."""
+        table = self.model.get_input_embeddings()
+        every_V = torch.arange(table.num_embeddings, device=self.device)
+        with torch.no_grad():
+            total_D = sum(table(some).float().sum(0) for some in every_V.split(8192))
+        return (torch.as_tensor(total_D) / len(every_V)).to(self.dtype)
 
     def embed(self, ids_BT: Tensor) -> Tensor:
         """Token embeddings [B, T, D] as the model's body takes them (`inputs_embeds`)."""
@@ -149,7 +158,7 @@ class Decoder:
                 handle.remove()
         answer_BD = hidden_BTD[:, -1].float()
         moved_B = (answer_BD - answer_BD[-1]).norm(dim=-1).tolist()
-        # measured on tiny and trained models: <= 1e-3 where free of scale, >= 1e-1 elsewhere
+        # measured on tiny models of all families: <= 2e-6 where free of scale, >= 6e-2 elsewhere
         return frozenset(k for k in range(self.depth) if moved_B[k] <= 0.02 * moved_B[self.depth + k]) | {self.depth}
 
 

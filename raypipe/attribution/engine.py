@@ -16,13 +16,15 @@ import numpy as np
 import torch
 
 from raypipe import config
-from raypipe.attribution import METHODS, gradients
+from raypipe.attribution import gradients
 from raypipe.attribution.batches import token_batches
 from raypipe.attribution.decoder import Decoder
 from raypipe.attribution.method import Method, NoteAttribution, Request
+from raypipe.attribution.registry import method_of
 from raypipe.errors import Code, InputError, Problem
 from raypipe.models.loading import Loaded
 from raypipe.prompts import EncodedNote
+from raypipe.words import Floats
 
 logger = logging.getLogger(__name__)
 
@@ -40,11 +42,8 @@ class AttributionEngine:
     Raises `InputError` if method or layer do not fit the scorer; the message names what would.
     """
 
-    def __init__(
-        self, scorer: Loaded, config: config.Attribution, seed: int = 0, idf_V: np.ndarray | None = None
-    ) -> None:
+    def __init__(self, scorer: Loaded, config: config.Attribution, seed: int = 0, idf_V: Floats | None = None) -> None:
         self.config = config
-        self.seed = seed
         self.method = method_of(config)
         try:
             self.decoder = Decoder(scorer)
@@ -54,7 +53,8 @@ class AttributionEngine:
             what = f"{config.method} needs a model that runs on cached keys and values; use grad_x_activation"
             raise InputError([Problem("attribution.method", what)])
         self.layers = resolve_layers(config, self.method, self.decoder)
-        self._idf_V = idf_V
+        budget = config.batch_tokens if scorer.device.type != "cpu" else min(config.batch_tokens, CPU_BATCH_TOKENS)
+        self.request = Request(self.decoder, config, self.layers, budget, seed, idf_V)
 
     def attribute(self, notes: Sequence[EncodedNote]) -> list[NoteAttribution | Code]:
         """Relevance of each note, or why there is none. Results do not depend on how notes are grouped."""
@@ -65,23 +65,19 @@ class AttributionEngine:
         return [self._settle(note, result) for note, result in zip(notes, results, strict=True)]
 
     def _batches(self, notes: Sequence[EncodedNote]) -> list[list[int]]:
-        budget = self.config.batch_tokens
-        if self.decoder.device.type == "cpu":
-            budget = min(budget, CPU_BATCH_TOKENS)
         # notes that are encoded once for several questions are kept apart from those with one
         is_shared = [gradients.is_shared(self.decoder, [note]) for note in notes]
         batches = []
         for kind in (False, True):
             members = [i for i, shared in enumerate(is_shared) if shared == kind]
             lengths = [cost_tokens(notes[i], kind) for i in members]
-            batches += [[members[j] for j in batch] for batch in token_batches(lengths, budget)]
+            batches += [[members[j] for j in batch] for batch in token_batches(lengths, self.request.batch_tokens)]
         return batches
 
     def _attempt(self, notes: Sequence[EncodedNote]) -> Sequence[NoteAttribution | Code]:
         """A batch, or its halves if it fails; a single note that fails gets its code."""
-        request = Request(self.decoder, self.config, self.layers, self.seed, self._idf_V)
         try:
-            return self.method.attribute(request, notes)
+            return self.method.attribute(self.request, notes)
         except (RuntimeError, IndexError, ValueError) as error:
             if isinstance(error, torch.AcceleratorError):
                 raise  # the device is lost: every later call would fail too, so the actor must go
@@ -116,17 +112,7 @@ class AttributionEngine:
         """The same engine on a float32 copy of the scorer; made when first needed."""
         loaded = self.decoder.loaded
         twin = replace(loaded, model=copy.deepcopy(loaded.model).float())
-        engine = AttributionEngine(twin, self.config, self.seed, self._idf_V)
-        engine.layers = self.layers
-        return engine
-
-
-def method_of(config: config.Attribution) -> Method:
-    """The method that the config names. Raises `InputError` with the known ones."""
-    if config.method in METHODS:
-        return METHODS[config.method]
-    known = ", ".join(METHODS)
-    raise InputError([Problem("attribution.method", f"{config.method!r} is not a method; known: {known}")])
+        return AttributionEngine(twin, self.config, self.request.seed, self.request.idf_V)
 
 
 def resolve_layers(config: config.Attribution, method: Method, decoder: Decoder) -> tuple[int, ...]:

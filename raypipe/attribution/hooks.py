@@ -80,3 +80,14 @@ def forward_as(module: nn.Module, function: Any) -> Iterator[None]:
             del module.forward
         else:
             module.forward = before
+
+
+@contextmanager
+def attention_as(model: Any, implementation: str) -> Iterator[None]:
+    """Run the model with another attention implementation that transformers knows by this name."""
+    before = model.config._attn_implementation
+    model.config._attn_implementation = implementation
+    try:
+        yield
+    finally:
+        model.config._attn_implementation = before

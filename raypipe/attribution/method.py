@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
+from torch import Tensor
 
 from raypipe import config
 from raypipe.attribution.decoder import Decoder
@@ -25,6 +26,29 @@ class NoteAttribution:
     # gradients, conservation of AttnLRP); NaN where a method promises no sum. The lowest kept layer.
     error_Q: Floats = field(default_factory=lambda: np.zeros(0, np.float32))
 
+    @classmethod
+    def of_questions(
+        cls, questions: Sequence[tuple[int, float, Tensor]], n_layers: int, kept: slice
+    ) -> NoteAttribution:
+        """From (label, margin, relevance [K, N]) of each question, cut to the tokens `kept`."""
+        relevance = [relevance_KN[:, kept].float().cpu().numpy() for _, _, relevance_KN in questions]
+        return cls(
+            tuple(label for label, _, _ in questions),
+            np.asarray([margin for _, margin, _ in questions], np.float32),
+            np.stack(relevance) if relevance else np.zeros((0, n_layers, 0), np.float32),
+        )
+
+    @classmethod
+    def joined(cls, parts: Sequence[NoteAttribution], n_layers: int) -> NoteAttribution:
+        """The questions of one note, from one result per question."""
+        none = cls((), np.zeros(0, np.float32), np.zeros((0, n_layers, 0), np.float32))
+        return cls(
+            tuple(label for part in parts for label in part.predicted_Q),
+            np.concatenate([part.margin_Q for part in parts or (none,)]),
+            np.concatenate([part.relevance_QKN for part in parts or (none,)]),
+            np.concatenate([part.error_Q for part in parts or (none,)]),
+        )
+
 
 @dataclass(frozen=True)
 class Request:
@@ -33,6 +57,7 @@ class Request:
     decoder: Decoder
     config: config.Attribution
     layers: tuple[int, ...]  # ascending
+    batch_tokens: int  # that the device likes to compute at once
     seed: int
     idf_V: Floats | None = None  # inverse document frequency of every token, for `tfidf`
 

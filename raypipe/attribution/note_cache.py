@@ -45,7 +45,6 @@ class BranchGradients:
 
     values: Values
     note_of_question: list[int]
-    slots: range  # which question of its note each question of this chunk may be
     keys_LQHND: list[Tensor]  # from block `lowest` on
     values_LQHND: list[Tensor]
 
@@ -86,12 +85,11 @@ def branch_gradients(
     # the copies of keys and values are what fills the memory: `width` tokens of every block per branch
     n_per_chunk = max(1, 4 * budget_tokens // (width * len(notes)))
     for start in range(0, n_slots, n_per_chunk):
-        slots = range(start, min(start + n_per_chunk, n_slots))
-        chunk = [replace(note, questions=note.questions[slots.start : slots.stop]) for note in notes]
-        yield _run_branches(decoder, Readout(chunk, target), cache, lowest, slots)
+        chunk = [replace(note, questions=note.questions[start : start + n_per_chunk]) for note in notes]
+        yield _run_branches(decoder, Readout(chunk, target), cache, lowest)
 
 
-def _run_branches(decoder: Decoder, readout: Readout, cache: NoteCache, lowest: int, slots: range) -> BranchGradients:
+def _run_branches(decoder: Decoder, readout: Readout, cache: NoteCache, lowest: int) -> BranchGradients:
     note_R = torch.tensor([branch.note for branch in readout.branches], device=decoder.device)
     shared = len(cache.pad_B) == 1
 
@@ -125,7 +123,6 @@ def _run_branches(decoder: Decoder, readout: Readout, cache: NoteCache, lowest: 
     return BranchGradients(
         replace(values_Q, z_Q=values_Q.z_Q.detach()),
         readout.note_of_question,
-        slots,
         list(gradients[0::2]),
         list(gradients[1::2]),
     )

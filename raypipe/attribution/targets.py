@@ -1,7 +1,7 @@
 """What is explained: a scalar per question, read from the log-probabilities of its options.
 
-The option tokens are scored as in evaluation (methods 5.2): l(y) = mean over the label's tokens of log p(y_t | x, y_<t),
-each label forced token by token after the question. Targets (methods 1.7):
+The option tokens are scored as in evaluation (methods 5.2): l(y) = mean over the label's tokens of
+log p(y_t | x, y_<t), each label forced token by token after the question. Targets (methods 1.7):
 
     label_margin   l(best) - l(runner-up); a plain logit difference where all labels are single tokens, because the
                    normaliser cancels, so only the label columns of the head are computed (Yin & Neubig 2022: a
@@ -41,6 +41,7 @@ class Values:
     z_Q: Tensor  # what is explained, float32, differentiable
     chosen_Q2: Tensor  # the best option and the runner-up
     margin_Q: Tensor  # nats
+    score_QC: Tensor  # of every option, up to a constant per question; -inf where a question has fewer options
 
 
 def branches_of(question: Question) -> list[tuple[int, ...]]:
@@ -114,7 +115,7 @@ class Readout:
         z_Q = best - second if self.target == "label_margin" else best
         if self.target == "item_mid_max":
             z_Q = decoder.logits(states_PD[torch.tensor(self._middle, device=device)]).amax(-1)
-        return Values(z_Q, chosen, (best - second).detach())
+        return Values(z_Q, chosen, (best - second).detach(), score_QC.detach())
 
     def by_note(self, n_notes: int, *arrays_Q: Floats) -> list[tuple[Floats, ...]]:
         """Arrays over all questions, split into one tuple per note."""

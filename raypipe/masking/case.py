@@ -72,12 +72,12 @@ class Note:
         inner_W = np.zeros(n_words, dtype=np.bool_)
         if spare_stop_words:
             inner_W[:] = [word in STOP_WORDS for word in self.words]
-        phi_W, barrier_W = self._protected(patterns)
+        phi_W, barrier_W = self.protected(patterns)
         inner_W &= ~phi_W
-        eligible_W = ~inner_W & ~phi_W & self._seen_W
+        eligible_W = ~inner_W & ~phi_W & self._is_seen
         return Pool(eligible_W, np.flatnonzero(eligible_W), inner_W, barrier_W)
 
-    def _protected(self, patterns: tuple[str, ...]) -> tuple[Bools, Bools]:
+    def protected(self, patterns: tuple[str, ...]) -> tuple[Bools, Bools]:
         """Words that protected text touches, and words right after protected text that touches no word."""
         phi_W, barrier_W = np.zeros((2, len(self.words_W2)), dtype=np.bool_)
         for start, end in phi_ranges(self.text, patterns) if patterns else ():
@@ -88,7 +88,7 @@ class Note:
         return phi_W, barrier_W
 
     @cached_property
-    def _seen_W(self) -> Bools:
+    def _is_seen(self) -> Bools:
         """Words between the first and the last with any relevance.
 
         An over-long note is cut for the scorer and its unseen words have relevance 0. They are nobody's targets, so
@@ -123,7 +123,8 @@ class Case:
 
     def hide(self, kind_W: Kinds) -> Hidden:
         """Spans of the words whose kind is not VISIBLE; words that may not be hidden must be VISIBLE."""
-        return hidden_spans(kind_W, self.note.words_W2, self.pool.inner_W, self.pool.barrier_W, self.settings.max_span_words)
+        longest = self.settings.max_span_words
+        return hidden_spans(kind_W, self.note.words_W2, self.pool.inner_W, self.pool.barrier_W, longest)
 
     def hide_eligible(self, chosen: Index) -> Hidden:
         """Spans of the chosen eligible words, all plain; `chosen` indexes `pool.eligible_E`."""

@@ -59,5 +59,5 @@ def _select(case: Case, relevance_W: Floats) -> Hidden:
     score_E = relevance_W[eligible_E]
     if settings.selection == "topk":
         return case.hide_eligible(best(score_E, case.budget))
-    weight_E = (score_E.astype(np.float64) + 1e-6) ** (1 / settings.temperature)
-    return case.hide_eligible(draw(weight_E, case.budget, case.uniforms(len(eligible_E))))
+    weight_E = score_E.astype(np.float64) + 1e-6
+    return case.hide_eligible(draw(weight_E, case.budget, case.uniforms(len(eligible_E)), settings.temperature))

@@ -27,10 +27,11 @@ def best(score_E: AnyFloats, k: int) -> Index:
     return np.argsort(-score_E, kind="stable")[:k]
 
 
-def draw(weight_E: AnyFloats, k: int, uniform_E: Uniforms) -> Index:
-    """`k` positions without replacement, each next one with probability proportional to its weight (Gumbel top-k)."""
+def draw(weight_E: AnyFloats, k: int, uniform_E: Uniforms, temperature: float = 1.0) -> Index:
+    """`k` positions without replacement, each next one with probability proportional to weight^(1/temperature)
+    (Gumbel top-k)."""
     with np.errstate(divide="ignore"):  # weight 0: drawn last
-        return best(np.log(weight_E) + gumbel(uniform_E), k)
+        return best(np.log(weight_E) / temperature + gumbel(uniform_E), k)
 
 
 def smooth(relevance_W: Floats) -> Floats:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -53,9 +52,7 @@ def hidden_spans(
     return Hidden(words_W2[first, 0], words_W2[last, 1], kind_W[first], n_masked)
 
 
-def _overflow(
-    hidden_H: npt.NDArray[np.intp], starts: npt.NDArray[np.bool_], longest: int
-) -> npt.NDArray[np.bool_]:
+def _overflow(hidden_H: npt.NDArray[np.intp], starts: npt.NDArray[np.bool_], longest: int) -> npt.NDArray[np.bool_]:
     """Where a run reaches a multiple of `longest` words and a new span must begin."""
     first_H = hidden_H[starts][np.cumsum(starts) - 1]
     chunk_H = (hidden_H - first_H) // longest

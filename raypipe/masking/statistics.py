@@ -1,3 +1,149 @@
-"""stub"""
+"""What strategies know about the whole corpus: word counts, collocations, typical words, word vectors.
+
+Computed once per corpus from the tables of masking/counting.py and then read by every worker. Words of fewer than
+`min_notes` notes are dropped: they are typos and names, and a table that leaves the notes must not hold them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from raypipe.masking.stopwords import STOP_WORDS
+from raypipe.words import Floats
+
+Doubles = npt.NDArray[np.float64]
+Counts = npt.NDArray[np.int64]
+
+MIN_NOTES = 5  # document frequency below which a word is not kept (methods 3.1 [ours])
+
+
+def _no_counts() -> Counts:
+    return np.empty(0, dtype=np.int64)
+
+
+@dataclass(frozen=True)
 class Statistics:
-    pass
+    """Statistics of one corpus. V are its words in alphabetical order."""
+
+    words: tuple[str, ...] = ()
+    count_V: Counts = field(default_factory=_no_counts)
+    n_words: int = 0  # words of the corpus, rare ones included
+    ngrams: Mapping[str, int] = field(default_factory=dict)  # runs of two and more words -> occurrences
+    general_V: Counts | None = None  # occurrences in general language
+    n_general: tuple[int, int] = (0, 0)  # words and word types of general language
+    relevance_V: Doubles | None = None  # mean relevance; NaN for words that no scorer saw
+    important_V: Doubles | None = None  # share of occurrences whose relevance exceeded delta
+    vectors_VD: Floats | None = None
+    lexicons: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # path in the config -> its terms
+
+    @classmethod
+    def of_counts(cls, counts: pa.Table, min_notes: int = MIN_NOTES) -> Statistics:
+        """From the merged tables of `count_block`."""
+        single = pc.equal(counts["n"], 1)
+        n_words = pc.sum(counts.filter(single)["count"]).as_py() or 0
+        kept = counts.filter(pc.greater_equal(counts["n_notes"], min_notes))
+        words = kept.filter(pc.equal(kept["n"], 1)).sort_by("gram")
+        ngrams = kept.filter(pc.greater(kept["n"], 1))
+        return cls(
+            words=tuple(words["gram"].to_pylist()),
+            count_V=words["count"].to_numpy().astype(np.int64),
+            n_words=n_words,
+            ngrams=dict(zip(ngrams["gram"].to_pylist(), ngrams["count"].to_pylist(), strict=True)),
+        )
+
+    def with_general(self, counts: Mapping[str, int]) -> Statistics:
+        """Adds word counts of general language, in the language of the corpus."""
+        general_V = np.array([counts.get(word, 0) for word in self.words], dtype=np.int64)
+        return replace(self, general_V=general_V, n_general=(sum(counts.values()), len(counts)))
+
+    def with_relevance(self, types: pa.Table) -> Statistics:
+        """Adds the merged tables of `relevance_block`."""
+        rows = {word: row for row, word in enumerate(types["gram"].to_pylist())}
+        row_V = np.array([rows.get(word, -1) for word in self.words], dtype=np.int64)
+        n_seen = types["n_seen"].to_numpy()
+        relevance = np.append(types["relevance"].to_numpy() / n_seen, np.nan)
+        important = np.append(types["n_important"].to_numpy() / n_seen, np.nan)
+        return replace(self, relevance_V=relevance[row_V], important_V=important[row_V])
+
+    def with_vectors(self, vectors_VD: Floats) -> Statistics:
+        """Adds one vector per word of `words` (masking/vectors.py)."""
+        if len(vectors_VD) != len(self.words):
+            raise ValueError(f"{len(vectors_VD)} vectors for {len(self.words)} words")
+        return replace(self, vectors_VD=vectors_VD)
+
+    def with_lexicon(self, path: str, terms: tuple[str, ...]) -> Statistics:
+        """Adds the terms of a lexicon file under the path by which the config calls it."""
+        return replace(self, lexicons={**self.lexicons, path: terms})
+
+    @cached_property
+    def index(self) -> dict[str, int]:
+        """Number of each word."""
+        return {word: number for number, word in enumerate(self.words)}
+
+    def lookup(self, words: list[str]) -> npt.NDArray[np.int64]:
+        """Numbers of these words, -1 for words that are not in the table."""
+        get = self.index.get
+        return np.array([get(word, -1) for word in words], dtype=np.int64)
+
+    def tficf_V(self) -> Doubles:
+        """Typical words score high: c/N * log((N_G + V_G) / (c_G + 1)), -inf for words that cannot be anchors.
+
+        A TF-IDF analogue with general language as the background (methods 3.1 [ours]; the authors' scoring code is
+        absent). An anchor has two characters or more, a letter, and is no stop-word.
+        """
+        if self.general_V is None:
+            raise ValueError("no general word counts")
+        rarity_V = np.log(sum(self.n_general) / (self.general_V + 1.0))
+        fit_V = [len(w) >= 2 and w not in STOP_WORDS and any(map(str.isalpha, w)) for w in self.words]
+        return np.where(fit_V, self.count_V / max(self.n_words, 1) * rarity_V, -np.inf)
+
+    def save(self, folder: Path) -> None:
+        """Writes words.parquet, ngrams.parquet and statistics.json."""
+        folder.mkdir(parents=True, exist_ok=True)
+        columns = {"word": pa.array(self.words, pa.string()), "count": pa.array(self.count_V)}
+        optional = {"general": self.general_V, "relevance": self.relevance_V, "important": self.important_V}
+        columns |= {name: pa.array(values) for name, values in optional.items() if values is not None}
+        if self.vectors_VD is not None:
+            width = self.vectors_VD.shape[1]
+            columns["vector"] = pa.FixedSizeListArray.from_arrays(pa.array(self.vectors_VD.ravel()), width)
+        pq.write_table(pa.table(columns), folder / "words.parquet")
+        ngrams = {
+            "gram": pa.array(self.ngrams.keys(), pa.string()),
+            "count": pa.array(self.ngrams.values(), pa.int64()),
+        }
+        pq.write_table(pa.table(ngrams), folder / "ngrams.parquet")
+        rest = {"n_words": self.n_words, "n_general": self.n_general, "lexicons": self.lexicons}
+        (folder / "statistics.json").write_text(json.dumps(rest, ensure_ascii=False, indent=1), encoding="utf-8")
+
+    @classmethod
+    def load(cls, folder: Path) -> Statistics:
+        """Reads what `save` wrote."""
+        words, ngrams = pq.read_table(folder / "words.parquet"), pq.read_table(folder / "ngrams.parquet")
+        rest = json.loads((folder / "statistics.json").read_text(encoding="utf-8"))
+        found = {name: words[name].to_numpy() for name in words.column_names if name not in ("word", "vector")}
+        vectors_VD = None
+        if "vector" in words.column_names:
+            flat = words["vector"].combine_chunks().flatten().to_numpy()
+            vectors_VD = flat.reshape(words.num_rows, -1).astype(np.float32)
+        return cls(
+            words=tuple(words["word"].to_pylist()),
+            count_V=found["count"],
+            n_words=rest["n_words"],
+            ngrams=dict(zip(ngrams["gram"].to_pylist(), ngrams["count"].to_pylist(), strict=True)),
+            general_V=found.get("general"),
+            n_general=tuple(rest["n_general"]),
+            relevance_V=found.get("relevance"),
+            important_V=found.get("important"),
+            vectors_VD=vectors_VD,
+            lexicons={path: tuple(terms) for path, terms in rest["lexicons"].items()},
+        )

@@ -25,8 +25,8 @@ RELEVANCE, COUNTS, NGRAMS, GENERAL, VECTORS, TAGS, LEXICON, TYPE_RELEVANCE = (
 
 # Keys that every strategy reads, and those of the strategies with a ratio.
 COMMON = frozenset(
-    "profile strategy match_ratio_to seed stop_words phi_patterns max_span_words max_spans format condition "
-    "instruction sentinels prompt_loss".split()
+    {"profile", "strategy", "match_ratio_to", "seed", "stop_words", "phi_patterns", "max_span_words", "max_spans"}
+    | {"format", "condition", "instruction", "sentinels", "prompt_loss"}
 )
 
 

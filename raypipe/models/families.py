@@ -17,6 +17,10 @@ class Family:
     embeddings: str  # token embeddings
     final_norm: str
     sentinels: tuple[str, ...] = ()  # reserved tokens without a role, for masking; () = plain-text sentinels
+    # What AttnLRP needs (attribution/attnlrp.py), as paths from a block.
+    activation: str = "mlp.act_fn"
+    gated: str | None = "mlp.down_proj"  # what reads the product of gate and up projection; None: MLP without a gate
+    norm_offset: float = 0.0  # a normalisation multiplies by weight + offset
 
 
 # Llama 3 names 0..255; the low ones became tool and turn tokens in later releases. Older Llama tokenizers have none.
@@ -28,8 +32,10 @@ FAMILIES: dict[str, Family] = {
     "llama": Family("model.layers", "model.embed_tokens", "model.norm", _LLAMA),
     "qwen2": Family("model.layers", "model.embed_tokens", "model.norm"),
     "qwen3": Family("model.layers", "model.embed_tokens", "model.norm"),
-    "gemma3_text": Family("model.layers", "model.embed_tokens", "model.norm", _GEMMA),
-    "phi3": Family("model.layers", "model.embed_tokens", "model.norm"),
-    "gpt2": Family("transformer.h", "transformer.wte", "transformer.ln_f"),
-    "gpt_neox": Family("gpt_neox.layers", "gpt_neox.embed_in", "gpt_neox.final_layer_norm"),
+    "gemma3_text": Family("model.layers", "model.embed_tokens", "model.norm", _GEMMA, norm_offset=1.0),
+    "phi3": Family("model.layers", "model.embed_tokens", "model.norm", activation="mlp.activation_fn"),
+    "gpt2": Family("transformer.h", "transformer.wte", "transformer.ln_f", activation="mlp.act", gated=None),
+    "gpt_neox": Family(
+        "gpt_neox.layers", "gpt_neox.embed_in", "gpt_neox.final_layer_norm", activation="mlp.act", gated=None
+    ),
 }

@@ -137,6 +137,11 @@ def from_scratch(pretrain: config.Pretrain, tokenizer: Any) -> Any:
     )
 
 
+def random_like(section: config.Model) -> Any:
+    """A model of the same architecture with random weights (seed torch first): the control for pretraining."""
+    return AutoModelForCausalLM.from_config(check(section), attn_implementation="sdpa").float()
+
+
 def set_dropout(model: Any, rate: float) -> None:
     """Attention dropout of a model whose family has it; residual dropout is set where there are such modules."""
     for module in model.modules():

@@ -13,10 +13,12 @@ import io
 import itertools
 import json
 import zlib
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -42,22 +44,24 @@ class Unit:
     row_group: int | None = None
 
 
-Skip = Mapping[int, Collection[int]]  # unit number -> its rows to leave out
+Mask = npt.NDArray[np.bool_]
 
 
-def read_notes(data: Data, rows_per_block: int = 256) -> ray.data.Dataset:
+def read_notes(data: Data, rows_per_block: int = 256, ids: pa.Array | None = None) -> ray.data.Dataset:
     """The notes as a Ray dataset of `rows.NOTES` (and `tags`, if configured), in blocks of `rows_per_block` rows.
 
-    Raises `InputError` before anything is read if a file or column is missing, or an id occurs twice.
+    `ids`: only the notes with these ids. Raises `InputError` before anything is read if a file or column is missing,
+    or an id occurs twice.
     """
     import ray.data
 
     from raypipe.notes.source import NotesSource
 
     todo = units(data)
-    source = NotesSource(data, todo, duplicates(data, todo))
-    # a block is the unit of parallelism, of retry and of resume, whatever the files' sizes
-    return ray.data.read_datasource(source).repartition(target_num_rows_per_block=rows_per_block)
+    source = NotesSource(data, todo, kept_rows(data, todo, ids))
+    # as many blocks as units, or Ray cuts each unit into 200; then the blocks that we want, whatever the files' sizes
+    dataset = ray.data.read_datasource(source, override_num_blocks=len(todo))
+    return dataset.repartition(target_num_rows_per_block=rows_per_block)
 
 
 def iter_notes(data: Data, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
@@ -66,9 +70,9 @@ def iter_notes(data: Data, columns: Sequence[str] | None = None) -> Iterator[pa.
     Without `text` among them the texts are not read, and `error` speaks of the id alone.
     """
     todo = units(data)
-    skip = duplicates(data, todo)
+    kept = kept_rows(data, todo)
     for i, unit in enumerate(todo):
-        yield from read_unit(unit, data, columns or all_columns(data), skip.get(i, ()))
+        yield from read_unit(unit, data, columns or all_columns(data), kept.get(i))
 
 
 def all_columns(data: Data) -> list[str]:
@@ -92,48 +96,47 @@ def units(data: Data) -> list[Unit]:
     return found
 
 
-def duplicates(data: Data, todo: Sequence[Unit]) -> dict[int, set[int]]:
-    """Rows to leave out because an earlier row has their id; `InputError` if `on_duplicate_id` is `error`.
+def kept_rows(data: Data, todo: Sequence[Unit], ids: pa.Array | None = None) -> dict[int, Mask]:
+    """Which rows of a unit to keep, for the units of which some are left out: later rows of an id, rows not in `ids`.
 
-    Reads the ids alone (about 50 bytes of memory each).
+    Reads the ids alone (about 50 bytes of memory each). Raises `InputError` if an id occurs twice and
+    `on_duplicate_id` is `error`.
     """
-    per_unit = [
-        pa.concat_tables(read_unit(unit, data, ["note_id"]), promote_options="none")["note_id"].combine_chunks()
-        for unit in todo
-    ]
-    ids = pa.chunked_array(per_unit, pa.string())
-    counts = pc.value_counts(ids)
+    per_unit = [pa.concat_tables(read_unit(unit, data, ["note_id"]))["note_id"] for unit in todo]
+    all_ids = pa.chunked_array([chunk for unit_ids in per_unit for chunk in unit_ids.chunks], pa.string())
+    counts = pc.value_counts(all_ids)
     repeated = counts.field("values").filter(pc.greater(counts.field("counts"), 1))
-    if not len(repeated):
-        return {}
-    if data.on_duplicate_id == "error":
-        n_rows = pc.sum(pc.is_in(ids, repeated)).as_py()
-        example = cleaning.hashed(repeated[0].as_py())
+    if len(repeated) and data.on_duplicate_id == "error":
+        n_rows, example = pc.sum(pc.is_in(all_ids, repeated)).as_py(), cleaning.hashed(repeated[0].as_py())
         what = f"{len(repeated):,} note ids occur more than once ({n_rows:,} rows; one is, hashed, {example})"
-        how = "make them unique, or set data.on_duplicate_id to keep_first"
-        raise InputError([Problem("data.notes", f"{what}; {how}")])
+        raise InputError(
+            [Problem("data.notes", f"{what}; make them unique, or set data.on_duplicate_id to keep_first")]
+        )
+    keep = np.ones(len(all_ids), dtype=bool) if ids is None else _numpy(pc.is_in(all_ids, ids))
     seen: set[str] = set()
-    skip: dict[int, set[int]] = {}
-    for i, unit_ids in enumerate(per_unit):
-        for row in pc.indices_nonzero(pc.is_in(unit_ids, repeated)).to_pylist():
-            note_id = unit_ids[row].as_py()
-            if note_id in seen:
-                skip.setdefault(i, set()).add(row)
-            seen.add(note_id)
-    return skip
+    for row in np.flatnonzero(_numpy(pc.is_in(all_ids, repeated))):
+        note_id = all_ids[row].as_py()
+        keep[row] &= note_id not in seen
+        seen.add(note_id)
+    cuts = np.cumsum([len(unit_ids) for unit_ids in per_unit])[:-1]
+    return {i: kept for i, kept in enumerate(np.split(keep, cuts)) if not kept.all()}
 
 
-def read_unit(unit: Unit, data: Data, columns: Sequence[str], skip: Collection[int] = ()) -> Iterator[pa.Table]:
-    """The rows of one unit as small tables of `cleaning.schema(columns)`, less the rows numbered in `skip`."""
+def _numpy(mask: pa.ChunkedArray) -> Mask:
+    return mask.to_numpy(zero_copy_only=False) if isinstance(mask, pa.Array) else mask.to_numpy()
+
+
+def read_unit(unit: Unit, data: Data, columns: Sequence[str], kept: Mask | None = None) -> Iterator[pa.Table]:
+    """The rows of one unit as small tables of `cleaning.schema(columns)`; of those, the ones that `kept` marks."""
     names = {ours: theirs for ours, theirs in _named(data).items() if ours in columns}
     place = cleaning.hashed(unit.file.path) + (f".{unit.row_group}" if unit.row_group is not None else "")
     first = 0
+    yield cleaning.schema(columns).empty_table()  # a unit without rows still has columns
     with _file_trouble(unit.file):
         for raw in _RAW[unit.file.format](unit, names, data.max_chars):
             table = cleaning.clean(raw, columns, data.max_chars, place, first)
-            kept = [row for row in range(table.num_rows) if first + row not in skip] if skip else None
             first += table.num_rows
-            yield table if kept is None else table.take(kept)
+            yield table if kept is None else table.filter(pa.array(kept[first - table.num_rows : first]))
 
 
 def _named(data: Data) -> dict[str, str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import pyarrow as pa
 from ray.data import DataContext, Datasource
@@ -17,9 +17,9 @@ from raypipe.notes import cleaning, files
 class NotesSource(Datasource):
     """Notes in files, each row validated as it is read."""
 
-    def __init__(self, data: Data, units: Sequence[files.Unit], skip: Mapping[int, Collection[int]]) -> None:
+    def __init__(self, data: Data, units: Sequence[files.Unit], kept: Mapping[int, files.Mask]) -> None:
         super().__init__()
-        self.data, self.units, self.skip = data, units, skip
+        self.data, self.units, self.kept = data, units, kept
 
     def estimate_inmemory_data_size(self) -> int | None:
         """Unknown: a compressed file does not say what it holds."""
@@ -28,24 +28,19 @@ class NotesSource(Datasource):
     def get_read_tasks(
         self, parallelism: int, per_task_row_limit: int | None = None, data_context: DataContext | None = None
     ) -> list[ReadTask]:
-        """At most `parallelism` tasks, each with every n-th unit."""
+        """One task per unit."""
         schema = cleaning.schema(files.all_columns(self.data))
-        n_tasks = max(1, min(parallelism, len(self.units)))
-        shares = [range(first, len(self.units), n_tasks) for first in range(n_tasks)]
         metadata = BlockMetadata(num_rows=None, size_bytes=None, exec_stats=None, task_exec_stats=None)
         return [
             ReadTask(
-                functools.partial(_read, self.data, [(self.units[i], self.skip.get(i, ())) for i in share]),
+                functools.partial(_read, unit, self.data, self.kept.get(i)),
                 metadata,
                 schema,
                 per_task_row_limit,
             )
-            for share in shares
+            for i, unit in enumerate(self.units)
         ]
 
 
-def _read(data: Data, share: Sequence[tuple[files.Unit, Collection[int]]]) -> Iterator[pa.Table]:
-    columns = files.all_columns(data)
-    yield cleaning.schema(columns).empty_table()  # a share whose every row is skipped still has columns
-    for unit, skip in share:
-        yield from files.read_unit(unit, data, columns, skip)
+def _read(unit: files.Unit, data: Data, kept: files.Mask | None) -> Iterator[pa.Table]:
+    return files.read_unit(unit, data, files.all_columns(data), kept)

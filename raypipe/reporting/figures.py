@@ -1,13 +1,14 @@
 """The charts of the report as SVG in data: addresses, once for light and once for dark pages.
 
-Dots with intervals, not bars: macro F1 has a floor near .47, so bars from zero would show mostly the floor. Arms differ in
-marker and colour (Okabe and Ito's palette), and the reference is grey.
+Dots with intervals, not bars: macro F1 has a floor near .47, so bars from zero would show mostly the floor. Arms differ
+in marker and colour (Okabe and Ito's palette), and the reference is grey.
 """
 
 from __future__ import annotations
 
 import base64
 import io
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -67,14 +68,24 @@ def per_task(tasks: Mapping[str, Mapping[str, Estimate]], reference: str) -> Cha
             for y, task_id in enumerate(shown):
                 _dot(axes, y + offset_of[arm], tasks[arm][task_id], style)
             axes.plot([], [], label=arm, linestyle="", **style)
+        axes.hlines(
+            [y + 0.5 for y in range(len(shown) - 1)],
+            0,
+            1,
+            colors=FAINT[theme],
+            linewidth=0.5,
+            transform=axes.get_yaxis_transform(),
+        )
         _name_rows(axes, shown)
         axes.set_xlabel("macro F1, points")
         axes.legend(
-            loc="lower left", bbox_to_anchor=(0, 1), ncols=min(4, len(arms)), frameon=False, labelcolor=INK[theme]
+            loc="lower left", bbox_to_anchor=(0, 1), ncols=min(6, len(arms)), frameon=False, labelcolor=INK[theme]
         )
         return figure
 
-    return _chart(draw, f"Macro F1 of {len(arms)} arms on {len(shown)} tasks; the same numbers stand in the table below")
+    return _chart(
+        draw, f"Macro F1 of {len(arms)} arms on {len(shown)} tasks; the same numbers stand in the table below"
+    )
 
 
 def _widest_spread(tasks: Mapping[str, Mapping[str, Estimate]]) -> list[str]:
@@ -119,6 +130,9 @@ def _chart(draw: Any, alt: str) -> Chart:
         mpl.rcParams["font.family"] = "sans-serif"
         for theme in ("light", "dark"):
             svg = io.BytesIO()
-            draw(theme).savefig(svg, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+            with warnings.catch_warnings():
+                # text stays text in the SVG: a letter that matplotlib's own font lacks, the reader's font has
+                warnings.filterwarnings("ignore", message="Glyph .* missing")
+                draw(theme).savefig(svg, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
             addresses.append("data:image/svg+xml;base64," + base64.b64encode(svg.getvalue()).decode())
     return Chart(addresses[0], addresses[1], alt)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import groupby, pairwise
 
 Span = tuple[int, int]
 SHADES = 8
@@ -62,9 +62,7 @@ def stretches(heat_map: HeatMap, panel: Panel) -> Iterator[Stretch]:
     cuts = {0, len(text)}
     for spans in (heat_map.words, panel.hidden, heat_map.deciding):
         cuts.update(min(int(offset), len(text)) for span in spans for offset in span)
-    edges = sorted(cuts)
-    atoms = list(zip(edges[:-1], edges[1:], strict=True))
-    for hidden, group in groupby(atoms, key=lambda atom: _span_at(panel.hidden, atom[0])):
+    for hidden, group in groupby(pairwise(sorted(cuts)), key=lambda atom: _span_at(panel.hidden, atom[0])):
         pieces = [_piece(text, atom, heat_map, panel, largest, hidden is not None) for atom in group]
         yield Stretch(hidden is not None, pieces)
 

@@ -119,6 +119,8 @@ def verdict(row: ArmRow, report: Report) -> str:
         return "reference" if row.name == report.reference else ""
     if report.failed_gates:
         return "not measurable"
+    if "single_run" in row.difference.estimate.caveats:
+        return "one run only"
     if row.difference.estimate.low > 0:
         return "better"
     return "worse" if row.difference.estimate.high < 0 else "no clear difference"

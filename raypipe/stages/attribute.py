@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,7 @@ from raypipe.errors import Code, RowError
 from raypipe.hashing import generator
 from raypipe.prompts import EncodedNote, PromptEncoder
 from raypipe.tasks import Task
-from raypipe.words import relevance_of_words, word_spans
+from raypipe.words import Floats, relevance_of_words, word_spans
 
 
 class Attribute:
@@ -98,7 +98,11 @@ class Attribute:
         }
 
 
-SIGNS = {"abs": np.abs, "positive": lambda relevance: np.maximum(relevance, 0), "signed": lambda relevance: relevance}
+SIGNS: dict[str, Callable[[Floats], Floats]] = {
+    "abs": np.abs,
+    "positive": lambda relevance: np.maximum(relevance, 0),
+    "signed": lambda relevance: relevance,
+}
 WITH_TEXT = pa.schema([*rows.ATTRIBUTED, ("text", pa.string())])
 
 

@@ -9,16 +9,11 @@ from raypipe.errors import Code
 from raypipe.notes.leakage import Guard
 
 
-class HoldOut:
+def hold_out(table: pa.Table, guard: Guard) -> pa.Table:
     """Notes in, the same notes out; a blocked note loses its text and gets the code `HELD_OUT`."""
-
-    def __init__(self, guard: Guard) -> None:
-        self.guard = guard
-
-    def __call__(self, table: pa.Table) -> pa.Table:
-        out = []
-        for row in table.to_pylist():
-            if row["error"] is None and self.guard.blocks(row["note_id"], row["group_id"], row["text"]):
-                row |= {"text": None, "error": Code.HELD_OUT.value}
-            out.append(row)
-        return rows.table(out, table.schema)
+    out = []
+    for row in table.to_pylist():
+        if row["error"] is None and guard.blocks(row["note_id"], row["group_id"], row["text"]):
+            row |= {"text": None, "error": Code.HELD_OUT.value}
+        out.append(row)
+    return rows.table(out, table.schema)

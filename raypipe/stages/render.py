@@ -27,7 +27,7 @@ class Render:
 
     def __call__(self, table: pa.Table) -> pa.Table:
         out: list[dict[str, Any]] = []
-        for note in table.select(["note_id", "text", "plans", "error"]).to_pylist():
+        for note in table.to_pylist():
             for plan in note["plans"] or []:
                 examples = self.renderers[plan["arm"]].examples(note["text"], plan)
                 key = f"{note['note_id']}\t{plan['task_id']}\t{plan['draw']}"

@@ -24,18 +24,17 @@ class Score:
         prompt: config.Prompt,
         tasks: Sequence[Task],
         labels: str,
-        split: str,
-        batch_tokens: int,
+        evaluation: config.Evaluation,
     ) -> None:
         from raypipe.evaluation.scoring import LabelScorer
         from raypipe.models import loading
 
         loaded = loading.load(model)
         self.encoder = PromptEncoder(loaded.tokenizer, prompt, tasks, use_chat=model.chat == "auto")
-        self.scorer = LabelScorer(loaded, batch_tokens)
+        self.scorer = LabelScorer(loaded, evaluation.batch_tokens)
         self.options = {task.id: task.options for task in tasks}
         self.labels: dict[str, dict[str, str]] = defaultdict(dict)
-        for label in pq.read_table(labels, filters=[("split", "=", split)]).to_pylist():
+        for label in pq.read_table(labels, filters=[("split", "=", evaluation.split)]).to_pylist():
             self.labels[label["note_id"]][label["task_id"]] = label["label"]
 
     def __call__(self, table: pa.Table) -> pa.Table:

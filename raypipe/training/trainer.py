@@ -30,6 +30,7 @@ class Stage:
     # The model it starts from; an architecture to start from random weights; None: the previous stage's model.
     start: config.Model | config.Pretrain | None
     tokenizer: config.Model
+    random_weights: bool = False  # of `start`, only the architecture is used
     dev_rows: str | None = None
 
     @property
@@ -105,6 +106,8 @@ def _start(start: config.Model | config.Pretrain, stage: Stage, device: Any) -> 
     torch.manual_seed(stage.training.seed)
     if isinstance(start, config.Pretrain):
         model = loading.from_scratch(start, loading.load_tokenizer(stage.tokenizer))
+    elif stage.random_weights:
+        model = loading.random_like(start)
     else:
         model = loading.load(start.model_copy(update={"dtype": "float32", "device": "cpu"})).model
     loading.set_dropout(model, stage.training.dropout)

@@ -1,0 +1,37 @@
+"""Mean attention from the answer position to each note token, over heads and over the blocks from `layer` on.
+
+The authors' code has it as an alternative (methods 1.2, step 6). A control more than a method: attention says where a
+position looks, not what it takes from there (Jain & Wallace 2019, 1902.10186).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from raypipe.attribution.hooks import attention_as
+from raypipe.attribution.method import Method, NoteAttribution, Request
+from raypipe.attribution.rows import Rows
+from raypipe.prompts import EncodedNote
+
+
+def attribute(request: Request, notes: Sequence[EncodedNote]) -> list[NoteAttribution]:
+    """Attention weights exist only in the eager implementation, so this runs with it."""
+    decoder = request.decoder
+    rows = Rows(decoder, notes, request.config.target)
+    answers = torch.tensor([c for r, c in zip(rows.rows_P, rows.columns_P, strict=True)], device=decoder.device)
+    # the first position that is read of a question: where its label begins
+    first = [rows.question_R.index(q) for q in range(rows.readout.n_questions)]
+    point = [next(p for p, r in enumerate(rows.rows_P) if r == row) for row in first]
+    with torch.no_grad():
+        values = rows.values()
+        with attention_as(decoder.model, "eager"):
+            weights = decoder.body(input_ids=rows.ids_RT, use_cache=False, output_attentions=True).attentions
+    columns = answers[point]
+    per_block = [weight[first, :, columns].float().mean(1) for weight in weights]  # [Q, T] each
+    relevance = [torch.stack(per_block[layer:]).mean(0) for layer in request.layers]
+    return rows.results(values, torch.stack(relevance, dim=1), torch.full_like(values.z_Q, torch.nan))
+
+
+ATTENTION_MEAN = Method(attribute=attribute, reads=lambda _: "mixing")

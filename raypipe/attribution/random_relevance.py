@@ -1,0 +1,27 @@
+"""Random relevance: the control that every method must beat. Uniform in [0, 1), from (seed, note, task)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from raypipe.attribution.method import Method, NoteAttribution, Request
+from raypipe.attribution.scores import values_of
+from raypipe.hashing import generator
+from raypipe.prompts import EncodedNote
+
+
+def attribute(request: Request, notes: Sequence[EncodedNote]) -> list[NoteAttribution]:
+    """The scorer runs for its predictions only."""
+    values = values_of(request.decoder, notes, request.config.target, request.batch_tokens)
+    result = []
+    for note, value in zip(notes, values, strict=True):
+        n_tokens = len(note.offsets_N2)
+        draws = [generator(request.seed, note.note_id, q.task_id).random(n_tokens) for q in note.questions]
+        relevance_QKN = np.asarray(draws, np.float32).reshape(len(note.questions), 1, n_tokens)
+        result.append(NoteAttribution(tuple(value.chosen_Q2[:, 0].tolist()), value.margin_Q, relevance_QKN))
+    return result
+
+
+RANDOM = Method(attribute=attribute, reads=lambda _: "none")

@@ -1,0 +1,46 @@
+"""METHODS: every way to attribute that raypipe knows, by the name that a config gives it.
+
+To add one: write it as a `Method` in a file of its own, and name it here. The contract tests take it up by themselves.
+"""
+
+from __future__ import annotations
+
+from raypipe import config
+from raypipe.attribution.attention_mean import ATTENTION_MEAN
+from raypipe.attribution.attnlrp import ATTNLRP
+from raypipe.attribution.captum_layer import PREFIX, captum_layer, names
+from raypipe.attribution.grad_x_activation import GRAD_X_ACTIVATION
+from raypipe.attribution.integrated_gradients import INTEGRATED_GRADIENTS
+from raypipe.attribution.kv_direct import KV_DIRECT, KV_DIRECT_VALUE
+from raypipe.attribution.method import Method
+from raypipe.attribution.occlusion import OCCLUSION
+from raypipe.attribution.random_relevance import RANDOM
+from raypipe.attribution.tfidf import TFIDF
+from raypipe.errors import InputError, Problem
+
+METHODS: dict[str, Method] = {
+    "grad_x_activation": GRAD_X_ACTIVATION,
+    "integrated_gradients": INTEGRATED_GRADIENTS,
+    "attnlrp": ATTNLRP,
+    "kv_direct": KV_DIRECT,
+    "kv_direct_value": KV_DIRECT_VALUE,
+    "occlusion": OCCLUSION,
+    "attention_mean": ATTENTION_MEAN,
+    "gradient_shap": captum_layer("LayerGradientShap"),
+    "deeplift": captum_layer("LayerDeepLift"),
+    "tfidf": TFIDF,
+    "random": RANDOM,
+}
+
+
+def method_of(config: config.Attribution) -> Method:
+    """The method that the config names: a key of METHODS, or captum:<LayerMethod>.
+
+    Raises `InputError` with the names that are known.
+    """
+    if config.method in METHODS:
+        return METHODS[config.method]
+    if config.method.removeprefix(PREFIX) in names() and config.method.startswith(PREFIX):
+        return captum_layer(config.method.removeprefix(PREFIX))
+    known = ", ".join([*METHODS, *(PREFIX + name for name in names())])
+    raise InputError([Problem("attribution.method", f"{config.method!r} is not a method; known: {known}")])

@@ -1,0 +1,47 @@
+"""Targets of many prompts without gradients: what occlusion, the controls and faithfulness need of a scorer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from raypipe.attribution.batches import token_batches
+from raypipe.attribution.decoder import Decoder
+from raypipe.attribution.rows import Rows
+from raypipe.prompts import EncodedNote
+from raypipe.words import Floats
+
+
+@dataclass(frozen=True)
+class NoteValues:
+    """What the scorer says about one note."""
+
+    z_Q: Floats  # the target
+    chosen_Q2: np.ndarray  # best option and runner-up, int64
+    margin_Q: Floats  # nats
+    score_QC: Floats  # of every option, up to a constant per question: softmax gives probabilities; -inf = no option
+
+
+def values_of(
+    decoder: Decoder,
+    notes: Sequence[EncodedNote],
+    target: str,
+    batch_tokens: int,
+    chosen: Sequence[np.ndarray] | None = None,
+) -> list[NoteValues]:
+    """Targets of each note's questions, in order. `chosen` ([Q, 2] per note) fixes which labels are compared."""
+    lengths = [len(note.prefix_ids) * max(1, len(note.questions)) for note in notes]
+    results: list[NoteValues | None] = [None] * len(notes)
+    for batch in token_batches(lengths, batch_tokens):
+        members = [notes[i] for i in batch]
+        rows = Rows(decoder, members, target)
+        fixed = None if chosen is None else torch.tensor(np.concatenate([chosen[i] for i in batch]))
+        with torch.no_grad():
+            values = rows.values(chosen_Q2=None if fixed is None else fixed.to(decoder.device))
+        arrays = [a.cpu().numpy() for a in (values.z_Q, values.chosen_Q2, values.margin_Q, values.score_QC)]
+        for index, parts in zip(batch, rows.readout.by_note(len(batch), *arrays), strict=True):
+            results[index] = NoteValues(*parts)
+    return [result for result in results if result is not None]

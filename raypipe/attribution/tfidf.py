@@ -1,0 +1,46 @@
+"""TF-IDF relevance: words that are frequent in the note and rare elsewhere. A control that knows nothing of the task.
+
+R_i = tf * idf of token i (Salton & Buckley 1988): its count in the note times log((1 + n) / (1 + df)) over a corpus.
+Without a corpus the vocabulary stands in for one: byte-pair merges are learned from frequent to rare, so by Zipf's law
+a token's idf grows like the logarithm of its rank.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+from raypipe.attribution.method import Method, NoteAttribution, Request
+from raypipe.attribution.scores import values_of
+from raypipe.prompts import EncodedNote
+from raypipe.words import Floats
+
+
+def idf_of_notes(notes: Iterable[EncodedNote], vocabulary: int) -> Floats:
+    """Inverse document frequency [V] of every token, for the engine's `idf_V`."""
+    frequency_V = np.zeros(vocabulary, np.float64)
+    n_notes = 0
+    for note in notes:
+        frequency_V[list(set(note.prefix_ids[note.note_start :]))] += 1
+        n_notes += 1
+    return np.log((1 + n_notes) / (1 + frequency_V)).astype(np.float32)
+
+
+def attribute(request: Request, notes: Sequence[EncodedNote]) -> list[NoteAttribution]:
+    """The same for all questions; the scorer runs for its predictions only."""
+    size = request.decoder.model.get_input_embeddings().num_embeddings
+    idf_V = np.log1p(np.arange(size, dtype=np.float32)) if request.idf_V is None else request.idf_V
+    values = values_of(request.decoder, notes, request.config.target, request.batch_tokens)
+    result = []
+    for note, value in zip(notes, values, strict=True):
+        ids = note.prefix_ids[note.note_start :]
+        count = Counter(ids)
+        relevance_N = np.asarray([count[token] for token in ids], np.float32) * idf_V[list(ids)]
+        relevance_QKN = np.tile(relevance_N.astype(np.float32), (len(note.questions), 1, 1))
+        result.append(NoteAttribution(tuple(value.chosen_Q2[:, 0].tolist()), value.margin_Q, relevance_QKN))
+    return result
+
+
+TFIDF = Method(attribute=attribute, reads=lambda _: "none")

@@ -1,0 +1,158 @@
+"""The three tables of a run: tasks, the labels in use, and notes. Everything about them is settled before Ray starts.
+
+Labelled notes are few by the premise of the method, so they are copied once, with their labels, into the run directory;
+the unlabelled notes stay where they are and are streamed.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import yaml
+
+from raypipe import config, rows, storage
+from raypipe.check import check
+from raypipe.notes import synthetic
+from raypipe.notes.files import iter_notes
+from raypipe.notes.leakage import Guard
+from raypipe.tasks import Task
+
+# Characters of text that a new tokenizer is trained on.
+TOKENIZER_SAMPLE = 50_000_000
+
+
+@dataclass
+class Corpus:
+    """Tasks, labels and notes of a run."""
+
+    folder: Path
+    data: config.Data  # with the generated files filled in
+    tasks: list[Task]
+    labels: pa.Table  # rows.LABELS in use
+    listing: dict[str, Any]  # the input files, for fingerprints
+    facts: dict[str, Any] = field(default_factory=dict)  # counts, for the manifest
+
+    @property
+    def labels_path(self) -> Path:
+        """rows.LABELS in use, as Parquet."""
+        return self.folder / "labels.parquet"
+
+    @property
+    def labelled_path(self) -> Path:
+        """rows.NOTES of the notes with labels, as Parquet."""
+        return self.folder / "labelled.parquet"
+
+    @property
+    def deciding_path(self) -> Path:
+        """Known deciding words (note_id, task_id, start, end), where the corpus is generated."""
+        return self.folder / "deciding.parquet"
+
+    @property
+    def pretraining(self) -> config.Data:
+        """Notes for pretraining: a corpus of their own, or the notes for self-supervision."""
+        if self.data.pretraining is None:
+            return self.data
+        return self.data.model_copy(update={"notes": self.data.pretraining, "max_unlabelled": None})
+
+    @property
+    def self_supervision(self) -> config.Data:
+        """Notes to learn from without labels."""
+        return self.data
+
+    @property
+    def has_dev(self) -> bool:
+        """Are there labels for validation?"""
+        return bool(pc.any(pc.equal(self.labels["split"], "dev")).as_py())
+
+    @cached_property
+    def guard(self) -> Guard | None:
+        """Keeps notes of validation and test patients, and their copies, out of self-supervision."""
+        if self.data.transductive:
+            return None
+        held_out = [note for split in ("dev", "test") for note, _ in self.labelled(split)]
+        return Guard.fit(held_out)
+
+    def labelled(self, split: str) -> Iterator[tuple[dict[str, Any], dict[str, str]]]:
+        """Notes of a split and their labels by task, sorted by id."""
+        labels: dict[str, dict[str, str]] = defaultdict(dict)
+        for label in self.labels.filter(pc.equal(self.labels["split"], split)).to_pylist():
+            labels[label["note_id"]][label["task_id"]] = label["label"]
+        notes = pq.read_table(self.labelled_path)
+        for note in notes.filter(pc.is_in(notes["note_id"], pa.array(labels, pa.string()))).sort_by("note_id").to_pylist():
+            if note["error"] is None:
+                yield note, labels[note["note_id"]]
+
+    def texts(self) -> Iterator[str]:
+        """Texts for a tokenizer to learn from; held-out notes do not count."""
+        guard, seen = self.guard, 0
+        for table in iter_notes(self.pretraining):
+            for note in table.to_pylist():
+                is_held_out = guard is not None and note["text"] and guard.blocks(note["note_id"], note["group_id"], note["text"])
+                if note["text"] is not None and not is_held_out:
+                    yield note["text"]
+                    seen += len(note["text"])
+            if seen > TOKENIZER_SAMPLE:
+                return
+
+
+def collect(settings: config.Config, folder: Path) -> Corpus:
+    """Generate the demo's corpus if that is the source; check everything; copy the labelled notes.
+
+    Raises `InputError` with every problem of config, tasks, labels, notes and model.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    data = settings.data
+    if data.source == "synthetic":
+        data = _generate(data, folder)
+    checked = check(settings.model_copy(update={"data": data}))
+    listing = _listing(data) if settings.data.source == "files" else {}
+    corpus = Corpus(folder, data, checked.tasks, checked.labels, listing)
+    if not corpus.labelled_path.exists():
+        _copy_labelled(corpus)
+    corpus.facts = {"tasks": len(corpus.tasks), "labels": len(corpus.labels)}
+    return corpus
+
+
+def _generate(data: config.Data, folder: Path) -> config.Data:
+    """Write the generated tables once; point the data section at them."""
+    if not (folder / "tasks.yaml").exists():
+        made = synthetic.generate(**data.synthetic.model_dump())
+        for name in ("notes", "labels", "deciding", "pretraining"):
+            pq.write_table(getattr(made, name), folder / f"generated_{name}.parquet")
+        pq.write_table(made.deciding, folder / "deciding.parquet")
+        (folder / "tasks.yaml").write_text(yaml.safe_dump({"tasks": made.tasks}, allow_unicode=True, sort_keys=False))
+    return data.model_copy(
+        update={
+            "source": "files",
+            "notes": str(folder / "generated_notes.parquet"),
+            "labels": str(folder / "generated_labels.parquet"),
+            "tasks": str(folder / "tasks.yaml"),
+            "pretraining": str(folder / "generated_pretraining.parquet"),
+            "columns": data.columns.model_copy(update={"group_id": "group_id"}),
+        }
+    )
+
+
+def _listing(data: config.Data) -> dict[str, Any]:
+    """Name, size and time of every input file."""
+    uris = {name: getattr(data, name) for name in ("notes", "labels", "tasks", "pretraining")}
+    return {name: storage.listing(uri, f"data.{name}") for name, uri in uris.items() if uri}
+
+
+def _copy_labelled(corpus: Corpus) -> None:
+    """One streaming pass over all notes."""
+    wanted = pa.array(sorted(set(corpus.labels["note_id"].to_pylist())), pa.string())
+    fresh = corpus.labelled_path.with_suffix(".new")
+    with pq.ParquetWriter(fresh, rows.NOTES, compression="zstd") as writer:
+        for table in iter_notes(corpus.data, rows.NOTES.names):
+            writer.write_table(table.filter(pc.is_in(table["note_id"], wanted)))
+    pq.write_table(corpus.labels, corpus.labels_path)
+    fresh.rename(corpus.labelled_path)

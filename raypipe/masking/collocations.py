@@ -1,0 +1,93 @@
+"""Collocations masked whole: PMI-Masking (Levine et al., ICLR 2021)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import numpy as np
+
+from raypipe.config import Masking, Pmi
+from raypipe.errors import InputError
+from raypipe.masking.case import Case
+from raypipe.masking.selection import best
+from raypipe.masking.spans import PLAIN, VISIBLE, Hidden, Kinds
+from raypipe.masking.statistics import Statistics
+from raypipe.masking.terms import Run, Terms, allowed
+
+
+def pmi_of_ngrams(statistics: Statistics) -> dict[str, float]:
+    """PMI of each run of words: min over its proper segmentations s of log [p(run) / product of p(part) over s].
+
+    The minimum asks every way to break the run apart, so a run is not promoted by one strong pair inside (Levine et
+    al., equation 3). Probabilities are occurrences / words of the corpus.
+    """
+    total = math.log(max(statistics.n_words, 1))
+    log_p = {word: math.log(n) - total for word, n in zip(statistics.words, statistics.count_V.tolist(), strict=True)}
+    log_p |= {gram: math.log(count) - total for gram, count in statistics.ngrams.items()}
+    best_split: dict[str, float] = {}
+    for gram in sorted(statistics.ngrams, key=lambda gram: gram.count(" ")):
+        words = gram.split(" ")
+        splits = ((" ".join(words[:cut]), " ".join(words[cut:])) for cut in range(1, len(words)))
+        best_split[gram] = max(
+            _whole(left, log_p, best_split) + _whole(right, log_p, best_split) for left, right in splits
+        )
+    return {gram: log_p[gram] - split for gram, split in best_split.items()}
+
+
+def _whole(part: str, log_p: Mapping[str, float], best_split: Mapping[str, float]) -> float:
+    """The likeliest way to write the part: whole or in pieces."""
+    return max(log_p[part], best_split.get(part, -math.inf))
+
+
+def collocations(statistics: Statistics, settings: Pmi, longest: int | None = None) -> list[str]:
+    """The `top_per_length` runs of each length with the highest PMI, of those that occur often enough."""
+    scores = pmi_of_ngrams(statistics)
+    kept: list[str] = []
+    for n in range(2, (longest or settings.longest) + 1):
+        of_length = [g for g in scores if g.count(" ") == n - 1 and statistics.ngrams[g] >= settings.min_count]
+        kept += sorted(of_length, key=lambda gram: (-scores[gram], gram))[: settings.top_per_length]
+    return kept
+
+
+def prepare(settings: Masking, statistics: Statistics) -> Terms:
+    """The corpus's collocations. Raises `InputError` without counts of word runs."""
+    if not statistics.ngrams:
+        raise InputError(f"masking.strategy {settings.strategy} needs counts of word runs, and the corpus has none")
+    return Terms(collocations(statistics, settings.pmi))
+
+
+def pmi(case: Case) -> Hidden:
+    """Hide collocations whole, and single words, in random order until the budget is met.
+
+    A unit that would exceed what is left is passed over; if only such units remain, the last one is cut [ours], so
+    that the ratio is exact.
+    """
+    runs = allowed(case, case.prepared.find(case.note))
+    inside = {word for first, last in runs for word in range(first, last + 1)}
+    units: list[Run] = [*runs, *((word, word) for word in case.pool.eligible_E.tolist() if word not in inside)]
+    order = best(case.uniforms(len(units)), len(units)).tolist()
+    return hide_units(case, [units[number] for number in order])
+
+
+def hide_units(case: Case, units: list[Run]) -> Hidden:
+    """Hides runs of words in the given order until the budget is met exactly."""
+    kind_W, left = case.visible(), case.budget
+    for first, last in units:
+        size = int(np.count_nonzero(case.pool.eligible_W[first : last + 1])) if last > first else 1
+        if size <= left:
+            kind_W[first : last + 1] = PLAIN
+            left -= size
+        if not left:
+            break
+    fill_up(case, kind_W, units, left, PLAIN)
+    return case.hide(kind_W)
+
+
+def fill_up(case: Case, kind_W: Kinds, units: list[Run], left: int, kind: int) -> None:
+    """Hides `left` more eligible words of the units, one by one, in place."""
+    for first, last in units if left else ():
+        for word in range(first, last + 1):
+            if left and case.pool.eligible_W[word] and kind_W[word] == VISIBLE:
+                kind_W[word] = kind
+                left -= 1

@@ -1,0 +1,88 @@
+"""Counts over a corpus as small tables that add up: one per block of notes, merged in any order.
+
+`count_block` and `relevance_block` are what a Ray Data map runs; `merge` is the aggregation (all counts are sums).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import pyarrow as pa
+
+from raypipe.masking.case import Note
+from raypipe.words import Floats, Ints, word_spans
+
+GRAMS = pa.schema([("gram", pa.string()), ("n", pa.int8()), ("count", pa.int64()), ("n_notes", pa.int64())])
+TYPES = pa.schema(
+    [("gram", pa.string()), ("n_seen", pa.int64()), ("relevance", pa.float64()), ("n_important", pa.int64())]
+)
+_KEYS = ("gram", "n")
+_GLUE = frozenset({"", "-", "'", "\u2019", "/"})  # between the words of one expression, apart from blanks
+
+
+def is_adjacent(text: str, words_W2: Ints, left: int) -> bool:
+    """Whether word `left` and the next one belong to one expression: no punctuation and no line break between."""
+    gap = text[words_W2[left, 1] : words_W2[left + 1, 0]]
+    return "\n" not in gap and gap.strip() in _GLUE
+
+
+def count_block(texts: Iterable[str], longest: int = 1, phi_patterns: tuple[str, ...] = ()) -> pa.Table:
+    """Occurrences, and notes with at least one, of words and of runs of up to `longest` adjacent words (GRAMS).
+
+    Words are in lower case; protected words (`phi_patterns`) are not counted and end a run.
+    """
+    count: Counter[tuple[str, ...]] = Counter()
+    n_notes: Counter[tuple[str, ...]] = Counter()
+    for text in texts:
+        grams = Counter(_grams(text, longest, phi_patterns))
+        count.update(grams)
+        n_notes.update(grams.keys())
+    keys = sorted(count)
+    columns = [[" ".join(key) for key in keys], [len(key) for key in keys]]
+    return pa.table([*columns, [count[key] for key in keys], [n_notes[key] for key in keys]], schema=GRAMS)
+
+
+def _grams(text: str, longest: int, phi_patterns: tuple[str, ...]) -> Iterable[tuple[str, ...]]:
+    words_W2 = word_spans(text)
+    note = Note(text, words_W2, None, None)
+    protected_W = note.protected(phi_patterns)[0]
+    run: list[str] = []
+    for number, word in enumerate(note.words):
+        if protected_W[number] or (number and not is_adjacent(text, words_W2, number - 1)):
+            run = []
+        if not protected_W[number]:
+            run = [*run, word][-longest:]
+            yield from (tuple(run[start:]) for start in range(len(run)))
+
+
+def relevance_block(
+    texts: Sequence[str], words: Sequence[Ints], relevance: Sequence[Floats], delta: float = 0.05
+) -> pa.Table:
+    """Relevance by word type (TYPES): occurrences, sum of relevance relative to its note's largest, and how often
+    the stored relevance exceeded `delta`. `words` are [W, 2] and `relevance` [Q, W] per note."""
+    n_seen: Counter[str] = Counter()
+    total: dict[str, float] = {}
+    n_important: Counter[str] = Counter()
+    for text, words_W2, relevance_QW in zip(texts, words, relevance, strict=True):
+        top_Q1 = np.maximum(np.abs(relevance_QW).max(axis=1, initial=0, keepdims=True), 1e-30)
+        sum_W = (np.maximum(relevance_QW, 0) / top_Q1).sum(axis=0)
+        over_W = (relevance_QW > delta).sum(axis=0)
+        for word, value, over in zip(Note(text, words_W2, None, None).words, sum_W, over_W, strict=True):
+            n_seen[word] += len(relevance_QW)
+            total[word] = total.get(word, 0.0) + float(value)
+            n_important[word] += int(over)
+    keys = sorted(n_seen)
+    columns = [keys, [n_seen[k] for k in keys], [total[k] for k in keys], [n_important[k] for k in keys]]
+    return pa.table(columns, schema=TYPES)
+
+
+def merge(tables: Sequence[pa.Table]) -> pa.Table:
+    """Tables of one of the two kinds as one: sums by gram, sorted by gram."""
+    whole = pa.concat_tables(tables)
+    keys = [name for name in whole.column_names if name in _KEYS]
+    values = [name for name in whole.column_names if name not in _KEYS]
+    summed = whole.group_by(keys).aggregate([(name, "sum") for name in values])
+    renamed = summed.rename_columns([name.removesuffix("_sum") for name in summed.column_names])
+    return renamed.select(whole.column_names).cast(whole.schema).sort_by([(key, "ascending") for key in keys])

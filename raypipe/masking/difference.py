@@ -1,0 +1,72 @@
+"""Difference-Masking: words near those that tell the corpus from general language.
+
+Source: arXiv 2305.14577 and its code, language part, adapted to decoders (methods 3.1, 3.2).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from raypipe.config import Difference, Masking
+from raypipe.errors import InputError
+from raypipe.masking.case import Case
+from raypipe.masking.selection import best, draw
+from raypipe.masking.spans import Hidden
+from raypipe.masking.statistics import Statistics
+from raypipe.masking.vectors import unit
+
+Doubles = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Similarity:
+    """How near each word of the corpus is to its anchors."""
+
+    statistics: Statistics
+    anchors: tuple[str, ...]
+    score_V: Doubles  # largest cosine with an anchor; one more entry at the end, -1, for unknown words
+    place_V: Doubles  # 1 = farthest of the corpus ... V = nearest, 0 for unknown words
+
+
+def prepare(settings: Masking, statistics: Statistics) -> Similarity:
+    """Anchors by TF-ICF and the similarity of every word type. Raises `InputError` without counts or vectors."""
+    if statistics.general_V is None or statistics.vectors_VD is None:
+        raise InputError("masking.strategy difference_masking needs general word counts and word vectors")
+    tficf_V = statistics.tficf_V()
+    anchor_K = np.array([v for v in best(tficf_V, settings.difference.anchors) if tficf_V[v] > -np.inf], dtype=int)
+    if not len(anchor_K):
+        raise InputError("masking.strategy difference_masking found no anchor: every word of the corpus is too rare")
+    unit_VD = unit(statistics.vectors_VD)
+    score_V = (unit_VD @ unit_VD[anchor_K].T).max(axis=1)
+    place_V = np.empty(len(score_V))
+    place_V[best(score_V, len(score_V))] = np.arange(len(score_V), 0, -1)
+    anchors = tuple(statistics.words[v] for v in anchor_K.tolist())
+    return Similarity(statistics, anchors, np.append(score_V, -1.0), np.append(place_V, 0.0))
+
+
+def probabilities(score_N: Doubles, place_N: Doubles, settings: Difference) -> Doubles:
+    """Probability of each word to be drawn first.
+
+    `rank` [code]: the nearest of n words weighs n, the farthest 1. `similarity` [ours]: max(cosine, 0)^gamma.
+    `rank_global` [ours]: the rank among all words of the corpus. `alpha` mixes with uniform [code].
+    """
+    n = len(score_N)
+    if settings.weight == "rank":
+        weight_N = np.empty(n)
+        weight_N[best(score_N, n)] = np.arange(n, 0, -1)
+    else:
+        weight_N = np.maximum(score_N, 0) ** settings.gamma if settings.weight == "similarity" else place_N
+    total = weight_N.sum()
+    share_N = weight_N / total if total > 0 else np.full(n, 1 / n)
+    return settings.alpha * share_N + (1 - settings.alpha) / n
+
+
+def difference_masking(case: Case) -> Hidden:
+    """Draw words without replacement by similarity to the anchors. The authors draw sub-tokens; we draw words."""
+    known: Similarity = case.prepared
+    type_E = known.statistics.lookup(case.note.words)[case.pool.eligible_E]
+    chance_E = probabilities(known.score_V[type_E], known.place_V[type_E], case.settings.difference)
+    return case.hide_eligible(draw(chance_E, case.budget, case.uniforms(len(chance_E))))

@@ -1,0 +1,77 @@
+"""Strategies that hide words by what they are: keywords of the note, and words that decided labelled notes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from raypipe.config import Masking
+from raypipe.errors import InputError
+from raypipe.masking.case import Case
+from raypipe.masking.selection import best
+from raypipe.masking.spans import NOTHING, Hidden
+from raypipe.masking.statistics import Statistics
+from raypipe.masking.vectors import unit
+from raypipe.words import Floats
+
+
+@dataclass(frozen=True)
+class Known:
+    """A value per word of the corpus; the last row is that of unknown words."""
+
+    statistics: Statistics
+    values: Floats
+
+    def of(self, case: Case) -> Floats:
+        """Rows of the note's eligible words."""
+        return self.values[self.statistics.lookup(case.note.words)[case.pool.eligible_E]]
+
+
+def prepare_keyword(settings: Masking, statistics: Statistics) -> Known:
+    """Unit vectors of the corpus's words. Raises `InputError` without vectors."""
+    if statistics.vectors_VD is None:
+        raise InputError("masking.strategy keyword needs word vectors")
+    unit_VD = unit(statistics.vectors_VD)
+    return Known(statistics, np.concatenate((unit_VD, np.zeros_like(unit_VD[:1]))))
+
+
+def keyword(case: Case) -> Hidden:
+    """Hide the words most similar to the note as a whole (Golchin et al. 2023, after KeyBERT).
+
+    The note's vector is the mean over its distinct eligible words, of the student's embeddings rather than of a
+    sentence encoder [ours]: no model runs per note.
+    """
+    vector_ED = case.prepared.of(case)
+    types = np.unique(case.prepared.statistics.lookup(case.note.words)[case.pool.eligible_E])
+    note_D = case.prepared.values[types].mean(axis=0)
+    score_E = np.where(vector_ED.any(axis=1), vector_ED @ note_D, -np.inf)
+    return case.hide_eligible(best(score_E, case.budget))
+
+
+def prepare_selective(settings: Masking, statistics: Statistics) -> Known | None:
+    """Share of occurrences in labelled notes that mattered, by word. Raises `InputError` without it."""
+    if settings.selective.source == "relevance":
+        return None
+    if statistics.important_V is None:
+        raise InputError("masking.selective.source tagger needs occlusion relevance on labelled notes")
+    return Known(statistics, np.append(np.nan_to_num(statistics.important_V), 0).astype(np.float32))
+
+
+def selective(case: Case) -> Hidden:
+    """Hide words whose removal costs the task more than `delta` (selective masking, Gu et al. 2020).
+
+    They add words to a kept prefix until the confidence is back; we remove one word at a time: relevance must come
+    from the method `occlusion` with sign `positive`. Where the notes have no relevance, `tagger` hides the word types
+    that mattered in labelled notes; theirs is a neural tagger that sees context, ours a table [ours]. With the ratio
+    of another arm: the words with the largest drop.
+    """
+    settings = case.settings.selective
+    if settings.source == "relevance" and case.relevance_W is None:
+        return NOTHING
+    is_table = settings.source == "tagger"
+    score_E = case.prepared.of(case) if is_table else case.relevance_W[case.pool.eligible_E]  # type: ignore[index]
+    if case.is_matched:
+        return case.hide_eligible(best(score_E, case.budget))
+    is_over_E = score_E >= settings.min_share if is_table else score_E > settings.delta
+    return case.hide_eligible(np.flatnonzero(is_over_E))

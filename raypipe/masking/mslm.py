@@ -1,0 +1,109 @@
+"""Mask-specific language modelling: domain terms and other words are hidden at rates of their own.
+
+Source: MSLM, arXiv 2403.18025 and its code, adapted to decoders (methods 2.1, 2.2). Its loss is masking/weights.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from raypipe.config import Masking
+from raypipe.errors import InputError
+from raypipe.masking.case import Case
+from raypipe.masking.collocations import collocations, fill_up
+from raypipe.masking.selection import best
+from raypipe.masking.spans import BASE, ENTITY, Hidden
+from raypipe.masking.statistics import Statistics
+from raypipe.masking.strategy import COUNTS, GENERAL, LEXICON, NGRAMS, TAGS, TYPE_RELEVANCE
+from raypipe.masking.terms import Run, Terms, allowed, tagged
+
+_NEEDS = {
+    "lexicon": {LEXICON},
+    "ner": {TAGS},
+    "tficf": {COUNTS, NGRAMS, GENERAL},
+    "attribution": {COUNTS, TYPE_RELEVANCE},
+}
+
+
+def needs(settings: Masking) -> frozenset[str]:
+    """What the source of terms needs."""
+    return frozenset(_NEEDS[settings.mslm.terms])
+
+
+def prepare(settings: Masking, statistics: Statistics) -> Terms | None:
+    """The domain terms of the corpus; None if the notes carry their own tags.
+
+    `tficf`: the words most typical of the corpus, and the collocations of two or three words that hold one.
+    `attribution`: the words of the highest mean relevance, the link to DecSelfMask [ours].
+    Raises `InputError` if the statistics lack what the source needs.
+    """
+    source, wanted = settings.mslm.terms, settings.mslm
+    if source == "ner":
+        return None
+    if source == "lexicon" and wanted.lexicon in statistics.lexicons:
+        return Terms(statistics.lexicons[wanted.lexicon])
+    if source == "tficf" and statistics.general_V is not None:
+        words = _top(statistics, statistics.tficf_V(), wanted.n_terms)
+        runs = collocations(statistics, settings.pmi, longest=3) if statistics.ngrams else []
+        return Terms([*words, *(run for run in runs if not words.isdisjoint(run.split(" ")))])
+    if source == "attribution" and statistics.relevance_V is not None:
+        mean_V = np.nan_to_num(statistics.relevance_V, nan=-np.inf)
+        return Terms(_top(statistics, mean_V, max(1, round(wanted.top_share * len(mean_V)))))
+    raise InputError(f"masking.mslm.terms {source} needs {', '.join(sorted(_NEEDS[source]))}, which the run lacks")
+
+
+def _top(statistics: Statistics, score_V: np.ndarray, n: int) -> set[str]:
+    return {statistics.words[v] for v in best(score_V, n).tolist() if score_V[v] > -np.inf}
+
+
+def mslm(case: Case) -> Hidden:
+    """Hide `p_entity` of the term occurrences whole, and every other word with probability `p_base` (2.2 [ours]).
+
+    With `max_ratio`, or the ratio of another arm, both kinds shrink or grow in proportion; a term that does not fit
+    into what is left is passed over, so the amount is exact.
+    """
+    settings = case.settings.mslm
+    found = tagged(case.note) if settings.terms == "ner" else case.prepared.find(case.note)
+    terms = allowed(case, found)
+    terms = [terms[number] for number in best(case.uniforms(len(terms), stream=1), len(terms)).tolist()]
+    n_chosen = min(len(terms), max(1, int(settings.p_entity * len(terms) + 0.5))) if settings.p_entity else 0
+    others, n_base = _others(case, terms)
+    n_entity = sum(_size(case, run) for run in terms[:n_chosen])
+    n_hidden = n_entity + n_base
+    if case.is_matched:
+        n_hidden = case.budget
+    elif settings.max_ratio is not None:
+        n_hidden = min(n_hidden, int(settings.max_ratio * len(case.pool.eligible_E) + 0.5))
+    share = min(n_entity, round(n_hidden * n_entity / max(n_entity + n_base, 1)))
+    return _hide(case, terms, others, share, n_hidden)
+
+
+def _others(case: Case, terms: Sequence[Run]) -> tuple[list[int], int]:
+    """Eligible words outside all terms in the order in which they are drawn, and how many `p_base` draws."""
+    is_other_W = case.pool.eligible_W.copy()
+    for first, last in terms:
+        is_other_W[first : last + 1] = False
+    other_O = np.flatnonzero(is_other_W)
+    uniform_O = case.uniforms(len(other_O), stream=2)
+    drawn = int(np.count_nonzero(uniform_O < case.settings.mslm.p_base))
+    return other_O[np.argsort(uniform_O, kind="stable")].tolist(), drawn
+
+
+def _size(case: Case, run: Run) -> int:
+    return int(np.count_nonzero(case.pool.eligible_W[run[0] : run[1] + 1]))
+
+
+def _hide(case: Case, terms: list[Run], others: list[int], n_entity: int, n_hidden: int) -> Hidden:
+    """Terms in order up to `n_entity` words, then other words, then, if those run out, words of further terms."""
+    kind_W, taken = case.visible(), 0
+    for run in terms:
+        size = _size(case, run)
+        if taken + size <= n_entity:
+            kind_W[run[0] : run[1] + 1] = ENTITY
+            taken += size
+    base = others[: n_hidden - taken]
+    kind_W[base] = BASE
+    fill_up(case, kind_W, terms, n_hidden - taken - len(base), ENTITY)
+    return case.hide(kind_W)

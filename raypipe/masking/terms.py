@@ -1,0 +1,95 @@
+"""Terms of one or more words, and where they occur in a note."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from raypipe.errors import Code, RowError
+from raypipe.masking.case import Case, Note
+from raypipe.masking.counting import is_adjacent
+from raypipe.words import word_spans
+
+Run = tuple[int, int]  # first and last word
+
+
+def read_terms(path: str) -> tuple[str, ...]:
+    """A lexicon: a UTF-8 text file with one term per line; blank lines and lines that begin with # are skipped."""
+    lines = (line.strip() for line in Path(path).read_text(encoding="utf-8").splitlines())
+    return tuple(line for line in lines if line and not line.startswith("#"))
+
+
+class Terms:
+    """A set of terms, matched over words in lower case: longest first, left to right."""
+
+    def __init__(self, terms: Iterable[str]) -> None:
+        self._terms = {" ".join(term.lower()[a:b] for a, b in word_spans(term.lower())) for term in terms} - {""}
+        lengths: dict[str, set[int]] = {}
+        for term in self._terms:
+            head, *rest = term.split(" ")
+            lengths.setdefault(head, set()).add(1 + len(rest))
+        self._lengths = {head: sorted(found, reverse=True) for head, found in lengths.items()}
+
+    def find(self, note: Note) -> list[Run]:
+        """Occurrences in reading order; they do not overlap."""
+        words, get, found, free = note.words, self._lengths.get, [], 0
+        for first, word in enumerate(words):
+            if (lengths := get(word)) is None or first < free:
+                continue
+            for n in lengths:
+                if n == 1 or (" ".join(words[first : first + n]) in self._terms and _is_one(note, first, n)):
+                    found.append((first, first + n - 1))
+                    free = first + n
+                    break
+        return found
+
+
+def _is_one(note: Note, first: int, n: int) -> bool:
+    return all(is_adjacent(note.text, note.words_W2, left) for left in range(first, first + n - 1))
+
+
+def tagged(note: Note) -> list[Run]:
+    """Entities of the note's BIO tags, one tag per blank-separated token.
+
+    Raises `RowError(TYPE)` if the tags are missing or of another number than the tokens.
+    """
+    tokens = word_token_numbers(note)
+    if note.tags is None or tokens[1] != len(note.tags):
+        raise RowError(Code.TYPE)
+    found: list[Run] = []
+    previous = "O"
+    for word, token in enumerate(tokens[0]):
+        tag = note.tags[token]
+        is_same_token = word > 0 and tokens[0][word - 1] == token
+        if (tag.startswith("I") and previous != "O") or (tag.startswith("B") and is_same_token):
+            found[-1] = (found[-1][0], word)
+        elif tag != "O":
+            found.append((word, word))
+        previous = tag
+    return found
+
+
+def word_token_numbers(note: Note) -> tuple[list[int], int]:
+    """For each word the number of the blank-separated token it stands in, and the number of tokens."""
+    ends: list[int] = []
+    position = 0
+    for token in note.text.split():
+        position = note.text.index(token, position) + len(token)
+        ends.append(position)
+    numbers, token_number = [], 0
+    for end in note.words_W2[:, 1].tolist():
+        while ends[token_number] < end:
+            token_number += 1
+        numbers.append(token_number)
+    return numbers, len(ends)
+
+
+def allowed(case: Case, runs: Sequence[Run]) -> list[Run]:
+    """Runs without protected words, less the stop-words at their ends; runs with no eligible word are left out."""
+    pool, out = case.pool, []
+    for first, last in runs:
+        eligible = [word for word in range(first, last + 1) if pool.eligible_W[word]]
+        is_free = all(pool.eligible_W[word] or pool.inner_W[word] for word in range(first, last + 1))
+        if eligible and is_free and not pool.barrier_W[first + 1 : last + 1].any():
+            out.append((eligible[0], eligible[-1]))
+    return out

@@ -1,0 +1,30 @@
+"""Vectors of words, without context: which words resemble one another in the student's own eyes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from raypipe.words import Floats
+
+Tokenizer = Any  # transformers.PreTrainedTokenizerFast; untyped upstream
+
+
+def type_vectors(words: Sequence[str], tokenizer: Tokenizer, embeddings_VD: Floats) -> Floats:
+    """Mean input embedding of each word's tokens, less the vocabulary's mean: [words, D].
+
+    Raw embeddings share a large common direction that makes every pair look alike, hence the centring (methods 3.2
+    [ours]; the authors use BERT's pooler output of the word alone).
+    """
+    centre_D = embeddings_VD.mean(axis=0)
+    encoded = tokenizer([" " + word for word in words], add_special_tokens=False, split_special_tokens=True)
+    rows = [embeddings_VD[ids].mean(axis=0) if ids else centre_D for ids in encoded["input_ids"]]
+    return (np.stack(rows) - centre_D).astype(np.float32) if rows else np.empty((0, len(centre_D)), np.float32)
+
+
+def unit(vectors_XD: Floats) -> Floats:
+    """The same directions with length 1; a zero vector stays zero."""
+    length_X1 = np.linalg.norm(vectors_XD, axis=-1, keepdims=True)
+    return vectors_XD / np.where(length_X1 > 0, length_X1, 1)

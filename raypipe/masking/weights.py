@@ -1,0 +1,48 @@
+"""Loss weights of entity and base spans: the "mask-specific" part of MSLM's loss (methods 2.1, 2.2)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from raypipe.config import Mslm
+from raypipe.masking.spans import BASE, ENTITY
+
+
+def omega(n_entity: int, n_base: int) -> float:
+    """The authors' entity weight as their code computes it, within [.5, .622]; base has 1 - omega [code].
+
+    Their clamps and softmax reduce to sigmoid(|share of entities - 1/2|): it does not depend on which kind is rarer.
+    """
+    share = n_entity / (n_entity + n_base) if n_entity + n_base else 0.5
+    return 1 / (1 + math.exp(-abs(share - 0.5)))
+
+
+def kind_weights(settings: Mslm, n_entity: int, n_base: int) -> tuple[float, float, float]:
+    """Weights of plain, entity and base spans, given how much text of each kind the plans hide.
+
+    `code`: 1 + omega and 1 + (1 - omega). `inverse`: each kind weighs what the other one has, the apparent intention.
+    `fixed`: as configured. The two are rescaled so that a hidden character weighs 1 on average, which keeps the
+    learning rate comparable between strategies [ours].
+    """
+    share = n_entity / (n_entity + n_base) if n_entity + n_base else 0.5
+    raw = {
+        "code": (1 + omega(n_entity, n_base), 2 - omega(n_entity, n_base)),
+        "inverse": (1 - share, share),
+        "fixed": (settings.entity_weight, settings.base_weight),
+    }[settings.weights]
+    mean = share * raw[0] + (1 - share) * raw[1]
+    if not mean:  # `inverse` with one kind only
+        return 1.0, 1.0, 1.0
+    return 1.0, raw[0] / mean, raw[1] / mean
+
+
+def hidden_by_kind(plans: Iterable[Mapping[str, Any]]) -> tuple[int, int]:
+    """Characters that the plans hide as entity and as base: the tokenizer-neutral stand-in for masked tokens."""
+    total = {ENTITY: 0, BASE: 0}
+    for plan in plans:
+        for start, end, kind in zip(plan["start"], plan["end"], plan["kind"], strict=True):
+            if kind in total:
+                total[kind] += end - start
+    return total[ENTITY], total[BASE]

@@ -1,0 +1,188 @@
+"""Labels: one row per task and note, and the rules that keep them honest.
+
+A problem gives counts and at most a few hashed note ids: ids may be a hospital's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from raypipe import rows, storage
+from raypipe.config import Data
+from raypipe.errors import InputError, Problem
+from raypipe.hashing import stable_hash
+from raypipe.notes.cleaning import hashed
+from raypipe.tasks import NO, YES, Task
+
+SPLITS = ("train", "dev", "test")
+
+
+def read_labels(data: Data, tasks: Sequence[Task]) -> pa.Table:
+    """The labels of `tasks` as `rows.LABELS`, those of multilabel tasks turned into yes and no per part.
+
+    Raises `InputError` with every problem that the table shows by itself (`problems_with` the notes: see there). The
+    limits of `data` are not applied: see `within_limits`.
+    """
+    if data.labels is None:
+        raise InputError([Problem("data.labels", "is not set: where are the labels?")])
+    table = storage.read_strings(data.labels, rows.LABELS.names, "data.labels").select(rows.LABELS.names)
+    wanted = {task.part_of[0] if task.part_of else task.id for task in tasks}
+    table = table.filter(pc.is_in(table["task_id"], pa.array(sorted(wanted))))
+    problems = list(_split_problems(table))
+    plain = table.filter(
+        pc.is_in(table["task_id"], pa.array([task.id for task in tasks if not task.part_of], pa.string()))
+    )
+    parts = [task for task in tasks if task.part_of]
+    if parts:
+        plain = pa.concat_tables([plain, *_expanded(table, parts)])
+    problems += _row_problems(plain, tasks)
+    if problems:
+        raise InputError(problems)
+    return plain.combine_chunks()
+
+
+def problems_with(notes: pa.Table, labels: pa.Table) -> Iterator[Problem]:
+    """What is wrong between labels and notes. `notes`: columns note_id and group_id of all notes."""
+    absent = pc.unique(labels["note_id"].filter(pc.invert(pc.is_in(labels["note_id"], notes["note_id"]))))
+    if len(absent):
+        yield _problem("", f"{len(absent):,} labelled notes are not among the notes", absent)
+    labelled = labels.join(notes.select(["note_id", "group_id"]), "note_id")
+    grouped = labelled.filter(pc.is_valid(labelled["group_id"]))
+    for task_id, groups in _straddling(grouped, "group_id"):
+        yield _problem(task_id, f"{len(groups):,} groups (data.columns.group_id) have notes in two splits", groups)
+
+
+def within_limits(labels: pa.Table, data: Data) -> pa.Table:
+    """`labels` less what `max_labelled` and `max_test` leave out, task by task.
+
+    Notes are taken in the order of their hashed id, so a smaller limit takes a part of what a larger one takes, and
+    all tasks take the same notes. For training, the first note of each class of the task comes before all others:
+    8 notes of a task with 1 % positives would hold none. The test split is taken as it falls: its prevalence is real.
+    """
+    split = labels["split"].to_numpy(zero_copy_only=False)
+    keep = np.ones(len(split), dtype=bool)
+    for name, limit in (("train", data.max_labelled), ("test", data.max_test)):
+        if limit is not None:
+            rows_N = np.flatnonzero(split == name)
+            keep[rows_N] = _place_in_task(labels.take(rows_N), every_class=name == "train") < limit
+    return labels.filter(pa.array(keep))
+
+
+def for_self_supervision(notes: pa.Table, labels: pa.Table, data: Data) -> pa.Array:
+    """Ids of the notes that reconstruction may learn from: the first `max_unlabelled` by hashed id.
+
+    `notes`: columns note_id and group_id. Left out are notes labelled for dev or test and all notes of their groups,
+    unless `data.transductive`.
+    """
+    ids, groups = notes["note_id"].combine_chunks(), notes["group_id"].combine_chunks()
+    if not data.transductive:
+        held_out = pc.unique(labels["note_id"].filter(pc.not_equal(labels["split"], "train")))
+        is_out = pc.is_in(ids, held_out)
+        out_groups = pc.drop_null(groups.filter(is_out))
+        is_out = pc.or_(is_out, pc.fill_null(pc.is_in(groups, out_groups, skip_nulls=True), False))
+        ids = ids.filter(pc.invert(is_out))
+    order = np.argsort(_hashes(ids.to_pylist()), kind="stable")
+    return ids.take(pa.array(order[: data.max_unlabelled]))
+
+
+def _split_problems(table: pa.Table) -> Iterator[Problem]:
+    """Split names, and notes that stand in two splits of a task or twice in one."""
+    odd = pc.value_counts(table["split"].filter(pc.invert(pc.is_in(table["split"], pa.array(SPLITS)))))
+    for entry in odd.to_pylist():
+        what = f"split {entry['values']!r} ({entry['counts']:,} rows) is none of {', '.join(SPLITS)}"
+        yield Problem("data.labels", what)
+    for task_id, notes in _straddling(table, "note_id"):
+        yield _problem(task_id, f"{len(notes):,} notes are in two splits", notes)
+
+
+def _row_problems(labels: pa.Table, tasks: Sequence[Task]) -> Iterator[Problem]:
+    """Labels that are no option, notes labelled twice, tasks without rows or with one class to learn from."""
+    per_note = labels.group_by(["task_id", "note_id"]).aggregate([([], "count_all")])
+    twice = pc.value_counts(per_note["task_id"].filter(pc.greater(per_note["count_all"], 1))).to_pylist()
+    n_twice = {entry["values"]: entry["counts"] for entry in twice}
+    counts = counts_of(labels)
+    for task in tasks:
+        if n_twice.get(task.id):
+            yield _problem(task.id, f"{n_twice[task.id]:,} notes have two labels")
+        seen = counts.get(task.id)
+        if seen is None:
+            yield _problem(task.id, "has no rows in the labels table")
+            continue
+        odd = {label: sum(n.values()) for label, n in seen.items() if label not in task.options}
+        if odd:
+            shown = ", ".join(
+                f"{label!r} ({n:,} rows)" for label, n in sorted(odd.items(), key=lambda x: str(x[0]))[:3]
+            )
+            yield _problem(task.id, f"{len(odd)} labels are none of its options {task.options[:6]}: {shown}")
+        in_train = [label for label in seen if seen[label].get("train")]
+        if len(in_train) < 2:
+            yield _problem(
+                task.id, f"the train split has {len(in_train)} of its classes; two are needed to learn anything"
+            )
+
+
+def counts_of(labels: pa.Table) -> dict[str, dict[str | None, dict[str, int]]]:
+    """task id -> label -> split -> rows."""
+    out: dict[str, dict[str | None, dict[str, int]]] = {}
+    grouped = labels.group_by(["task_id", "label", "split"]).aggregate([([], "count_all")])
+    for row in grouped.to_pylist():
+        out.setdefault(row["task_id"], {}).setdefault(row["label"], {})[row["split"]] = row["count_all"]
+    return out
+
+
+def _expanded(table: pa.Table, parts: Sequence[Task]) -> Iterator[pa.Table]:
+    """Rows of each part: every note listed under the multilabel task, `yes` where it stands with the part's label."""
+    for part in parts:
+        task_id, label = part.part_of or ("", "")
+        listed = table.filter(pc.equal(table["task_id"], task_id))
+        has = pc.fill_null(pc.equal(listed["label"], label), False)
+        grouped = listed.append_column("has", has).group_by(["note_id", "split"]).aggregate([("has", "any")])
+        columns = {
+            "task_id": pa.repeat(part.id, grouped.num_rows),
+            "note_id": grouped["note_id"],
+            "label": pc.if_else(grouped["has_any"], YES, NO),
+            "split": grouped["split"],
+        }
+        yield pa.table(columns, schema=rows.LABELS)
+
+
+def _straddling(table: pa.Table, column: str) -> list[tuple[str, pa.Array]]:
+    """(task, values of `column` that stand in more than one split of it)."""
+    per_value = table.group_by(["task_id", column]).aggregate([("split", "count_distinct")])
+    found = per_value.filter(pc.greater(per_value["split_count_distinct"], 1))
+    return [
+        (task_id, found.filter(pc.equal(found["task_id"], task_id))[column].combine_chunks())
+        for task_id in pc.unique(found["task_id"]).to_pylist()
+    ]
+
+
+def _place_in_task(labels: pa.Table, every_class: bool) -> np.ndarray:
+    """For each row its place among the rows of its task: 0, 1, ... in the order of hashed note id."""
+    note = labels["note_id"].combine_chunks().dictionary_encode()
+    hash_N = _hashes(note.dictionary.to_pylist())[note.indices.to_numpy()]
+    task_N = labels["task_id"].combine_chunks().dictionary_encode().indices.to_numpy()
+    label_N = labels["label"].combine_chunks().dictionary_encode().indices.to_numpy()
+    later_N = np.zeros(len(task_N), dtype=bool)
+    if every_class:
+        order = np.lexsort((hash_N, label_N, task_N))
+        same = (np.diff(task_N[order]) == 0) & (np.diff(label_N[order]) == 0)
+        later_N[order[1:]] = same  # False: the first of its class
+    order = np.lexsort((hash_N, later_N, task_N))
+    starts = np.flatnonzero(np.diff(task_N[order], prepend=-1))
+    place_N = np.empty(len(order), dtype=np.int64)
+    place_N[order] = np.arange(len(order)) - np.repeat(starts, np.diff(starts, append=len(order)))
+    return place_N
+
+
+def _hashes(ids: Sequence[str]) -> np.ndarray:
+    return np.asarray([stable_hash(note_id) for note_id in ids], dtype=np.uint64)
+
+
+def _problem(task_id: str, what: str, ids: Collection[pa.Scalar] = ()) -> Problem:
+    examples = sorted(hashed(str(value)) for value in list(ids)[:3])
+    shown = f" (hashed ids: {', '.join(examples)})" if examples else ""
+    return Problem(f"data.labels: task {task_id!r}" if task_id else "data.labels", what + shown)

@@ -1,0 +1,80 @@
+"""The report's tables as aligned plain text, for the terminal. Holds no note text."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from raypipe.evaluation.uncertainty import CAVEATS, Estimate
+from raypipe.reporting.report import ArmRow, Report, verdict
+
+
+def text_table(report: Report) -> str:
+    """Headline, agreement and gates, as far as the report has them; macro F1, AUC and shares in points."""
+    parts = [_headline(report), _agreement(report), _gates(report)]
+    return "\n\n".join(part for part in parts if part)
+
+
+def _headline(report: Report) -> str:
+    if not report.arms:
+        return ""
+    lines = [["arm", "macro F1", "95 % interval", f"vs {report.reference}", "95 % interval", "W/T/L", "AUC", "verdict"]]
+    lines += [_arm(row, report) for row in report.arms]
+    used = {c for row in report.arms for e in _estimates(row) for c in e.caveats}
+    notes = [f"  note: {sentence}" for caveat, sentence in CAVEATS.items() if caveat in used]
+    return "\n".join([_align(lines), *notes])
+
+
+def _estimates(row: ArmRow) -> list[Estimate]:
+    return [row.macro_f1, *([row.difference.estimate] if row.difference else [])]
+
+
+def _arm(row: ArmRow, report: Report) -> list[str]:
+    cells = [row.name, _points(row.macro_f1.value), f"[{_points(row.macro_f1.low)}, {_points(row.macro_f1.high)}]"]
+    if row.difference:
+        e, d = row.difference.estimate, row.difference
+        cells += [
+            f"{100 * e.value:+.1f}",
+            f"[{100 * e.low:+.1f}, {100 * e.high:+.1f}]",
+            f"{d.wins}/{d.ties}/{d.losses}",
+        ]
+    else:
+        cells += ["", "", ""]
+    return [*cells, _points(row.auc), verdict(row, report)]
+
+
+def _agreement(report: Report) -> str:
+    if not report.agreement:
+        return ""
+    lines = [["relevance", "top words that decide", "95 % interval", "chance", "least relevant", "AP", "AP by chance"]]
+    for row in report.agreement:
+        a = row.agreement
+        interval = f"[{_points(a.hit_interval[0])}, {_points(a.hit_interval[1])}]"
+        shares = (a.chance, a.least_relevant_share, a.average_precision, a.average_precision_chance)
+        lines.append([row.name, f"{_points(a.hit_share)} %", interval, *(_points(share) for share in shares)])
+    return _align(lines)
+
+
+def _gates(report: Report) -> str:
+    lines = [["gate", "measured", "threshold", "outcome"]]
+    for gate in report.gates:
+        outcome = {True: "passed", False: "FAILED", None: "not measurable"}[gate.passed]
+        numbers = ["-" if x is None else f"{x:.3f}" for x in (gate.measured, gate.threshold)]
+        lines.append([gate.name, *numbers, outcome])
+    return _align(lines) if report.gates else ""
+
+
+def _points(share: float | None) -> str:
+    return "-" if share is None else f"{100 * share:.1f}"
+
+
+def _align(lines: Sequence[Sequence[str]]) -> str:
+    """First and last column to the left, the others to the right; a rule below the head."""
+    # a name with control characters must not drive the terminal
+    lines = [["".join(c if c.isprintable() else "?" for c in cell) for cell in line] for line in lines]
+    widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
+    outer = {0, len(widths) - 1}
+    rows = [
+        "  ".join(c.ljust(w) if i in outer else c.rjust(w) for i, (c, w) in enumerate(zip(line, widths, strict=True)))
+        for line in lines
+    ]
+    return "\n".join(row.rstrip() for row in [rows[0], "-" * len(rows[0]), *rows[1:]])
