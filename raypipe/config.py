@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from raypipe.words import WordReduction
 
@@ -46,14 +46,23 @@ class Synthetic(Section):
     difficulty: Fraction = 0.0
 
 
+def _no_password(uri: str) -> str:
+    if re.match(r"[^/]*://[^/@]*:[^/@]*@", uri) or re.search(r"[?&][^=]*(key|secret|token|password|sig)[^=]*=", uri):
+        raise ValueError("holds a credential; give it to the cluster's environment, not to the config")
+    return uri
+
+
+Location = Annotated[str, Field(min_length=1), AfterValidator(_no_password)]
+
+
 class Data(Section):
     """Where notes, labels and tasks come from. Paths: local or any pyarrow/fsspec URI; ${VARS} are expanded."""
 
     source: Literal["files", "synthetic"] = "files"
-    notes: str | None = None  # .parquet, .jsonl or .csv; a file, a folder or a glob
-    labels: str | None = None  # columns task_id, note_id, label, split
-    tasks: str | None = None  # YAML (docs in tasks.py), or a table with one task per row
-    pretraining: str | None = None  # notes for `pretrain`; None = the notes outside dev and test
+    notes: Location | None = None  # .parquet, .jsonl or .csv; a file, a folder or a glob
+    labels: Location | None = None  # columns task_id, note_id, label, split
+    tasks: Location | None = None  # YAML (docs in tasks.py), or a table with one task per row
+    pretraining: Location | None = None  # notes for `pretrain`; None = the notes outside dev and test
     columns: Columns = Columns()
     synthetic: Synthetic = Synthetic()
     task_ids: tuple[str, ...] | None = None  # a subset of the tasks
@@ -64,6 +73,14 @@ class Data(Section):
     on_duplicate_id: Literal["error", "keep_first"] = "error"
     max_chars: int = Field(200_000, ge=1)
     max_error_rate: Fraction = 0.05
+
+    @property
+    def for_pretraining(self) -> Data:
+        """This section as it reads the pretraining corpus: ids and text by the same names, no groups, no limits."""
+        if self.pretraining is None:
+            return self
+        columns = self.columns.model_copy(update={"group_id": None, "tags": None})
+        return self.model_copy(update={"notes": self.pretraining, "columns": columns, "max_unlabelled": None})
 
 
 class Prompt(Section):
@@ -79,7 +96,7 @@ class Prompt(Section):
 class Model(Section):
     """The backbone: a hub id with a pinned revision, a local folder, or the run's own `pretrain` step."""
 
-    path: str = "pretrain"
+    path: str = Field("pretrain", min_length=1)
     revision: str | None = Field(None, pattern=r"^[0-9a-f]{40}$")  # a commit: tags and branches move
     adapter: str | None = None  # a PEFT LoRA folder, merged on loading
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"  # auto: bfloat16 on a GPU, float32 on a CPU

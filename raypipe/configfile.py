@@ -7,7 +7,6 @@ Problems read `file:line: dotted.path: message`. See yamlfile.py for the dialect
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -35,21 +34,28 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     return yamlfile.validate(Config, document)
 
 
+def located(error: InputError, path: str | Path) -> InputError:
+    """The same problems; those of a config key (`attribution.layer: ...`) with the key's line in the file at `path`."""
+    document = yamlfile.read(path)
+    return InputError([_located(problem, document) for problem in error.problems], error.exit_code)
+
+
+def _located(problem: Problem, document: Document) -> Problem:
+    key, colon, rest = problem.where.partition(":")
+    if key.split(".")[0] not in Config.model_fields:
+        return problem
+    return Problem(document.where(_place(document.value, key.split("."))) + colon + rest, problem.what)
+
+
 def dump(config: Config) -> str:
     """The resolved config as YAML; `load` of it gives an equal config."""
     return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=120)
 
 
-def fingerprint(config: Config, sections: Sequence[str], inputs: Mapping[str, Any]) -> str:
-    """sha256 of what determines a step's output: `determinants` in canonical JSON."""
-    text = json.dumps(determinants(config, sections, inputs), sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
 def determinants(config: Config, sections: Sequence[str], inputs: Mapping[str, Any]) -> dict[str, Any]:
     """The named sections (dotted keys allowed), and the listing of the input files (`storage.listing`) by name.
 
-    A manifest stores this beside the fingerprint, so that a refusal can name the keys that changed.
+    A step stores this with its output (run_dir.py), so that a refusal can name the keys that changed.
     """
     whole = config.model_dump(mode="json")
     return {**{name: _at(whole, name) for name in sections}, "inputs": dict(inputs)}

@@ -56,18 +56,6 @@ class Corpus:
         return self.folder / "deciding.parquet"
 
     @property
-    def pretraining(self) -> config.Data:
-        """Notes for pretraining: a corpus of their own, or the notes for self-supervision."""
-        if self.data.pretraining is None:
-            return self.data
-        return self.data.model_copy(update={"notes": self.data.pretraining, "max_unlabelled": None})
-
-    @property
-    def self_supervision(self) -> config.Data:
-        """Notes to learn from without labels."""
-        return self.data
-
-    @property
     def has_dev(self) -> bool:
         """Are there labels for validation?"""
         return bool(pc.any(pc.equal(self.labels["split"], "dev")).as_py())
@@ -93,7 +81,7 @@ class Corpus:
     def texts(self) -> Iterator[str]:
         """Texts for a tokenizer to learn from; held-out notes do not count."""
         guard, seen = self.guard, 0
-        for table in iter_notes(self.pretraining):
+        for table in iter_notes(self.data.for_pretraining):
             for note in table.to_pylist():
                 is_held_out = guard is not None and note["text"] and guard.blocks(note["note_id"], note["group_id"], note["text"])
                 if note["text"] is not None and not is_held_out:

@@ -76,7 +76,7 @@ def cut(
     settings: config.Config, corpus: Corpus, tokenizer: config.Model, context: int, cluster: Cluster, out: Path
 ) -> None:
     """Notes to training rows of plain text."""
-    notes = _notes(settings, corpus, corpus.pretraining)
+    notes = _notes(settings, corpus, corpus.data.for_pretraining)
     args = (tokenizer, context)
     notes.map_batches(Cut, fn_constructor_args=args, **_spread(cluster), **BLOCK).write_parquet(str(out))
 
@@ -106,7 +106,7 @@ def _attributed(settings: config.Config, corpus: Corpus, scorer: config.Model, c
 
 def _notes(settings: config.Config, corpus: Corpus, data: config.Data | None = None) -> Dataset:
     """Notes for self-supervision; those of validation and test patients come marked, without their text."""
-    notes = read_notes(data or corpus.self_supervision, settings.resources.rows_per_block)
+    notes = read_notes(data or corpus.data, settings.resources.rows_per_block)
     if corpus.guard is None:
         return notes
     return notes.map_batches(hold_out, fn_kwargs={"guard": corpus.guard}, num_cpus=0.5, **BLOCK)

@@ -48,19 +48,14 @@ def find(uri: str, field: str) -> list[File]:
     A folder is searched recursively; names that start with `_` or `.` are skipped. Raises `InputError` if there is no
     file, an unknown format or an unknown scheme.
     """
-    filesystem, path = _open(uri, field)
-    try:
-        infos = _infos(filesystem, path)
-    except BROKEN as error:
-        raise InputError([Problem(field, f"{redact(uri)} cannot be read ({type(error).__name__})")]) from None
+    filesystem, infos = _look(uri, field)
     files = [
         File(filesystem, info.path, kind, info.size or 0, info.mtime_ns)
-        for info in sorted(infos, key=lambda info: info.path)
+        for info in infos
         if (kind := format_of(info.path)) and info.base_name[:1] not in ("_", ".")
     ]
     if not files:
-        why = f"no file with one of {', '.join(FORMATS)}" if infos else "no such file or folder"
-        raise InputError([Problem(field, f"{redact(uri)}: {why}")])
+        raise InputError([Problem(field, f"{redact(uri)}: no file with one of {', '.join(FORMATS)}")])
     if len({file.format for file in files}) > 1:
         raise InputError([Problem(field, f"{redact(uri)}: files of different formats; name one kind by a glob")])
     return files
@@ -73,25 +68,24 @@ def format_of(path: str) -> str | None:
 
 def listing(uri: str, field: str) -> list[list[str | int | None]]:
     """[path, size, mtime_ns] of every file: what a fingerprint knows of an input."""
-    return [[file.path, file.size, file.mtime_ns] for file in find(uri, field)]
+    return [[info.path, info.size, info.mtime_ns] for info in _look(uri, field)[1]]
 
 
-def read_strings(uri: str, columns: Sequence[str], field: str, optional: Sequence[str] = ()) -> pa.Table:
-    """A small table, whole, with exactly `columns` (and those of `optional` that it has), all strings.
+def read_strings(uri: str, columns: Sequence[str], field: str) -> pa.Table:
+    """A small table, whole, with exactly `columns`, all strings.
 
     Integers become their digits; CSV cells are never parsed (007 stays 007); other types are refused.
     """
     tables = []
     for file in find(uri, field):
         try:
-            table = _read(file, [*columns, *optional])
+            table = _read(file, columns)
         except BROKEN as error:
             raise InputError([Problem(f"{field}: {file.path}", f"cannot be read ({type(error).__name__})")]) from None
         missing = [name for name in columns if name not in table.column_names]
         if missing:
             raise InputError([Problem(f"{field}: {file.path}", f"no column {', '.join(missing)}")])
-        wanted = [*columns, *(name for name in optional if name in table.column_names)]
-        tables.append(pa.table({name: _strings(table[name], name, file, field) for name in wanted}))
+        tables.append(pa.table({name: _strings(table[name], name, file, field) for name in columns}))
     return pa.concat_tables(tables)
 
 
@@ -104,22 +98,34 @@ def _open(uri: str, field: str) -> tuple[fs.FileSystem, str]:
     try:
         if match[1] == "memory":
             return fs.FileSystem.from_uri("fsspec+" + uri)
-        # a glob's wildcards are no legal URI characters, so only the part before them is parsed
-        base = re.split(r"(?<=/)[^/]*[*?\[]", uri)[0]
-        filesystem, path = fs.FileSystem.from_uri(base)
-        return filesystem, path + ("/" if uri[len(base) :] else "") + uri[len(base) :]
+        # wildcards are no legal URI characters, so only the part before them is parsed, with the store's own options
+        whole, mark, options = uri.partition("?")
+        base = re.split(r"(?<=/)[^/]*[*\[]", whole)[0]
+        filesystem, path = fs.FileSystem.from_uri(base + mark + options)
+        return filesystem, f"{path.rstrip('/')}/{whole[len(base) :]}" if base != whole else path
     except Exception as error:  # each store raises its own; its text may quote the URI with its key
         raise InputError([Problem(field, f"{redact(uri)} cannot be opened ({type(error).__name__})")]) from None
 
 
+def _look(uri: str, field: str) -> tuple[fs.FileSystem, list[fs.FileInfo]]:
+    filesystem, path = _open(uri, field)
+    try:
+        infos = sorted(_infos(filesystem, path), key=lambda info: info.path)
+    except BROKEN as error:
+        raise InputError([Problem(field, f"{redact(uri)} cannot be read ({type(error).__name__})")]) from None
+    if not infos:
+        raise InputError([Problem(field, f"{redact(uri)}: no such file or folder")])
+    return filesystem, infos
+
+
 def _infos(filesystem: fs.FileSystem, path: str) -> list[fs.FileInfo]:
     """The files at a path, under a folder, or matching a glob (`*` does not cross a `/`, `**` does)."""
-    if any(character in path for character in "*?["):
-        base = re.split(r"[^/]*[*?\[]", path)[0] or "."
-        selector = fs.FileSelector(base, allow_not_found=True, recursive=True)
-        wanted = re.compile(_glob(path))
-        return [info for info in filesystem.get_file_info(selector) if info.is_file and wanted.fullmatch(info.path)]
     info = filesystem.get_file_info(path)
+    if info.type == fs.FileType.NotFound and any(character in path for character in "*?["):
+        base = re.split(r"[^/]*[*?\[]", path)[0]
+        found = filesystem.get_file_info(fs.FileSelector(base, allow_not_found=True, recursive=True))
+        wanted = re.compile(_glob(path))
+        return [info for info in found if info.is_file and wanted.fullmatch(info.path)]
     if info.type == fs.FileType.Directory:
         return [info for info in filesystem.get_file_info(fs.FileSelector(path, recursive=True)) if info.is_file]
     return [info] if info.is_file else []

@@ -170,7 +170,8 @@ class _Reader:
                 return None
         except ValueError:
             pass  # `!!int abc`, or more digits than Python reads
-        return self.refuse(place, f"tag {node.tag} is not allowed" if node.tag[:1] == "!" else "not a usable value")
+        is_foreign = node.tag not in (_INT, _FLOAT)
+        return self.refuse(place, f"tag {node.tag} is not allowed" if is_foreign else "not a usable value")
 
     def expand(self, text: str, place: Place) -> str:
         for name in _VARIABLE.findall(text):

@@ -20,9 +20,9 @@ def attribute(request: Request, notes: Sequence[EncodedNote]) -> list[NoteAttrib
     """Attention weights exist only in the eager implementation, so this runs with it."""
     decoder = request.decoder
     rows = Rows(decoder, notes, request.config.target)
-    answers = torch.tensor([c for r, c in zip(rows.rows_P, rows.columns_P, strict=True)], device=decoder.device)
+    answers = torch.tensor(rows.columns_P, device=decoder.device)
     # the first position that is read of a question: where its label begins
-    first = [rows.question_R.index(q) for q in range(rows.readout.n_questions)]
+    first = rows.readout.first_rows_Q
     point = [next(p for p, r in enumerate(rows.rows_P) if r == row) for row in first]
     with torch.no_grad():
         values = rows.values()

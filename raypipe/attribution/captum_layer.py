@@ -19,10 +19,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from raypipe.attribution import hooks
 from raypipe.attribution.gradients import reduce_width
 from raypipe.attribution.method import Method, NoteAttribution, Request
 from raypipe.attribution.rows import Rows
-from raypipe.attribution.targets import Values
 from raypipe.hashing import stable_hash
 from raypipe.prompts import EncodedNote
 
@@ -46,25 +46,23 @@ def captum_layer(name: str) -> Method:
 
 
 class Target(nn.Module):
-    """The explained scalar as a function of embeddings [X, T, D], X a multiple of the rows of one question."""
+    """The explained scalar as a function of the embeddings [B, T, D] of one row; the question's other rows stay.
 
-    def __init__(self, rows: Rows, values: Values) -> None:
+    Only labels of several tokens need other rows. What is explained is a sum over rows, and so is its relevance.
+    """
+
+    def __init__(self, rows: Rows, row: int, states_PD: Tensor, chosen_Q2: Tensor) -> None:
         super().__init__()
         self.model = rows.decoder.model
-        self._rows, self._chosen_Q2 = rows, values.chosen_Q2
+        self._rows, self._states_PD, self._chosen_Q2 = rows, states_PD, chosen_Q2
+        self._is_here_P1 = torch.tensor(rows.rows_P, device=states_PD.device)[:, None] == row
 
-    def forward(self, embedded_BRTD: Tensor) -> Tensor:
-        """[B, R, T, D] -> [B]"""
+    def forward(self, embedded_BTD: Tensor) -> Tensor:
+        """[B, T, D] -> [B]"""
         rows = self._rows
-        n_copies, n_rows = embedded_BRTD.shape[:2]
-        hidden_XTD = rows.decoder.body(inputs_embeds=embedded_BRTD.flatten(0, 1), use_cache=False).last_hidden_state
-        hidden_BRTD = hidden_XTD.view(n_copies, n_rows, *hidden_XTD.shape[1:])
-        return torch.cat(
-            [
-                rows.readout.values(rows.decoder, h[rows.rows_P, rows.columns_P], self._chosen_Q2).z_Q
-                for h in hidden_BRTD
-            ]
-        )
+        hidden_BTD = rows.decoder.body(inputs_embeds=embedded_BTD, use_cache=False).last_hidden_state
+        states = [torch.where(self._is_here_P1, h_TD[rows.columns_P], self._states_PD) for h_TD in hidden_BTD]
+        return torch.cat([rows.readout.values(rows.decoder, s, self._chosen_Q2).z_Q for s in states])
 
 
 def _one(request: Request, note: EncodedNote, method: Any) -> NoteAttribution:
@@ -75,27 +73,26 @@ def _one(request: Request, note: EncodedNote, method: Any) -> NoteAttribution:
 def _question(request: Request, note: EncodedNote, method: Any) -> NoteAttribution:
     decoder = request.decoder
     rows = Rows(decoder, [note], request.config.target)
-    with torch.no_grad():
-        values = rows.values()
     embedded_RTD = decoder.embed(rows.ids_RT)
-    empty = torch.zeros_like(embedded_RTD) if request.config.baseline == "zero" else decoder.mean_embedding
-    baseline_RTD = torch.where(rows.is_note_RT[:, :, None], empty.to(embedded_RTD.dtype), embedded_RTD)
-    given: dict[str, Any] = {
-        "baselines": baseline_RTD[None],
-        "n_steps": request.config.steps,
-        "attribute_to_layer_input": True,
-    }
-    accepted = inspect.signature(method.attribute).parameters
-    arguments = {key: value for key, value in given.items() if key in accepted}
-    target = Target(rows, values)
+    baseline_RTD = rows.baseline(embedded_RTD, request.config.baseline)
+    with torch.no_grad():
+        states_PD = decoder.states(rows.rows_P, rows.columns_P, input_ids=rows.ids_RT)
+        values = rows.readout.values(decoder, states_PD)
+    seed = stable_hash(request.seed, note.note_id, note.questions[0].task_id)
     relevance = []
     for layer in request.layers:
-        # a copy: captum turns on gradients of its inputs
-        with seeded(stable_hash(request.seed, note.note_id, note.questions[0].task_id)), torch.enable_grad():
-            found = method(target, decoder.blocks[layer]).attribute(embedded_RTD[None].clone(), **arguments)
-        found_RTD = (found[0] if isinstance(found, tuple) else found).detach()
-        found_RTD = found_RTD.reshape(rows.ids_RT.shape[0], *found_RTD.shape[-2:])
-        found_QTD = rows.sum_of_questions(found_RTD)
+        found_RTD = []
+        for row in range(len(rows.ids_RT)):
+            target = Target(rows, row, states_PD, values.chosen_Q2)
+            given = {"baselines": baseline_RTD[[row]], "n_steps": request.config.steps}
+            with seeded(seed), torch.enable_grad(), hooks.tap(decoder.blocks, layer) as module:
+                explainer = method(target, module)
+                accepted = inspect.signature(explainer.attribute).parameters
+                arguments = {key: value for key, value in given.items() if key in accepted}
+                # a copy: captum turns on gradients of its inputs
+                found = explainer.attribute(embedded_RTD[[row]].clone(), **arguments)
+            found_RTD.append(found[0] if isinstance(found, tuple) else found)
+        found_QTD = rows.readout.sum_of_questions(torch.cat(found_RTD).detach())
         relevance.append(reduce_width(found_QTD, torch.ones_like(found_QTD), request.config.reduction))
     return rows.results(values, torch.stack(relevance, dim=1), torch.full_like(values.z_Q, torch.nan))[0]
 
@@ -103,11 +100,11 @@ def _question(request: Request, note: EncodedNote, method: Any) -> NoteAttributi
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
     """captum draws from the global streams of numpy and torch: seed them, and put them back."""
-    state = np.random.get_state()  # noqa: NPY002
+    state = np.random.get_state()
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        np.random.seed(seed % 2**32)  # noqa: NPY002
+        np.random.seed(seed % 2**32)
         try:
             yield
         finally:
-            np.random.set_state(state)  # noqa: NPY002
+            np.random.set_state(state)

@@ -77,7 +77,7 @@ class Decoder:
         table = self.model.get_input_embeddings()
         every_V = torch.arange(table.num_embeddings, device=self.device)
         with torch.no_grad():
-            total_D = sum(table(some).float().sum(0) for some in every_V.split(8192))
+            total_D = sum(table(some).float().sum(0) for some in torch.split(every_V, 8192))
         return (torch.as_tensor(total_D) / len(every_V)).to(self.dtype)
 
     def embed(self, ids_BT: Tensor) -> Tensor:

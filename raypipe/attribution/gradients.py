@@ -19,7 +19,7 @@ from torch import Tensor
 
 from raypipe.attribution import hooks, note_cache
 from raypipe.attribution.decoder import Decoder
-from raypipe.attribution.method import NoteAttribution, Request
+from raypipe.attribution.method import NoteAttribution, OfQuestion, Request
 from raypipe.attribution.rows import Rows
 from raypipe.attribution.targets import branches_of
 from raypipe.prompts import EncodedNote
@@ -59,9 +59,9 @@ def plain(request: Request, notes: Sequence[EncodedNote]) -> list[NoteAttributio
     kept = [hidden[layer] for layer in request.layers]
     gradients = torch.autograd.grad(values.z_Q.sum(), kept)
     kept = [h.detach() for h in kept]
-    found_Q = rows.sum_of_questions(reduce_width(kept[0], gradients[0], "sum").sum(-1))
+    found_Q = rows.readout.sum_of_questions(reduce_width(kept[0], gradients[0], "sum").sum(-1))
     relevance = [
-        reduce_width(rows.one_of_questions(h), rows.sum_of_questions(g), how)
+        reduce_width(rows.one_of_questions(h), rows.readout.sum_of_questions(g), how)
         for h, g in zip(kept, gradients, strict=True)
     ]
     z_Q = values.z_Q.detach()
@@ -76,19 +76,25 @@ def two_stage(request: Request, notes: Sequence[EncodedNote]) -> list[NoteAttrib
     cache = note_cache.encode(decoder, notes, layers)
     outputs = cache.keys_LBHND[lowest:] + cache.values_LBHND[lowest:]
     kept = [cache.hidden_BND[layer] for layer in layers]
-    collected: list[list[tuple[int, float, Tensor]]] = [[] for _ in notes]  # per question: label, margin, [K, N]
-    for part in note_cache.branch_gradients(decoder, notes, cache, lowest, request.config.target, request.batch_tokens):
+    collected: list[list[OfQuestion]] = [[] for _ in notes]
+    for part in note_cache.branch_gradients(
+        decoder, notes, cache, lowest, request.config.target, request.batch_tokens, with_sum=True
+    ):
         chosen, margin = part.values.chosen_Q2[:, 0].tolist(), part.values.margin_Q.tolist()
         for members in _slots(part.note_of_question):
             owners = [part.note_of_question[q] for q in members]
             cotangents = [_rows_of_notes(g, members, owners, len(notes)) for g in part.keys_LQHND + part.values_LQHND]
             gradients = torch.autograd.grad(outputs, kept, cotangents, retain_graph=True)
-            reduced = [
-                reduce_width(h.detach(), g, request.config.reduction) for h, g in zip(kept, gradients, strict=True)
-            ]
-            relevance_BKN = torch.stack(reduced, dim=1).cpu()
-            for question, owner in zip(members, owners, strict=True):
-                collected[owner].append((chosen[question], margin[question], relevance_BKN[owner]))
+            relevance_BKN = torch.stack(
+                [reduce_width(h.detach(), g, request.config.reduction) for h, g in zip(kept, gradients, strict=True)],
+                dim=1,
+            )
+            prefix_sum_B = reduce_width(kept[0].detach(), gradients[0], "sum").sum(-1)
+            z, found = part.values.z_Q[members], prefix_sum_B[owners] + part.branch_sum_Q[members]
+            error = ((found - z).abs() / z.abs()).tolist()
+            for question, owner, left in zip(members, owners, error, strict=True):
+                relevance_KN = relevance_BKN[owner].cpu()
+                collected[owner].append(OfQuestion(chosen[question], margin[question], relevance_KN, left))
     return [
         NoteAttribution.of_questions(questions, len(layers), slice(pad + note.note_start, None))
         for questions, pad, note in zip(collected, cache.pad_B, notes, strict=True)

@@ -53,6 +53,17 @@ def resume(blocks: Sequence[nn.Module], layer: int, hidden_BTD: Tensor) -> Itera
 
 
 @contextmanager
+def tap(blocks: Sequence[nn.Module], layer: int) -> Iterator[nn.Module]:
+    """A module through which the hidden states of `layer` pass, for libraries that hook into modules."""
+    identity = nn.Identity()
+    handle = blocks[layer].register_forward_pre_hook(lambda _, args: (identity(args[0]), *args[1:]))
+    try:
+        yield identity
+    finally:
+        handle.remove()
+
+
+@contextmanager
 def only_rows(mlp: nn.Module, rows_P: Tensor, columns_P: Tensor) -> Iterator[None]:
     """Compute this MLP at the positions (row, column) alone; it returns zeros elsewhere.
 

@@ -45,11 +45,13 @@ def attribute(request: Request, notes: Sequence[EncodedNote]) -> list[NoteAttrib
         average_RTD = _average_gradient(request, rows, ends, layer)
         difference_RTD = ends.hidden[layer] - ends.hidden_baseline[layer]
         explained_Q = ends.values.z_Q - ends.z_baseline_Q
-        found_Q = rows.sum_of_questions((difference_RTD * average_RTD).float().sum((1, 2)))
+        found_Q = rows.readout.sum_of_questions((difference_RTD * average_RTD).float().sum((1, 2)))
         errors.append((found_Q - explained_Q).abs() / explained_Q.abs())
         relevance.append(
             reduce_width(
-                rows.one_of_questions(difference_RTD), rows.sum_of_questions(average_RTD), request.config.reduction
+                rows.one_of_questions(difference_RTD),
+                rows.readout.sum_of_questions(average_RTD),
+                request.config.reduction,
             )
         )
     return rows.results(ends.values, torch.stack(relevance, dim=1), errors[0])
@@ -58,8 +60,7 @@ def attribute(request: Request, notes: Sequence[EncodedNote]) -> list[NoteAttrib
 def _ends(request: Request, rows: Rows) -> _Ends:
     decoder = request.decoder
     embedded_RTD = decoder.embed(rows.ids_RT)
-    empty = torch.zeros_like(embedded_RTD) if request.config.baseline == "zero" else decoder.mean_embedding
-    baseline_RTD = torch.where(rows.is_note_RT[:, :, None], empty.to(embedded_RTD.dtype), embedded_RTD)
+    baseline_RTD = rows.baseline(embedded_RTD, request.config.baseline)
     with torch.no_grad(), hooks.cut(decoder.blocks, request.layers) as hidden:
         values = rows.values(embedded_RTD)
     with torch.no_grad(), hooks.cut(decoder.blocks, request.layers) as hidden_baseline:

@@ -12,13 +12,14 @@ token for what its own keys and values say, not for what it told later tokens of
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from raypipe.attribution import note_cache
-from raypipe.attribution.method import Method, NoteAttribution, Request
+from raypipe.attribution.method import Method, NoteAttribution, OfQuestion, Request
 from raypipe.prompts import EncodedNote
 
 
@@ -32,9 +33,9 @@ def attribute(request: Request, notes: Sequence[EncodedNote], with_keys: bool) -
     decoder, layers = request.decoder, request.layers
     lowest = min(layers)
     cache = note_cache.encode(decoder, notes, ())
-    collected: list[list[tuple[int, float, Tensor]]] = [[] for _ in notes]  # per question: label, margin, [K, N]
+    collected: list[list[OfQuestion]] = [[] for _ in notes]
     for part in note_cache.branch_gradients(
-        decoder, notes, cache, lowest, request.config.target, request.config.batch_tokens
+        decoder, notes, cache, lowest, request.config.target, request.batch_tokens, with_sum=False
     ):
         owner_Q = torch.tensor(part.note_of_question, device=decoder.device)
         blocks = range(lowest, decoder.depth)
@@ -45,8 +46,8 @@ def attribute(request: Request, notes: Sequence[EncodedNote], with_keys: bool) -
         from_block_up_QLN = torch.stack(per_block, dim=1).flip(1).cumsum(1).flip(1)
         relevance_QKN = from_block_up_QLN[:, [layer - lowest for layer in layers]].cpu()
         chosen, margin = part.values.chosen_Q2[:, 0].tolist(), part.values.margin_Q.tolist()
-        for owner, *rest in zip(part.note_of_question, chosen, margin, relevance_QKN, strict=True):
-            collected[owner].append((rest[0], rest[1], rest[2]))
+        for owner, best, value, relevance_KN in zip(part.note_of_question, chosen, margin, relevance_QKN, strict=True):
+            collected[owner].append(OfQuestion(best, value, relevance_KN, math.nan))
     return [
         NoteAttribution.of_questions(questions, len(layers), slice(pad + note.note_start, None))
         for questions, pad, note in zip(collected, cache.pad_B, notes, strict=True)

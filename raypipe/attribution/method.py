@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -11,6 +11,7 @@ from torch import Tensor
 
 from raypipe import config
 from raypipe.attribution.decoder import Decoder
+from raypipe.attribution.targets import NoteValues
 from raypipe.prompts import EncodedNote
 from raypipe.words import Floats
 
@@ -22,32 +23,47 @@ class NoteAttribution:
     predicted_Q: tuple[int, ...]  # the preferred option of each question
     margin_Q: Floats  # its mean log-probability less the runner-up's, nats
     relevance_QKN: Floats  # signed, over the N tokens of the note alone; K kept layers
-    # |explained - sum of relevance| / |explained| over all tokens that the method credits (completeness of integrated
-    # gradients, conservation of AttnLRP); NaN where a method promises no sum. The lowest kept layer.
-    error_Q: Floats = field(default_factory=lambda: np.zeros(0, np.float32))
+    # |explained - sum of relevance over all positions| / |explained| at the lowest kept layer: completeness of integrated
+    # gradients, conservation of AttnLRP. NaN where a method promises no such sum.
+    error_Q: Floats
 
     @classmethod
-    def of_questions(
-        cls, questions: Sequence[tuple[int, float, Tensor]], n_layers: int, kept: slice
-    ) -> NoteAttribution:
-        """From (label, margin, relevance [K, N]) of each question, cut to the tokens `kept`."""
-        relevance = [relevance_KN[:, kept].float().cpu().numpy() for _, _, relevance_KN in questions]
+    def of_questions(cls, questions: Sequence[OfQuestion], n_layers: int, kept: slice) -> NoteAttribution:
+        """From each question's numbers, cut to the tokens `kept`."""
+        relevance = [question.relevance_KN[:, kept].float().cpu().numpy() for question in questions]
         return cls(
-            tuple(label for label, _, _ in questions),
-            np.asarray([margin for _, margin, _ in questions], np.float32),
+            tuple(question.predicted for question in questions),
+            np.asarray([question.margin for question in questions], np.float32),
             np.stack(relevance) if relevance else np.zeros((0, n_layers, 0), np.float32),
+            np.asarray([question.error for question in questions], np.float32),
         )
+
+    @classmethod
+    def of_values(cls, values: NoteValues, relevance_QKN: Floats) -> NoteAttribution:
+        """From a method that has no gradients."""
+        no_sum_Q = np.full(len(values.margin_Q), np.nan, np.float32)
+        return cls(tuple(values.chosen_Q2[:, 0].tolist()), values.margin_Q, relevance_QKN, no_sum_Q)
 
     @classmethod
     def joined(cls, parts: Sequence[NoteAttribution], n_layers: int) -> NoteAttribution:
         """The questions of one note, from one result per question."""
-        none = cls((), np.zeros(0, np.float32), np.zeros((0, n_layers, 0), np.float32))
+        none = cls((), np.zeros(0, np.float32), np.zeros((0, n_layers, 0), np.float32), np.zeros(0, np.float32))
         return cls(
             tuple(label for part in parts for label in part.predicted_Q),
             np.concatenate([part.margin_Q for part in parts or (none,)]),
             np.concatenate([part.relevance_QKN for part in parts or (none,)]),
             np.concatenate([part.error_Q for part in parts or (none,)]),
         )
+
+
+@dataclass(frozen=True)
+class OfQuestion:
+    """What a method found for one question, before the note is put together."""
+
+    predicted: int
+    margin: float
+    relevance_KN: Tensor  # over the padded prefix
+    error: float
 
 
 @dataclass(frozen=True)

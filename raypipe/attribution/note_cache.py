@@ -47,6 +47,8 @@ class BranchGradients:
     note_of_question: list[int]
     keys_LQHND: list[Tensor]  # from block `lowest` on
     values_LQHND: list[Tensor]
+    # gradient x hidden state summed over the branches' own positions at layer `lowest`; 0 if it was not asked for
+    branch_sum_Q: Tensor
 
 
 def encode(decoder: Decoder, notes: Sequence[EncodedNote], layers: Sequence[int]) -> NoteCache:
@@ -77,19 +79,26 @@ def _masked(decoder: Decoder, pad_R: Sequence[int], width: int, n_more: int = 0)
 
 
 def branch_gradients(
-    decoder: Decoder, notes: Sequence[EncodedNote], cache: NoteCache, lowest: int, target: str, budget_tokens: int
+    decoder: Decoder,
+    notes: Sequence[EncodedNote],
+    cache: NoteCache,
+    lowest: int,
+    target: str,
+    budget_tokens: int,
+    with_sum: bool,
 ) -> Iterator[BranchGradients]:
-    """Stage b, some question slots of all notes at a time. `lowest`: the first block whose keys and values count."""
+    """Stage b, some question slots of all notes at a time. `lowest`: the first block whose keys and values count.
+    `with_sum`: also what the branches' own positions contribute, so that a method can check its total."""
     width = cache.keys_LBHND[0].shape[2]
     n_slots = max(len(note.questions) for note in notes)
     # the copies of keys and values are what fills the memory: `width` tokens of every block per branch
     n_per_chunk = max(1, 4 * budget_tokens // (width * len(notes)))
     for start in range(0, n_slots, n_per_chunk):
         chunk = [replace(note, questions=note.questions[start : start + n_per_chunk]) for note in notes]
-        yield _run_branches(decoder, Readout(chunk, target), cache, lowest)
+        yield _run_branches(decoder, Readout(chunk, target), cache, lowest, with_sum)
 
 
-def _run_branches(decoder: Decoder, readout: Readout, cache: NoteCache, lowest: int) -> BranchGradients:
+def _run_branches(decoder: Decoder, readout: Readout, cache: NoteCache, lowest: int, with_sum: bool) -> BranchGradients:
     note_R = torch.tensor([branch.note for branch in readout.branches], device=decoder.device)
     shared = len(cache.pad_B) == 1
 
@@ -111,18 +120,20 @@ def _run_branches(decoder: Decoder, readout: Readout, cache: NoteCache, lowest: 
     ids_RT = decoder.pad([branch.ids for branch in readout.branches])
     pad_R = [cache.pad_B[branch.note] for branch in readout.branches]
     masked = _masked(decoder, pad_R, cache.keys_LBHND[0].shape[2], ids_RT.shape[1]) if cache.is_padded else {}
-    with torch.enable_grad():
+    with torch.enable_grad(), hooks.cut(decoder.blocks, [lowest] if with_sum else []) as hidden:
         states_PD = decoder.states(
             readout.rows_P, readout.columns_P, input_ids=ids_RT, past_key_values=past, use_cache=True, **masked
         )
         values_Q = readout.values(decoder, states_PD)
-    gradients = torch.autograd.grad(values_Q.z_Q.sum(), leaves)
-    if len(readout.branches) != readout.n_questions:  # labels of several tokens: several branches per question
-        question_R = torch.tensor([branch.question for branch in readout.branches], device=decoder.device)
-        gradients = tuple(g.new_zeros(readout.n_questions, *g.shape[1:]).index_add(0, question_R, g) for g in gradients)
+    own = list(hidden.values())
+    gradients = list(torch.autograd.grad(values_Q.z_Q.sum(), leaves + own))
+    products = [(h.detach().float() * gradients.pop().float()).sum((1, 2)) for h in own]
+    sums_R = products[0] if with_sum else torch.zeros(len(note_R), device=decoder.device)
+    *gradients, branch_sum_Q = (readout.sum_of_questions(rows_RX) for rows_RX in [*gradients, sums_R])
     return BranchGradients(
         replace(values_Q, z_Q=values_Q.z_Q.detach()),
         readout.note_of_question,
-        list(gradients[0::2]),
-        list(gradients[1::2]),
+        gradients[0::2],
+        gradients[1::2],
+        branch_sum_Q,
     )

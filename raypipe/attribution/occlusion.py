@@ -35,7 +35,7 @@ def _one(request: Request, note: EncodedNote) -> NoteAttribution:
     relevance_QKN = np.zeros((len(note.questions), 1, len(ids)), np.float32)
     for window, rest in zip(windows, values_of(request.decoder, variants, target, budget, chosen), strict=True):
         relevance_QKN[:, 0, window] = (whole.z_Q - rest.z_Q)[:, None]
-    return NoteAttribution(tuple(whole.chosen_Q2[:, 0].tolist()), whole.margin_Q, relevance_QKN)
+    return NoteAttribution.of_values(whole, relevance_QKN)
 
 
 def without(note: EncodedNote, tokens: Sequence[int]) -> EncodedNote:

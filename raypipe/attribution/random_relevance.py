@@ -20,7 +20,7 @@ def attribute(request: Request, notes: Sequence[EncodedNote]) -> list[NoteAttrib
         n_tokens = len(note.offsets_N2)
         draws = [generator(request.seed, note.note_id, q.task_id).random(n_tokens) for q in note.questions]
         relevance_QKN = np.asarray(draws, np.float32).reshape(len(note.questions), 1, n_tokens)
-        result.append(NoteAttribution(tuple(value.chosen_Q2[:, 0].tolist()), value.margin_Q, relevance_QKN))
+        result.append(NoteAttribution.of_values(value, relevance_QKN))
     return result
 
 

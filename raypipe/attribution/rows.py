@@ -24,7 +24,6 @@ class Rows:
         self.ids_RT = decoder.pad([prefix + b.ids for prefix, b in zip(prefixes, branches, strict=True)])
         self.rows_P = self.readout.rows_P
         self.columns_P = [c + len(prefixes[r]) for r, c in zip(self.rows_P, self.readout.columns_P, strict=True)]
-        self.question_R = [branch.question for branch in branches]
         index_T = torch.arange(self.ids_RT.shape[1], device=decoder.device)
         start_R1, end_R1 = (
             torch.tensor(edge, device=decoder.device)[:, None]
@@ -38,6 +37,11 @@ class Rows:
         states_PD = self.decoder.states(self.rows_P, self.columns_P, **inputs)
         return self.readout.values(self.decoder, states_PD, chosen_Q2)
 
+    def baseline(self, embedded_RTD: Tensor, kind: str) -> Tensor:
+        """Embeddings of a note without content: zero or the mean of all; instruction and question stay."""
+        empty = torch.zeros_like(embedded_RTD) if kind == "zero" else self.decoder.mean_embedding
+        return torch.where(self.is_note_RT[:, :, None], empty, embedded_RTD)
+
     def sum_of_copies(self, n_copies: int, chosen_Q2: Tensor) -> Tensor:
         """The sum of all targets over copies of the rows, whose hidden states someone else supplies (hooks.resume)."""
         n_rows = len(self.ids_RT)
@@ -46,18 +50,9 @@ class Rows:
         states = self.decoder.states(rows, self.columns_P * n_copies, input_ids=ids_XT).chunk(n_copies)
         return torch.stack([self.readout.values(self.decoder, s, chosen_Q2).z_Q.sum() for s in states]).sum()
 
-    def sum_of_questions(self, rows_RX: Tensor) -> Tensor:
-        """[R, ...] -> [Q, ...]: the branches of a question added up."""
-        if len(self.question_R) == self.readout.n_questions:
-            return rows_RX
-        index_R = torch.tensor(self.question_R, device=rows_RX.device)
-        return rows_RX.new_zeros(self.readout.n_questions, *rows_RX.shape[1:]).index_add(0, index_R, rows_RX)
-
     def one_of_questions(self, rows_RX: Tensor) -> Tensor:
         """[R, ...] -> [Q, ...]: the first branch of each question; on the note's tokens all branches are the same."""
-        if len(self.question_R) == self.readout.n_questions:
-            return rows_RX
-        return rows_RX[[self.question_R.index(q) for q in range(self.readout.n_questions)]]
+        return rows_RX if self.readout.is_one_to_one else rows_RX[self.readout.first_rows_Q]
 
     def results(self, values: Values, relevance_QKT: Tensor, error_Q: Tensor) -> list[NoteAttribution]:
         """Split into notes, cut to the note's own tokens."""

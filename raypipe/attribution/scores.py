@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -11,18 +10,8 @@ import torch
 from raypipe.attribution.batches import token_batches
 from raypipe.attribution.decoder import Decoder
 from raypipe.attribution.rows import Rows
+from raypipe.attribution.targets import NoteValues
 from raypipe.prompts import EncodedNote
-from raypipe.words import Floats
-
-
-@dataclass(frozen=True)
-class NoteValues:
-    """What the scorer says about one note."""
-
-    z_Q: Floats  # the target
-    chosen_Q2: np.ndarray  # best option and runner-up, int64
-    margin_Q: Floats  # nats
-    score_QC: Floats  # of every option, up to a constant per question: softmax gives probabilities; -inf = no option
 
 
 def values_of(

@@ -44,6 +44,16 @@ class Values:
     score_QC: Tensor  # of every option, up to a constant per question; -inf where a question has fewer options
 
 
+@dataclass(frozen=True)
+class NoteValues:
+    """What the scorer says about one note."""
+
+    z_Q: Floats  # the target
+    chosen_Q2: np.ndarray  # best option and runner-up, int64
+    margin_Q: Floats  # nats
+    score_QC: Floats  # of every option, up to a constant per question: softmax gives probabilities; -inf = no option
+
+
 def branches_of(question: Question) -> list[tuple[int, ...]]:
     """The fewest token sequences from which all options of a question can be read: one if all are single tokens."""
     stems = {option[:-1] for option in question.option_ids}
@@ -116,6 +126,24 @@ class Readout:
         if self.target == "item_mid_max":
             z_Q = decoder.logits(states_PD[torch.tensor(self._middle, device=device)]).amax(-1)
         return Values(z_Q, chosen, (best - second).detach(), score_QC.detach())
+
+    @property
+    def is_one_to_one(self) -> bool:
+        """Whether every question has one branch."""
+        return len(self.branches) == self.n_questions
+
+    @property
+    def first_rows_Q(self) -> list[int]:
+        """The first branch of every question."""
+        question_R = [branch.question for branch in self.branches]
+        return [question_R.index(q) for q in range(self.n_questions)]
+
+    def sum_of_questions(self, rows_RX: Tensor) -> Tensor:
+        """[R, ...] -> [Q, ...]: the branches of a question added up."""
+        if self.is_one_to_one:
+            return rows_RX
+        index_R = torch.tensor([branch.question for branch in self.branches], device=rows_RX.device)
+        return rows_RX.new_zeros(self.n_questions, *rows_RX.shape[1:]).index_add(0, index_R, rows_RX)
 
     def by_note(self, n_notes: int, *arrays_Q: Floats) -> list[tuple[Floats, ...]]:
         """Arrays over all questions, split into one tuple per note."""

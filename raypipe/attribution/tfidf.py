@@ -39,7 +39,7 @@ def attribute(request: Request, notes: Sequence[EncodedNote]) -> list[NoteAttrib
         count = Counter(ids)
         relevance_N = np.asarray([count[token] for token in ids], np.float32) * idf_V[list(ids)]
         relevance_QKN = np.tile(relevance_N.astype(np.float32), (len(note.questions), 1, 1))
-        result.append(NoteAttribution(tuple(value.chosen_Q2[:, 0].tolist()), value.margin_Q, relevance_QKN))
+        result.append(NoteAttribution.of_values(value, relevance_QKN))
     return result
 
 

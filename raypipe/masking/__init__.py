@@ -1,47 +1,16 @@
 """From relevance to masked examples: which words of a note are hidden, and what the student reads instead.
 
-A strategy is one function from a `Case` to `Hidden` spans and one line here. numpy only: no torch, no Ray.
+    Note -> Case -> a strategy -> Hidden spans -> plan         masker.py, once for all students
+    plan -> pieces -> windows -> Example                       rendering.py, once for each student
+
+A strategy is one function from a `Case` to `Hidden` spans and one line in strategies.py. numpy only: no torch, no Ray.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from raypipe.masking.masker import Masker
+from raypipe.masking.rendering import Renderer
+from raypipe.masking.statistics import Statistics
+from raypipe.masking.strategies import STRATEGIES
 
-from raypipe.config import Masking
-from raypipe.masking import chance, collocations, continual, difference, keyword, mslm, relevance
-from raypipe.masking.strategy import COUNTS, GENERAL, NGRAMS, RELEVANCE, TYPE_RELEVANCE, VECTORS, Strategy
-
-_RANKED = frozenset({"selection", "ratio", "temperature", "hysteresis"})
-
-
-def _needs(*what: str) -> Callable[[Masking], frozenset[str]]:
-    return lambda settings: frozenset(what)
-
-
-def _selective_needs(settings: Masking) -> frozenset[str]:
-    return frozenset({RELEVANCE} if settings.selective.source == "relevance" else {COUNTS, TYPE_RELEVANCE})
-
-
-STRATEGIES: dict[str, Strategy] = {
-    "relevance": Strategy(relevance.relevance, _RANKED, needs=_needs(RELEVANCE)),
-    "least_relevant": Strategy(relevance.least_relevant, _RANKED, needs=_needs(RELEVANCE)),
-    "shuffled_relevance": Strategy(relevance.shuffled_relevance, _RANKED, True, _needs(RELEVANCE)),
-    "random_word": Strategy(chance.random_word, samples=True),
-    "random_token": Strategy(chance.random_token, samples=True),
-    "span": Strategy(chance.span, frozenset({"ratio", "span"}), samples=True),
-    "mslm": Strategy(mslm.mslm, frozenset({"mslm", "pmi"}), True, mslm.needs, mslm.prepare),
-    "difference_masking": Strategy(
-        difference.difference_masking,
-        frozenset({"ratio", "difference"}),
-        samples=True,
-        needs=_needs(COUNTS, GENERAL, VECTORS),
-        prepare=difference.prepare,
-    ),
-    "pmi": Strategy(collocations.pmi, frozenset({"ratio", "pmi"}), True, _needs(COUNTS, NGRAMS), collocations.prepare),
-    "keyword": Strategy(keyword.keyword, needs=_needs(COUNTS, VECTORS), prepare=keyword.prepare_keyword),
-    "selective": Strategy(
-        keyword.selective, frozenset({"selective"}), needs=_selective_needs, prepare=keyword.prepare_selective
-    ),
-    "cpt": Strategy(continual.cpt, frozenset(), refills=True),
-    "cpt_packed": Strategy(continual.cpt, frozenset(), refills=True, once=True),
-}
+__all__ = ["STRATEGIES", "Masker", "Renderer", "Statistics"]

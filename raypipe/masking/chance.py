@@ -67,14 +67,14 @@ def span(case: Case) -> Hidden:
 
 def _hide_run(case: Case, kind_W: Kinds, first: int, length: int, left: int) -> int:
     """Hide up to `length` words from `first` on and at most `left` eligible ones; says how many of the latter."""
-    pool, last, taken = case.pool, first, []
+    pool, last, taken = case.pool, first, 0
     for word in range(first, min(first + length, len(kind_W))):
-        if kind_W[word] != VISIBLE or len(taken) == left or (word > first and pool.barrier_W[word]):
+        if kind_W[word] != VISIBLE or taken == left or (word > first and pool.barrier_W[word]):
             break
         if pool.eligible_W[word]:
-            taken.append(word)
+            taken += 1
             last = word
         elif not pool.inner_W[word]:
             break
     kind_W[first : last + 1] = PLAIN
-    return len(taken)
+    return taken

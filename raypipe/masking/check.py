@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from raypipe.config import Masking
 from raypipe.errors import Problem
-from raypipe.masking import STRATEGIES
+from raypipe.masking.strategies import STRATEGIES
 from raypipe.masking.strategy import COMMON, Strategy
 
 _OF_SELECTION = {"topk": {"ratio"}, "sample": {"ratio", "temperature"}, "hysteresis": {"hysteresis"}}
@@ -23,6 +23,8 @@ def problems(arms: Mapping[str, Masking]) -> list[Problem]:
             found.append(Problem(f"{where}.strategy", _unknown(settings.strategy)))
         else:
             found += [Problem(f"{where}.{key}", what) for key, what in _in_vain(settings, strategy).items()]
+            if settings.strategy == "mslm" and settings.mslm.terms == "lexicon" and settings.mslm.lexicon is None:
+                found.append(Problem(f"{where}.mslm.lexicon", "terms: lexicon needs a file with one term per line"))
             found += [Problem(f"{where}.match_ratio_to", what) for what in _mismatched(name, settings, arms)]
     return found
 

@@ -35,7 +35,7 @@ def prepare(settings: Masking, statistics: Statistics) -> Similarity:
     """Anchors by TF-ICF and the similarity of every word type. Raises `InputError` without counts or vectors."""
     if statistics.general_V is None or statistics.vectors_VD is None:
         raise InputError("masking.strategy difference_masking needs general word counts and word vectors")
-    tficf_V = statistics.tficf_V()
+    tficf_V = statistics.tficf()
     anchor_K = np.array([v for v in best(tficf_V, settings.difference.anchors) if tficf_V[v] > -np.inf], dtype=int)
     if not len(anchor_K):
         raise InputError("masking.strategy difference_masking found no anchor: every word of the corpus is too rare")

@@ -7,8 +7,6 @@ more than masking the row.
 
 from __future__ import annotations
 
-import hashlib
-
 import numpy as np
 import numpy.typing as npt
 
@@ -21,14 +19,11 @@ _S30, _S27, _S31, _S11 = np.uint64(30), np.uint64(27), np.uint64(31), np.uint64(
 _COUNTERS = np.arange(1, 4097, dtype=np.uint64) * np.uint64(_STEP)
 
 
-def row_key(*parts: object) -> int:
-    """64 bits from (seed, note_id, task_id, draw) or the like; the same in every process."""
-    text = "\x1f".join(map(str, parts))
-    return int.from_bytes(hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "little")
-
-
 def uniforms(key: int, n: int, stream: int = 0) -> Uniforms:
-    """`n` numbers in the open interval (0, 1). Different streams of one key are independent."""
+    """`n` numbers in the open interval (0, 1), from a key of 64 bits (`hashing.stable_hash`).
+
+    Different streams of one key are independent.
+    """
     counters = _COUNTERS[:n] if n <= len(_COUNTERS) else np.arange(1, n + 1, dtype=np.uint64) * np.uint64(_STEP)
     z = counters + np.uint64((key ^ (stream * 0xD1342543DE82EF95)) & _WORD64)
     z ^= z >> _S30

@@ -10,13 +10,14 @@ import numpy as np
 
 from raypipe.config import Masking
 from raypipe.errors import Code, InputError, RowError
-from raypipe.masking import STRATEGIES, check
+from raypipe.hashing import stable_hash
+from raypipe.masking import check
 from raypipe.masking.case import Case, Note
-from raypipe.masking.draws import row_key
 from raypipe.masking.selection import budget
 from raypipe.masking.sentinels import contains_sentinel
 from raypipe.masking.spans import NOTHING, Hidden
 from raypipe.masking.statistics import Statistics
+from raypipe.masking.strategies import STRATEGIES
 from raypipe.masking.strategy import Strategy
 from raypipe.words import Floats, Ints
 
@@ -80,7 +81,7 @@ class Masker:
             for q, task in enumerate(tasks[:1] if arm.strategy.once else tasks):
                 for draw in range(arm.n_draws):
                     reference = _reference(chosen, arm.settings.match_ratio_to, q, draw)
-                    key = row_key(self._seed, arm.settings.seed, note_id, task, draw)
+                    key = stable_hash(self._seed, arm.settings.seed, note_id, task, draw)
                     chosen[arm.name, q, draw] = _choose(arm, note, q, key, reference)
         plans = [
             _plan(name, None if arm.strategy.once else task, d, chosen[name, q, d])

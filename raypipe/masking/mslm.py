@@ -42,10 +42,10 @@ def prepare(settings: Masking, statistics: Statistics) -> Terms | None:
     source, wanted = settings.mslm.terms, settings.mslm
     if source == "ner":
         return None
-    if source == "lexicon" and wanted.lexicon in statistics.lexicons:
+    if source == "lexicon" and wanted.lexicon is not None and wanted.lexicon in statistics.lexicons:
         return Terms(statistics.lexicons[wanted.lexicon])
     if source == "tficf" and statistics.general_V is not None:
-        words = _top(statistics, statistics.tficf_V(), wanted.n_terms)
+        words = _top(statistics, statistics.tficf(), wanted.n_terms)
         runs = collocations(statistics, settings.pmi, longest=3) if statistics.ngrams else []
         return Terms([*words, *(run for run in runs if not words.isdisjoint(run.split(" ")))])
     if source == "attribution" and statistics.relevance_V is not None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 from raypipe.words import Ints
@@ -18,11 +19,19 @@ class Tokens:
     ids: list[int]
     weights: list[float]
 
-    def __add__(self, other: Tokens) -> Tokens:
-        return Tokens(self.ids + other.ids, self.weights + other.weights)
-
     def __getitem__(self, part: slice) -> Tokens:
         return Tokens(self.ids[part], self.weights[part])
+
+    @classmethod
+    def of(cls, ids: list[int], weight: float) -> Tokens:
+        """Tokens that all weigh the same."""
+        return cls(ids, [weight] * len(ids))
+
+    @classmethod
+    def joined(cls, parts: Iterable[Tokens]) -> Tokens:
+        """One after the other."""
+        parts = list(parts)
+        return cls([*chain.from_iterable(p.ids for p in parts)], [*chain.from_iterable(p.weights for p in parts)])
 
     def scaled(self, factor: float) -> Tokens:
         """The same tokens, all weights times `factor`."""

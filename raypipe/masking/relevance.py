@@ -46,7 +46,7 @@ def shuffled_relevance(case: Case) -> Hidden:
 def _normalised(relevance_W: Floats) -> Floats:
     """Relative to the largest magnitude of the note; negative relevance counts as none (1.2, step 7 [code])."""
     top = max(float(relevance_W.max(initial=0)), -float(relevance_W.min(initial=0)))
-    return np.maximum(relevance_W, 0) / np.float32(top) if top > 0 else np.zeros_like(relevance_W)
+    return (np.maximum(relevance_W, 0) / (top or 1.0)).astype(np.float32, copy=False)
 
 
 def _select(case: Case, relevance_W: Floats) -> Hidden:

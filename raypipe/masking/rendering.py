@@ -15,11 +15,12 @@ from itertools import chain
 from typing import Any
 
 from raypipe.config import Masking
-from raypipe.masking import STRATEGIES
+from raypipe.errors import Code, RowError
 from raypipe.masking.case import phi_ranges
 from raypipe.masking.formats import Pieces, cut
 from raypipe.masking.pieces import PieceEncoder, Tokens
 from raypipe.masking.sentinels import Sentinels
+from raypipe.masking.strategies import STRATEGIES
 from raypipe.masking.windows import Window, windows
 from raypipe.prompts import PromptEncoder, frame
 
@@ -35,6 +36,14 @@ class Example:
     def row(self) -> dict[str, Any]:
         """As `rows.TRAINING`."""
         return {"input_ids": self.input_ids, "loss_weight": self.loss_weight, "branch": [0] * len(self.input_ids)}
+
+
+@dataclass(frozen=True)
+class Rendered:
+    """The examples of one plan."""
+
+    examples: list[Example]
+    n_dropped_spans: int  # spans that alone exceed the context
 
 
 class Renderer:
@@ -58,70 +67,69 @@ class Renderer:
         self._head = self._head_ids()
         self._marks: dict[int, list[int]] = {}
         self._eos = [] if encoder.eos_id is None else [encoder.eos_id]
-        self._after = encoder.ids(encoder.frame.after if encoder.frame.is_chat else "\n")
+        self._after = encoder.ids(encoder.frame.after) if encoder.frame.is_chat else self._pieces.text_ids("\n")
 
     def examples(self, text: str, plan: Mapping[str, Any]) -> list[dict[str, Any]]:
         """The plan as rows of `rows.TRAINING`: `single` one per span, `multi` one per `max_spans` spans.
 
         An example that would exceed `max_tokens` shows a window around its spans, the rest of the room shared
         between left and right; spans too far apart for one window get an example each. A span that alone exceeds the
-        room is dropped.
+        room is dropped. Raises `RowError(NO_ROOM)` if instruction and question alone fill the context.
         """
-        return [example.row() for example in self.render(text, plan)]
+        return [example.row() for example in self.render(text, plan).examples]
 
-    def render(self, text: str, plan: Mapping[str, Any]) -> list[Example]:
-        """The same with counts of what was cut."""
-        masking = self._masking
-        pieces = cut(text, plan["start"], plan["end"], masking.format)
+    def render(self, text: str, plan: Mapping[str, Any]) -> Rendered:
+        """The same with counts of what was cut and dropped."""
+        pieces = cut(text, plan["start"], plan["end"], self._masking.format)
         tokens = self._tokens(text, pieces)
         suffix = [] if self._strategy.refills else self._suffix(plan["task_id"])
         room = self._max_tokens - len(self._head) - len(suffix) - len(self._eos)
+        if room < 1:
+            raise RowError(Code.NO_ROOM)
         if not pieces.hidden:
-            return self._whole(tokens[0], room) if self._strategy.refills else []
-        per_example = 1 if masking.format == "single" else self._sentinels.capacity(masking.max_spans)
-        n_marks = 1 if masking.format == "single" else 2
-        mark_tokens = n_marks * max(len(self._mark(number)) for number in range(min(per_example, len(pieces.hidden))))
-        shown = windows([len(t.ids) for t in tokens], room, per_example, mark_tokens)
+            return Rendered(self._whole(tokens[0], room) if self._strategy.refills else [], 0)
+        shown = self._windows(tokens, room)
         if self._strategy.refills:
-            return [self._refilled(tokens, window) for window in shown]
-        return [self._masked(tokens, window, suffix, plan["kind"]) for window in shown]
+            examples = [self._refilled(tokens, window) for window in shown]
+        else:
+            examples = [self._masked(tokens, window, suffix, plan["kind"]) for window in shown]
+        return Rendered(examples, len(pieces.hidden) - sum(window.n_spans for window in shown))
+
+    def _windows(self, tokens: Sequence[Tokens], room: int) -> list[Window]:
+        is_single = self._masking.format == "single"
+        per_example = 1 if is_single else self._sentinels.capacity(self._masking.max_spans)
+        used = range(min(per_example, len(tokens) // 2))
+        mark_tokens = (1 if is_single else 2) * max(len(self._mark(number)) for number in used)
+        return windows([len(piece.ids) for piece in tokens], room, per_example, mark_tokens)
 
     def _masked(self, tokens: Sequence[Tokens], window: Window, suffix: list[int], kinds: Sequence[int]) -> Example:
         """Head, note with sentinels, question, answer, end."""
         left, inner, right = window.parts(tokens)
-        note, answer = left, Tokens([], [])
-        for number, piece in enumerate(inner):
-            if number % 2:  # visible text between two spans
-                note = note + piece
-                continue
-            mark, weight = self._mark(number // 2), self._kind_weights[kinds[window.first + number // 2]]
-            note = note + Tokens(mark, [0.0] * len(mark))
-            if self._masking.format == "multi":
-                answer = answer + Tokens(mark, [1.0] * len(mark))
-            answer = answer + Tokens(piece.ids, [weight] * len(piece.ids))
-        note = note + right
-        end = Tokens(self._eos, [1.0] * len(self._eos))
-        whole = self._framed(note + Tokens(suffix, [0.0] * len(suffix)) + answer + end)
+        note, answer = [left], []
+        for number, (hidden, kind) in enumerate(zip(inner[::2], kinds[window.first :], strict=False)):
+            mark = self._mark(number)
+            note += [Tokens.of(mark, 0.0), *inner[2 * number + 1 : 2 * number + 2]]
+            answer += [Tokens.of(mark, 1.0)] if self._masking.format == "multi" else []
+            answer.append(Tokens.of(hidden.ids, self._kind_weights[kind]))
+        parts = [Tokens.of(self._head, 0.0), *note, right, Tokens.of(suffix, 0.0), *answer, Tokens.of(self._eos, 1.0)]
+        whole = Tokens.joined(parts)
         if self._masking.strategy == "mslm" and self._masking.mslm.count_factor:
-            whole = whole.scaled(1 + sum(len(piece.ids) for piece in inner[::2]))
+            whole = whole.scaled(1 + sum(len(hidden.ids) for hidden in inner[::2]))
         return Example(whole.ids, whole.weights, window.n_cut)
 
     def _refilled(self, tokens: Sequence[Tokens], window: Window) -> Example:
         """The same window with its masks refilled; every token of the note is a target."""
         left, inner, right = window.parts(tokens)
-        return self._plain(sum(inner, left) + right, window.n_cut)
+        return self._plain(Tokens.joined([left, *inner, right]), window.n_cut)
 
     def _whole(self, note: Tokens, room: int) -> list[Example]:
         """A note in consecutive windows that do not overlap."""
-        starts = range(0, len(note.ids), room)
-        return [self._plain(note[start : start + room], len(note.ids) - min(room, len(note.ids))) for start in starts]
+        shown = [note[start : start + room] for start in range(0, len(note.ids), room)]
+        return [self._plain(window, len(note.ids) - len(window.ids)) for window in shown]
 
     def _plain(self, note: Tokens, n_cut: int) -> Example:
-        whole = self._framed(note + Tokens(self._eos, [1.0] * len(self._eos)))
+        whole = Tokens.joined([Tokens.of(self._head, 0.0), note, Tokens.of(self._eos, 1.0)])
         return Example(whole.ids, whole.weights, n_cut)
-
-    def _framed(self, rest: Tokens) -> Tokens:
-        return Tokens(self._head, [0.0] * len(self._head)) + rest
 
     def _tokens(self, text: str, pieces: Pieces) -> list[Tokens]:
         """Tokens of visible and hidden pieces by turns, with their weight where they stand in the note."""

@@ -10,6 +10,8 @@ import numpy.typing as npt
 from raypipe.words import Ints
 
 Kinds = npt.NDArray[np.int8]
+Bools = npt.NDArray[np.bool_]
+Index = npt.NDArray[np.intp]
 
 VISIBLE, PLAIN, ENTITY, BASE = -1, 0, 1, 2  # kinds of a word; a span has one of the last three
 
@@ -27,9 +29,7 @@ class Hidden:
 NOTHING = Hidden(np.empty(0, np.int32), np.empty(0, np.int32), np.empty(0, np.int8), 0)
 
 
-def hidden_spans(
-    kind_W: Kinds, words_W2: Ints, inner_W: npt.NDArray[np.bool_], barrier_W: npt.NDArray[np.bool_], longest: int | None
-) -> Hidden:
+def hidden_spans(kind_W: Kinds, words_W2: Ints, inner_W: Bools, barrier_W: Bools, longest: int | None) -> Hidden:
     """Maximal runs of hidden words of one kind, as characters (methods 1.7 [ours]).
 
     Two hidden words with a single stop-word between them are one span. An eligible word between them stays visible:
@@ -47,12 +47,22 @@ def hidden_spans(
     if longest is not None and len(hidden_H) > longest // 2:
         starts |= _overflow(hidden_H, starts, longest)
     ends = np.concatenate((starts[1:], [True]))
-    first, last = hidden_H[starts], hidden_H[ends]
+    first, last = _trimmed(hidden_H[starts], hidden_H[ends], inner_W)
     n_masked = len(hidden_H) - int(np.count_nonzero(inner_W[hidden_H]))
     return Hidden(words_W2[first, 0], words_W2[last, 1], kind_W[first], n_masked)
 
 
-def _overflow(hidden_H: npt.NDArray[np.intp], starts: npt.NDArray[np.bool_], longest: int) -> npt.NDArray[np.bool_]:
+def _trimmed(first: Index, last: Index, inner_W: Bools) -> tuple[Index, Index]:
+    """Spans without the stop-words at their edges, which only a cut leaves there."""
+    while (at_edge := inner_W[first] & (first <= last)).any():
+        first = first + at_edge
+    while (at_edge := inner_W[last] & (first <= last)).any():
+        last = last - at_edge
+    kept = first <= last
+    return first[kept], last[kept]
+
+
+def _overflow(hidden_H: Index, starts: Bools, longest: int) -> Bools:
     """Where a run reaches a multiple of `longest` words and a new span must begin."""
     first_H = hidden_H[starts][np.cumsum(starts) - 1]
     chunk_H = (hidden_H - first_H) // longest

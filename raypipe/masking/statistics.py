@@ -95,8 +95,8 @@ class Statistics:
         get = self.index.get
         return np.array([get(word, -1) for word in words], dtype=np.int64)
 
-    def tficf_V(self) -> Doubles:
-        """Typical words score high: c/N * log((N_G + V_G) / (c_G + 1)), -inf for words that cannot be anchors.
+    def tficf(self) -> Doubles:
+        """[V], typical words score high: c/N * log((N_G + V_G) / (c_G + 1)), -inf for words that cannot be anchors.
 
         A TF-IDF analogue with general language as the background (methods 3.1 [ours]; the authors' scoring code is
         absent). An anchor has two characters or more, a letter, and is no stop-word.

@@ -37,7 +37,7 @@ class Terms:
             if (lengths := get(word)) is None or first < free:
                 continue
             for n in lengths:
-                if n == 1 or (" ".join(words[first : first + n]) in self._terms and _is_one(note, first, n)):
+                if " ".join(words[first : first + n]) in self._terms and _is_one(note, first, n):
                     found.append((first, first + n - 1))
                     free = first + n
                     break
@@ -45,6 +45,8 @@ class Terms:
 
 
 def _is_one(note: Note, first: int, n: int) -> bool:
+    if first + n > len(note.words):
+        return False
     return all(is_adjacent(note.text, note.words_W2, left) for left in range(first, first + n - 1))
 
 

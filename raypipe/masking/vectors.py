@@ -27,4 +27,4 @@ def type_vectors(words: Sequence[str], tokenizer: Tokenizer, embeddings_VD: Floa
 def unit(vectors_XD: Floats) -> Floats:
     """The same directions with length 1; a zero vector stays zero."""
     length_X1 = np.linalg.norm(vectors_XD, axis=-1, keepdims=True)
-    return vectors_XD / np.where(length_X1 > 0, length_X1, 1)
+    return (vectors_XD / np.where(length_X1 > 0, length_X1, 1)).astype(np.float32)

@@ -18,10 +18,15 @@ class Window:
     n_right: int  # tokens shown after the last span
     n_cut: int  # tokens of the note that are not shown
 
+    @property
+    def n_spans(self) -> int:
+        """Spans that the window hides."""
+        return self.last - self.first + 1
+
     def parts(self, tokens: Sequence[Tokens]) -> tuple[Tokens, Sequence[Tokens], Tokens]:
         """Text before, pieces from the first to the last span, text after. Spans outside are text like any other."""
-        before = sum(tokens[: 2 * self.first + 1], Tokens([], []))
-        after = sum(tokens[2 * self.last + 2 :], Tokens([], []))
+        before = Tokens.joined(tokens[: 2 * self.first + 1])
+        after = Tokens.joined(tokens[2 * self.last + 2 :])
         left = before[len(before.ids) - self.n_left :]
         return left, tokens[2 * self.first + 1 : 2 * self.last + 2], after[: self.n_right]
 

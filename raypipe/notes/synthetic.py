@@ -3,23 +3,32 @@
 Nothing here is, or is derived from, a real record: every sentence is put together by this file from its own word lists.
 
 What is planted, and how
-* A note is a few short sentences that mention some of 24 findings, each once and with one status: present
-  ("Presenta dispnea da sforzo."), negated ("Nega febbre e tosse."), or history ("In passato cefalea."; also the family's).
-  A sentence holds one status only, so what decides is the finding together with its sentence's cue.
-* 12 findings are tasks: "is it positively present in this patient now?" Negated, historical and unmentioned are all "no".
-* A finding has two common forms ("dispnea", "difficoltà respiratoria") and, if it is a task, two local forms ("affanno",
-  "fame d'aria"), and modifiers that go with every form and status ("da sforzo"): a modifier says which finding is meant and
-  never whether it is present, so text without labels can teach that "affanno" stands where "dispnea" stands.
-* Two hospitals, from separate random streams. The pretraining notes are those of the other one: most end in a summary line
-  ("Sintesi: dispnea sì, febbre no"), written with the common names only, over notes in common forms only. The line asks about
-  the tasks' findings too: it is the small stand-in for an instruct model that already knows how to look something up. The
-  other notes of that hospital have no summary and use every form, so local forms are known words of unknown meaning.
-  The target hospital's notes have no summary and use local forms in `LOCAL_SHARE` of the mentions.
-* One local form of some tasks (their number grows with `difficulty`) stands in no labelled training or dev note: only the
-  unlabelled and the test notes have it.
+* A note is an opening, a few short sentences and boilerplate. The sentences mention some of 16 findings, each at most
+  once, with one status: present ("Presenta dispnea da sforzo."), negated ("Nega febbre e tosse."), or history ("In
+  passato cefalea."; a parent's too). A sentence holds one status only, so what decides is the finding under its
+  sentence's cue.
+* 12 findings are tasks: "is it positively present in this patient now?" Negated, historical and unmentioned are all
+  "no".
+* A finding has two common forms ("dispnea", "difficoltà respiratoria") and, if it is a task, two local forms
+  ("affanno", "fame d'aria"), and modifiers that go with every form and status ("da sforzo"): a modifier says which
+  finding is meant and never whether it is present, so text without labels can teach that "affanno" stands where
+  "dispnea" stands.
+* Two hospitals, from separate random streams. The pretraining notes are the other one's. Most end in a check-list of
+  all 16 findings in random order ("Sintesi: DISPNEA sì, FEBBRE no"), over notes in common forms only; the rest have
+  no check-list and use every form, so that local forms are known words of unknown meaning. PLAINLY: the check-lists
+  ask about the tasks' own findings, so the backbone has had supervision for their common forms (check-lists about
+  other findings only were out of reach of a demo's minutes, pilot.md section 8). They are the small stand-in for an
+  instruct model that can already look something up. What the labels have to teach is what the other hospital does not
+  show: the local forms. The names are in capitals, so that the token that looks is not the token to look for (it
+  would also find itself).
+* The target hospital's notes have no check-list, and use a local form in `LOCAL_SHARE` of the mentions of a task's
+  finding. One local form of a quarter of the tasks (of all, at `difficulty` 1) stands in no labelled train or dev
+  note: only the unlabelled and the test notes have it.
+* `difficulty` also adds negated and historical mentions, boilerplate, and longer lists under one cue.
 
-Deciding words (`Corpus.deciding`, character offsets): present: the words of the finding. Negated or history: the words of
-the finding, and, as a row of its own, the cue of its sentence. Modifiers never; an unmentioned finding has no rows.
+Deciding words (`Corpus.deciding`, character offsets): present: the words of the finding. Negated or history: the
+words of the finding and, as a row of its own, the cue of its sentence. Modifiers never; an unmentioned finding has no
+rows.
 """
 
 from dataclasses import dataclass
@@ -29,9 +38,8 @@ import numpy as np
 import pyarrow as pa
 
 YES, NO = "sì", "no"
-LOCAL_SHARE = 0.45  # of the target hospital's mentions of a task finding
+LOCAL_SHARE = 0.3  # of the target hospital's mentions of a task's finding
 SUMMARY_SHARE = 0.85  # of the pretraining notes
-SUMMARY_ITEMS = 10
 
 
 @dataclass(frozen=True)
@@ -61,28 +69,23 @@ TASK_FINDINGS = (
     Finding("vomito", ("vomito", "emesi"), ("conati", "rigetto"), ("dopo i pasti", "con tracce biliari")),
     Finding("dolore_addominale", ("dolore addominale", "addominalgia"), ("coliche", "mal di pancia"),
             ("in fossa iliaca", "ai quadranti inferiori")),
-    Finding("sincope", ("sincope", "perdita di coscienza"), ("svenimento", "lipotimia"), ("con prodromi", "in ortostatismo")),
+    Finding("sincope", ("sincope", "perdita di coscienza"), ("svenimento", "lipotimia"),
+            ("con prodromi", "in ortostatismo")),
     Finding("diarrea", ("diarrea", "scariche liquide"), ("enterite", "alvo mobile"), ("con muco", "in più episodi")),
-    Finding("vertigini", ("vertigini", "capogiri"), ("sbandamento", "instabilità"), ("ai cambi di posizione", "con nistagmo")),
+    Finding("vertigini", ("vertigini", "capogiri"), ("sbandamento", "instabilità"),
+            ("ai cambi di posizione", "con nistagmo")),
     Finding("palpitazioni", ("palpitazioni", "cardiopalmo"), ("batticuore", "aritmia"),
             ("a insorgenza improvvisa", "di pochi minuti")),
-    Finding("edemi", ("edemi", "gonfiore alle gambe"), ("succulenza", "imbibizione"), ("fino al ginocchio", "alle caviglie")),
+    Finding("edemi", ("edemi", "gonfiore alle gambe"), ("succulenza", "imbibizione"),
+            ("fino al ginocchio", "alle caviglie")),
     Finding("trauma_cranico", ("trauma cranico", "colpo alla testa"), ("botta al capo", "urto cranico"),
             ("dopo caduta", "con ferita")),
 )
 OTHER_FINDINGS = (
     Finding("", ("tosse", "accessi di tosse"), (), ("con escreato", "nelle ore notturne")),
     Finding("", ("disuria", "bruciore minzionale"), (), ("con pollachiuria",)),
-    Finding("", ("ematuria", "sangue nelle urine"), (), ("con coaguli",)),
-    Finding("", ("ittero", "cute gialla"), (), ("con urine scure",)),
     Finding("", ("astenia", "stanchezza"), (), ("con inappetenza",)),
     Finding("", ("lombalgia", "mal di schiena"), (), ("dopo sollevamento",)),
-    Finding("", ("epistassi", "sangue dal naso"), (), ("da una narice",)),
-    Finding("", ("prurito", "smania cutanea"), (), ("agli arti",)),
-    Finding("", ("parestesie", "formicolii"), (), ("alla mano sinistra",)),
-    Finding("", ("confusione", "disorientamento"), (), ("nelle ore serali",)),
-    Finding("", ("pirosi", "bruciore di stomaco"), (), ("dopo cena",)),
-    Finding("", ("insonnia", "risvegli notturni"), (), ("da settimane",)),
 )
 FINDINGS = TASK_FINDINGS + OTHER_FINDINGS
 CUES = {  # what a sentence begins with, by the status of its findings
@@ -90,7 +93,8 @@ CUES = {  # what a sentence begins with, by the status of its findings
     "negated": ("Nega", "Non", "Assenza di", "Non riferisce"),
     "history": ("In passato", "Pregresso episodio di", "In anamnesi", "Padre con", "Madre con"),
 }
-OPENINGS = ("Uomo di {} anni.", "Donna di {} anni.", "Paziente di {} anni.", "Accede in PS a {} anni.", "Arriva con 118, {} anni.")
+OPENINGS = ("Uomo di {} anni.", "Donna di {} anni.", "Paziente di {} anni.", "Accede in PS a {} anni.",
+            "Arriva con 118, {} anni.")
 BOILERPLATE = (
     "Vigile e collaborante.", "Parametri nella norma.", "Allergie non note.", "Segue terapia domiciliare.",
     "Vive con la famiglia.", "Si esegue prelievo.", "ECG da refertare.", "In attesa di visita.", "Iperteso in terapia.",
@@ -113,7 +117,7 @@ class Style:
     """How a hospital writes."""
 
     local_share: float
-    distractors: float  # 0: as many present as absent mentions; 1: mostly negations and history, long boilerplate
+    distractors: float  # 0: fewer absent mentions than present; 1: more, and much boilerplate
     forbidden: frozenset[str] = frozenset()
 
 
@@ -123,10 +127,10 @@ def generate(
     n_unlabelled: int = 1500,
     n_dev: int = 100,
     n_test: int = 400,
-    n_pretraining: int = 8000,
+    n_pretraining: int = 9600,
     difficulty: float = 0.0,
 ) -> Corpus:
-    """The whole corpus; the same arguments give the same bytes. `difficulty` in [0, 1] adds distractors and unseen forms."""
+    """The whole corpus; same arguments, same bytes. `difficulty` in [0, 1] adds distractors and unseen forms."""
     if not 0 <= difficulty <= 1:
         raise ValueError(f"difficulty is {difficulty}, but must lie in [0, 1]")
     seen: set[str] = set()
@@ -175,11 +179,15 @@ def generate(
     )
 
 
+def _question(finding: Finding) -> str:
+    return finding.common[0].upper()
+
+
 def _task(finding: Finding) -> dict[str, Any]:
     return {
         "id": finding.task_id,
         "kind": "binary",
-        "question": finding.common[0],
+        "question": _question(finding),
         "options": [YES, NO],
         "verbalizers": {YES: YES, NO: NO},
     }
@@ -194,10 +202,8 @@ def _pretraining_text(rng: np.random.Generator, difficulty: float, seen: set[str
         return _new_note(rng, Style(LOCAL_SHARE, difficulty), seen)[0]
     text, mentions = _new_note(rng, Style(0.0, difficulty), seen)
     present = {m.finding for m in mentions if m.status == "present"}
-    mentioned = [m.finding for m in mentions]
-    rest = [int(i) for i in rng.permutation(len(FINDINGS)) if i not in mentioned]
-    items = rng.permutation((mentioned + rest)[:SUMMARY_ITEMS])
-    answers = ", ".join(f"{FINDINGS[i].common[0]} {YES if i in present else NO}" for i in items)
+    items = rng.permutation(len(FINDINGS))
+    answers = ", ".join(f"{_question(FINDINGS[i])} {YES if i in present else NO}" for i in items)
     return f"{text}\nSintesi: {answers}"
 
 
@@ -223,8 +229,8 @@ def _note(rng: np.random.Generator, style: Style) -> tuple[str, list[Mention]]:
         "history": findings[n_present : n_present + n_history],
         "negated": findings[n_present + n_history :],
     }
-    sentences = [(status, part) for status, group in groups.items() for part in _split(rng, group)]
-    n_boilerplate = 1 + int(rng.binomial(3, 0.2 + 0.6 * style.distractors))
+    sentences = [(status, part) for status, group in groups.items() for part in _split(rng, group, style)]
+    n_boilerplate = int(rng.binomial(3, 0.3 + 0.5 * style.distractors))
     fillers = [str(s) for s in rng.choice(BOILERPLATE, size=n_boilerplate, replace=False)]
     order = rng.permutation(len(sentences) + len(fillers))
     text = str(rng.choice(OPENINGS)).format(rng.integers(18, 96))
@@ -243,17 +249,17 @@ def _note(rng: np.random.Generator, style: Style) -> tuple[str, list[Mention]]:
             form = _form(rng, FINDINGS[finding], style)
             mentions.append(Mention(int(finding), status, len(text), len(text) + len(form), cue))
             text += form
-            if rng.random() < 0.4:
+            if rng.random() < 0.3:
                 text += " " + str(rng.choice(FINDINGS[finding].modifiers))
         text += "."
     return text, mentions
 
 
-def _split(rng: np.random.Generator, group: Any) -> list[Any]:
-    """Findings of one status share sentences of one to three findings."""
+def _split(rng: np.random.Generator, group: Any, style: Style) -> list[Any]:
+    """The findings of one status, cut into sentences of one or two (three or four when hard)."""
     parts = []
     while len(group):
-        n = int(rng.integers(1, 4))
+        n = int(rng.integers(1, 3 + round(2 * style.distractors)))
         parts.append(group[:n])
         group = group[n:]
     return parts

@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import io
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +17,7 @@ import matplotlib as mpl
 from matplotlib.figure import Figure
 
 from raypipe.evaluation.uncertainty import Estimate
+from raypipe.reporting.printable import printable
 
 MARKERS = "osD^vPX*"
 MAX_TASKS = 40  # on one chart; the rest are in the table
@@ -47,7 +48,7 @@ def differences(rows: Sequence[tuple[str, Estimate]], reference: str) -> Chart:
         for y, (_, estimate) in enumerate(rows):
             _dot(axes, y, estimate, _style(theme, y + 1))
         _name_rows(axes, [name for name, _ in rows])
-        axes.set_xlabel(f"macro F1 less that of {reference}, points")
+        axes.set_xlabel(f"macro F1 less that of {_label(reference)}, points")
         return figure
 
     alt = "; ".join(f"{name} {100 * e.value:+.1f} [{100 * e.low:+.1f}, {100 * e.high:+.1f}]" for name, e in rows)
@@ -67,7 +68,7 @@ def per_task(tasks: Mapping[str, Mapping[str, Estimate]], reference: str) -> Cha
             style = _style(theme, i if arms[0] == reference else i + 1)
             for y, task_id in enumerate(shown):
                 _dot(axes, y + offset_of[arm], tasks[arm][task_id], style)
-            axes.plot([], [], label=arm, linestyle="", **style)
+            axes.plot([], [], label=_label(arm), linestyle="", **style)
         axes.hlines(
             [y + 0.5 for y in range(len(shown) - 1)],
             0,
@@ -119,11 +120,15 @@ def _canvas(theme: str, height: float) -> tuple[Figure, Any]:
 
 
 def _name_rows(axes: Any, names: Sequence[str]) -> None:
-    axes.set_yticks(range(len(names)), [name if len(name) <= 32 else name[:31] + "…" for name in names])
+    axes.set_yticks(range(len(names)), [_label(name) for name in names])
     axes.set_ylim(len(names) - 0.5, -0.5)  # first on top
 
 
-def _chart(draw: Any, alt: str) -> Chart:
+def _label(name: str) -> str:
+    return printable(name if len(name) <= 32 else name[:31] + "…")
+
+
+def _chart(draw: Callable[[str], Figure], alt: str) -> Chart:
     addresses = []
     # parse_math off: a dollar sign in a task id is no formula. hashsalt: the same report gives the same bytes.
     with mpl.rc_context({"text.parse_math": False, "svg.hashsalt": "raypipe", "svg.fonttype": "none", "font.size": 10}):

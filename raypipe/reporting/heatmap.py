@@ -11,6 +11,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby, pairwise
 
+from raypipe.reporting.printable import printable
+
 Span = tuple[int, int]
 SHADES = 8
 MAX_CHARS = 4000  # of a note on the page
@@ -57,7 +59,7 @@ class Stretch:
 
 def stretches(heat_map: HeatMap, panel: Panel) -> Iterator[Stretch]:
     """The note as the panel shows it, in order; the pieces join up to the text (its first MAX_CHARS characters)."""
-    text = _printable(heat_map.text[:MAX_CHARS])
+    text = printable(heat_map.text[:MAX_CHARS])
     largest = max((abs(value) for value in panel.relevance), default=0.0) or 1.0
     cuts = {0, len(text)}
     for spans in (heat_map.words, panel.hidden, heat_map.deciding):
@@ -89,8 +91,3 @@ def _span_at(spans: Sequence[Span], offset: int) -> int | None:
     """Index of the span that holds the character; spans are sorted and disjoint."""
     i = bisect_right(spans, offset, key=lambda span: span[0]) - 1
     return i if i >= 0 and offset < spans[i][1] else None
-
-
-def _printable(text: str) -> str:
-    """Characters that HTML or UTF-8 cannot carry become U+FFFD, one for one: offsets stay."""
-    return "".join(c if c in "\n\t" or (ord(c) >= 32 and not 0xD800 <= ord(c) <= 0xDFFF) else "\ufffd" for c in text)

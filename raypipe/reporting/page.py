@@ -6,12 +6,14 @@ numbers of ours, and the page's own policy forbids scripts, frames, and any addr
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
 from raypipe.evaluation.uncertainty import CAVEATS, Estimate
 from raypipe.reporting import figures, heatmap
+from raypipe.reporting.printable import printable
 from raypipe.reporting.report import Report, verdict
 
 MINUS, NOTHING = "\u2212", "\u2013"
@@ -19,18 +21,10 @@ CAVEAT_MARKS = dict(zip(CAVEATS, "†‡§", strict=True))
 
 
 def html(report: Report) -> str:
-    """The page. Text that UTF-8 cannot carry is replaced by U+FFFD."""
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"points": points, "signed": signed, "count": count, "duration": duration, "plain": plain}
+    """The page. Characters that it cannot carry become U+FFFD."""
     # where a gate failed, there is no picture that invites a ranking
     differing = [(r.name, r.difference.estimate) for r in report.arms if r.difference and not report.failed_gates]
-    page = environment.get_template("template.html").render(
+    return _template().render(
         report=report,
         verdict_of={row.name: verdict(row, report) for row in report.arms},
         forest=figures.differences(differing, report.reference) if differing else None,
@@ -44,7 +38,21 @@ def html(report: Report) -> str:
         max_tasks=figures.MAX_TASKS,
         total_seconds=sum(step.seconds for step in report.steps),
     )
-    return page.encode("utf-8", "replace").decode("utf-8")
+
+
+@cache
+def _template() -> Template:
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        # type, not isinstance: what jinja has escaped already is a subclass of str, and must stay one
+        finalize=lambda value: printable(value) if type(value) is str else value,
+    )
+    environment.filters |= {"points": points, "signed": signed, "count": count, "duration": duration, "plain": plain}
+    return environment.get_template("template.html")
 
 
 def points(share: float | None) -> str:

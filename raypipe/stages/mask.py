@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from raypipe import config, rows
 from raypipe.errors import RowError
-from raypipe.masking import Masker
+from raypipe.masking.masker import Masker
 from raypipe.words import word_spans
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow as pa
 
 from raypipe import config, rows
-from raypipe.masking import Renderer
+from raypipe.masking.rendering import Renderer
 from raypipe.models import loading
 from raypipe.prompts import PromptEncoder
 from raypipe.tasks import Task
@@ -22,8 +22,7 @@ class Render:
         self, model: config.Model, prompt: config.Prompt, arms: Mapping[str, config.Masking], tasks: Sequence[Task]
     ) -> None:
         encoder = PromptEncoder(loading.load_tokenizer(model), prompt, tasks, use_chat=model.chat == "auto")
-        questions = {task.id: task.question for task in tasks}
-        self.renderers = {arm: Renderer(encoder, masking, questions, prompt.max_tokens) for arm, masking in arms.items()}
+        self.renderers = {arm: Renderer(encoder, masking, prompt.max_tokens) for arm, masking in arms.items()}
 
     def __call__(self, table: pa.Table) -> pa.Table:
         out: list[dict[str, Any]] = []

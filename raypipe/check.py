@@ -1,0 +1,204 @@
+"""Everything that can be wrong with a run, found before any actor starts, and told at once.
+
+report = check(config)      # raises InputError with every problem
+print(report)               # one line per task
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from raypipe import rows
+from raypipe.config import Config, Data
+from raypipe.errors import InputError, Problem
+from raypipe.notes import labels as labels_of
+from raypipe.notes.files import iter_notes
+from raypipe.notes.reading import units
+from raypipe.tasks import Task, load_tasks
+
+Result = TypeVar("Result")
+SAMPLE = 256  # notes whose text is looked at
+
+
+@dataclass(frozen=True)
+class CheckReport:
+    """What a run will work on. Prints as a table of tasks."""
+
+    tasks: list[Task] = field(default_factory=list)
+    labels: pa.Table = field(default_factory=rows.LABELS.empty_table)  # in use: within the limits of the data section
+    n_notes: int = 0
+    warnings: list[str] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        counts = labels_of.counts_of(self.labels)
+        wide = max([4, *(len(task.id) for task in self.tasks)])
+        lines = [f"{'task':{wide}}  {'kind':10}  train    dev   test  labels (train)"]
+        for task in self.tasks:
+            n = {s: sum(of.get(s, 0) for of in counts[task.id].values()) for s in labels_of.SPLITS}
+            shown = ", ".join(f"{o}: {counts[task.id].get(o, {}).get('train', 0)}" for o in task.options[:6])
+            more = f", +{len(task.options) - 6}" if len(task.options) > 6 else ""
+            sizes = f"{n['train']:5}  {n['dev']:5}  {n['test']:5}"
+            verdict = "; ".join(_doubts(task, counts[task.id]))
+            lines.append(
+                f"{task.id:{wide}}  {task.kind:10}  {sizes}  {shown}{more}{'  ! ' if verdict else ''}{verdict}"
+            )
+        total = f"{len(self.tasks)} tasks, {self.labels.num_rows:,} labels, {self.n_notes:,} notes"
+        return "\n".join([*lines, total, *(f"warning: {warning}" for warning in self.warnings)])
+
+
+def check(config: Config) -> CheckReport:
+    """Check config, tasks, labels, notes and model against each other.
+
+    Raises `InputError` with every problem. Does not import ray; needs torch and transformers for the model only.
+    """
+    problems: list[Problem] = []
+    tried = _Collector(problems)
+    data = config.data
+    problems += _settings(config)
+    if data.source == "synthetic":  # the tables are made, and checked, when the run starts
+        tried(lambda: problems.extend(_model(config, [])))
+        return _result(CheckReport(), problems)
+    tasks = tried(lambda: load_tasks(_set(data.tasks, "data.tasks"), data.task_ids)) or []
+    labels = tried(lambda: labels_of.read_labels(data, tasks)) if tasks else None
+    notes = tried(lambda: pa.concat_tables(iter_notes(data, ["note_id", "group_id"])))
+    warnings: list[str] = []
+    if notes is not None:
+        tried(lambda: problems.extend(_sample(data, warnings)))
+    if notes is not None and labels is not None:
+        problems += labels_of.problems_with(notes, labels)
+        labels = labels_of.within_limits(labels, data)
+        if not pc.any(pc.equal(labels["split"], config.evaluation.split)).as_py():
+            problems.append(Problem("evaluation.split", f"no task has labels in the split {config.evaluation.split}"))
+    if data.pretraining is not None:
+        tried(lambda: units(data.for_pretraining))
+    tried(lambda: problems.extend(_model(config, tasks)))
+    n_notes = notes.num_rows if notes is not None else 0
+    empty = rows.LABELS.empty_table()
+    return _result(CheckReport(tasks, labels if labels is not None else empty, n_notes, warnings), problems)
+
+
+class _Collector:
+    """Runs a part of the check; its problems join the others instead of ending the check."""
+
+    def __init__(self, problems: list[Problem]) -> None:
+        self.problems = problems
+
+    def __call__(self, part: Callable[[], Result]) -> Result | None:
+        try:
+            return part()
+        except InputError as error:
+            self.problems += error.problems
+            return None
+
+
+def _result(report: CheckReport, problems: list[Problem]) -> CheckReport:
+    if problems:
+        raise InputError(problems)
+    return report
+
+
+def _set(value: str | None, field: str) -> str:
+    if value is None:
+        raise InputError([Problem(field, "is not set")])
+    return value
+
+
+def _settings(config: Config) -> Iterator[Problem]:
+    """What other modules know about the names in the config."""
+    from raypipe.attribution.registry import method_of
+    from raypipe.masking.check import problems as masking_problems
+
+    yield from masking_problems({name: arm.masking for name, arm in config.arms.items() if arm.masking is not None})
+    try:
+        method_of(config.attribution)
+    except InputError as error:
+        yield from error.problems
+    if not config.arms:
+        yield Problem("arms", "is empty: there is nothing to compare")
+
+
+def _sample(data: Data, warnings: list[str]) -> Iterator[Problem]:
+    """The first notes, with their text: a wrong column shows here, not after an hour."""
+    tables = list(islice(iter_notes(data, ["note_id", "text", "error"]), SAMPLE // 64 + 1))
+    errors = pa.concat_tables(tables)["error"]
+    n_bad = len(errors) - errors.null_count
+    codes = ", ".join(sorted(set(errors.drop_null().to_pylist())))
+    if not len(errors):
+        yield Problem("data.notes", "holds no note")
+    elif n_bad == len(errors):
+        yield Problem("data.notes", f"none of the first {n_bad} notes can be used ({codes})")
+    elif n_bad:
+        warnings.append(f"{n_bad} of the first {len(errors)} notes cannot be used ({codes})")
+
+
+def _doubts(task: Task, counts: dict[str | None, dict[str, int]]) -> Iterator[str]:
+    """What will not stop a run, but its result for this task."""
+    rare = [option for option in task.options if counts.get(option, {}).get("train", 0) < 2]
+    if rare:
+        yield f"fewer than 2 training notes of {', '.join(rare[:3])}"
+    if sum(1 for of in counts.values() if of.get("test")) < 2:
+        yield "test has one class"
+
+
+def _model(config: Config, tasks: list[Task]) -> Iterator[Problem]:
+    """Layers and context of the model against the config; its tokenizer against the tasks."""
+    if config.model.path == "pretrain":
+        if config.pretrain is None:
+            yield Problem("model.path", "is pretrain, but there is no section pretrain")
+        else:
+            yield from _sizes(config, config.pretrain.layers, config.pretrain.context)
+        return
+    from raypipe.models import loading
+
+    known = loading.check(config.model)
+    yield from _sizes(config, known.num_hidden_layers, getattr(known, "max_position_embeddings", None))
+    if config.model.adapter is not None and not (Path(config.model.adapter) / "adapter_model.safetensors").is_file():
+        yield Problem("model.adapter", "no adapter_model.safetensors in this folder")
+    yield from _tokens(config, tasks)
+
+
+def _sizes(config: Config, n_layers: int, context: int | None) -> Iterator[Problem]:
+    layer = config.attribution.layer
+    if isinstance(layer, int) and not 0 <= layer <= n_layers:
+        yield Problem("attribution.layer", f"is {layer}, but the model has layers 0..{n_layers}")
+    if context is not None and config.prompt.max_tokens > context:
+        yield Problem("prompt.max_tokens", f"is {config.prompt.max_tokens}, but the model's context is {context}")
+
+
+def _tokens(config: Config, tasks: list[Task]) -> Iterator[Problem]:
+    """Can the model say each answer, and tell them apart? Does the longest question leave room for a note?"""
+    from raypipe.models import loading
+    from raypipe.prompts import PromptEncoder
+
+    try:
+        tokenizer = loading.load_tokenizer(config.model)
+        encoder = PromptEncoder(tokenizer, config.prompt, tasks, config.model.chat == "auto")
+    except (OSError, ValueError) as error:  # transformers' own; ours is an InputError and passes
+        what = str(error) if type(error) is ValueError else type(error).__name__
+        yield Problem("model.path", f"its tokenizer cannot be used: {what}")
+        return
+    for task in tasks:
+        question = encoder.questions[task.id]
+        yield from _answers(task, question.option_ids, tokenizer)
+        n_question = len(encoder.head_ids) + len(question.suffix_ids) + max(map(len, question.option_ids)) + 1
+        if n_question >= config.prompt.max_tokens:
+            what = f"the question of task {task.id!r} alone has {n_question} tokens and leaves no room for a note"
+            yield Problem("prompt.max_tokens", f"is {config.prompt.max_tokens}, but {what}")
+
+
+def _answers(task: Task, option_ids: tuple[tuple[int, ...], ...], tokenizer: Any) -> Iterator[Problem]:
+    where = f"data.tasks: task {task.id!r}"
+    first: dict[tuple[int, ...], str] = {}
+    for answer, ids in zip(task.answers, option_ids, strict=True):
+        if not ids or set(ids) == {tokenizer.unk_token_id}:
+            yield Problem(where, f"the tokenizer has no tokens for the answer {answer!r}")
+        elif ids in first:
+            yield Problem(where, f"the answers {first[ids]!r} and {answer!r} are the same tokens; change a verbalizer")
+        first.setdefault(ids, answer)

@@ -1,0 +1,196 @@
+"""Files of notes, row by row and in bounded memory: Parquet by row group, JSONL and CSV by line.
+
+What a row is worth is cleaning.py's to say; here a file becomes raw values, whatever it holds.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import io
+import itertools
+import json
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from raypipe import storage
+from raypipe.config import Data
+from raypipe.errors import Code, ExitCode, InputError, Problem
+from raypipe.notes import cleaning
+from raypipe.storage import File
+
+TEXT_ROWS, ID_ROWS = 64, 16_384  # rows decoded at a time: bounds what a compressed file can blow up to
+_MAX_ESCAPE = 12  # bytes that JSON may spend on one character
+
+
+@dataclass(frozen=True)
+class Unit:
+    """What one reader reads: a file, or one row group of a Parquet file."""
+
+    file: File
+    row_group: int | None = None
+
+
+Mask = npt.NDArray[np.bool_]
+
+
+def units(data: Data) -> list[Unit]:
+    """All that is to be read, in order. Raises `InputError` naming file and column if one is missing or unusable."""
+    if data.notes is None:
+        raise InputError([Problem("data.notes", "is not set: where are the notes?")])
+    found: list[Unit] = []
+    problems: list[Problem] = []
+    for file in storage.find(data.notes, "data.notes"):
+        try:
+            found += _units(file, data)
+        except InputError as error:
+            problems += error.problems
+    if problems:
+        raise InputError(problems)
+    return found
+
+
+def read_unit(unit: Unit, data: Data, columns: Sequence[str], kept: Mask | None = None) -> Iterator[pa.Table]:
+    """The rows of one unit as small tables of `cleaning.schema(columns)`; of those, the ones that `kept` marks."""
+    names = {ours: theirs for ours, theirs in _named(data).items() if ours in columns}
+    place = cleaning.hashed(unit.file.path) + (f".{unit.row_group}" if unit.row_group is not None else "")
+    first = 0
+    yield cleaning.schema(columns).empty_table()  # a unit without rows still has columns
+    with _file_trouble(unit.file):
+        for raw in _RAW[unit.file.format](unit, names, data.max_chars):
+            table = cleaning.clean(raw, columns, data.max_chars, place, first)
+            first += table.num_rows
+            yield table if kept is None else table.filter(pa.array(kept[first - table.num_rows : first]))
+
+
+def _named(data: Data) -> dict[str, str]:
+    """Our name -> the file's name of each column to read."""
+    columns = data.columns
+    named = {"note_id": columns.note_id, "group_id": columns.group_id, "text": columns.text, "tags": columns.tags}
+    return {ours: theirs for ours, theirs in named.items() if theirs is not None}
+
+
+def _units(file: File, data: Data) -> list[Unit]:
+    """A JSONL file is taken as it is: a key that is missing shows row by row."""
+    if file.format == "jsonl":
+        return [Unit(file)]
+    with _file_trouble(file):
+        if file.format == "csv":
+            with _text_stream(file) as stream:
+                header = next(csv.reader(stream), [])
+            _require(file, dict.fromkeys(header, pa.string()), data)
+            return [Unit(file)]
+        with file.filesystem.open_input_file(file.path) as source:
+            parquet = pq.ParquetFile(source)
+            storage.refuse_extensions(parquet.schema_arrow, file)
+            _require(file, {field.name: field.type for field in parquet.schema_arrow}, data)
+            sizes = [parquet.metadata.row_group(i).num_rows for i in range(parquet.num_row_groups)]
+        return [Unit(file, i) for i, n_rows in enumerate(sizes) if n_rows]
+
+
+def _require(file: File, types: Mapping[str, pa.DataType], data: Data) -> None:
+    """Every configured column exists and holds text (an id may be a whole number)."""
+    problems = []
+    for ours, theirs in _named(data).items():
+        kind = types.get(theirs)
+        if kind is None:
+            problems.append(Problem(f"data.columns.{ours}", f"{file.path} has no column {theirs!r}"))
+        elif not storage.is_text(kind) and not (ours.endswith("_id") and pa.types.is_integer(kind)):
+            problems.append(Problem(f"data.columns.{ours}", f"{file.path}: column {theirs!r} holds {kind}, not text"))
+    if problems:
+        raise InputError(problems)
+
+
+def _parquet(unit: Unit, names: Mapping[str, str], max_chars: int) -> Iterator[cleaning.Raw]:
+    n_rows = TEXT_ROWS if "text" in names else ID_ROWS
+    with unit.file.filesystem.open_input_file(unit.file.path) as source:
+        parquet = pq.ParquetFile(source)
+        for batch in parquet.iter_batches(n_rows, row_groups=[unit.row_group], columns=list(names.values())):
+            yield {ours: _values(batch.column(theirs)) for ours, theirs in names.items()}
+
+
+def _values(column: pa.Array) -> list[Any]:
+    """Text as bytes: Arrow reads broken UTF-8 without a word and then cannot make a string of it."""
+    if pa.types.is_dictionary(column.type):
+        column = column.dictionary_decode()
+    return (column.cast(pa.large_binary()) if storage.is_text(column.type) else column).to_pylist()
+
+
+def _jsonl(unit: Unit, names: Mapping[str, str], max_chars: int) -> Iterator[cleaning.Raw]:
+    with unit.file.filesystem.open_input_stream(unit.file.path) as stream:
+        records = (_record(line) for line in _lines(stream, _MAX_ESCAPE * max_chars + 65_536))
+        yield from _batches(({ours: record.get(theirs) for ours, theirs in names.items()} for record in records), names)
+
+
+def _record(line: bytes | None) -> dict[str, Any]:
+    """One JSON object; what is wrong with the whole line stands where every column would find it."""
+    if line is None:
+        return _Verdict(Code.TOO_BIG)
+    try:
+        record = json.loads(line.decode("utf-8-sig", errors="surrogateescape"))
+    except (ValueError, RecursionError):
+        return _Verdict(Code.TYPE)
+    return record if isinstance(record, dict) else _Verdict(Code.TYPE)
+
+
+class _Verdict(dict[str, Any]):
+    """Stands for a line that is not a record: any column of it is the reason."""
+
+    def __init__(self, code: Code) -> None:
+        self.code = code
+
+    def get(self, key: str, default: Any = None) -> Code:
+        return self.code
+
+
+def _lines(stream: Any, limit: int) -> Iterator[bytes | None]:
+    """Lines that are not blank; None for one over `limit` bytes, which is read past in bounded memory."""
+    reader = io.BufferedReader(stream)
+    while line := reader.readline(limit):
+        if len(line) == limit and not line.endswith(b"\n"):
+            while (rest := reader.readline(1 << 20)) and not rest.endswith(b"\n"):
+                pass
+            yield None
+        elif line.strip():
+            yield line
+
+
+def _csv(unit: Unit, names: Mapping[str, str], max_chars: int) -> Iterator[cleaning.Raw]:
+    csv.field_size_limit(max(csv.field_size_limit(), 8 * max_chars))  # an unclosed quote ends here, not in memory
+    with _text_stream(unit.file) as stream:
+        reader = csv.reader(stream)
+        header = next(reader, [])
+        at = {ours: header.index(theirs) for ours, theirs in names.items()}
+        cells = ({ours: row[i] if i < len(row) else None for ours, i in at.items()} for row in reader if row)
+        yield from _batches(cells, names)
+
+
+@contextlib.contextmanager
+def _text_stream(file: File) -> Iterator[io.TextIOWrapper]:
+    """Broken bytes become lone surrogates, which `cleaning` finds."""
+    with file.filesystem.open_input_stream(file.path) as stream:
+        yield io.TextIOWrapper(io.BufferedReader(stream), encoding="utf-8-sig", errors="surrogateescape", newline="")
+
+
+def _batches(records: Iterator[dict[str, Any]], names: Mapping[str, str]) -> Iterator[cleaning.Raw]:
+    while batch := list(itertools.islice(records, TEXT_ROWS)):
+        yield {ours: [record[ours] for record in batch] for ours in names}
+
+
+@contextlib.contextmanager
+def _file_trouble(file: File) -> Iterator[None]:
+    """Whatever breaks inside a file is told by its path and kind; a library's own message may quote the file."""
+    try:
+        yield
+    except (*storage.BROKEN, zlib.error, csv.Error) as error:
+        raise InputError([Problem(file.path, f"cannot be read ({type(error).__name__})")], ExitCode.DATA) from None
+
+
+_RAW = {"parquet": _parquet, "jsonl": _jsonl, "csv": _csv}
