@@ -8,23 +8,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, TypeVar
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from raypipe import rows
+from raypipe import rows, storage
 from raypipe.config import Config, Data
 from raypipe.errors import InputError, Problem
 from raypipe.notes import labels as labels_of
 from raypipe.notes.files import iter_notes
-from raypipe.notes.reading import units
+from raypipe.notes.reading import read_unit, units
 from raypipe.tasks import Task, load_tasks
 
 Result = TypeVar("Result")
-SAMPLE = 256  # notes whose text is looked at
+SAMPLE = 8  # tables of reading.TEXT_ROWS notes whose text is looked at
 
 
 @dataclass(frozen=True)
@@ -66,18 +66,23 @@ def check(config: Config) -> CheckReport:
         tried(lambda: problems.extend(_model(config, [])))
         return _result(CheckReport(), problems)
     tasks = tried(lambda: load_tasks(_set(data.tasks, "data.tasks"), data.task_ids)) or []
-    labels = tried(lambda: labels_of.read_labels(data, tasks)) if tasks else None
+    labels = None
+    if tasks:
+        labels = tried(lambda: labels_of.read_labels(data, tasks))
+    else:
+        tried(lambda: storage.find(_set(data.labels, "data.labels"), "data.labels"))
     notes = tried(lambda: pa.concat_tables(iter_notes(data, ["note_id", "group_id"])))
     warnings: list[str] = []
     if notes is not None:
         tried(lambda: problems.extend(_sample(data, warnings)))
     if notes is not None and labels is not None:
         problems += labels_of.problems_with(notes, labels)
+        warnings += labels_of.doubts(labels)
         labels = labels_of.within_limits(labels, data)
         if not pc.any(pc.equal(labels["split"], config.evaluation.split)).as_py():
             problems.append(Problem("evaluation.split", f"no task has labels in the split {config.evaluation.split}"))
     if data.pretraining is not None:
-        tried(lambda: units(data.for_pretraining))
+        tried(lambda: units(data.for_pretraining, "data.pretraining"))
     tried(lambda: problems.extend(_model(config, tasks)))
     n_notes = notes.num_rows if notes is not None else 0
     empty = rows.LABELS.empty_table()
@@ -126,8 +131,9 @@ def _settings(config: Config) -> Iterator[Problem]:
 
 def _sample(data: Data, warnings: list[str]) -> Iterator[Problem]:
     """The first notes, with their text: a wrong column shows here, not after an hour."""
-    tables = list(islice(iter_notes(data, ["note_id", "text", "error"]), SAMPLE // 64 + 1))
-    errors = pa.concat_tables(tables)["error"]
+    columns = ["note_id", "text", "error"]
+    tables = chain.from_iterable(read_unit(unit, data, columns) for unit in units(data))
+    errors = pa.concat_tables(islice(tables, SAMPLE))["error"]
     n_bad = len(errors) - errors.null_count
     codes = ", ".join(sorted(set(errors.drop_null().to_pylist())))
     if not len(errors):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from dataclasses import dataclass
 from typing import Any
@@ -83,7 +84,10 @@ def _demand_token() -> None:
 
 
 def _configure_data(resources: Resources) -> None:
-    import ray
+    import ray.data
+
+    for name in ("ray.data", "ray.train", "ray._private.worker"):
+        logging.getLogger(name).setLevel(logging.ERROR)
 
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False

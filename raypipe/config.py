@@ -87,7 +87,7 @@ class Prompt(Section):
     """How a note and a question become tokens: instruction, note, question, answer (prompts.py)."""
 
     instruction: str = ""  # system turn, or plain text before the note
-    question: str = "\n{question}:"  # {question} and {options} are filled in
+    question: str = Field("\n{question}:", pattern=r"\{question\}")  # {question} and {options} are filled in
     answer_prefix: str = " "  # between question and answer when the model has no chat template
     max_tokens: int = Field(1024, ge=16)  # of note and question together
     keep: Literal["head", "tail"] = "head"  # which end of an over-long note stays; the question is never cut
@@ -141,7 +141,10 @@ class Pretrain(Section):
     intermediate_size: int = Field(384, ge=8)
     layers: int = Field(4, ge=1)
     heads: int = Field(4, ge=1)
-    context: int = Field(512, ge=16)
+    context: int = Field(512, ge=16)  # tokens; longer notes become several rows
+    max_pieces: int | None = Field(None, ge=1)  # rows made of one note, from its head; None: all
+    initializer_range: float = Field(0.02, gt=0)  # standard deviation of the random weights
+    emphasis: dict[str, float] = {}  # words, with the space before them, whose prediction weighs more than 1
     training: Training = Training(learning_rate=2e-3, batch_rows=32)
 
 
@@ -234,7 +237,7 @@ class Masking(Section):
     stop_words: bool = True  # spare Italian, Spanish and English function words; negations are never spared
     phi_patterns: tuple[str, ...] = ()  # regular expressions; what they match is never a target
     max_span_words: int | None = Field(10, ge=1)  # longer spans are cut in two
-    max_spans: int = Field(20, ge=1, le=64)  # of one `multi` example; further spans go to a further example
+    max_spans: int = Field(32, ge=1, le=64)  # of one `multi` example; further spans go to a further example
     format: Literal["single", "multi"] = "multi"
     condition: Literal["none", "item"] = "none"  # item: the question follows the masked note
     instruction: str = ""  # system turn, or plain text before the note

@@ -20,8 +20,10 @@ import yaml
 
 from raypipe import config, rows, storage
 from raypipe.check import check
+from raypipe.hashing import stable_hash
 from raypipe.notes import synthetic
 from raypipe.notes.files import iter_notes
+from raypipe.notes.labels import for_self_supervision
 from raypipe.notes.leakage import Guard
 from raypipe.tasks import Task
 
@@ -67,6 +69,15 @@ class Corpus:
             return None
         held_out = [note for split in ("dev", "test") for note, _ in self.labelled(split)]
         return Guard.fit(held_out)
+
+    @cached_property
+    def last_hash(self) -> int | None:
+        """The largest hashed id among the `max_unlabelled` notes to learn from; None: no limit."""
+        if self.data.max_unlabelled is None:
+            return None
+        notes = pa.concat_tables(iter_notes(self.data, ["note_id", "group_id"]))
+        ids = for_self_supervision(notes, self.labels, self.data)
+        return max((stable_hash(note_id) for note_id in ids.to_pylist()), default=0)
 
     def labelled(self, split: str) -> Iterator[tuple[dict[str, Any], dict[str, str]]]:
         """Notes of a split and their labels by task, sorted by id."""

@@ -37,7 +37,8 @@ class Code(enum.StrEnum):
     NO_SPAN = "E_NO_SPAN"  # nothing in the note may be masked
     SENTINEL = "E_SENTINEL"  # the note already contains a mask sentinel
     MODEL = "E_MODEL"  # the model failed on this note alone
-    HELD_OUT = "HELD_OUT"  # not an error: kept from self-supervision because of a validation or test note
+    HELD_OUT = "HELD_OUT"  # no error: kept from self-supervision because of a validation or test note
+    NOT_SAMPLED = "NOT_SAMPLED"  # no error: beyond data.max_unlabelled
 
 
 @dataclass(frozen=True)

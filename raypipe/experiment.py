@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 
 from raypipe import config, configfile, corpus, pipeline, rows
 from raypipe.cluster import Cluster, join
-from raypipe.errors import Code, ExitCode, InputError
+from raypipe.errors import ExitCode, InputError
 from raypipe.models import loading
 from raypipe.prompts import PromptEncoder
 from raypipe.run_dir import Step, settings_of, versions, write_json
@@ -205,7 +205,7 @@ def _pretrain_stage(run: Run) -> Prepared:
     if not cut.done:
         run.say("pretrain: a tokenizer, and notes cut into rows")
         loading.train_tokenizer(run.corpus.texts(), architecture, step.folder / "tokenizer")
-        pipeline.cut(run.settings, run.corpus, run.tokenizer, architecture.context, run.cluster, cut.data)
+        pipeline.cut(run.settings, run.corpus, run.tokenizer, run.cluster, cut.data)
         cut.finish()
     stage = trainer.Stage(
         str(step.folder), str(cut.data), TEXT, architecture.training, architecture, run.tokenizer, random_weights=True
@@ -260,7 +260,7 @@ def _write_supervised(run: Run, split: str, folder: Path) -> None:
 def _finish_notes(run: Run, step: Step) -> None:
     """Write the dead letters and count them; too many end the run."""
     ids = pq.read_table(step.data, columns=["note_id", "error"])
-    failed = ids.filter(pc.and_(pc.is_valid(ids["error"]), pc.not_equal(ids["error"], Code.HELD_OUT.value)))
+    failed = ids.filter(pc.starts_with(pc.fill_null(ids["error"], ""), "E_"))
     counts = {row["values"]: row["counts"] for row in pc.value_counts(ids["error"].drop_null()).to_pylist()}
     letters = failed.append_column("step", pa.array([step.folder.name] * len(failed), pa.string()))
     pq.write_table(letters.select(rows.DEAD_LETTERS.names), step.folder / "dead_letters.parquet")

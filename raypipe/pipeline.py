@@ -73,11 +73,11 @@ def render(
 
 
 def cut(
-    settings: config.Config, corpus: Corpus, tokenizer: config.Model, context: int, cluster: Cluster, out: Path
+    settings: config.Config, corpus: Corpus, tokenizer: config.Model, cluster: Cluster, out: Path
 ) -> None:
     """Notes to training rows of plain text."""
     notes = _notes(settings, corpus, corpus.data.for_pretraining)
-    args = (tokenizer, context)
+    args = (tokenizer, settings.pretrain)
     notes.map_batches(Cut, fn_constructor_args=args, **_spread(cluster), **BLOCK).write_parquet(str(out))
 
 
@@ -107,9 +107,8 @@ def _attributed(settings: config.Config, corpus: Corpus, scorer: config.Model, c
 def _notes(settings: config.Config, corpus: Corpus, data: config.Data | None = None) -> Dataset:
     """Notes for self-supervision; those of validation and test patients come marked, without their text."""
     notes = read_notes(data or corpus.data, settings.resources.rows_per_block)
-    if corpus.guard is None:
-        return notes
-    return notes.map_batches(hold_out, fn_kwargs={"guard": corpus.guard}, num_cpus=0.5, **BLOCK)
+    kwargs = {"guard": corpus.guard, "last_hash": None if data else corpus.last_hash}
+    return notes.map_batches(hold_out, fn_kwargs=kwargs, num_cpus=0.5, **BLOCK)
 
 
 def _on_devices(cluster: Cluster) -> dict[str, Any]:

@@ -45,22 +45,21 @@ MADE_FROM: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "mask": (("arms",), ("attribute",)),
     "train/rows": ((), ("mask",)),
     "train/{arm}": (("train",), ("train/rows",)),
-    "finetune/{arm}": (("finetune", "arms.{arm}"), ("finetune/rows", "train/{arm}")),
+    "finetune/{arm}": (("finetune",), ("finetune/rows", "train/{arm}")),
     "evaluate/scorer": (("evaluation",), ("finetune/scorer",)),
     "evaluate/{arm}": (("evaluation",), ("finetune/{arm}",)),
 }
 
 
 def settings_of(step: str, config: Config, inputs: Mapping[str, Any]) -> dict[str, Any]:
-    """All that a step's output depends on: its own sections in full, the steps before it by fingerprint.
+    """All that a step's output depends on: its own sections, those of the steps before it, and the input files."""
+    return configfile.determinants(config, sorted(_sections(step)), inputs)
 
-    `inputs` is the listing of the input files, the root of everything.
-    """
+
+def _sections(step: str) -> set[str]:
     arm = "" if step in MADE_FROM else step.rpartition("/")[2]
-    own, before = MADE_FROM[step if step in MADE_FROM else step.replace(arm, "{arm}")]
-    sections = configfile.determinants(config, [name.format(arm=arm) for name in own], inputs if not before else {})
-    upstream = {name.format(arm=arm): settings_of(name.format(arm=arm), config, inputs) for name in before}
-    return sections | {"made_from": {name: fingerprint(settings) for name, settings in upstream.items()}}
+    own, before = MADE_FROM[step if not arm else f"{step.rpartition('/')[0]}/{{arm}}"]
+    return {name.format(arm=arm) for name in own}.union(*(_sections(name.format(arm=arm)) for name in before))
 
 
 @dataclass

@@ -1,5 +1,7 @@
 """Tasks: one classification question each, with its options. Read from YAML, or from a table with one task per row.
 
+The YAML file is local; its table (Parquet, JSONL or CSV) may be behind a URI, or lie beside it.
+
     defaults:                           # for every task below that does not say otherwise
       question: "{description}"
       verbalizers: {"1": "sì", "0": "no"}
@@ -144,7 +146,7 @@ def _rows(table_uri: str) -> dict[str, dict[str, Any]]:
     columns = ("task_id", "kind", "description", "class_counts")
     rows: dict[str, dict[str, Any]] = {}
     problems = []
-    for i, row in enumerate(storage.read_strings(table_uri, columns, "tasks").to_pylist()):
+    for i, row in enumerate(storage.read_strings(table_uri, columns, "data.tasks").to_pylist()):
         where = f"{storage.redact(table_uri)}: row {i}"
         counts = _counts(row["class_counts"])
         if not _ID.fullmatch(row["task_id"] or ""):

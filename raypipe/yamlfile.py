@@ -108,8 +108,10 @@ def read(path: str | Path) -> Document:
     try:
         with open(path, "rb") as file:
             raw = file.read(MAX_BYTES + 1)
-    except OSError as error:
-        raise InputError([Problem(str(path), f"cannot be read: {error.strerror}")]) from None
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
+        raise InputError(
+            [Problem(str(path), f"cannot be read: {getattr(error, 'strerror', 'no such path')}")]
+        ) from None
     if len(raw) > MAX_BYTES:
         raise InputError([Problem(str(path), f"over {MAX_BYTES:,} bytes: not a configuration")])
     try:

@@ -22,7 +22,7 @@ def attribute(request: Request, notes: Sequence[EncodedNote]) -> list[NoteAttrib
     rows = Rows(decoder, notes, request.config.target)
     answers = torch.tensor(rows.columns_P, device=decoder.device)
     # the first position that is read of a question: where its label begins
-    first = rows.readout.first_rows_Q
+    first = rows.readout.first_rows
     point = [next(p for p, r in enumerate(rows.rows_P) if r == row) for row in first]
     with torch.no_grad():
         values = rows.values()

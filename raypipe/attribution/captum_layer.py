@@ -27,8 +27,8 @@ from raypipe.hashing import stable_hash
 from raypipe.prompts import EncodedNote
 
 PREFIX = "captum:"
-# They do not depend on the note's tokens, or need modules that decoders do not have.
-REFUSED = {"LayerActivation", "LayerLRP", "LayerFeaturePermutation", "LayerGradCam"}
+# They do not depend on the question, need modules that decoders do not have, or a distribution of baselines.
+REFUSED = {"LayerActivation", "LayerDeepLiftShap", "LayerFeaturePermutation", "LayerGradCam", "LayerLRP"}
 
 
 def names() -> list[str]:
@@ -67,7 +67,7 @@ class Target(nn.Module):
 
 def _one(request: Request, note: EncodedNote, method: Any) -> NoteAttribution:
     parts = [_question(request, replace(note, questions=(question,)), method) for question in note.questions]
-    return NoteAttribution.joined(parts, len(request.layers))
+    return NoteAttribution.joined(parts)
 
 
 def _question(request: Request, note: EncodedNote, method: Any) -> NoteAttribution:

@@ -58,18 +58,22 @@ class AttributionEngine:
 
     def attribute(self, notes: Sequence[EncodedNote]) -> list[NoteAttribution | Code]:
         """Relevance of each note, or why there is none. Results do not depend on how notes are grouped."""
-        results: list[NoteAttribution | Code] = [Code.MODEL] * len(notes)
+        results: list[NoteAttribution | Code] = [self._nothing_asked(note) for note in notes]
         for batch in self._batches(notes):
             for index, result in zip(batch, self._attempt([notes[i] for i in batch]), strict=True):
                 results[index] = result
         return [self._settle(note, result) for note, result in zip(notes, results, strict=True)]
+
+    def _nothing_asked(self, note: EncodedNote) -> NoteAttribution:
+        none = np.zeros(0, np.float32)
+        return NoteAttribution((), none, np.zeros((0, len(self.layers), len(note.offsets_N2)), np.float32), none)
 
     def _batches(self, notes: Sequence[EncodedNote]) -> list[list[int]]:
         # notes that are encoded once for several questions are kept apart from those with one
         is_shared = [gradients.is_shared(self.decoder, [note]) for note in notes]
         batches = []
         for kind in (False, True):
-            members = [i for i, shared in enumerate(is_shared) if shared == kind]
+            members = [i for i, shared in enumerate(is_shared) if shared == kind and notes[i].questions]
             lengths = [cost_tokens(notes[i], kind) for i in members]
             batches += [[members[j] for j in batch] for batch in token_batches(lengths, self.request.batch_tokens)]
         return batches

@@ -49,7 +49,7 @@ def attribute(request: Request, notes: Sequence[EncodedNote], with_keys: bool) -
         for owner, best, value, relevance_KN in zip(part.note_of_question, chosen, margin, relevance_QKN, strict=True):
             collected[owner].append(OfQuestion(best, value, relevance_KN, math.nan))
     return [
-        NoteAttribution.of_questions(questions, len(layers), slice(pad + note.note_start, None))
+        NoteAttribution.of_questions(questions, slice(pad + note.note_start, None))
         for questions, pad, note in zip(collected, cache.pad_B, notes, strict=True)
     ]
 

@@ -23,18 +23,18 @@ class NoteAttribution:
     predicted_Q: tuple[int, ...]  # the preferred option of each question
     margin_Q: Floats  # its mean log-probability less the runner-up's, nats
     relevance_QKN: Floats  # signed, over the N tokens of the note alone; K kept layers
-    # |explained - sum of relevance over all positions| / |explained| at the lowest kept layer: completeness of integrated
-    # gradients, conservation of AttnLRP. NaN where a method promises no such sum.
+    # |explained - sum of relevance over all positions| / |explained| at the lowest kept layer: completeness of
+    # integrated gradients, conservation of AttnLRP. NaN where a method promises no such sum.
     error_Q: Floats
 
     @classmethod
-    def of_questions(cls, questions: Sequence[OfQuestion], n_layers: int, kept: slice) -> NoteAttribution:
+    def of_questions(cls, questions: Sequence[OfQuestion], kept: slice) -> NoteAttribution:
         """From each question's numbers, cut to the tokens `kept`."""
         relevance = [question.relevance_KN[:, kept].float().cpu().numpy() for question in questions]
         return cls(
             tuple(question.predicted for question in questions),
             np.asarray([question.margin for question in questions], np.float32),
-            np.stack(relevance) if relevance else np.zeros((0, n_layers, 0), np.float32),
+            np.stack(relevance),
             np.asarray([question.error for question in questions], np.float32),
         )
 
@@ -45,14 +45,13 @@ class NoteAttribution:
         return cls(tuple(values.chosen_Q2[:, 0].tolist()), values.margin_Q, relevance_QKN, no_sum_Q)
 
     @classmethod
-    def joined(cls, parts: Sequence[NoteAttribution], n_layers: int) -> NoteAttribution:
+    def joined(cls, parts: Sequence[NoteAttribution]) -> NoteAttribution:
         """The questions of one note, from one result per question."""
-        none = cls((), np.zeros(0, np.float32), np.zeros((0, n_layers, 0), np.float32), np.zeros(0, np.float32))
         return cls(
             tuple(label for part in parts for label in part.predicted_Q),
-            np.concatenate([part.margin_Q for part in parts or (none,)]),
-            np.concatenate([part.relevance_QKN for part in parts or (none,)]),
-            np.concatenate([part.error_Q for part in parts or (none,)]),
+            np.concatenate([part.margin_Q for part in parts]),
+            np.concatenate([part.relevance_QKN for part in parts]),
+            np.concatenate([part.error_Q for part in parts]),
         )
 
 

@@ -52,7 +52,7 @@ class Rows:
 
     def one_of_questions(self, rows_RX: Tensor) -> Tensor:
         """[R, ...] -> [Q, ...]: the first branch of each question; on the note's tokens all branches are the same."""
-        return rows_RX if self.readout.is_one_to_one else rows_RX[self.readout.first_rows_Q]
+        return rows_RX if self.readout.is_one_to_one else rows_RX[self.readout.first_rows]
 
     def results(self, values: Values, relevance_QKT: Tensor, error_Q: Tensor) -> list[NoteAttribution]:
         """Split into notes, cut to the note's own tokens."""

@@ -133,7 +133,7 @@ class Readout:
         return len(self.branches) == self.n_questions
 
     @property
-    def first_rows_Q(self) -> list[int]:
+    def first_rows(self) -> list[int]:
         """The first branch of every question."""
         question_R = [branch.question for branch in self.branches]
         return [question_R.index(q) for q in range(self.n_questions)]

@@ -25,7 +25,7 @@ class Case:
     """The eligible words of one note, asked one task."""
 
     note_id: str
-    relevance_W: npt.NDArray[np.floating]  # higher = more relevant; take the absolute value first if sign means side
+    relevance_W: npt.NDArray[np.floating]  # higher = more relevant
     is_deciding_W: Bools
 
 
@@ -86,9 +86,9 @@ def deciding_words(words_W2: Spans, gold_S2: Spans) -> Bools:
 def cases_from_tables(attributed: pa.Table, deciding: pa.Table, layer: int | None = None) -> Iterator[Case]:
     """Cases from `rows.ATTRIBUTED` and gold spans (note_id, task_id, start, end), for the tasks asked of each note.
 
-    `layer` picks one of the kept layers (None: the first); ValueError if it was not kept. Words that the scorer could
-    not see (relevance 0 for all tasks and layers) are not eligible. Relevance is taken without its sign, as masking
-    does by default.
+    `layer` picks one of the kept layers (None: the first); ValueError if it was not kept. Relevance is ranked as it is
+    stored, as masking ranks it. The scorer sees one stretch of a note: words before its first and after its last word
+    of any relevance were cut, and are not eligible.
     """
     gold: dict[tuple[str, str], list[tuple[int, int]]] = {}
     for row in deciding.to_pylist():
@@ -98,14 +98,15 @@ def cases_from_tables(attributed: pa.Table, deciding: pa.Table, layer: int | Non
             continue
         words_W2 = np.stack([row["word_start"], row["word_end"]], axis=1)
         shape = (len(row["task_id"]), len(row["layers"]), len(words_W2))
-        relevance_QKW = np.abs(np.asarray(row["relevance"], dtype=np.float32).reshape(shape))
-        seen_W = relevance_QKW.any(axis=(0, 1))
+        relevance_QKW = np.asarray(row["relevance"], dtype=np.float32).reshape(shape)
+        relevant = np.flatnonzero(relevance_QKW.any(axis=(0, 1)))
+        seen = slice(relevant[0], relevant[-1] + 1) if len(relevant) else slice(0, 0)
         if layer is not None and layer not in row["layers"]:
             raise ValueError(f"relevance of layer {layer} was not kept, only of {row['layers']}")
         k = 0 if layer is None else row["layers"].index(layer)
         for q, task_id in enumerate(row["task_id"]):
             is_deciding_W = deciding_words(words_W2, gold.get((row["note_id"], task_id), []))
-            yield Case(row["note_id"], relevance_QKW[q, k, seen_W], is_deciding_W[seen_W])
+            yield Case(row["note_id"], relevance_QKW[q, k, seen], is_deciding_W[seen])
 
 
 def _measures(case: Case, top_share: float) -> tuple[float, ...]:

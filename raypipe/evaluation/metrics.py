@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 from scipy.stats import rankdata
 
 from raypipe.tasks import Task
@@ -54,8 +54,8 @@ class TaskRows:
     """The predictions of one task as arrays, sorted by note id."""
 
     task: Task
-    note_ids: list[str]
-    groups: list[str]  # the note's group, or a group of its own
+    note_ids: pa.StringArray
+    groups: pa.StringArray  # the note's group, or a group of its own
     gold_N: Ints  # index into task.options
     predicted_N: Ints  # the same; -1: not one of the options, or no prediction
     scores_NC: Floats
@@ -64,6 +64,11 @@ class TaskRows:
     def positive(self) -> Bools:  # [N]
         """Binary tasks: the first option is the positive one (swapping the two changes no measure of this file)."""
         return self.gold_N == 0
+
+    @property
+    def group(self) -> Ints:  # [N]
+        """The groups as numbers from 0."""
+        return np.asarray(self.groups.dictionary_encode().indices.to_numpy(), dtype=np.int64)
 
     @property
     def margin(self) -> Floats:  # [N]
@@ -95,15 +100,15 @@ def by_task(predictions: pa.Table, tasks: Sequence[Task]) -> list[TaskRows]:
     A note without prediction (null) counts as wrong; without scores, as undecided (all options 0). Raises ValueError
     for an empty table, unknown tasks, gold labels outside the options, a wrong number of scores and duplicates.
     """
-    rows_of: dict[str, list[dict[str, Any]]] = {task.id: [] for task in tasks}
-    for row in predictions.to_pylist():
-        if row["task_id"] not in rows_of:
-            raise ValueError(f"predictions hold task {row['task_id']!r}, which is not among the tasks")
-        rows_of[row["task_id"]].append(row)
-    found = [_task_rows(task, rows_of[task.id]) for task in tasks if rows_of[task.id]]
-    if not found:
-        raise ValueError("there are no predictions to evaluate")
-    return found
+    ordered = predictions.sort_by([("task_id", "ascending"), ("note_id", "ascending")]).combine_chunks()
+    rows_of, first = {}, 0
+    for task_id, n in _counts_in_order(ordered["task_id"]):
+        rows_of[task_id] = ordered.slice(first, n)
+        first += n
+    unknown = set(rows_of) - {task.id for task in tasks}
+    if unknown or not rows_of:
+        raise ValueError(f"predictions of unknown tasks: {sorted(unknown)}" if unknown else "there are no predictions")
+    return [_task_rows(task, rows_of[task.id]) for task in tasks if task.id in rows_of]
 
 
 def macro_f1(gold_N: Ints, predicted_N: Ints, n_labels: int) -> float:
@@ -132,12 +137,12 @@ def matched_f1(positive_N: Bools, margin_N: Floats) -> float:
     return _binary_f1(positive_N, margin_N > nearest)
 
 
-def cv_f1(positive_N: Bools, margin_N: Floats, groups: Sequence[str], folds: int = FOLDS) -> float | None:
+def cv_f1(positive_N: Bools, margin_N: Floats, group_N: Ints, folds: int = FOLDS) -> float | None:
     """Macro F1 if each fold of groups is judged at the threshold that is best on the other folds.
 
     No note meets a threshold that its own label, or that of its group, helped to set. None with fewer than 2 groups.
     """
-    names, group_N = np.unique(np.asarray(groups), return_inverse=True)
+    names, group_N = np.unique(group_N, return_inverse=True)
     folds = min(folds, len(names))
     if folds < 2:
         return None
@@ -149,27 +154,39 @@ def cv_f1(positive_N: Bools, margin_N: Floats, groups: Sequence[str], folds: int
     return _binary_f1(positive_N, called_N)
 
 
-def _task_rows(task: Task, rows: list[dict[str, Any]]) -> TaskRows:
-    rows = sorted(rows, key=lambda row: row["note_id"])
-    note_ids = [row["note_id"] for row in rows]
-    if len(set(note_ids)) < len(note_ids):
+def _counts_in_order(names: pa.ChunkedArray) -> list[tuple[str, int]]:
+    """Each name with its number, in the order of first occurrence."""
+    return [(count["values"], count["counts"]) for count in pc.value_counts(names).to_pylist()]
+
+
+def _task_rows(task: Task, rows: pa.Table) -> TaskRows:
+    n_options = len(task.options)
+    if pc.count_distinct(rows["note_id"], mode="all").as_py() < rows.num_rows:
         raise ValueError(f"task {task.id!r} has several predictions for one note")
-    index = {option: i for i, option in enumerate(task.options)}
-    if any(row["label"] not in index for row in rows):
+    gold_N, predicted_N = (_index_of(rows[name], task.options) for name in ("label", "predicted"))
+    if (gold_N < 0).any():
         raise ValueError(f"task {task.id!r} has gold labels that are not among its options")
-    undecided = [0.0] * len(task.options)
-    scores = [undecided if row["scores"] is None else row["scores"] for row in rows]
-    if any(len(s) != len(undecided) for s in scores):
-        raise ValueError(f"task {task.id!r} has {len(undecided)} options, but some note has another number of scores")
+    undecided = pa.scalar([0.0] * n_options, type=rows["scores"].type)
+    scores = pc.if_else(pc.is_null(rows["scores"]), undecided, rows["scores"])
+    if pc.any(pc.not_equal(pc.list_value_length(scores), n_options)).as_py():
+        raise ValueError(f"task {task.id!r} has {n_options} options, but some note has another number of scores")
+    # the prefix keeps a note without group apart from a group of the same name
+    own = pc.binary_join_element_wise("note", rows["note_id"], " ")
+    groups = pc.coalesce(pc.binary_join_element_wise("group", rows["group_id"], " "), own)
     return TaskRows(
         task=task,
-        note_ids=note_ids,
-        # the prefix keeps a note without group apart from a group of the same name
-        groups=[f"note {r['note_id']}" if r["group_id"] is None else f"group {r['group_id']}" for r in rows],
-        gold_N=np.asarray([index[row["label"]] for row in rows], dtype=np.int64),
-        predicted_N=np.asarray([index.get(row["predicted"], -1) for row in rows], dtype=np.int64),
-        scores_NC=np.asarray(scores, dtype=np.float64),
+        note_ids=rows["note_id"].combine_chunks(),
+        groups=groups.combine_chunks(),
+        gold_N=gold_N,
+        predicted_N=predicted_N,
+        scores_NC=pc.list_flatten(scores).to_numpy().astype(np.float64).reshape(-1, n_options),
     )
+
+
+def _index_of(labels: pa.ChunkedArray, options: Sequence[str]) -> Ints:
+    """Position of each label among the options; -1 for others."""
+    index = pc.index_in(labels, value_set=pa.array(options, pa.string()))
+    return np.asarray(pc.fill_null(index, -1).to_numpy(), dtype=np.int64)
 
 
 def _task_metrics(rows: TaskRows) -> TaskMetrics:
@@ -186,7 +203,7 @@ def _task_metrics(rows: TaskRows) -> TaskMetrics:
         macro_f1=macro_f1(rows.gold_N, rows.predicted_N, n_labels),
         auc=area,
         matched_f1=matched_f1(rows.positive, rows.margin) if has_both else None,
-        cv_f1=cv_f1(rows.positive, rows.margin, rows.groups) if has_both else None,
+        cv_f1=cv_f1(rows.positive, rows.margin, rows.group) if has_both else None,
         accuracy=float(np.mean(rows.gold_N == rows.predicted_N)),
         support=dict(zip(rows.task.options, counts, strict=True)),
     )

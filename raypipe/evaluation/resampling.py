@@ -1,4 +1,4 @@
-"""Resamples of test groups as array arithmetic: what `uncertainty` draws, this file evaluates.
+"""Resamples of test groups, and sign flips of tasks, as array arithmetic: `uncertainty` puts them together.
 
 Per task, the counts that a measure needs are summed per group once. A resample is then a row of group weights [G], and
 B resamples of S systems are one matrix product.
@@ -13,6 +13,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from raypipe.evaluation.metrics import TaskRows, by_task
 from raypipe.tasks import Task
@@ -20,6 +21,8 @@ from raypipe.tasks import Task
 Floats = npt.NDArray[np.floating]
 Ints = npt.NDArray[np.int64]
 Measure = Literal["macro_f1", "auc"]
+EXACT_TASKS = 16  # up to here all 2^T sign flips are tried
+FLIPS = 10_000
 
 
 @dataclass(frozen=True)
@@ -65,6 +68,32 @@ def group_weights(rng: np.random.Generator, n_resamples: int, n_groups: int) -> 
     return counts.reshape(n_resamples, n_groups).astype(np.float32)
 
 
+def sign_flip_p(difference_T: Floats, seed: int = 0) -> float:
+    """Two-sided p of "the differences of the tasks are symmetric around 0", from their mean under random signs.
+
+    All 2^T signs up to 16 tasks; else 10,000 random ones, and the observed one counts as one of them.
+    """
+    n_tasks = len(difference_T)
+    exact = n_tasks <= EXACT_TASKS
+    if exact:
+        is_flipped = (np.arange(2**n_tasks)[:, None] >> np.arange(n_tasks)) & 1
+    else:
+        is_flipped = np.random.default_rng(seed).integers(2, size=(FLIPS, n_tasks))
+    means = np.abs((1 - 2 * is_flipped) @ difference_T)
+    n_as_large = int(np.sum(means >= np.abs(difference_T.sum()) - 1e-9))  # sums in another order differ by rounding
+    return n_as_large / 2**n_tasks if exact else (n_as_large + 1) / (FLIPS + 1)
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Holm's step-down correction, in the order given."""
+    adjusted = [0.0] * len(p_values)
+    largest = 0.0
+    for rank, i in enumerate(np.argsort(p_values)):
+        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[i]))
+        adjusted[i] = largest
+    return adjusted
+
+
 def count_tasks(
     arms: Mapping[str, Sequence[pa.Table]], tasks: Sequence[Task], measure: Measure
 ) -> tuple[list[TaskCounts], int]:
@@ -74,20 +103,28 @@ def count_tasks(
     is not defined (AUC with one gold label) are left out.
     """
     systems = [by_task(table, tasks) for runs in arms.values() for table in runs]
-    keys = [[(r.task.id, r.note_ids, r.groups, r.gold_N.tolist()) for r in rows] for rows in systems]
-    if any(key != keys[0] for key in keys):
+    if not all(_is_paired(rows, systems[0]) for rows in systems):
         raise ValueError("the arms were not scored on the same tasks, notes, groups and labels: nothing can be paired")
-    names = sorted({group for rows in systems[0] for group in rows.groups})
-    code = {name: i for i, name in enumerate(names)}
-    per_task = [_count(list(same_task), code, measure) for same_task in zip(*systems, strict=True)]
+    names = pc.unique(pa.chunked_array([rows.groups for rows in systems[0]]))
+    per_task = [_count(list(same_task), names, measure) for same_task in zip(*systems, strict=True)]
     defined = [c for c in per_task if np.isfinite(c.values(np.ones((1, len(c.group_G)), dtype=np.float32))).all()]
     return defined, len(names)
 
 
-def _count(systems: list[TaskRows], code: Mapping[str, int], measure: Measure) -> TaskCounts:
+def _is_paired(rows: list[TaskRows], others: list[TaskRows]) -> bool:
+    return len(rows) == len(others) and all(
+        a.task.id == b.task.id
+        and a.note_ids.equals(b.note_ids)
+        and a.groups.equals(b.groups)
+        and np.array_equal(a.gold_N, b.gold_N)
+        for a, b in zip(rows, others, strict=True)
+    )
+
+
+def _count(systems: list[TaskRows], names: pa.Array, measure: Measure) -> TaskCounts:
     first = systems[0]
     n_labels = len(first.task.options)
-    group_G, note_group_N = np.unique([code[group] for group in first.groups], return_inverse=True)
+    group_G, note_group_N = np.unique(pc.index_in(first.groups, value_set=names).to_numpy(), return_inverse=True)
     right, called = (np.zeros((len(group_G), len(systems), n_labels), dtype=np.float32) for _ in range(2))
     for s, rows in enumerate(systems):
         is_right = rows.gold_N == rows.predicted_N

@@ -16,13 +16,11 @@ from typing import Literal
 import numpy as np
 import pyarrow as pa
 
-from raypipe.evaluation.resampling import Floats, Measure, TaskCounts, count_tasks, group_weights
+from raypipe.evaluation.resampling import Floats, Measure, TaskCounts, count_tasks, group_weights, holm, sign_flip_p
 from raypipe.tasks import Task
 
 Caveat = Literal["single_run", "few_runs", "few_tasks"]
 MIN_RUNS, MIN_TASKS = 5, 10  # pilot section 6; methods 5.3
-EXACT_TASKS = 16  # up to here all 2^T sign flips are tried
-FLIPS = 10_000
 CAVEATS: dict[Caveat, str] = {
     "single_run": "one run only: the interval lacks run-to-run noise and is too narrow",
     "few_runs": f"fewer than {MIN_RUNS} runs: run-to-run noise is poorly known",
@@ -96,32 +94,6 @@ def compare(
             for contrast, p, p_holm in zip(contrasts, p_values, holm(p_values), strict=True)
         ),
     )
-
-
-def sign_flip_p(difference_T: Floats, seed: int = 0) -> float:
-    """Two-sided p of "the differences of the tasks are symmetric around 0", from their mean under random signs.
-
-    All 2^T signs up to 16 tasks; else 10,000 random ones, and the observed one counts as one of them.
-    """
-    n_tasks = len(difference_T)
-    exact = n_tasks <= EXACT_TASKS
-    if exact:
-        is_flipped = (np.arange(2**n_tasks)[:, None] >> np.arange(n_tasks)) & 1
-    else:
-        is_flipped = np.random.default_rng(seed).integers(2, size=(FLIPS, n_tasks))
-    means = np.abs((1 - 2 * is_flipped) @ difference_T)
-    n_as_large = int(np.sum(means >= np.abs(difference_T.sum()) - 1e-9))  # sums in another order differ by rounding
-    return n_as_large / 2**n_tasks if exact else (n_as_large + 1) / (FLIPS + 1)
-
-
-def holm(p_values: Sequence[float]) -> list[float]:
-    """Holm's step-down correction, in the order given."""
-    adjusted = [0.0] * len(p_values)
-    largest = 0.0
-    for rank, i in enumerate(np.argsort(p_values)):
-        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[i]))
-        adjusted[i] = largest
-    return adjusted
 
 
 @dataclass(frozen=True)

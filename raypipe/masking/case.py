@@ -39,26 +39,49 @@ class Pool:
     eligible_W: Bools
     eligible_E: Index  # their word numbers, ascending
     inner_W: Bools  # stop-words: they may lie inside a span, but are nobody's choice
-    barrier_W: Bools  # no span may reach from before this word into it: protected text stands between
+    barrier_W: Bools | None  # no span may reach from before this word into it: protected text stands between
+
+    @cached_property
+    def eligible(self) -> list[bool]:
+        """`eligible_W` for loops over words: reading single elements of an array is slow."""
+        return self.eligible_W.tolist()
+
+    @cached_property
+    def inner(self) -> list[bool]:
+        """`inner_W` for loops over words."""
+        return self.inner_W.tolist()
+
+    def is_barred(self, word: int) -> bool:
+        """Whether protected text stands before this word."""
+        return self.barrier_W is not None and bool(self.barrier_W[word])
 
 
 class Note:
     """A note and what is computed from it at most once, whatever the number of arms."""
 
-    def __init__(self, text: str, words_W2: Ints, relevance_QW: Floats | None, tags: Sequence[str] | None) -> None:
+    def __init__(
+        self,
+        text: str,
+        words_W2: Ints,
+        relevance_QW: Floats | None = None,
+        tags: Sequence[str] | None = None,
+        is_cut: bool = True,
+    ) -> None:
         self.text = text
         self.words_W2 = words_W2
         self.relevance_QW = relevance_QW
         self.tags = tags
+        self.is_cut = is_cut
         self._pools: dict[tuple[bool, tuple[str, ...]], Pool] = {}
 
     @cached_property
     def words(self) -> list[str]:
         """The words in lower case."""
-        lower, bounds = self.text.lower(), self.words_W2.tolist()
+        lower, (start_W, end_W) = self.text.lower(), self.words_W2.T.tolist() if len(self.words_W2) else ([], [])
         if len(lower) == len(self.text):
-            return [lower[start:end] for start, end in bounds]
-        return [self.text[start:end].lower() for start, end in bounds]  # a capital that grows, as in Turkish
+            return [lower[start:end] for start, end in zip(start_W, end_W, strict=True)]
+        # a capital that grows, as in Turkish
+        return [self.text[start:end].lower() for start, end in zip(start_W, end_W, strict=True)]
 
     def pool(self, settings: Masking) -> Pool:
         """Words that may be hidden: not a stop-word, not protected, and within what the scorer could see."""
@@ -69,13 +92,16 @@ class Note:
 
     def _pool(self, spare_stop_words: bool, patterns: tuple[str, ...]) -> Pool:
         n_words = len(self.words_W2)
-        inner_W = np.zeros(n_words, dtype=np.bool_)
         if spare_stop_words:
-            inner_W[:] = [word in STOP_WORDS for word in self.words]
+            inner_W = np.fromiter(map(STOP_WORDS.__contains__, self.words), np.bool_, n_words)
+        else:
+            inner_W = np.zeros(n_words, dtype=np.bool_)
+        eligible_W = ~inner_W & self._is_seen
+        if not patterns:
+            return Pool(eligible_W, np.flatnonzero(eligible_W), inner_W, None)
         phi_W, barrier_W = self.protected(patterns)
-        inner_W &= ~phi_W
-        eligible_W = ~inner_W & ~phi_W & self._is_seen
-        return Pool(eligible_W, np.flatnonzero(eligible_W), inner_W, barrier_W)
+        eligible_W &= ~phi_W
+        return Pool(eligible_W, np.flatnonzero(eligible_W), inner_W & ~phi_W, barrier_W)
 
     def protected(self, patterns: tuple[str, ...]) -> tuple[Bools, Bools]:
         """Words that protected text touches, and words right after protected text that touches no word."""
@@ -95,7 +121,7 @@ class Note:
         that all arms choose from the same words; `least_relevant` would otherwise hide only what was never seen.
         """
         seen_W = np.ones(len(self.words_W2), dtype=np.bool_)
-        if self.relevance_QW is not None:
+        if self.is_cut and self.relevance_QW is not None:
             known = np.flatnonzero(self.relevance_QW.any(axis=0))
             if len(known):
                 seen_W[: known[0]] = False
@@ -123,15 +149,17 @@ class Case:
 
     def hide(self, kind_W: Kinds) -> Hidden:
         """Spans of the words whose kind is not VISIBLE; words that may not be hidden must be VISIBLE."""
-        longest = self.settings.max_span_words
-        return hidden_spans(kind_W, self.note.words_W2, self.pool.inner_W, self.pool.barrier_W, longest)
+        hidden_H = np.flatnonzero(kind_W >= 0)
+        return self._spans(hidden_H, kind_W[hidden_H])
 
     def hide_eligible(self, chosen: Index) -> Hidden:
         """Spans of the chosen eligible words, all plain; `chosen` indexes `pool.eligible_E`."""
-        kind_W = self.visible()
-        kind_W[self.pool.eligible_E[chosen]] = 0
-        return self.hide(kind_W)
+        return self._spans(np.sort(self.pool.eligible_E[chosen]), np.zeros(len(chosen), dtype=np.int8))
 
     def visible(self) -> Kinds:
         """A fresh array of kinds that hides nothing."""
         return np.full(len(self.note.words_W2), VISIBLE, dtype=np.int8)
+
+    def _spans(self, hidden_H: Index, kind_H: Kinds) -> Hidden:
+        pool, longest = self.pool, self.settings.max_span_words
+        return hidden_spans(hidden_H, kind_H, self.note.words_W2, pool.inner_W, pool.barrier_W, longest)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from raypipe.masking.case import Case, Index
+from raypipe.masking.case import Case, Index, Pool
 from raypipe.masking.selection import best
-from raypipe.masking.spans import PLAIN, VISIBLE, Hidden, Kinds
+from raypipe.masking.spans import PLAIN, VISIBLE, Hidden
 from raypipe.words import Ints
 
 _PIECE = 4  # characters: about what a sub-word token of a clinical word holds
@@ -38,10 +38,12 @@ def _pieces(words_W2: Ints, eligible_E: Index) -> tuple[Ints, Index]:
     """Character bounds [P, 2] of the pieces of the eligible words, and the word of each."""
     start_E, end_E = words_W2[eligible_E].T
     n_E = -(-(end_E - start_E) // _PIECE)
-    word_P = np.repeat(eligible_E, n_E)
-    number_P = np.arange(len(word_P)) - np.repeat(np.cumsum(n_E) - n_E, n_E)
-    start_P = np.repeat(start_E, n_E) + _PIECE * number_P
-    return np.stack((start_P, np.minimum(start_P + _PIECE, np.repeat(end_E, n_E))), axis=1).astype(np.int32), word_P
+    word_P = np.repeat(np.arange(len(eligible_E)), n_E)
+    number_P = np.arange(len(word_P)) - (np.cumsum(n_E) - n_E)[word_P]
+    pieces_P2 = np.empty((len(word_P), 2), dtype=np.int32)
+    pieces_P2[:, 0] = start_E[word_P] + _PIECE * number_P
+    np.minimum(pieces_P2[:, 0] + _PIECE, end_E[word_P], out=pieces_P2[:, 1])
+    return pieces_P2, word_P
 
 
 def span(case: Case) -> Hidden:
@@ -55,26 +57,25 @@ def span(case: Case) -> Hidden:
     share = 1 - (1 - settings.p) ** settings.longest  # of the untruncated distribution
     length_E = np.ceil(np.log1p(-share * uniform[1::2]) / np.log1p(-min(settings.p, 1 - 1e-9))).astype(int)
     order = np.argsort(uniform[::2], kind="stable")
-    kind_W = case.visible()
-    left = case.budget
+    kinds, left = [VISIBLE] * len(case.note.words_W2), case.budget
     for first, length in zip(eligible_E[order].tolist(), np.clip(length_E, 1, settings.longest).tolist(), strict=True):
         if not left:
             break
-        if kind_W[first] == VISIBLE:
-            left -= _hide_run(case, kind_W, first, length, left)
-    return case.hide(kind_W)
+        if kinds[first] == VISIBLE:
+            left -= _hide_run(case.pool, kinds, first, length, left)
+    return case.hide(np.array(kinds, dtype=np.int8))
 
 
-def _hide_run(case: Case, kind_W: Kinds, first: int, length: int, left: int) -> int:
+def _hide_run(pool: Pool, kinds: list[int], first: int, length: int, left: int) -> int:
     """Hide up to `length` words from `first` on and at most `left` eligible ones; says how many of the latter."""
-    pool, last, taken = case.pool, first, 0
-    for word in range(first, min(first + length, len(kind_W))):
-        if kind_W[word] != VISIBLE or taken == left or (word > first and pool.barrier_W[word]):
+    last, taken = first, 0
+    for word in range(first, min(first + length, len(kinds))):
+        if kinds[word] != VISIBLE or taken == left or (word > first and pool.is_barred(word)):
             break
-        if pool.eligible_W[word]:
+        if pool.eligible[word]:
             taken += 1
             last = word
-        elif not pool.inner_W[word]:
+        elif not pool.inner[word]:
             break
-    kind_W[first : last + 1] = PLAIN
+    kinds[first : last + 1] = [PLAIN] * (last + 1 - first)
     return taken

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from raypipe.config import Masking
 from raypipe.errors import Problem
 from raypipe.masking.strategies import STRATEGIES
-from raypipe.masking.strategy import COMMON, Strategy
+from raypipe.masking.strategy import COMMON, RELEVANCE, Strategy
 
 _OF_SELECTION = {"topk": {"ratio"}, "sample": {"ratio", "temperature"}, "hysteresis": {"hysteresis"}}
 
@@ -23,8 +23,7 @@ def problems(arms: Mapping[str, Masking]) -> list[Problem]:
             found.append(Problem(f"{where}.strategy", _unknown(settings.strategy)))
         else:
             found += [Problem(f"{where}.{key}", what) for key, what in _in_vain(settings, strategy).items()]
-            if settings.strategy == "mslm" and settings.mslm.terms == "lexicon" and settings.mslm.lexicon is None:
-                found.append(Problem(f"{where}.mslm.lexicon", "terms: lexicon needs a file with one term per line"))
+            found += [Problem(f"{where}.{key}", what) for key, what in _lacking(settings, arms).items()]
             found += [Problem(f"{where}.match_ratio_to", what) for what in _mismatched(name, settings, arms)]
     return found
 
@@ -40,6 +39,15 @@ def order(arms: Mapping[str, Masking]) -> list[str]:
 def needs(arms: Mapping[str, Masking]) -> frozenset[str]:
     """What the arms need from the corpus: the constants of masking/strategy.py."""
     return frozenset().union(*(STRATEGIES[s.strategy].needs(s) for s in arms.values()))
+
+
+def with_draws(arms: Mapping[str, Masking]) -> dict[str, Masking]:
+    """The arms with the draws that they make: a refilled arm as many as the arm it refills."""
+    own = {name: s.draws if is_sampled(s) else 1 for name, s in arms.items()}
+    refilled = {
+        n: own[s.match_ratio_to] for n, s in arms.items() if STRATEGIES[s.strategy].refills and s.match_ratio_to
+    }
+    return {name: s.model_copy(update={"draws": {**own, **refilled}[name]}) for name, s in arms.items()}
 
 
 def is_sampled(settings: Masking) -> bool:
@@ -63,11 +71,24 @@ def _in_vain(settings: Masking, strategy: Strategy) -> dict[str, str]:
         reads -= {"ratio"}
     if is_sampled(settings):
         reads |= {"draws"}
+    if strategy.once:
+        reads -= {"match_ratio_to", "format", "max_spans"}
     if strategy.refills:
         reads -= {"condition", "instruction", "prompt_loss", "stop_words", "max_span_words", "sentinels"}
     default = Masking(profile=settings.profile)
     changed = [key for key in Masking.model_fields if getattr(settings, key) != getattr(default, key)]
     return {key: _why(key, settings) for key in changed if key not in reads}
+
+
+def _lacking(settings: Masking, arms: Mapping[str, Masking]) -> dict[str, str]:
+    """Keys that ask for something that is not there."""
+    lacking = {}
+    if settings.strategy == "mslm" and settings.mslm.terms == "lexicon" and settings.mslm.lexicon is None:
+        lacking["mslm.lexicon"] = "terms: lexicon needs a file with one term per line"
+    known = {name: arm for name, arm in arms.items() if arm.strategy in STRATEGIES}
+    if settings.condition == "item" and RELEVANCE not in needs(known):
+        lacking["condition"] = "item needs a task for each note, and no arm asks for relevance, so none is chosen"
+    return lacking
 
 
 def _why(key: str, settings: Masking) -> str:
@@ -93,8 +114,12 @@ def _mismatched(name: str, settings: Masking, arms: Mapping[str, Masking]) -> li
     known = STRATEGIES.get(arms[target].strategy)
     if known is not None and known.refills:
         return [f"arm {target} hides nothing ({arms[target].strategy}): there is no ratio to copy"]
-    reads = STRATEGIES[settings.strategy].reads
-    if "selection" in reads and settings.selection == "hysteresis":
+    own = STRATEGIES[settings.strategy]
+    if own.refills and (settings.format, settings.max_spans) != (arms[target].format, arms[target].max_spans):
+        return [
+            f"the sequences of arm {target} have format {arms[target].format} and {arms[target].max_spans} max_spans"
+        ]
+    if "selection" in own.reads and settings.selection == "hysteresis":
         return ["selection hysteresis takes as many words as pass its thresholds; choose topk or sample"]
     return []
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-import numpy as np
-
 from raypipe.config import Masking, Pmi
 from raypipe.errors import InputError
 from raypipe.masking.case import Case
@@ -74,7 +72,7 @@ def hide_units(case: Case, units: list[Run]) -> Hidden:
     """Hides runs of words in the given order until the budget is met exactly."""
     kind_W, left = case.visible(), case.budget
     for first, last in units:
-        size = int(np.count_nonzero(case.pool.eligible_W[first : last + 1])) if last > first else 1
+        size = sum(case.pool.eligible[first : last + 1])
         if size <= left:
             kind_W[first : last + 1] = PLAIN
             left -= size
@@ -88,6 +86,6 @@ def fill_up(case: Case, kind_W: Kinds, units: list[Run], left: int, kind: int) -
     """Hides `left` more eligible words of the units, one by one, in place."""
     for first, last in units if left else ():
         for word in range(first, last + 1):
-            if left and case.pool.eligible_W[word] and kind_W[word] == VISIBLE:
+            if left and case.pool.eligible[word] and kind_W[word] == VISIBLE:
                 kind_W[word] = kind
                 left -= 1

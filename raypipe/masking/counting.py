@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -22,10 +22,9 @@ _KEYS = ("gram", "n")
 _GLUE = frozenset({"", "-", "'", "\u2019", "/"})  # between the words of one expression, apart from blanks
 
 
-def is_adjacent(text: str, words_W2: Ints, left: int) -> bool:
-    """Whether word `left` and the next one belong to one expression: no punctuation and no line break between."""
-    gap = text[words_W2[left, 1] : words_W2[left + 1, 0]]
-    return "\n" not in gap and gap.strip() in _GLUE
+def is_adjacent(gap: str) -> bool:
+    """Whether two words with this text between them belong to one expression: no punctuation and no line break."""
+    return gap == " " or ("\n" not in gap and gap.strip() in _GLUE)
 
 
 def count_block(texts: Iterable[str], longest: int = 1, phi_patterns: tuple[str, ...] = ()) -> pa.Table:
@@ -44,17 +43,26 @@ def count_block(texts: Iterable[str], longest: int = 1, phi_patterns: tuple[str,
     return pa.table([*columns, [count[key] for key in keys], [n_notes[key] for key in keys]], schema=GRAMS)
 
 
-def _grams(text: str, longest: int, phi_patterns: tuple[str, ...]) -> Iterable[tuple[str, ...]]:
-    words_W2 = word_spans(text)
-    note = Note(text, words_W2, None, None)
-    protected_W = note.protected(phi_patterns)[0]
+def _grams(text: str, longest: int, phi_patterns: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
+    for run in _runs(text, phi_patterns):
+        for n in range(1, longest + 1):
+            yield from zip(*(run[start:] for start in range(n)), strict=False)
+
+
+def _runs(text: str, phi_patterns: tuple[str, ...]) -> Iterator[list[str]]:
+    """Maximal runs of adjacent words that are not protected."""
+    note = Note(text, word_spans(text))
+    protected = note.protected(phi_patterns)[0].tolist()
     run: list[str] = []
-    for number, word in enumerate(note.words):
-        if protected_W[number] or (number and not is_adjacent(text, words_W2, number - 1)):
+    end = 0
+    for word, (start, next_end), is_protected in zip(note.words, note.words_W2.tolist(), protected, strict=True):
+        if is_protected or not is_adjacent(text[end:start]):
+            yield run
             run = []
-        if not protected_W[number]:
-            run = [*run, word][-longest:]
-            yield from (tuple(run[start:]) for start in range(len(run)))
+        if not is_protected:
+            run.append(word)
+        end = next_end
+    yield run
 
 
 def relevance_block(
@@ -69,7 +77,7 @@ def relevance_block(
         top_Q1 = np.maximum(np.abs(relevance_QW).max(axis=1, initial=0, keepdims=True), 1e-30)
         sum_W = (np.maximum(relevance_QW, 0) / top_Q1).sum(axis=0)
         over_W = (relevance_QW > delta).sum(axis=0)
-        for word, value, over in zip(Note(text, words_W2, None, None).words, sum_W, over_W, strict=True):
+        for word, value, over in zip(Note(text, words_W2).words, sum_W, over_W, strict=True):
             n_seen[word] += len(relevance_QW)
             total[word] = total.get(word, 0.0) + float(value)
             n_important[word] += int(over)

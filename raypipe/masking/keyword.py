@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from raypipe.config import Masking
 from raypipe.errors import InputError
@@ -23,9 +24,9 @@ class Known:
     statistics: Statistics
     values: Floats
 
-    def of(self, case: Case) -> Floats:
-        """Rows of the note's eligible words."""
-        return self.values[self.statistics.lookup(case.note.words)[case.pool.eligible_E]]
+    def types(self, case: Case) -> npt.NDArray[np.int64]:
+        """Row of each eligible word of the note; -1 for unknown ones, which is the last row."""
+        return self.statistics.lookup(case.note.words)[case.pool.eligible_E]
 
 
 def prepare_keyword(settings: Masking, statistics: Statistics) -> Known:
@@ -42,10 +43,11 @@ def keyword(case: Case) -> Hidden:
     The note's vector is the mean over its distinct eligible words, of the student's embeddings rather than of a
     sentence encoder [ours]: no model runs per note.
     """
-    vector_ED = case.prepared.of(case)
-    types = np.unique(case.prepared.statistics.lookup(case.note.words)[case.pool.eligible_E])
-    note_D = case.prepared.values[types].mean(axis=0)
-    score_E = np.where(vector_ED.any(axis=1), vector_ED @ note_D, -np.inf)
+    known: Known = case.prepared
+    type_E = known.types(case)
+    note_D = known.values[np.flatnonzero(np.bincount(type_E % len(known.values)))].mean(axis=0)
+    score_E = known.values[type_E] @ note_D
+    score_E[type_E < 0] = -np.inf
     return case.hide_eligible(best(score_E, case.budget))
 
 
@@ -70,7 +72,7 @@ def selective(case: Case) -> Hidden:
     if settings.source == "relevance" and case.relevance_W is None:
         return NOTHING
     is_table = settings.source == "tagger"
-    score_E = case.prepared.of(case) if is_table else case.relevance_W[case.pool.eligible_E]  # type: ignore[index]
+    score_E = case.prepared.values[case.prepared.types(case)] if is_table else case.relevance_W[case.pool.eligible_E]  # type: ignore[index]
     if case.is_matched:
         return case.hide_eligible(best(score_E, case.budget))
     is_over_E = score_E >= settings.min_share if is_table else score_E > settings.delta

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -51,7 +52,9 @@ class Masker:
         if found := check.problems(arms):
             raise InputError(found)
         self._seed = seed
-        self._arms = {name: _arm(name, settings, statistics) for name, settings in arms.items()}
+        self._arms = {name: _arm(name, settings, statistics) for name, settings in check.with_draws(arms).items()}
+        listed = (settings.sentinels for settings in arms.values() if not isinstance(settings.sentinels, str))
+        self._sentinels = tuple(dict.fromkeys(chain.from_iterable(listed)))
         self._order = [self._arms[name] for name in check.order(arms)]
 
     def plans(
@@ -62,19 +65,22 @@ class Masker:
         task_ids: Sequence[str],
         relevance_QW: Floats | None,
         tags: Sequence[str] | None = None,
+        is_cut: bool = True,
     ) -> list[Plan]:
         """One plan per arm, task and draw, as `rows.PLAN`; without tasks, one per arm and draw.
 
         An arm that does not read relevance gets one plan per task as well, so that arms are equal in number of
-        examples. A plan may hide nothing (n_masked 0): it counts as such in the realised ratio.
-        Raises `RowError(SENTINEL)` if the note contains a mask sentinel of any family, `RowError(NONFINITE)` for
+        examples. A plan may hide nothing (n_masked 0): it counts as such in the realised ratio. `is_cut` says that the
+        scorer may not have seen the whole note; then words before the first and after the last with any relevance are
+        nobody's targets.
+        Raises `RowError(SENTINEL)` if the note contains a mask sentinel of any family or arm, `RowError(NONFINITE)` for
         relevance that is no number, `RowError(NO_SPAN)` if no arm can learn anything from the note.
         """
-        if contains_sentinel(text):
+        if contains_sentinel(text, self._sentinels):
             raise RowError(Code.SENTINEL)
         if relevance_QW is not None and not np.isfinite(relevance_QW).all():
             raise RowError(Code.NONFINITE)
-        note = Note(text, words_W2, relevance_QW, tags)
+        note = Note(text, words_W2, relevance_QW, tags, is_cut)
         tasks: list[str | None] = [*task_ids] or [None]
         chosen: dict[tuple[str, int, int], _Choice] = {}
         for arm in self._order:
@@ -100,7 +106,7 @@ def _arm(name: str, settings: Masking, statistics: Statistics | None) -> _Arm:
     prepared = None
     if strategy.prepare is not None:
         prepared = strategy.prepare(settings, statistics if statistics is not None else Statistics())
-    return _Arm(name, settings, strategy, prepared, settings.draws if check.is_sampled(settings) else 1)
+    return _Arm(name, settings, strategy, prepared, settings.draws)
 
 
 def _reference(chosen: Mapping[tuple[str, int, int], _Choice], name: str | None, q: int, draw: int) -> _Choice | None:

@@ -70,7 +70,7 @@ def mslm(case: Case) -> Hidden:
     terms = [terms[number] for number in best(case.uniforms(len(terms), stream=1), len(terms)).tolist()]
     n_chosen = min(len(terms), max(1, int(settings.p_entity * len(terms) + 0.5))) if settings.p_entity else 0
     others, n_base = _others(case, terms)
-    n_entity = sum(_size(case, run) for run in terms[:n_chosen])
+    n_entity = sum(sum(case.pool.eligible[first : last + 1]) for first, last in terms[:n_chosen])
     n_hidden = n_entity + n_base
     if case.is_matched:
         n_hidden = case.budget
@@ -91,17 +91,15 @@ def _others(case: Case, terms: Sequence[Run]) -> tuple[list[int], int]:
     return other_O[np.argsort(uniform_O, kind="stable")].tolist(), drawn
 
 
-def _size(case: Case, run: Run) -> int:
-    return int(np.count_nonzero(case.pool.eligible_W[run[0] : run[1] + 1]))
-
-
 def _hide(case: Case, terms: list[Run], others: list[int], n_entity: int, n_hidden: int) -> Hidden:
     """Terms in order up to `n_entity` words, then other words, then, if those run out, words of further terms."""
     kind_W, taken = case.visible(), 0
-    for run in terms:
-        size = _size(case, run)
+    for first, last in terms:
+        if taken == n_entity:
+            break
+        size = sum(case.pool.eligible[first : last + 1])
         if taken + size <= n_entity:
-            kind_W[run[0] : run[1] + 1] = ENTITY
+            kind_W[first : last + 1] = ENTITY
             taken += size
     base = others[: n_hidden - taken]
     kind_W[base] = BASE

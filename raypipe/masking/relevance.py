@@ -39,7 +39,8 @@ def shuffled_relevance(case: Case) -> Hidden:
         return NOTHING
     relevance_W, eligible_E = _normalised(case.relevance_W).copy(), case.pool.eligible_E
     offset = 1 + int(case.uniforms(1, stream=7)[0] * (len(eligible_E) - 1))
-    relevance_W[eligible_E] = np.roll(relevance_W[eligible_E], offset)
+    score_E = relevance_W[eligible_E]
+    relevance_W[eligible_E] = np.concatenate((score_E[-offset:], score_E[:-offset]))
     return _select(case, relevance_W)
 
 

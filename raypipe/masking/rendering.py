@@ -15,11 +15,11 @@ from itertools import chain
 from typing import Any
 
 from raypipe.config import Masking
-from raypipe.errors import Code, RowError
+from raypipe.errors import Code, InputError, RowError
 from raypipe.masking.case import phi_ranges
 from raypipe.masking.formats import Pieces, cut
 from raypipe.masking.pieces import PieceEncoder, Tokens
-from raypipe.masking.sentinels import Sentinels
+from raypipe.masking.sentinels import choose
 from raypipe.masking.strategies import STRATEGIES
 from raypipe.masking.windows import Window, windows
 from raypipe.prompts import PromptEncoder, frame
@@ -32,6 +32,11 @@ class Example:
     input_ids: list[int]
     loss_weight: list[float]
     n_cut_tokens: int
+
+    @classmethod
+    def of(cls, tokens: Tokens, n_cut_tokens: int) -> Example:
+        """Nothing predicts the first token of a row, so it weighs 0."""
+        return cls(tokens.ids, [0.0, *tokens.weights[1:]], n_cut_tokens)
 
     def row(self) -> dict[str, Any]:
         """As `rows.TRAINING`."""
@@ -54,18 +59,28 @@ class Renderer:
         encoder: PromptEncoder,
         masking: Masking,
         max_tokens: int,
-        sentinels: Sentinels | None = None,
+        of_family: Sequence[str] = (),
+        rows_train: bool = True,
         kind_weights: Sequence[float] = (1.0, 1.0, 1.0),
     ) -> None:
-        """`sentinels`: see `sentinels.choose`; None is plain text. `kind_weights`: loss weight of plain, entity and
-        base spans (`weights.kind_weights`)."""
+        """`of_family`: reserved tokens of the model family (models/families.py); `rows_train`: whether their embedding
+        rows do; together with `masking.sentinels` they settle the sentinels (`sentinels.choose`). `kind_weights`: loss
+        weight of plain, entity and base spans (`weights.weights_of_plans`).
+
+        Raises `InputError` for a sentinel with another role, or one that the tokenizer cannot write.
+        """
         self._encoder, self._masking, self._max_tokens = encoder, masking, max_tokens
         self._strategy = STRATEGIES[masking.strategy]
-        self._sentinels = sentinels if sentinels is not None else Sentinels()
+        self._sentinels = choose(encoder.tokenizer, of_family, masking.sentinels, rows_train)
         self._kind_weights = tuple(kind_weights)
         self._pieces = PieceEncoder(encoder.tokenizer)
         self._head = self._head_ids()
         self._marks: dict[int, list[int]] = {}
+        unknown = encoder.tokenizer.unk_token_id
+        if unknown is not None and unknown in self._mark(0) and not self._strategy.refills:
+            raise InputError(
+                f"this tokenizer cannot write {self._sentinels[0]}: list reserved tokens in masking.sentinels"
+            )
         self._eos = [] if encoder.eos_id is None else [encoder.eos_id]
         self._after = encoder.ids(encoder.frame.after) if encoder.frame.is_chat else self._pieces.text_ids("\n")
 
@@ -115,7 +130,7 @@ class Renderer:
         whole = Tokens.joined(parts)
         if self._masking.strategy == "mslm" and self._masking.mslm.count_factor:
             whole = whole.scaled(1 + sum(len(hidden.ids) for hidden in inner[::2]))
-        return Example(whole.ids, whole.weights, window.n_cut)
+        return Example.of(whole, window.n_cut)
 
     def _refilled(self, tokens: Sequence[Tokens], window: Window) -> Example:
         """The same window with its masks refilled; every token of the note is a target."""
@@ -129,7 +144,7 @@ class Renderer:
 
     def _plain(self, note: Tokens, n_cut: int) -> Example:
         whole = Tokens.joined([Tokens.of(self._head, 0.0), note, Tokens.of(self._eos, 1.0)])
-        return Example(whole.ids, whole.weights, n_cut)
+        return Example.of(whole, n_cut)
 
     def _tokens(self, text: str, pieces: Pieces) -> list[Tokens]:
         """Tokens of visible and hidden pieces by turns, with their weight where they stand in the note."""

@@ -8,7 +8,7 @@ thinking tag (methods 1.4), so a token with a role is refused here.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -23,9 +23,10 @@ _IN_A_NOTE = re.compile(
 )
 
 
-def contains_sentinel(text: str) -> bool:
-    """Whether the text holds a plain-text sentinel or a reserved token of any family, so that no inverse is safe."""
-    return "<" in text and _IN_A_NOTE.search(text) is not None
+def contains_sentinel(text: str, more: Iterable[str] = ()) -> bool:
+    """Whether the text holds a plain-text sentinel, a reserved token of any family or one of `more`: then no inverse
+    is safe."""
+    return ("<" in text and _IN_A_NOTE.search(text) is not None) or any(sentinel in text for sentinel in more)
 
 
 @dataclass(frozen=True)

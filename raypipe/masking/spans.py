@@ -15,6 +15,8 @@ Index = npt.NDArray[np.intp]
 
 VISIBLE, PLAIN, ENTITY, BASE = -1, 0, 1, 2  # kinds of a word; a span has one of the last three
 
+_YES = np.ones(1, dtype=np.bool_)
+
 
 @dataclass(frozen=True)
 class Hidden:
@@ -29,37 +31,49 @@ class Hidden:
 NOTHING = Hidden(np.empty(0, np.int32), np.empty(0, np.int32), np.empty(0, np.int8), 0)
 
 
-def hidden_spans(kind_W: Kinds, words_W2: Ints, inner_W: Bools, barrier_W: Bools, longest: int | None) -> Hidden:
+def hidden_spans(
+    hidden_H: Index, kind_H: Kinds, words_W2: Ints, inner_W: Bools, barrier_W: Bools | None, longest: int | None
+) -> Hidden:
     """Maximal runs of hidden words of one kind, as characters (methods 1.7 [ours]).
 
-    Two hidden words with a single stop-word between them are one span. An eligible word between them stays visible:
-    to hide it as well would exceed the ratio. Runs of more than `longest` words are cut there. Nothing reaches over a
-    barrier.
+    `hidden_H` are word numbers, ascending. Two hidden words with a single stop-word between them are one span. An
+    eligible word between them stays visible: to hide it as well would exceed the ratio. Runs of more than `longest`
+    words are cut there. Nothing reaches over a barrier.
     """
-    hidden_H = np.flatnonzero(kind_W >= 0)
     if not len(hidden_H):
         return NOTHING
     left, right = hidden_H[:-1], hidden_H[1:]
     gap = right - left
-    joined = (gap == 1) | ((gap == 2) & inner_W[left + 1] & ~barrier_W[left + 1])
-    joined &= (kind_W[left] == kind_W[right]) & ~barrier_W[right]
-    starts = np.concatenate(([True], ~joined))
-    if longest is not None and len(hidden_H) > longest // 2:
+    joined = (gap == 1) | ((gap == 2) & inner_W[left + 1])
+    joined &= kind_H[:-1] == kind_H[1:]
+    if barrier_W is not None:
+        joined &= ~(barrier_W[left + 1] | barrier_W[right])
+    starts = np.concatenate((_YES, ~joined))
+    is_cut = longest is not None and _may_exceed(hidden_H, longest)
+    if longest is not None and is_cut:
         starts |= _overflow(hidden_H, starts, longest)
-    ends = np.concatenate((starts[1:], [True]))
-    first, last = _trimmed(hidden_H[starts], hidden_H[ends], inner_W)
+    first, last = hidden_H[starts], hidden_H[np.concatenate((starts[1:], _YES))]
+    kind_S = kind_H[starts]
+    if is_cut:
+        first, last, kind_S = _trimmed(first, last, kind_S, inner_W)
     n_masked = len(hidden_H) - int(np.count_nonzero(inner_W[hidden_H]))
-    return Hidden(words_W2[first, 0], words_W2[last, 1], kind_W[first], n_masked)
+    return Hidden(words_W2[first, 0], words_W2[last, 1], kind_S, n_masked)
 
 
-def _trimmed(first: Index, last: Index, inner_W: Bools) -> tuple[Index, Index]:
+def _may_exceed(hidden_H: Index, longest: int) -> bool:
+    """A run of more than `longest` words hides at least every second one of them."""
+    half = (longest + 1) // 2
+    return len(hidden_H) > half and bool((hidden_H[half:] - hidden_H[:-half] <= longest + 1).any())
+
+
+def _trimmed(first: Index, last: Index, kind_S: Kinds, inner_W: Bools) -> tuple[Index, Index, Kinds]:
     """Spans without the stop-words at their edges, which only a cut leaves there."""
     while (at_edge := inner_W[first] & (first <= last)).any():
         first = first + at_edge
     while (at_edge := inner_W[last] & (first <= last)).any():
         last = last - at_edge
     kept = first <= last
-    return first[kept], last[kept]
+    return first[kept], last[kept], kind_S[kept]
 
 
 def _overflow(hidden_H: Index, starts: Bools, longest: int) -> Bools:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 from raypipe.config import Masking
 from raypipe.masking import chance, collocations, continual, difference, keyword, mslm, relevance
@@ -11,8 +12,12 @@ from raypipe.masking.strategy import COUNTS, GENERAL, NGRAMS, RELEVANCE, TYPE_RE
 _RANKED = frozenset({"selection", "ratio", "temperature", "hysteresis"})
 
 
+def _always(what: frozenset[str], settings: Masking) -> frozenset[str]:
+    return what
+
+
 def _needs(*what: str) -> Callable[[Masking], frozenset[str]]:
-    return lambda settings: frozenset(what)
+    return partial(_always, frozenset(what))
 
 
 def _selective_needs(settings: Masking) -> frozenset[str]:

@@ -30,6 +30,10 @@ COMMON = frozenset(
 )
 
 
+def _nothing(settings: Masking) -> frozenset[str]:
+    return frozenset()
+
+
 @dataclass(frozen=True)
 class Strategy:
     """One way to choose what is hidden."""
@@ -37,7 +41,7 @@ class Strategy:
     hide: Callable[[Case], Hidden]
     reads: frozenset[str] = frozenset({"ratio"})  # keys of config.Masking beside COMMON
     samples: bool = False  # another draw hides other words; the rest depends on `selection` if it reads that
-    needs: Callable[[Masking], frozenset[str]] = lambda settings: frozenset()
+    needs: Callable[[Masking], frozenset[str]] = _nothing
     prepare: Callable[[Masking, Statistics], Any] | None = None  # once per arm, from the corpus statistics
     refills: bool = False  # hides nothing: the sequences of the arm it matches, unmasked
     once: bool = False  # one plan per note, whatever the tasks

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
 from pathlib import Path
 
 from raypipe.errors import Code, RowError
@@ -37,7 +38,7 @@ class Terms:
             if (lengths := get(word)) is None or first < free:
                 continue
             for n in lengths:
-                if " ".join(words[first : first + n]) in self._terms and _is_one(note, first, n):
+                if n == 1 or (" ".join(words[first : first + n]) in self._terms and _is_one(note, first, n)):
                     found.append((first, first + n - 1))
                     free = first + n
                     break
@@ -47,7 +48,8 @@ class Terms:
 def _is_one(note: Note, first: int, n: int) -> bool:
     if first + n > len(note.words):
         return False
-    return all(is_adjacent(note.text, note.words_W2, left) for left in range(first, first + n - 1))
+    bounds = note.words_W2[first : first + n].tolist()
+    return all(is_adjacent(note.text[a[1] : b[0]]) for a, b in pairwise(bounds))
 
 
 def tagged(note: Note) -> list[Run]:
@@ -89,9 +91,14 @@ def word_token_numbers(note: Note) -> tuple[list[int], int]:
 def allowed(case: Case, runs: Sequence[Run]) -> list[Run]:
     """Runs without protected words, less the stop-words at their ends; runs with no eligible word are left out."""
     pool, out = case.pool, []
+    eligible, inner = pool.eligible, pool.inner
     for first, last in runs:
-        eligible = [word for word in range(first, last + 1) if pool.eligible_W[word]]
-        is_free = all(pool.eligible_W[word] or pool.inner_W[word] for word in range(first, last + 1))
-        if eligible and is_free and not pool.barrier_W[first + 1 : last + 1].any():
-            out.append((eligible[0], eligible[-1]))
+        if first == last:
+            out += [(first, last)] if eligible[first] else []
+            continue
+        inside = range(first, last + 1)
+        chosen = [word for word in inside if eligible[word]]
+        is_free = all(eligible[word] or inner[word] for word in inside)
+        if chosen and is_free and not any(pool.is_barred(word) for word in inside[1:]):
+            out.append((chosen[0], chosen[-1]))
     return out

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from raypipe.config import Mslm
+from raypipe.config import Masking, Mslm
 from raypipe.masking.spans import BASE, ENTITY
 
 
@@ -36,6 +36,11 @@ def kind_weights(settings: Mslm, n_entity: int, n_base: int) -> tuple[float, flo
     if not mean:  # `inverse` with one kind only
         return 1.0, 1.0, 1.0
     return 1.0, raw[0] / mean, raw[1] / mean
+
+
+def weights_of_plans(settings: Masking, plans: Iterable[Mapping[str, Any]]) -> tuple[float, float, float]:
+    """`kind_weights` for an arm, from its own plans over the whole corpus; (1, 1, 1) for all strategies but mslm."""
+    return kind_weights(settings.mslm, *hidden_by_kind(plans)) if settings.strategy == "mslm" else (1.0, 1.0, 1.0)
 
 
 def hidden_by_kind(plans: Iterable[Mapping[str, Any]]) -> tuple[int, int]:

@@ -129,6 +129,7 @@ def from_scratch(pretrain: config.Pretrain, tokenizer: Any) -> Any:
             num_hidden_layers=pretrain.layers,
             num_attention_heads=pretrain.heads,
             max_position_embeddings=pretrain.context,
+            initializer_range=pretrain.initializer_range,
             tie_word_embeddings=True,
             bos_token_id=tokenizer.bos_token_id,
             eos_token_id=tokenizer.eos_token_id,

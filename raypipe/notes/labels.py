@@ -56,6 +56,14 @@ def problems_with(notes: pa.Table, labels: pa.Table) -> Iterator[Problem]:
         yield _problem(task_id, f"{len(groups):,} groups (data.columns.group_id) have notes in two splits", groups)
 
 
+def doubts(labels: pa.Table) -> Iterator[str]:
+    """What is allowed, but should be known."""
+    per_note = labels.group_by("note_id").aggregate([("split", "count_distinct")])
+    n_notes = pc.sum(pc.greater(per_note["split_count_distinct"], 1)).as_py()
+    if n_notes:
+        yield f"{n_notes:,} notes are in different splits of different tasks: one model learns all tasks from them"
+
+
 def within_limits(labels: pa.Table, data: Data) -> pa.Table:
     """`labels` less what `max_labelled` and `max_test` leave out, task by task.
 

@@ -25,6 +25,7 @@ from raypipe.config import Data
 from raypipe.errors import Code, ExitCode, InputError, Problem
 from raypipe.notes import cleaning
 from raypipe.storage import File
+from raypipe.yamlfile import did_you_mean
 
 TEXT_ROWS, ID_ROWS = 64, 16_384  # rows decoded at a time: bounds what a compressed file can blow up to
 _MAX_ESCAPE = 12  # bytes that JSON may spend on one character
@@ -41,13 +42,16 @@ class Unit:
 Mask = npt.NDArray[np.bool_]
 
 
-def units(data: Data) -> list[Unit]:
-    """All that is to be read, in order. Raises `InputError` naming file and column if one is missing or unusable."""
+def units(data: Data, field: str = "data.notes") -> list[Unit]:
+    """All that is to be read, in order. Raises `InputError` naming file and column if one is missing or unusable.
+
+    `field`: the config key that `data.notes` was taken from, for messages.
+    """
     if data.notes is None:
-        raise InputError([Problem("data.notes", "is not set: where are the notes?")])
+        raise InputError([Problem(field, "is not set: where are the notes?")])
     found: list[Unit] = []
     problems: list[Problem] = []
-    for file in storage.find(data.notes, "data.notes"):
+    for file in storage.find(data.notes, field):
         try:
             found += _units(file, data)
         except InputError as error:
@@ -101,7 +105,8 @@ def _require(file: File, types: Mapping[str, pa.DataType], data: Data) -> None:
     for ours, theirs in _named(data).items():
         kind = types.get(theirs)
         if kind is None:
-            problems.append(Problem(f"data.columns.{ours}", f"{file.path} has no column {theirs!r}"))
+            hint = did_you_mean(theirs, types)
+            problems.append(Problem(f"data.columns.{ours}", f"{file.path} has no column {theirs!r}{hint}"))
         elif not storage.is_text(kind) and not (ours.endswith("_id") and pa.types.is_integer(kind)):
             problems.append(Problem(f"data.columns.{ours}", f"{file.path}: column {theirs!r} holds {kind}, not text"))
     if problems:
@@ -111,8 +116,10 @@ def _require(file: File, types: Mapping[str, pa.DataType], data: Data) -> None:
 def _parquet(unit: Unit, names: Mapping[str, str], max_chars: int) -> Iterator[cleaning.Raw]:
     n_rows = TEXT_ROWS if "text" in names else ID_ROWS
     with unit.file.filesystem.open_input_file(unit.file.path) as source:
-        parquet = pq.ParquetFile(source)
-        for batch in parquet.iter_batches(n_rows, row_groups=[unit.row_group], columns=list(names.values())):
+        parquet = pq.ParquetFile(source, page_checksum_verification=True)
+        for batch in parquet.iter_batches(
+            n_rows, row_groups=[unit.row_group], columns=list(dict.fromkeys(names.values()))
+        ):
             yield {ours: _values(batch.column(theirs)) for ours, theirs in names.items()}
 
 
@@ -163,13 +170,18 @@ def _lines(stream: Any, limit: int) -> Iterator[bytes | None]:
 
 
 def _csv(unit: Unit, names: Mapping[str, str], max_chars: int) -> Iterator[cleaning.Raw]:
-    csv.field_size_limit(max(csv.field_size_limit(), 8 * max_chars))  # an unclosed quote ends here, not in memory
+    limit = max(131_072, 8 * max_chars)
+    csv.field_size_limit(limit)
     with _text_stream(unit.file) as stream:
-        reader = csv.reader(stream)
+        reader = csv.reader(stream, strict=True)  # else an unclosed quote makes one note of all that follow
         header = next(reader, [])
         at = {ours: header.index(theirs) for ours, theirs in names.items()}
         cells = ({ours: row[i] if i < len(row) else None for ours, i in at.items()} for row in reader if row)
-        yield from _batches(cells, names)
+        try:
+            yield from _batches(cells, names)
+        except csv.Error:
+            what = f"not valid CSV: a quote that is not closed or not doubled, or a cell over {limit:,} characters"
+            raise InputError([Problem(f"{unit.file.path}:{reader.line_num}", what)], ExitCode.DATA) from None
 
 
 @contextlib.contextmanager
@@ -190,7 +202,10 @@ def _file_trouble(file: File) -> Iterator[None]:
     try:
         yield
     except (*storage.BROKEN, zlib.error, csv.Error) as error:
-        raise InputError([Problem(file.path, f"cannot be read ({type(error).__name__})")], ExitCode.DATA) from None
+        what = type(error).__name__
+        if isinstance(error, OSError) and file.filesystem.type_name != "local":
+            what += f": {error}"  # a store's client speaks of the store alone, and Ray retries by these words
+        raise InputError([Problem(file.path, f"cannot be read ({what})")], ExitCode.DATA) from None
 
 
 _RAW = {"parquet": _parquet, "jsonl": _jsonl, "csv": _csv}

@@ -154,17 +154,16 @@ def generate(
             patient += int(i == 0 or rng.random() < 0.8)  # a fifth of the notes are a further visit of the same patient
             note_id = f"{split}-{i:05d}"
             note_rows.append({"note_id": note_id, "text": text, "group_id": f"{split}-p{patient:05d}", "split": split})
-            if split == "unlabelled":
-                continue
-            present = {m.finding for m in mentions if m.status == "present"}
-            for k, finding in enumerate(TASK_FINDINGS):
-                label = YES if k in present else NO
-                label_rows.append({"task_id": finding.task_id, "note_id": note_id, "label": label, "split": split})
             for m in mentions:
                 if m.finding < len(TASK_FINDINGS):
                     spans = [(m.start, m.end)] if m.status == "present" else [m.cue, (m.start, m.end)]
                     task_id = TASK_FINDINGS[m.finding].task_id
                     deciding_rows += [{"note_id": note_id, "task_id": task_id, "start": a, "end": b} for a, b in spans]
+            if split != "unlabelled":
+                present = {m.finding for m in mentions if m.status == "present"}
+                for k, finding in enumerate(TASK_FINDINGS):
+                    label = YES if k in present else NO
+                    label_rows.append({"task_id": finding.task_id, "note_id": note_id, "label": label, "split": split})
     string, offset = pa.string(), pa.int64()
     return Corpus(
         notes=_table(note_rows, note_id=string, text=string, group_id=string, split=string),

@@ -36,7 +36,7 @@ class HeatMap:
     text: str
     words: Sequence[Span]  # character offsets, sorted and disjoint
     panels: Sequence[Panel]
-    deciding: Sequence[Span] = ()  # characters that are known to decide
+    deciding: Sequence[Span] = ()  # characters that are known to decide; they may overlap
     caption: str = ""  # label, prediction
 
 
@@ -73,7 +73,7 @@ def _piece(text: str, atom: Span, heat_map: HeatMap, panel: Panel, largest: floa
     word = _span_at(heat_map.words, atom[0])
     if word is None:
         return Piece(text[slice(*atom)], "", "")
-    decides = _span_at(heat_map.deciding, atom[0]) is not None
+    decides = any(start <= atom[0] < end for start, end in heat_map.deciding)
     value = panel.relevance[word] if panel.relevance else None
     says = [] if value is None else [f"relevance {value:+.3g}"]
     says += ["decides"] * decides + ["hidden"] * is_hidden

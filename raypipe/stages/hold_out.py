@@ -1,19 +1,33 @@
-"""Marks the notes that self-supervision must not see: those of validation and test patients, and their near copies."""
+"""Marks the notes that self-supervision must not see (validation and test patients, near copies) or need not see."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import pyarrow as pa
 
 from raypipe import rows
 from raypipe.errors import Code
+from raypipe.hashing import stable_hash
 from raypipe.notes.leakage import Guard
 
 
-def hold_out(table: pa.Table, guard: Guard) -> pa.Table:
-    """Notes in, the same notes out; a blocked note loses its text and gets the code `HELD_OUT`."""
+def hold_out(table: pa.Table, guard: Guard | None, last_hash: int | None) -> pa.Table:
+    """Notes in, the same notes out; one that is left out loses its text and gets a code.
+
+    `last_hash`: notes whose hashed id is larger are beyond `data.max_unlabelled`. A threshold instead of a list of ids:
+    the sample costs the workers nothing.
+    """
+
+    def verdict(note: dict[str, Any]) -> Code | None:
+        if last_hash is not None and stable_hash(note["note_id"]) > last_hash:
+            return Code.NOT_SAMPLED
+        if guard is not None and guard.blocks(note["note_id"], note["group_id"], note["text"]):
+            return Code.HELD_OUT
+        return None
+
     out = []
-    for row in table.to_pylist():
-        if row["error"] is None and guard.blocks(row["note_id"], row["group_id"], row["text"]):
-            row |= {"text": None, "error": Code.HELD_OUT.value}
-        out.append(row)
+    for note in table.to_pylist():
+        code = verdict(note) if note["error"] is None else None
+        out.append(note if code is None else note | {"text": None, "error": code.value})
     return rows.table(out, table.schema)

@@ -78,7 +78,7 @@ def test_cases_from_tables():
     text = "Nega febbre e tosse oggi"
     words = word_spans(text)
     relevance_QKW = np.zeros((2, 2, 5), dtype=np.float16)
-    relevance_QKW[0, 1] = [0.1, -0.9, 0.2, 0.3, 0]  # the last word was cut: all zeros
+    relevance_QKW[0, 1] = [0.1, -0.9, 0, 0.3, 0]  # the last word was cut; the third has no relevance, but was seen
     relevance_QKW[1, 0, 0] = 0.5
     attributed = rows.table(
         [
@@ -96,7 +96,7 @@ def test_cases_from_tables():
     )
     gold = pa.table({"note_id": ["n"], "task_id": ["fever"], "start": [5], "end": [11]})
     fever, cough = cases_from_tables(attributed, gold, layer=3)
-    assert fever.relevance_W == pytest.approx([0.1, 0.9, 0.2, 0.3], abs=1e-3)
+    assert fever.relevance_W == pytest.approx([0.1, -0.9, 0, 0.3], abs=1e-3)
     assert fever.is_deciding_W.tolist() == [False, True, False, False]
     assert not cough.is_deciding_W.any()
     assert next(cases_from_tables(attributed, gold)).relevance_W.tolist() == [0, 0, 0, 0]

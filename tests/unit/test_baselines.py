@@ -60,6 +60,15 @@ def test_test_labels_are_not_learned_from():
     assert result.auc < 0.01
 
 
+def test_a_note_is_scored_without_regard_to_the_other_test_notes():
+    notes, labels = corpus()
+    both = baselines.tfidf_logistic(notes, labels, [COLOUR])
+    few = [r for r in labels.to_pylist() if r["split"] == "train" or r["note_id"] == "n90"]
+    alone = baselines.tfidf_logistic(notes, rows.table(few, rows.LABELS), [COLOUR])
+    in_both = [r["scores"] for r in both.to_pylist() if r["note_id"] == "n90"]
+    assert in_both == alone["scores"].to_pylist()
+
+
 def test_one_class_gives_a_constant_predictor():
     notes, labels = corpus()
     ones = [r for r in labels.to_pylist() if r["task_id"] == "fever" and (r["split"] == "test" or r["label"] == "no")]

@@ -1,5 +1,6 @@
 """Config files: strict, all problems at once, and back again."""
 
+import json
 import time
 from typing import Any, get_args, get_origin
 
@@ -59,7 +60,13 @@ modle: {}
 
 def test_numbers_words_and_variables_as_people_write_them(tmp_path, monkeypatch):
     monkeypatch.setenv("RAYPIPE_SOMEWHERE", "/data")
-    text = "name: 2024-01-01\nfinetune: {learning_rate: 3e-4, batch_rows: 1_000}\nmodel:\ndata:\n  notes: ${RAYPIPE_SOMEWHERE}/n.csv"
+    text = """
+name: 2024-01-01
+finetune: {learning_rate: 3e-4, batch_rows: 1_000}
+model:
+data:
+  notes: ${RAYPIPE_SOMEWHERE}/n.csv
+"""
     config = load(tmp_path, text)
     assert (config.name, config.finetune.learning_rate, config.finetune.batch_rows) == ("2024-01-01", 3e-4, 1000)
     assert config.data.notes == "/data/n.csv"
@@ -113,7 +120,7 @@ def test_hostile_yaml_is_one_problem_and_quick(tmp_path, text, what):
     assert time.perf_counter() - start < 2  # 0.3 s here; shared cores
 
 
-@pytest.mark.parametrize("path", ["missing.yaml", "."])
+@pytest.mark.parametrize("path", ["missing.yaml", ".", "a\x00b"])
 def test_unreadable_path(tmp_path, path):
     with pytest.raises(InputError, match="cannot be read"):
         configfile.load(tmp_path / path)
@@ -127,6 +134,19 @@ def test_credentials_are_refused_and_not_repeated(tmp_path, uri):
     (problem,) = problems_of(tmp_path, f"data: {{notes: '{uri}'}}")
     assert "credential" in problem
     assert "secret" not in problem
+
+
+@pytest.mark.parametrize("key", ["name", "arms"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "../x", "..", ".", "", "/etc", "a/b", "a\\b", "..%2f", "a\x00b", "-rf", ".x", "a b", "a\n", "à", "a" * 65,
+        "\u2215x", "s3://b", "~x", "$HOME", "a;b", "`a`", "*", "con:", "a\tb", "\u202ex", "file:///x",
+    ],
+)  # fmt: skip
+def test_names_that_become_folders_cannot_leave_them(tmp_path, key, name):
+    value = json.dumps(name)
+    assert f": {key}" in problems_of(tmp_path, f"arms: {{{value}: {{}}}}" if key == "arms" else f"name: {value}")[0]
 
 
 def test_changed_keys_are_named(tmp_path):
@@ -152,14 +172,15 @@ def test_located_adds_the_line_of_a_config_key(tmp_path):
 
 
 def fields_of(section: type[BaseModel], path: str = "") -> list[tuple[str, Any]]:
+    """(dotted path, pydantic's field) of every field; in a mapping of sections, of a section with some name."""
     out = []
     for name, info in section.model_fields.items():
         here, inner = f"{path}{name}", yamlfile._section(info.annotation)
+        out.append((here, info))
         if get_origin(info.annotation) is dict:
             inner, here = yamlfile._section(get_args(info.annotation)[1]), f"{here}.some_name"
         if inner is not None:
             out += fields_of(inner, f"{here}.")
-        out.append((here, info))
     return out
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 from typing import Any
 
@@ -67,7 +68,7 @@ def test_the_count_is_what_the_spans_hide(everything: Masker, text: str, seed: i
         bounds = [*zip(plan["start"], plan["end"], strict=True)]
         assert bounds == sorted(bounds)
         assert all(a < b for a, b in bounds)
-        assert all(before[1] <= after[0] for before, after in zip(bounds, bounds[1:], strict=False))
+        assert all(before[1] <= after[0] for before, after in itertools.pairwise(bounds))
         if plan["arm"] != "random_token":  # which hides parts of words
             eligible = Note(text, words_W2, relevance(text, seed), None).pool(Masking()).eligible_E
             inside = [e for e in eligible if any(a <= words_W2[e, 0] and words_W2[e, 1] <= b for a, b in bounds)]
@@ -164,6 +165,13 @@ def test_a_note_with_a_sentinel_is_refused(everything: Masker, text: str) -> Non
         everything.plans("n", text, word_spans(text), [], None)
 
 
+def test_a_note_with_a_sentinel_of_the_config_is_refused() -> None:
+    with pytest.raises(RowError, match=Code.SENTINEL.value):
+        Masker({"a": Masking(sentinels=("[unused7]",))}, 0).plans(
+            "n", "ecco [unused7]", word_spans("ecco unused7"), [], None
+        )
+
+
 @pytest.mark.parametrize("text", ["", "...", "della il e", "🫀"])
 def test_nothing_to_hide(text: str) -> None:
     with pytest.raises(RowError, match=Code.NO_SPAN.value):
@@ -175,6 +183,20 @@ def test_words_that_the_scorer_did_not_see_are_nobodys_targets(everything: Maske
     relevance_QW[:, 30:] = 0
     end = words_W2[30, 0]
     assert all(max(plan["end"]) <= end for plan in everything.plans("n", LONG, words_W2, ["t"], relevance_QW))
+
+
+def test_zeros_at_the_edges_of_a_whole_note_are_just_zeros() -> None:
+    masker, text = Masker({"a": Masking(strategy="least_relevant", ratio=0.5)}, 0), "alfa beta gamma epsilon"
+    relevance_QW = np.array([[0, 1, 1, 0]], dtype=np.float32)
+    plan = masker.plans("n", text, word_spans(text), ["t"], relevance_QW, is_cut=False)[0]
+    assert [text[a:b] for a, b in zip(plan["start"], plan["end"], strict=True)] == ["alfa", "epsilon"]
+
+
+def test_refilled_sequences_follow_every_draw() -> None:
+    names = {"a": Masking(strategy="random_word", draws=3), "cpt": Masking(strategy="cpt", match_ratio_to="a")}
+    found = plans(Masker(names, 0), LONG)
+    assert [p["start"] for p in found if p["arm"] == "a"] == [p["start"] for p in found if p["arm"] == "cpt"]
+    assert [p["draw"] for p in found] == [0, 1, 2] * 2
 
 
 def test_broken_relevance_is_a_dead_letter(everything: Masker) -> None:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from raypipe import rows
 from raypipe.config import Masking, Prompt
@@ -55,7 +59,7 @@ def test_tokens_say_what_the_note_says(text: str, form: Any, reserved: bool, see
         made = plan(options, text, seed)
     except RowError:
         return
-    for row in Renderer(enc, options, 100_000, sentinels).examples(text, made):
+    for row in Renderer(enc, options, 100_000, sentinels.reserved).examples(text, made):
         before, answer = parts(enc.tokenizer, row)
         assert fill(before.removesuffix("\n"), answer, sentinels) == text
 
@@ -65,10 +69,12 @@ ENCODERS = {reserved: encoder(reserved=reserved) for reserved in (False, True)}
 
 def test_weights_of_the_parts() -> None:
     """Span text, target sentinels and EOS 1; the note lambda; its sentinels, head, question and BOS 0."""
-    enc, sentinels = encoder(chat=True, reserved=True), Sentinels(RESERVED)
+    enc = encoder(chat=True, reserved=True)
     options = Masking(prompt_loss=0.25, condition="item", instruction="Riempi.", ratio=0.3)
-    row = Renderer(enc, options, 1000, sentinels).examples(TEXT, plan(options))[0]
-    text_of = {w: [i for i, v in zip(row["input_ids"], row["loss_weight"], strict=True) if v == w] for w in (0, 0.25, 1)}
+    row = Renderer(enc, options, 1000, RESERVED).examples(TEXT, plan(options))[0]
+    text_of = {
+        w: [i for i, v in zip(row["input_ids"], row["loss_weight"], strict=True) if v == w] for w in (0, 0.25, 1)
+    }
     context, note, answer = (enc.tokenizer.decode(text_of[w]) for w in (0, 0.25, 1))
     for written in ("Riempi.", "Ha dolore toracico?", "<|user|>", "<|assistant|>", RESERVED[0]):
         assert written in context
@@ -83,11 +89,11 @@ def test_weights_of_the_parts() -> None:
 def test_kinds_weigh_what_they_are_told() -> None:
     options = masking("mslm")
     made = plan(options)
-    row = Renderer(encoder(), options, 1000, None, (1.0, 1.5, 0.5)).examples(TEXT, made)[0]
+    row = Renderer(encoder(), options, 1000, kind_weights=(1.0, 1.5, 0.5)).examples(TEXT, made)[0]
     assert {1, 2} == set(made["kind"])
     assert {0.0, 0.5, 1.0, 1.5} == set(row["loss_weight"])
     counted = options.model_copy(update={"mslm": options.mslm.model_copy(update={"count_factor": True})})
-    scaled = Renderer(encoder(), counted, 1000, None, (1.0, 1.5, 0.5)).examples(TEXT, made)[0]
+    scaled = Renderer(encoder(), counted, 1000, kind_weights=(1.0, 1.5, 0.5)).examples(TEXT, made)[0]
     n_hidden = sum(weight in (0.5, 1.5) for weight in row["loss_weight"])
     assert scaled["loss_weight"] == pytest.approx([weight * (1 + n_hidden) for weight in row["loss_weight"]])
 
@@ -165,15 +171,23 @@ def test_cpt_repeats_the_sequences_and_packed_does_not() -> None:
     assert sum(sum(row["loss_weight"]) for row in short) == len(note) + len(short)
 
 
-@pytest.mark.parametrize("path", ["stories260k", "babyllama-char-0.9m"])
-def test_tokenizers_that_put_a_blank_in_front(path: str, data_models: Any) -> None:
-    from transformers import AutoTokenizer
-
-    tokenizer = AutoTokenizer.from_pretrained(data_models / path)
+@pytest.mark.skipif("RAYPIPE_MODELS" not in os.environ, reason="RAYPIPE_MODELS is not set: no real tokenizers here")
+def test_a_real_tokenizer() -> None:
+    """SentencePiece ones put a blank before whatever they are given; pieces from mid-text must not get it."""
+    tokenizer = AutoTokenizer.from_pretrained(Path(os.environ["RAYPIPE_MODELS"]) / "stories260k")
     enc, options = PromptEncoder(tokenizer, Prompt(), TASKS), Masking(ratio=0.3)
     text = "the cat was red and the little dog ran home to eat"
     before, answer = parts(tokenizer, Renderer(enc, options, 500).examples(text, plan(options, text))[0])
     assert fill(before.strip(" ").removesuffix("\n"), answer.strip(" "), PLAIN).strip() == text
+
+
+def test_a_tokenizer_that_cannot_write_a_plain_sentinel_is_refused() -> None:
+    vocabulary = {token: i for i, token in enumerate(["<unk>", "<s>", "</s>", *"abcdefghijklmnopqrstuvwxyz "])}
+    bare = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    bare.pre_tokenizer = pre_tokenizers.Split("", "isolated")
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=bare, unk_token="<unk>", bos_token="<s>", eos_token="</s>")
+    with pytest.raises(InputError, match="cannot write"):
+        Renderer(PromptEncoder(tokenizer, Prompt(), TASKS), Masking(), 100)
 
 
 def test_sentinels_of_a_family() -> None:

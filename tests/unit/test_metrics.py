@@ -126,7 +126,7 @@ def test_cross_validated_threshold_finds_the_shift_without_looking():
     rng = np.random.default_rng(0)
     positive = rng.random(400) < 0.3
     margin = np.where(positive, 9.0, 7.0) + rng.normal(scale=0.2, size=400)
-    groups = [f"g{i}" for i in range(400)]
+    groups = np.arange(400)
     assert metrics.cv_f1(positive, margin, groups) > 0.99
     # noise: the best threshold on the same notes would look better than the floor of a coin; held out, it must not
     noise = [metrics.cv_f1(positive, rng.normal(size=400), groups) for _ in range(20)]
@@ -137,8 +137,8 @@ def test_cv_f1_keeps_groups_together():
     """Each group has a threshold of its own: who is judged at the other group's is half wrong."""
     positive = np.asarray([True, False] * 20)
     margin = positive + np.repeat([0.0, 10.0], 20)
-    assert metrics.cv_f1(positive, margin, ["a"] * 20 + ["b"] * 20) == pytest.approx(0.5)
-    assert metrics.cv_f1(positive, margin, ["a"] * 40) is None
+    assert metrics.cv_f1(positive, margin, np.repeat([0, 1], 20)) == pytest.approx(0.5)
+    assert metrics.cv_f1(positive, margin, np.zeros(40)) is None
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -153,7 +153,7 @@ def test_best_threshold_is_the_best_of_all(seed):
 
 def test_refuses_what_would_give_wrong_numbers():
     good = predictions(FEVER, ["yes", "no"], ["yes", "no"])
-    with pytest.raises(ValueError, match="not among the tasks"):
+    with pytest.raises(ValueError, match="unknown tasks"):
         metrics.evaluate(good, [CLASS])
     with pytest.raises(ValueError, match="several predictions"):
         metrics.evaluate(pa.concat_tables([good, good]), [FEVER])

@@ -331,7 +331,9 @@ def heat_maps(draw):
     words = spans_of(draw, len(text))
     relevance = draw(st.lists(st.floats(-5, 5), min_size=len(words), max_size=len(words)))
     panel = Panel("x", spans_of(draw, len(text)), relevance)
-    return HeatMap("t", text, words, [panel], spans_of(draw, len(text))), panel
+    offset = st.integers(0, len(text))
+    overlapping = draw(st.lists(st.tuples(offset, offset), max_size=4))
+    return HeatMap("t", text, words, [panel], [(min(span), max(span)) for span in overlapping]), panel
 
 
 @given(heat_maps())

@@ -82,7 +82,10 @@ def test_a_table_by_itself(tmp_path):
 def test_multilabel_is_one_question_per_label(tmp_path):
     path = write(
         tmp_path,
-        'tasks: [{id: x, kind: multilabel, question: "c\'è {label}?", options: [c 1, c2], verbalizers: {c2: tosse, "yes": sì}}]',
+        """
+tasks:
+  - {id: x, kind: multilabel, question: "c'è {label}?", options: [c 1, c2], verbalizers: {c2: tosse, "yes": sì}}
+""",
     )
     first, second = load_tasks(path)
     assert first == Task("x.c_1", "binary", "c'è c 1?", (YES, NO), ("sì", "no"), ("x", "c 1"))

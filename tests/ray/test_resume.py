@@ -1,0 +1,99 @@
+"""The stream of notes survives SIGKILL: the same command again loses nothing and doubles nothing."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import yaml
+
+from tests.tiny_models import tiny_model, tiny_tokenizer
+
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(400)]
+N_NOTES = 600
+BROKEN = {"n-0003": None, "n-0010": "  ", "n-0011": "."}
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """600 short notes, one task, a tiny random scorer; three notes cannot be used."""
+    folder = tmp_path_factory.mktemp("resume")
+    for part in ("model", "finetuned"):
+        tiny_model("llama").save_pretrained(folder / part)
+        tiny_tokenizer().save_pretrained(folder / part)
+    ids = [f"n-{i:04d}" for i in range(N_NOTES)]
+    texts = [BROKEN.get(i, f"Paziente {n} con dispnea e febbre, nega dolore toracico da {n} giorni.") for n, i in enumerate(ids)]
+    pq.write_table(pa.table({"note_id": ids, "text": texts}), folder / "notes.parquet")
+    splits = ["train"] * 20 + ["test"] * 20
+    labels = {"task_id": ["t"] * 40, "note_id": ids[20:60], "label": ["sì", "no"] * 20, "split": splits}
+    pq.write_table(pa.table(labels), folder / "labels.parquet")
+    (folder / "tasks.yaml").write_text('tasks:\n  - {id: t, question: "dispnea", options: ["sì", "no"]}\n')
+    settings = {
+        "name": "resume",
+        "runs": str(folder / "runs"),
+        "data": {name: str(folder / f"{name}.{'yaml' if name == 'tasks' else 'parquet'}") for name in ("notes", "labels", "tasks")},
+        "model": {"path": str(folder / "model")},
+        "prompt": {"max_tokens": 128},
+        "attribution": {"method": "occlusion"},  # slow enough to be killed on the way
+        "finetune": {"max_steps": 1},
+        "arms": {"relevant": {"masking": {"ratio": 0.2}}},
+        "resources": {"rows_per_block": 20},
+    }
+    (folder / "config.yaml").write_text(yaml.safe_dump(settings))
+    return folder / "config.yaml"
+
+
+def _start(command: str, config: Path, *more: str) -> subprocess.Popen[str]:
+    arguments = [sys.executable, "-m", "raypipe.cli", command, "--config", str(config), *more]
+    return subprocess.Popen(arguments, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True)
+
+
+def _finish(command: str, config: Path, *more: str) -> tuple[int, str]:
+    process = _start(command, config, *more)
+    out, _ = process.communicate(timeout=300)
+    return process.returncode, out
+
+
+def test_killed_and_started_again(config: Path) -> None:
+    code, out = _finish("finetune", config)
+    assert code == 0, out
+    data = config.parent / "runs/resume/mask/data"
+    process = _start("mask", config)
+    try:
+        deadline = time.monotonic() + 120
+        while len(list(data.glob("*.parquet"))) < 4 and time.monotonic() < deadline:
+            assert process.poll() is None, process.stdout.read() if process.stdout else ""
+            time.sleep(0.05)
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    written = sum(pq.read_metadata(part).num_rows for part in data.glob("*.parquet"))
+    assert 0 < written < N_NOTES, "the kill must land in the middle"
+
+    code, out = _finish("mask", config)
+    assert code == 0, out
+    table = pq.read_table(data)
+    assert Counter(table["note_id"].to_pylist()) == Counter(f"n-{i:04d}" for i in range(N_NOTES))
+    errors = Counter(table["error"].to_pylist())
+    assert errors == {None: N_NOTES - 23, "HELD_OUT": 20, "E_EMPTY": 2, "E_NULL": 1}
+    letters = pq.read_table(data.parent / "dead_letters.parquet")
+    assert sorted(letters["note_id"].to_pylist()) == sorted(BROKEN)
+    assert letters.schema.names == ["note_id", "step", "error"]
+
+    before = sorted(data.glob("*.parquet"))
+    code, out = _finish("mask", config)
+    assert code == 0, out
+    assert sorted(data.glob("*.parquet")) == before, "a finished step is not repeated"
+
+    code, out = _finish("mask", config, "--set", "attribution.window=2")
+    assert code == 2
+    assert "attribution.window" in out
+    assert "Traceback" not in out
