@@ -185,6 +185,10 @@ class Bench:
         self.depth = scorer.model.config.num_hidden_layers
         self.layer = self.depth * 3 // 8
         self.base = Baselines(scorer, self.layer)
+        c = scorer.model.config
+        head_width = getattr(c, "head_dim", None) or c.hidden_size // c.num_attention_heads
+        self.key_value = 2 * c.hidden_size * c.num_key_value_heads * head_width  # parameters
+        self.block = 2 * c.hidden_size**2 + self.key_value + 3 * c.hidden_size * c.intermediate_size
         self.rows: list[dict[str, Any]] = []
         # one thread: its own CPU time, which neighbours on the machine disturb less than the wall clock
         is_alone = scorer.device.type == "cpu" and torch.get_num_threads() == 1
@@ -229,9 +233,6 @@ class Bench:
         engine, everywhere = self.engine(), self.engine(layer="all")
         above = [layer for layer in everywhere.layers if layer]  # captum's blocks start at layer 1
 
-        def arrival() -> Relevance:
-            return self.base.captum(notes, [self.layer])
-
         def separately() -> Relevance:
             per_layer = [[self.base.captum([x], [k])[0] for x in notes] for k in above]
             return [relevance for of_layer in per_layer for relevance in of_layer]
@@ -250,8 +251,6 @@ class Bench:
                 "captum": lambda: [self.base.captum([x], [self.layer])[0] for x in notes],
                 "captum last": lambda: [self.base.captum([x], [self.layer], keep_last=True)[0] for x in notes],
                 "engine": lambda: relevance_of(engine, notes),
-                "arrival": arrival,
-                "authors": lambda: self.base.authors(notes),
                 "list": listed,
                 "engine all": all_layers,
             },
@@ -260,16 +259,33 @@ class Bench:
         engine_time = timed["engine"]
         self.row("one_task", "engine", engine_time, "captum per note + prediction", timed["captum"])
         self.row("one_task", "engine", engine_time, "the same, last logits only", timed["captum last"])
-        self.row("naive_batches", "engine", engine_time, f"captum, arrival batch {n}", timed["arrival"])
-        self.row("authors_recipe", "engine", engine_time, "authors' recipe, batch 4", timed["authors"])
         each = f"captum, {len(above)} runs"
         self.row("all_layers", "engine, all layers", single["engine all"], each, single["separately"])
         self.row("all_layers", "engine, all layers", timed["engine all"], "captum, list of layers", timed["list"])
 
+    def batched(self) -> None:
+        """Against padded batches, in the order in which notes arrive. Padding makes these 16 notes 3.2 times as long in
+        one batch of 16 and 1.7 times in batches of 4; the long-run means are 3.7 and 2.1."""
+        n = 8 if self.quick else 16
+        notes = [note_of(length, 1, i) for i, length in enumerate(lengths(n))]
+        engine = self.engine()
+        timed = self.time(
+            self.rounds // 2 + 1,
+            {
+                "arrival": lambda: self.base.captum(notes, [self.layer]),
+                "authors": lambda: self.base.authors(notes),
+                "engine": lambda: relevance_of(engine, notes),
+            },
+        )
+        self.row("naive_batches", "engine", timed["engine"], f"captum, arrival batch {n}", timed["arrival"])
+        self.row("authors_recipe", "engine", timed["engine"], "authors' recipe, batch 4", timed["authors"])
+
     def many_tasks(self) -> None:
-        """captum's time is proportional to the number of tasks: it runs `sample` of them and counts accordingly."""
+        """captum's time is proportional to notes and tasks: it runs `sample` tasks of one note and counts accordingly.
+        The engine gets one note on a CPU, and enough of them to fill a batch on a GPU."""
         counts, sample = (8, 32, 136), 8 if self.quick else 16
-        notes = {t: [note_of(NOTE, t, 1)] for t in (1, *counts)}
+        n_notes = 32 if self.scorer.device.type == "cuda" else 1
+        notes = {t: [note_of(NOTE, t, seed) for seed in range(n_notes)] for t in (1, *counts)}
         engine, direct = self.engine(), self.engine(method="kv_direct", layer="all")
         separate = [replace_questions(notes[136][0], q) for q in range(sample)]
         variants: dict[str, Callable[[], Relevance]] = {
@@ -278,27 +294,37 @@ class Bench:
             **{f"kv {t}": lambda t=t: relevance_of(direct, notes[t]) for t in counts[1:]},
         }
         timed = self.time(self.rounds, variants)
+        peak = matrix_peak(self.scorer)
         against = f"captum per task + prediction ({sample} run)"
         for t in (1, *counts):
-            model = {"flop_model": round(self.flop_model(t), 2)}
+            slow, fast = self.work(t)
+            flops = 2 * self.block * fast * n_notes / min(timed[f"engine {t}"].seconds)
             self.row(
-                f"tasks_{t}", "engine, note shared", timed[f"engine {t}"], against, timed["captum"], t / sample, **model
+                f"tasks_{t}",
+                "engine, note shared",
+                timed[f"engine {t}"],
+                against,
+                timed["captum"],
+                t * n_notes / sample,
+                flop_model=round(slow / fast, 2),
+                of_peak=round(flops / peak, 2),
+                note_tasks_per_s=round(t * n_notes / min(timed[f"engine {t}"].seconds), 1),
             )
         for t in counts[1:]:
-            row = (timed[f"kv {t}"], against, timed["captum"], t / sample)
+            row = (timed[f"kv {t}"], against, timed["captum"], t * n_notes / sample)
             self.row(f"kv_direct_{t}", "kv_direct, all layers", *row, differs=True)
 
-    def flop_model(self, t: int) -> float:
-        """Predicted tasks_t ratio from the linear layers alone, in units of one block on one token."""
+    def work(self, t: int) -> tuple[float, float]:
+        """(captum, engine): linear-layer work for t tasks on one note, in units of one block on one token. Their
+        quotient is the ratio that arithmetic allows."""
         c = self.scorer.model.config
-        kv = 2 * c.hidden_size * c.num_key_value_heads * (c.hidden_size // c.num_attention_heads)
-        block = 2 * c.hidden_size**2 + kv + 3 * c.hidden_size * c.intermediate_size
-        head, above = c.vocab_size * c.hidden_size / block, self.depth - self.layer
+        head, above = c.vocab_size * c.hidden_size / self.block, self.depth - self.layer
         slow = t * (NOTE + SUFFIX) * (2 * (self.depth + head) + above + head)
-        if t == 1:  # one row: everything twice above the layer
-            return slow / ((NOTE + SUFFIX) * (self.depth + above))
+        if t == 1:  # one row, twice above the layer
+            return slow, (NOTE + SUFFIX) * (self.depth + above)
         # the last block of the note is entered by its keys and values alone
-        return slow / (NOTE * self.depth + t * SUFFIX * (self.depth + above) + t * NOTE * (above - 1 + kv / block))
+        pulled_back = above - 1 + self.key_value / self.block
+        return slow, NOTE * self.depth + t * SUFFIX * (self.depth + above) + t * NOTE * pulled_back
 
     def integrated(self) -> None:
         notes = [note_of(length, 1, i) for i, length in enumerate([150, 235][: 1 if self.quick else 2])]
@@ -360,6 +386,18 @@ def replace_questions(note: EncodedNote, question: int) -> EncodedNote:
     return replace(note, questions=note.questions[question : question + 1])
 
 
+def matrix_peak(scorer: Loaded) -> float:
+    """FLOP/s of one large matrix product in the scorer's dtype on its device, best of 5."""
+    n = 8192 if scorer.device.type == "cuda" else 1024
+    a = torch.randn(n, n, dtype=scorer.model.dtype, device=scorer.device)
+    best = float("inf")
+    for _ in range(6):
+        start = time.perf_counter()
+        (a @ a)[0, 0].item()
+        best = min(best, time.perf_counter() - start)
+    return 2 * n**3 / best
+
+
 def relevance_of(engine: AttributionEngine, notes: Sequence[EncodedNote]) -> Relevance:
     """Relevance at the first kept layer, per note and question."""
     return [row for result in engine.attribute(notes) for row in result.relevance_QKN[:, 0]]
@@ -400,7 +438,7 @@ def main() -> None:
     bench = Bench(
         scorer_of(arguments.size, arguments.device), 1 if arguments.quick else arguments.rounds, arguments.quick
     )
-    for case in (bench.one_task, bench.many_tasks, bench.integrated, bench.bfloat16, bench.buckets):
+    for case in (bench.one_task, bench.batched, bench.many_tasks, bench.integrated, bench.bfloat16, bench.buckets):
         case()
     report = {"machine": machine(arguments.device, arguments.threads), "size": arguments.size, "rows": bench.rows}
     if arguments.device == "cuda":

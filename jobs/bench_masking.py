@@ -34,7 +34,7 @@ RATIO = {  # strategies that take a share of the words by stored relevance or by
     "random_word": {"strategy": "random_word"},
     "random_token": {"strategy": "random_token"},
     "span": {"strategy": "span"},
-    "selective": {"strategy": "selective", "selective": {"delta": 0.85}},
+    "selective": {"strategy": "selective", "selective": {"source": "relevance", "delta": 0.85}},
     "cpt_packed": {"strategy": "cpt_packed"},
 }
 OF_CORPUS = {  # strategies that look every word up in corpus statistics

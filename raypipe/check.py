@@ -6,7 +6,7 @@ print(report)               # one line per task
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import chain, islice
 from pathlib import Path
@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from raypipe import rows, storage
-from raypipe.config import Config, Data
+from raypipe.config import Config, Data, Masking
 from raypipe.errors import InputError, Problem
 from raypipe.notes import labels as labels_of
 from raypipe.notes.files import iter_notes
@@ -120,13 +120,60 @@ def _settings(config: Config) -> Iterator[Problem]:
     from raypipe.attribution.registry import method_of
     from raypipe.masking.check import problems as masking_problems
 
-    yield from masking_problems({name: arm.masking for name, arm in config.arms.items() if arm.masking is not None})
+    arms = {name: arm.masking for name, arm in config.arms.items() if arm.masking is not None}
+    found = masking_problems(arms)
+    yield from found or _sources(config, arms)
     try:
         method_of(config.attribution)
     except InputError as error:
         yield from error.problems
     if not config.arms:
         yield Problem("arms", "is empty: there is nothing to compare")
+
+
+def _sources(config: Config, arms: Mapping[str, Masking]) -> Iterator[Problem]:
+    """What the strategies read beside the notes: is it there?"""
+    from raypipe.masking.asked import asked
+    from raypipe.masking.strategies import STRATEGIES
+    from raypipe.masking.strategy import GENERAL, TAGS
+    from raypipe.masking.terms import read_terms
+
+    def which(need: str) -> str:
+        return ", ".join(n for n, masking in arms.items() if need in STRATEGIES[masking.strategy].needs(masking))
+
+    if which(TAGS) and config.data.columns.tags is None:
+        yield Problem("data.columns.tags", f"is not set, but the terms of {which(TAGS)} are its tags")
+    if which(GENERAL):
+        yield from _general(config, which(GENERAL))
+    for path in asked(arms).lexicons:
+        try:
+            if not read_terms(path):
+                yield Problem("masking.mslm.lexicon", f"{path} holds no term")
+        except (OSError, UnicodeDecodeError) as error:
+            yield Problem("masking.mslm.lexicon", f"{path} cannot be read ({type(error).__name__})")
+    deletes = (config.attribution.method, config.attribution.sign) == ("occlusion", "positive")
+    for name, masking in arms.items():
+        if masking.strategy == "selective" and masking.selective.source == "relevance" and not deletes:
+            what = "relevance must say what deleting a word costs: set attribution.method to occlusion and "
+            where = f"arms.{name}.masking.selective.source"
+            yield Problem(where, f"{what}attribution.sign to positive, or take tagger")
+
+
+def _general(config: Config, arms: str) -> Iterator[Problem]:
+    """Word counts of general language, for the arms that compare the corpus with it."""
+    from raypipe.masking.general import read_counts
+
+    where, counts = "statistics.general_counts", config.statistics.general_counts
+    if counts is None:
+        yield Problem(where, f"is not set, but {arms} need a table of general language (word, count), or `pretraining`")
+    elif counts == "pretraining":
+        if config.data.source == "files" and config.data.pretraining is None:
+            yield Problem(where, "is pretraining, but data.pretraining is not set")
+    else:
+        try:
+            read_counts(counts)
+        except InputError as error:
+            yield Problem(where, str(error))
 
 
 def _sample(data: Data, warnings: list[str]) -> Iterator[Problem]:

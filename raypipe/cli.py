@@ -25,7 +25,11 @@ Arm = Annotated[list[str] | None, typer.Option("--arm", help="only this arm; may
 def _open(path: Path, overrides: Sequence[str] | None) -> Any:
     from raypipe.experiment import Run
 
-    return Run(configfile.load(path, overrides or ()))
+    settings = configfile.load(path, overrides or ())
+    try:
+        return Run(settings)
+    except InputError as error:
+        raise configfile.located(error, path) from None
 
 
 def _arms(run: Any, chosen: Sequence[str] | None) -> list[str]:

@@ -68,6 +68,7 @@ class Data(Section):
     task_ids: tuple[str, ...] | None = None  # a subset of the tasks
     max_unlabelled: int | None = Field(None, ge=1)  # notes for self-supervision, the first by hashed id
     max_labelled: int | None = Field(None, ge=1)  # training notes with labels, nested by hashed id
+    max_dev: int | None = Field(None, ge=1)
     max_test: int | None = Field(None, ge=1)
     transductive: bool = False  # may notes of dev and test groups be used for self-supervision?
     on_duplicate_id: Literal["error", "keep_first"] = "error"
@@ -136,7 +137,7 @@ class Training(Section):
 class Pretrain(Section):
     """A small Llama decoder and its byte-level BPE tokenizer, from scratch."""
 
-    vocab_size: int = Field(2000, ge=300)
+    vocab_size: int = Field(2000, ge=300)  # without the mask sentinels, which come on top
     hidden_size: int = Field(128, ge=8)
     intermediate_size: int = Field(384, ge=8)
     layers: int = Field(4, ge=1)
@@ -190,8 +191,8 @@ class Pmi(Section):
 class Selective(Section):
     """Selective masking (Gu et al. 2020): a word matters if deleting it costs the task more than `delta`."""
 
-    source: Literal["relevance", "tagger"] = "relevance"  # tagger: word types that mattered in labelled notes
-    delta: float = Field(0.05, gt=0)  # in the units of the stored relevance
+    source: Literal["tagger", "relevance"] = "tagger"  # words that mattered in labelled notes; or each note's own
+    delta: float = Field(0.05, gt=0)  # a word matters above this share of the note's largest drop [ours; paper: .05]
     min_share: Fraction = 0.5  # tagger: hide types that mattered in at least this share of their occurrences
 
 
@@ -283,6 +284,16 @@ PROFILES: dict[str, dict[str, Any]] = {
 }
 
 
+class Statistics(Section):
+    """Counts over the whole corpus, for the strategies that need them; made once per run (masking/statistics.py)."""
+
+    # Words of general language in the corpus's language: a table with columns word and count (.parquet, .csv, .tsv), or
+    # `pretraining`: count the notes of data.pretraining
+    general_counts: Location | None = None
+    max_notes: int = Field(50_000, ge=1)  # notes that are counted, the first by hashed id
+    min_notes: int = Field(5, ge=1)  # words of fewer notes are not kept: typos and names
+
+
 class Arm(Section):
     """One line of the comparison: how the student learns from unlabelled notes before it sees the labels."""
 
@@ -326,6 +337,7 @@ class Config(Section):
     finetune: Training = Training()  # the scorer, and each student after reconstruction
     attribution: Attribution = Attribution()
     train: Training = Training()  # reconstruction
+    statistics: Statistics = Statistics()
     arms: dict[Name, Arm] = {"sft": Arm(), "decselfmask": Arm(masking=Masking())}
     evaluation: Evaluation = Evaluation()
     resources: Resources = Resources()

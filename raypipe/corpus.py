@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -20,10 +20,10 @@ import yaml
 
 from raypipe import config, rows, storage
 from raypipe.check import check
-from raypipe.hashing import stable_hash
+from raypipe.hashing import fingerprint, stable_hash
 from raypipe.notes import synthetic
 from raypipe.notes.files import iter_notes
-from raypipe.notes.labels import for_self_supervision
+from raypipe.notes.labels import for_self_supervision, read_labels
 from raypipe.notes.leakage import Guard
 from raypipe.tasks import Task
 
@@ -67,16 +67,30 @@ class Corpus:
         """Keeps notes of validation and test patients, and their copies, out of self-supervision."""
         if self.data.transductive:
             return None
-        held_out = [note for split in ("dev", "test") for note, _ in self.labelled(split)]
-        return Guard.fit(held_out)
+        in_use = {note["note_id"]: note for split in ("dev", "test") for note, _ in self.labelled(split)}
+        ids = pc.unique(self.all_labels.filter(pc.not_equal(self.all_labels["split"], "train"))["note_id"])
+        others = [
+            note | {"text": None}
+            for table in iter_notes(self.data, ["note_id", "group_id"])
+            for note in table.filter(pc.is_in(table["note_id"], ids)).to_pylist()
+            if note["note_id"] not in in_use
+        ]
+        return Guard.fit([*in_use.values(), *others])
+
+    @cached_property
+    def all_labels(self) -> pa.Table:
+        """The labels before any limit: a test note that this run does not score is still no note to learn from."""
+        return read_labels(self.data, self.tasks)
 
     @cached_property
     def last_hash(self) -> int | None:
         """The largest hashed id among the `max_unlabelled` notes to learn from; None: no limit."""
-        if self.data.max_unlabelled is None:
-            return None
-        notes = pa.concat_tables(iter_notes(self.data, ["note_id", "group_id"]))
-        ids = for_self_supervision(notes, self.labels, self.data)
+        return None if self.data.max_unlabelled is None else self.last_hash_of(self.data, self.data.max_unlabelled)
+
+    def last_hash_of(self, data: config.Data, n_notes: int) -> int:
+        """The largest hashed id among the first `n_notes` notes of `data` to learn from."""
+        notes = pa.concat_tables(iter_notes(data, ["note_id", "group_id"]))
+        ids = for_self_supervision(notes, self.all_labels, data.model_copy(update={"max_unlabelled": n_notes}))
         return max((stable_hash(note_id) for note_id in ids.to_pylist()), default=0)
 
     def labelled(self, split: str) -> Iterator[tuple[dict[str, Any], dict[str, str]]]:
@@ -84,8 +98,8 @@ class Corpus:
         labels: dict[str, dict[str, str]] = defaultdict(dict)
         for label in self.labels.filter(pc.equal(self.labels["split"], split)).to_pylist():
             labels[label["note_id"]][label["task_id"]] = label["label"]
-        notes = pq.read_table(self.labelled_path)
-        for note in notes.filter(pc.is_in(notes["note_id"], pa.array(labels, pa.string()))).sort_by("note_id").to_pylist():
+        notes = pq.read_table(self.labelled_path, filters=pc.is_in(pc.field("note_id"), pa.array(labels, pa.string())))
+        for note in notes.sort_by("note_id").to_pylist():
             if note["error"] is None:
                 yield note, labels[note["note_id"]]
 
@@ -94,8 +108,9 @@ class Corpus:
         guard, seen = self.guard, 0
         for table in iter_notes(self.data.for_pretraining):
             for note in table.to_pylist():
-                is_held_out = guard is not None and note["text"] and guard.blocks(note["note_id"], note["group_id"], note["text"])
-                if note["text"] is not None and not is_held_out:
+                if note["text"] is None:
+                    continue
+                if guard is None or not guard.blocks(note["note_id"], note["group_id"], note["text"]):
                     yield note["text"]
                     seen += len(note["text"])
             if seen > TOKENIZER_SAMPLE:
@@ -112,7 +127,7 @@ def collect(settings: config.Config, folder: Path) -> Corpus:
     if data.source == "synthetic":
         data = _generate(data, folder)
     checked = check(settings.model_copy(update={"data": data}))
-    listing = _listing(data) if settings.data.source == "files" else {}
+    listing = _listing(data, checked.tasks) if settings.data.source == "files" else {}
     corpus = Corpus(folder, data, checked.tasks, checked.labels, listing)
     if not corpus.labelled_path.exists():
         _copy_labelled(corpus)
@@ -140,10 +155,11 @@ def _generate(data: config.Data, folder: Path) -> config.Data:
     )
 
 
-def _listing(data: config.Data) -> dict[str, Any]:
-    """Name, size and time of every input file."""
-    uris = {name: getattr(data, name) for name in ("notes", "labels", "tasks", "pretraining")}
-    return {name: storage.listing(uri, f"data.{name}") for name, uri in uris.items() if uri}
+def _listing(data: config.Data, tasks: list[Task]) -> dict[str, Any]:
+    """Name, size and time of every input file; tasks by content, because they may come from several files."""
+    uris = {name: getattr(data, name) for name in ("notes", "labels", "pretraining")}
+    files = {name: storage.listing(uri, f"data.{name}") for name, uri in uris.items() if uri}
+    return files | {"tasks": fingerprint([asdict(task) for task in tasks])}
 
 
 def _copy_labelled(corpus: Corpus) -> None:

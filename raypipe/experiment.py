@@ -2,6 +2,8 @@
 
     pretrain -> finetune (the scorer) -> attribute and mask, in one stream -> train -> finetune -> evaluate -> report
 
+Before `mask` stands `statistics`, if an arm asks for counts over the corpus.
+
 An arm is one line of the final table: how its student learns from unlabelled notes before it sees the labels. All arms
 share the backbone, the labels, the fine-tuning settings and the scorer's relevance.
 """
@@ -14,17 +16,24 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from raypipe import config, configfile, corpus, pipeline, rows
+from raypipe import config, configfile, corpus, pipeline, rows, statistics, storage
 from raypipe.cluster import Cluster, join
 from raypipe.errors import ExitCode, InputError
+from raypipe.masking import Masker
+from raypipe.masking.asked import asked
+from raypipe.masking.strategy import IMPORTANCE, TYPE_RELEVANCE
+from raypipe.masking.tally import tally
 from raypipe.models import loading
+from raypipe.models.families import FAMILIES
 from raypipe.prompts import PromptEncoder
 from raypipe.run_dir import Step, settings_of, versions, write_json
+from raypipe.stages.render import counts
 from raypipe.training import examples, supervised, trainer
 
 SCORER = "scorer"
@@ -80,6 +89,12 @@ class Run:
         """Where the tokenizer is; it exists before the backbone does."""
         return self._own("pretrain/tokenizer") if self.pretrains else self.settings.model
 
+    @property
+    def sentinels(self) -> tuple[str, ...]:
+        """Reserved tokens of the backbone's family."""
+        family = loading.FROM_SCRATCH if self.pretrains else loading.check(self.settings.model).model_type
+        return FAMILIES[family].sentinels
+
     def student(self, arm: str, step: str = "finetune") -> config.Model:
         """The model that a step leaves for an arm (or for the scorer)."""
         return self._own(f"{step}/{arm}/model")
@@ -133,10 +148,37 @@ def mask(run: Run) -> None:
     arms = pipeline.masking_of(run.settings)
     step = run.step("mask")
     if arms and not step.done:
+        known = corpus_statistics(run)
         stored = run.step("attribute").data if run.is_done("attribute") else None
         run.say(f"mask: {'stored relevance' if stored else run.settings.attribution.method} -> {', '.join(arms)}")
-        pipeline.mask(run.settings, run.corpus, run.student(SCORER), run.cluster, step.data, stored)
-        _finish_notes(run, step)
+        pipeline.mask(run.settings, run.corpus, run.student(SCORER), run.cluster, step.data, stored, known)
+        ratios = {arm: {"plans": t.plans, "ratio": round(t.ratio, 4)} for arm, t in tally(step.data).items()}
+        _finish_notes(run, step, arms=ratios)
+
+
+def corpus_statistics(run: Run) -> Path | None:
+    """Counts over the corpus that some arm asks for, if any; made once. Attributes first if relevance is averaged."""
+    arms = pipeline.masking_of(run.settings)
+    wanted = asked(arms)
+    if not wanted.needs:
+        return None
+    if TYPE_RELEVANCE in wanted.needs:
+        attribute(run)
+    settings = settings_of("statistics", run.settings, run.corpus.listing) | {"asked": wanted.settings()}
+    if wanted.needs & {TYPE_RELEVANCE, IMPORTANCE}:
+        settings |= settings_of("attribute", run.settings, run.corpus.listing)
+    files = [*wanted.lexicons, run.settings.statistics.general_counts]
+    settings["files"] = {path: storage.listing(path, "") for path in files if path and path != statistics.PRETRAINING}
+    step = Step(run.folder / "statistics", settings)
+    if not step.done:
+        run.say(f"statistics: {', '.join(sorted(wanted.needs))}")
+        attributed = run.step("attribute").data
+        models = run.backbone, run.student(SCORER)
+        known = statistics.compute(run.settings, run.corpus, wanted, *models, attributed, run.cluster)
+        Masker(arms, run.settings.seed, known)  # what an arm cannot work with is said here, not by every worker
+        known.save(step.data)
+        step.finish(words=len(known.words), runs_of_words=len(known.ngrams))
+    return step.data
 
 
 def render(run: Run) -> None:
@@ -144,8 +186,10 @@ def render(run: Run) -> None:
     step = run.step("train/rows")
     if pipeline.masking_of(run.settings) and not step.done:
         run.say("train/rows: masked examples as tokens")
-        pipeline.render(run.settings, run.corpus, run.tokenizer, run.step("mask").data, run.cluster, step.data)
-        step.finish(rows=pq.read_table(step.data, columns=[]).num_rows)
+        masked = run.step("mask").data
+        pipeline.render(run.settings, run.corpus, run.tokenizer, run.sentinels, masked, run.cluster, step.data)
+        arms = counts(step.data, tally(masked))
+        step.finish(rows=sum(found["rows"] for found in arms.values()), arms=arms)
 
 
 def evaluate(run: Run, arm: str) -> None:
@@ -257,14 +301,14 @@ def _write_supervised(run: Run, split: str, folder: Path) -> None:
         examples.write(out, folder / "rows.parquet")
 
 
-def _finish_notes(run: Run, step: Step) -> None:
+def _finish_notes(run: Run, step: Step, **facts: Any) -> None:
     """Write the dead letters and count them; too many end the run."""
     ids = pq.read_table(step.data, columns=["note_id", "error"])
     failed = ids.filter(pc.starts_with(pc.fill_null(ids["error"], ""), "E_"))
-    counts = {row["values"]: row["counts"] for row in pc.value_counts(ids["error"].drop_null()).to_pylist()}
+    by_code = {row["values"]: row["counts"] for row in pc.value_counts(ids["error"].drop_null()).to_pylist()}
     letters = failed.append_column("step", pa.array([step.folder.name] * len(failed), pa.string()))
     pq.write_table(letters.select(rows.DEAD_LETTERS.names), step.folder / "dead_letters.parquet")
     if len(failed) > run.settings.data.max_error_rate * max(1, len(ids)):
-        what = f"{len(failed)} of {len(ids)} notes failed ({counts}), more than data.max_error_rate allows"
+        what = f"{len(failed)} of {len(ids)} notes failed ({by_code}), more than data.max_error_rate allows"
         raise InputError(what, ExitCode.DATA)
-    step.finish(notes=len(ids), errors=counts)
+    step.finish(notes=len(ids), errors=by_code, **facts)

@@ -3,20 +3,26 @@
     notes -> hold_out -> Attribute                    -> attribute/data     relevance alone, to mask from many times
     notes -> hold_out -> Attribute -> Mask            -> mask/data          one stream: masked as soon as attributed
     notes -> hold_out -> join attribute/data  -> Mask -> mask/data          the same from stored relevance
+    notes -> hold_out -> count -> add_up              -> statistics/        words of the corpus, if an arm asks for them
+    notes -> hold_out -> join attribute/data -> average -> add_up           the same with mean relevance
+    corpus/labelled -> Attribute (occlusion) -> average -> add_up           words that matter in labelled notes
     mask/data -> Render                               -> train/rows         tokens of one student, all arms together
     notes -> hold_out -> Cut                          -> pretrain/rows
     corpus/labelled -> Score                          -> evaluate/<student>
 
-Blocks of `rows_per_block` notes are the unit of parallelism, of retry and of resume; nothing is collected on the driver.
+Blocks of `rows_per_block` notes are the unit of parallelism, of retry and of resume; only counts of
+words reach the driver.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.compute as pc
 import ray.data
 from ray.data import ActorPoolStrategy, DataContext, Dataset
 from ray.data.checkpoint import CheckpointConfig
@@ -24,10 +30,15 @@ from ray.data.checkpoint import CheckpointConfig
 from raypipe import config, rows
 from raypipe.cluster import Cluster
 from raypipe.corpus import Corpus
-from raypipe.masking import STRATEGIES
+from raypipe.masking.asked import Asked
+from raypipe.masking.check import needs
+from raypipe.masking.counting import GRAMS, TYPES
 from raypipe.masking.strategy import RELEVANCE
+from raypipe.masking.tally import Tally, tally
+from raypipe.masking.weights import weights_of_arm
 from raypipe.notes.files import read_notes
 from raypipe.stages.attribute import Attribute
+from raypipe.stages.count import add_up, average, count, labelled
 from raypipe.stages.cut import Cut
 from raypipe.stages.hold_out import hold_out
 from raypipe.stages.mask import Mask
@@ -47,36 +58,78 @@ def attribute(settings: config.Config, corpus: Corpus, scorer: config.Model, clu
         stream.select_columns(rows.ATTRIBUTED.names).write_parquet(str(out))
 
 
+def count_words(settings: config.Config, corpus: Corpus, data: config.Data, asked: Asked, cluster: Cluster) -> pa.Table:
+    """Words and runs of words of the first `statistics.max_notes` notes of `data`."""
+    n_notes = min(settings.statistics.max_notes, data.max_unlabelled or settings.statistics.max_notes)
+    kwargs = {"longest": asked.longest, "phi_patterns": asked.phi_patterns}
+    notes = _read(settings, corpus, data, corpus.last_hash_of(data, n_notes))
+    return _added_up(settings, notes.map_batches(count, fn_kwargs=kwargs, num_cpus=0.5, **BLOCK), GRAMS, cluster)
+
+
+def relevance_of_words(settings: config.Config, corpus: Corpus, stored: Path, cluster: Cluster) -> pa.Table:
+    """Mean relevance by word, over all notes for self-supervision."""
+    notes = _with_relevance(settings, corpus, stored, cluster)
+    by_word = notes.map_batches(average, fn_kwargs={"delta": 0.0}, num_cpus=0.5, **BLOCK)
+    return _added_up(settings, by_word, TYPES, cluster)
+
+
+def importance_of_words(
+    settings: config.Config, corpus: Corpus, scorer: config.Model, asked: Asked, cluster: Cluster
+) -> pa.Table:
+    """How often deleting a word costs the scorer its task, over the labelled training notes."""
+    train = corpus.labels.filter(pc.equal(corpus.labels["split"], "train"))["note_id"]
+    notes = _blocks(settings, ray.data.read_parquet(str(corpus.labelled_path)))
+    notes = notes.map_batches(labelled, fn_kwargs={"note_ids": frozenset(train.to_pylist())}, num_cpus=0.5, **BLOCK)
+    occlusion = {"method": "occlusion", "sign": "positive", "layer": 0, "window": 1}
+    deleting = settings.attribution.model_copy(update=occlusion)
+    relevance = _attribute(settings, notes, corpus, scorer, deleting, cluster)
+    by_word = relevance.map_batches(average, fn_kwargs={"delta": asked.delta}, num_cpus=0.5, **BLOCK)
+    return _added_up(settings, by_word, TYPES, cluster)
+
+
 def mask(
-    settings: config.Config, corpus: Corpus, scorer: config.Model, cluster: Cluster, out: Path, stored: Path | None
+    settings: config.Config,
+    corpus: Corpus,
+    scorer: config.Model,
+    cluster: Cluster,
+    out: Path,
+    stored: Path | None,
+    statistics: Path | None,
 ) -> None:
     """Masking plans of all arms, with the relevance and the text that they belong to."""
     arms = masking_of(settings)
+    args = (arms, settings.seed, None if statistics is None else str(statistics))
     if stored is not None:
-        relevance = ray.data.read_parquet(str(stored)).drop_columns(["error"])
-        parts = max(1, int(cluster.cpus))
-        stream = _notes(settings, corpus).join(relevance, join_type="left_outer", num_partitions=parts, on=("note_id",))
-        stream.map_batches(Mask, fn_constructor_args=(arms, settings.seed), **LIGHT, **BLOCK).write_parquet(str(out))
+        stream = _with_relevance(settings, corpus, stored, cluster)
+        stream.map_batches(Mask, fn_constructor_args=args, **LIGHT, **BLOCK).write_parquet(str(out))
         return
     with _resumable(out):
-        stream = _attributed(settings, corpus, scorer, cluster) if needs(arms, RELEVANCE) else _notes(settings, corpus)
-        stream.map_batches(Mask, fn_constructor_args=(arms, settings.seed), **LIGHT, **BLOCK).write_parquet(str(out))
+        is_ranked = RELEVANCE in needs(arms)
+        stream = _attributed(settings, corpus, scorer, cluster) if is_ranked else _notes(settings, corpus)
+        stream.map_batches(Mask, fn_constructor_args=args, **LIGHT, **BLOCK).write_parquet(str(out))
 
 
 def render(
-    settings: config.Config, corpus: Corpus, student: config.Model, masked: Path, cluster: Cluster, out: Path
+    settings: config.Config,
+    corpus: Corpus,
+    student: config.Model,
+    sentinels: Sequence[str],
+    masked: Path,
+    cluster: Cluster,
+    out: Path,
 ) -> None:
     """Plans of all arms to training rows of one student."""
+    arms, planned = masking_of(settings), tally(masked)
+    weights = {name: weights_of_arm(masking, planned.get(name, Tally())) for name, masking in arms.items()}
     plans = _blocks(settings, ray.data.read_parquet(str(masked), columns=["note_id", "text", "plans"]))
-    args = (student, settings.prompt, masking_of(settings), corpus.tasks)
+    # LoRA trains linear layers alone: a reserved token's embedding would stay noise
+    args = (student, settings.prompt, arms, corpus.tasks, sentinels, settings.train.lora is None, weights)
     plans.map_batches(Render, fn_constructor_args=args, **_spread(cluster), **BLOCK).write_parquet(str(out))
 
 
-def cut(
-    settings: config.Config, corpus: Corpus, tokenizer: config.Model, cluster: Cluster, out: Path
-) -> None:
+def cut(settings: config.Config, corpus: Corpus, tokenizer: config.Model, cluster: Cluster, out: Path) -> None:
     """Notes to training rows of plain text."""
-    notes = _notes(settings, corpus, corpus.data.for_pretraining)
+    notes = _read(settings, corpus, corpus.data.for_pretraining, None)
     args = (tokenizer, settings.pretrain)
     notes.map_batches(Cut, fn_constructor_args=args, **_spread(cluster), **BLOCK).write_parquet(str(out))
 
@@ -93,21 +146,47 @@ def masking_of(settings: config.Config) -> dict[str, config.Masking]:
     return {name: arm.masking for name, arm in settings.arms.items() if arm.masking is not None}
 
 
-def needs(arms: Mapping[str, config.Masking], what: str) -> bool:
-    """Does any arm need this of the corpus (masking/strategy.py)?"""
-    return any(what in STRATEGIES[masking.strategy].needs(masking) for masking in arms.values())
-
-
 def _attributed(settings: config.Config, corpus: Corpus, scorer: config.Model, cluster: Cluster) -> Dataset:
+    return _attribute(settings, _notes(settings, corpus), corpus, scorer, settings.attribution, cluster)
+
+
+def _attribute(
+    settings: config.Config,
+    notes: Dataset,
+    corpus: Corpus,
+    scorer: config.Model,
+    attribution: config.Attribution,
+    cluster: Cluster,
+) -> Dataset:
     threads = max(1, int(settings.resources.cpus_per_actor))
-    args = (scorer, settings.attribution, settings.prompt, corpus.tasks, settings.seed, threads)
-    return _notes(settings, corpus).map_batches(Attribute, fn_constructor_args=args, **_on_devices(cluster), **BLOCK)
+    args = (scorer, attribution, settings.prompt, corpus.tasks, settings.seed, threads)
+    return notes.map_batches(Attribute, fn_constructor_args=args, **_on_devices(cluster), **BLOCK)
 
 
-def _notes(settings: config.Config, corpus: Corpus, data: config.Data | None = None) -> Dataset:
-    """Notes for self-supervision; those of validation and test patients come marked, without their text."""
-    notes = read_notes(data or corpus.data, settings.resources.rows_per_block)
-    kwargs = {"guard": corpus.guard, "last_hash": None if data else corpus.last_hash}
+def _with_relevance(settings: config.Config, corpus: Corpus, stored: Path, cluster: Cluster) -> Dataset:
+    relevance = ray.data.read_parquet(str(stored)).drop_columns(["error"])
+    parts = max(1, int(cluster.cpus))
+    return _notes(settings, corpus).join(relevance, join_type="left_outer", num_partitions=parts, on=("note_id",))
+
+
+def _added_up(settings: config.Config, tables: Dataset, schema: pa.Schema, cluster: Cluster) -> pa.Table:
+    """Tables of masking/counting.py as one. All rows of a word meet in one block, so each worker adds up some words."""
+    words = tables.repartition(max(1, int(cluster.cpus)), keys=["gram"])
+    kwargs = {"min_notes": settings.statistics.min_notes}
+    summed = words.map_batches(add_up, fn_kwargs=kwargs, num_cpus=0.5, **BLOCK)
+    blocks = summed.iter_batches(batch_size=None, batch_format="pyarrow")
+    return pa.concat_tables([schema.empty_table(), *(block.cast(schema) for block in blocks if block.num_rows)])
+
+
+def _notes(settings: config.Config, corpus: Corpus) -> Dataset:
+    """Notes for self-supervision."""
+    return _read(settings, corpus, corpus.data, corpus.last_hash)
+
+
+def _read(settings: config.Config, corpus: Corpus, data: config.Data, last_hash: int | None) -> Dataset:
+    """Notes; those of validation and test patients, and those beyond the limit, come marked, without their text."""
+    notes = read_notes(data, settings.resources.rows_per_block)
+    kwargs = {"guard": corpus.guard, "last_hash": last_hash}
     return notes.map_batches(hold_out, fn_kwargs=kwargs, num_cpus=0.5, **BLOCK)
 
 

@@ -90,7 +90,6 @@ def _gates(
     yield Gate(
         "The scorer is not behind TF-IDF + logistic regression", behind, -AUC_MARGIN, behind >= -AUC_MARGIN, "AUC, difference"
     )
-    yield Gate("Four times the labels help", None, 0.0, None, "needs a second label budget")
     above = None if found is None else found.lift_interval[0]
     detail = "lower end of the 95 % interval of hit share less chance" if found else "no deciding words are known here"
     yield Gate("Relevant words are deciding words, above chance", above, 0.0, None if above is None else above > 0, detail)
@@ -146,7 +145,8 @@ def _material(run: Run) -> Iterator[Material]:
     if _masked(run):
         for batch in pq.ParquetDataset(_masked(run)).read(columns=["plans"])["plans"].drop_null().chunks:
             plans = batch.flatten()
-            for arm, masked, eligible in zip(*(plans.field(n).to_pylist() for n in ("arm", "n_masked", "n_eligible")), strict=True):
+            columns = (plans.field(name).to_pylist() for name in ("arm", "n_masked", "n_eligible"))
+            for arm, masked, eligible in zip(*columns, strict=True):
                 totals[arm][0] += masked
                 totals[arm][1] += eligible
     for arm, (masked, eligible) in totals.items():

@@ -55,7 +55,7 @@ ATTRIBUTED = pa.schema(
 PLAN = pa.struct(
     [
         ("arm", pa.string()),
-        ("task_id", pa.string()),  # the task whose relevance chose the words; null if none did
+        ("task_id", pa.string()),  # the task the plan was made for; null if the note has none
         ("draw", pa.int16()),  # 0.. : redrawn plans, one per epoch, of the strategies that sample
         ("start", pa.list_(pa.int32())),  # [S] character offsets into the note, sorted, disjoint
         ("end", pa.list_(pa.int32())),

@@ -5,6 +5,7 @@
       corpus/                           tasks, labels and labelled notes in use (and the generated notes of the demo)
       pretrain/                         tokenizer/ rows/ model/ metrics.jsonl
       finetune/rows/ finetune/scorer/   model/ metrics.jsonl
+      statistics/                       words and runs of words of the corpus, where an arm asks for them
       attribute/ mask/                  data/*.parquet: relevance; relevance and masking plans, one row per note
       train/rows/ train/<arm>/          model/ metrics.jsonl
       finetune/<arm>/ evaluate/<arm>/   model/ metrics.jsonl; data/*.parquet
@@ -42,7 +43,8 @@ MADE_FROM: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "finetune/rows": (("prompt", "model"), ("corpus", "pretrain")),
     "finetune/scorer": (("finetune",), ("finetune/rows",)),
     "attribute": (("attribution", "prompt", "seed"), ("corpus", "finetune/scorer")),
-    "mask": (("arms",), ("attribute",)),
+    "statistics": (("statistics",), ("corpus", "pretrain")),  # and what the arms ask for: experiment.statistics
+    "mask": (("arms",), ("attribute", "statistics")),
     "train/rows": ((), ("mask",)),
     "train/{arm}": (("train",), ("train/rows",)),
     "finetune/{arm}": (("finetune",), ("finetune/rows", "train/{arm}")),

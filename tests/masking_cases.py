@@ -45,7 +45,8 @@ def statistics() -> Statistics:
     counts = merge([count_block([text] * 6, longest=4) for text in SENTENCES])
     words = [word_spans(text) for text in SENTENCES]
     relevance = [np.linspace(0.0, 1.0, len(w), dtype=np.float32)[None] for w in words]
-    whole = Statistics.of_counts(counts).with_relevance(relevance_block(SENTENCES, words, relevance))
+    types = relevance_block(SENTENCES, words, relevance)
+    whole = Statistics.of_counts(counts).with_relevance(types).with_importance(types)
     vectors_VD = np.random.default_rng(3).normal(size=(len(whole.words), 8)).astype(np.float32)
     general = {"paziente": 5, "con": 900, "due": 300, "giorni": 100, "terapia": 20}
     return whole.with_general(general).with_vectors(vectors_VD).with_lexicon("terms.txt", LEXICON)
@@ -70,8 +71,8 @@ CHOICES: dict[str, dict[str, Any]] = {
     "difference_global": {"strategy": "difference_masking", "difference": {"weight": "rank_global"}},
     "pmi": LOOSE,
     "keyword": {},
-    "selective": {},
-    "selective_tagger": {"strategy": "selective", "selective": {"source": "tagger"}},
+    "selective": {"selective": {"source": "relevance"}},
+    "selective_tagger": {"strategy": "selective"},
 }
 
 

@@ -23,7 +23,7 @@ def attribute(request: Request, notes: Sequence[EncodedNote]) -> list[NoteAttrib
     answers = torch.tensor(rows.columns_P, device=decoder.device)
     # the first position that is read of a question: where its label begins
     first = rows.readout.first_rows
-    point = [next(p for p, r in enumerate(rows.rows_P) if r == row) for row in first]
+    point = [rows.rows_P.index(row) for row in first]
     with torch.no_grad():
         values = rows.values()
         with attention_as(decoder.model, "eager"):

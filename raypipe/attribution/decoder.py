@@ -100,35 +100,36 @@ class Decoder:
 
     @cached_property
     def can_cache(self) -> bool:
-        """Whether the model gives the same answer on cached keys and values as in one piece (note_cache.py); also with
-        padding on the left. Where not, every question gets a row of its own."""
-        ids_BT = self.probe(2)
+        """Whether the model gives the same answer on cached keys and values as in one piece, and finite gradients of
+        them, also with padding on the left (note_cache.py). Where not, every question gets a row of its own."""
         n_past = N_PROBE // 2
-        columns = [N_PROBE - 1] * 2
-        pad_BT = torch.zeros((2, 1), dtype=torch.long, device=self.device)
-        is_token_BT = torch.cat([pad_BT, torch.ones_like(ids_BT)], dim=1)
-        ids_BT = torch.cat([ids_BT[:, :1], ids_BT], dim=1)
-        position_BT = (torch.arange(N_PROBE + 1, device=self.device) - 1).clamp(min=0).expand(2, -1)
+        ids_BT = self.probe(2)
+        padded_BT = torch.cat([ids_BT[:, :1], ids_BT], dim=1)
+        is_token_BT = torch.ones_like(padded_BT).index_fill(1, torch.tensor([0], device=self.device), 0)
+        position_BT = (is_token_BT.cumsum(1) - 1).clamp(min=0)
+        past = DynamicCache()
+
+        def run(columns: slice, read: list[int]) -> Tensor:
+            inputs = {"attention_mask": is_token_BT[:, : columns.stop], "position_ids": position_BT[:, columns]}
+            rows = list(range(len(read)))
+            return self.states(
+                rows, read, input_ids=padded_BT[:, columns], past_key_values=past, use_cache=True, **inputs
+            )
+
         try:
+            with torch.enable_grad(), hooks.cut(self.blocks, [0]) as hidden:
+                run(slice(0, n_past + 1), [])
+            total = sum(layer.keys.float().sum() + layer.values.float().sum() for layer in past.layers)
+            (gradient_BTD,) = torch.autograd.grad(total, [hidden[0]])
             with torch.no_grad():
-                whole_BD = self.states([0, 1], columns, input_ids=ids_BT[:, 1:])
-                past = DynamicCache()
-                masked = {"attention_mask": is_token_BT[:, : n_past + 1], "position_ids": position_BT[:, : n_past + 1]}
-                self.states([], [], input_ids=ids_BT[:, : n_past + 1], past_key_values=past, use_cache=True, **masked)
-                masked = {"attention_mask": is_token_BT, "position_ids": position_BT[:, n_past + 1 :]}
-                parts_BD = self.states(
-                    [0, 1],
-                    [N_PROBE - n_past - 1] * 2,
-                    input_ids=ids_BT[:, n_past + 1 :],
-                    past_key_values=past,
-                    use_cache=True,
-                    **masked,
-                )
+                parts_BD = run(slice(n_past + 1, N_PROBE + 1), [N_PROBE - n_past - 1] * 2)
+                whole_BD = self.states([0, 1], [N_PROBE - 1] * 2, input_ids=ids_BT)
         except (RuntimeError, TypeError, ValueError, AttributeError, KeyError):
             return False
-        has_all = len(past.layers) == self.depth and all(layer.keys.shape[-2] == N_PROBE + 1 for layer in past.layers)
+        is_whole = len(past.layers) == self.depth and all(x.keys.shape[-2] == N_PROBE + 1 for x in past.layers)
         tolerance = (1e-4 if self.dtype == torch.float32 else 5e-2) * whole_BD.abs().amax()
-        return has_all and bool((whole_BD - parts_BD).abs().amax() <= tolerance)
+        is_same = bool((whole_BD - parts_BD).abs().amax() <= tolerance)
+        return is_whole and is_same and bool(gradient_BTD[:, 1:].isfinite().all())
 
     def probe(self, n_rows: int) -> Tensor:
         """Random token rows [n_rows, N_PROBE], the same in every process."""

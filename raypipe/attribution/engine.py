@@ -106,16 +106,23 @@ class AttributionEngine:
         if not doubtful:
             return result
         questions = tuple(note.questions[q] for q in doubtful)
-        again = self._float32.attribute([replace(note, questions=questions)])[0]
+        twin = self._float32
+        again = twin.attribute([replace(note, questions=questions)])[0] if twin else Code.OOM
         if isinstance(again, Code):
             return Code.NONFINITE if not finite else result
         return merged(result, again, doubtful)
 
     @cached_property
-    def _float32(self) -> AttributionEngine:
-        """The same engine on a float32 copy of the scorer; made when first needed."""
+    def _float32(self) -> AttributionEngine | None:
+        """The same engine on a float32 copy of the scorer, made when first needed; None if the memory is too small."""
         loaded = self.decoder.loaded
-        twin = replace(loaded, model=copy.deepcopy(loaded.model).float())
+        try:
+            twin = replace(loaded, model=copy.deepcopy(loaded.model).float())
+        except torch.OutOfMemoryError:
+            logger.warning(
+                "no memory for a float32 copy of the scorer: borderline labels stay as %s", self.decoder.dtype
+            )
+            return None
         return AttributionEngine(twin, self.config, self.request.seed, self.request.idf_V)
 
 

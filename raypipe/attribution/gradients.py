@@ -36,7 +36,7 @@ def attribute(request: Request, notes: Sequence[EncodedNote]) -> list[NoteAttrib
 
 def is_shared(decoder: Decoder, notes: Sequence[EncodedNote]) -> bool:
     """Whether these notes are cheaper encoded once: some note has more than one branch, and the model can."""
-    return decoder.can_cache and any(n_branches(note) > 1 for note in notes)
+    return any(len(note.questions) > 1 or n_branches(note) > 1 for note in notes) and decoder.can_cache
 
 
 def n_branches(note: EncodedNote) -> int:

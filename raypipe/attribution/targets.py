@@ -71,6 +71,7 @@ class Readout:
     def __init__(self, notes: Sequence[EncodedNote], target: str) -> None:
         self.target = target
         self.branches: list[Branch] = []
+        self.first_rows: list[int] = []  # the first branch of every question
         self.note_of_question = [n for n, note in enumerate(notes) for _ in note.questions]
         self._points: dict[tuple[int, int], int] = {}
         self._reads: list[tuple[int, int, int, int, float]] = []  # point, token, question, option, weight
@@ -89,6 +90,7 @@ class Readout:
             raise ValueError(f"task {question.task_id}: two options with tokens and a question with tokens are needed")
         first = len(self.branches)
         leaves = branches_of(question)
+        self.first_rows.append(first)
         self.branches += [Branch(self.note_of_question[index], index, ids) for ids in leaves]
         start = len(question.suffix_ids)
         for option, ids in enumerate(question.option_ids):
@@ -131,12 +133,6 @@ class Readout:
     def is_one_to_one(self) -> bool:
         """Whether every question has one branch."""
         return len(self.branches) == self.n_questions
-
-    @property
-    def first_rows(self) -> list[int]:
-        """The first branch of every question."""
-        question_R = [branch.question for branch in self.branches]
-        return [question_R.index(q) for q in range(self.n_questions)]
 
     def sum_of_questions(self, rows_RX: Tensor) -> Tensor:
         """[R, ...] -> [Q, ...]: the branches of a question added up."""

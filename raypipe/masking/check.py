@@ -25,6 +25,9 @@ def problems(arms: Mapping[str, Masking]) -> list[Problem]:
             found += [Problem(f"{where}.{key}", what) for key, what in _in_vain(settings, strategy).items()]
             found += [Problem(f"{where}.{key}", what) for key, what in _lacking(settings, arms).items()]
             found += [Problem(f"{where}.match_ratio_to", what) for what in _mismatched(name, settings, arms)]
+    deltas = {s.selective.delta for s in arms.values() if (s.strategy, s.selective.source) == ("selective", "tagger")}
+    if len(deltas) > 1:
+        found.append(Problem("arms", f"selective.delta is {sorted(deltas)}: labelled notes are judged by one of them"))
     return found
 
 

@@ -56,17 +56,18 @@ def prepare_selective(settings: Masking, statistics: Statistics) -> Known | None
     if settings.selective.source == "relevance":
         return None
     if statistics.important_V is None:
-        raise InputError("masking.selective.source tagger needs occlusion relevance on labelled notes")
+        raise InputError("masking.selective.source tagger needs importance: occlusion relevance on labelled notes")
     return Known(statistics, np.append(np.nan_to_num(statistics.important_V), 0).astype(np.float32))
 
 
 def selective(case: Case) -> Hidden:
     """Hide words whose removal costs the task more than `delta` (selective masking, Gu et al. 2020).
 
-    They add words to a kept prefix until the confidence is back; we remove one word at a time: relevance must come
-    from the method `occlusion` with sign `positive`. Where the notes have no relevance, `tagger` hides the word types
-    that mattered in labelled notes; theirs is a neural tagger that sees context, ours a table [ours]. With the ratio
-    of another arm: the words with the largest drop.
+    They add words to a kept prefix until the confidence is back; we remove one word at a time: the method `occlusion`
+    with sign `positive`. As they do, `tagger` looks for words that matter in the labelled notes alone, and hides them
+    everywhere; their tagger is a network that sees context, ours a table of word types [ours]. `relevance` spares the
+    detour: the run's own occlusion relevance of each note. With the ratio of another arm: the words with the largest
+    drop (or share).
     """
     settings = case.settings.selective
     if settings.source == "relevance" and case.relevance_W is None:

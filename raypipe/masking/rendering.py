@@ -27,16 +27,17 @@ from raypipe.prompts import PromptEncoder, frame
 
 @dataclass(frozen=True)
 class Example:
-    """One row of `rows.TRAINING`, and how much of its note it does not show."""
+    """One row of `rows.TRAINING`, how many spans it hides (or refills), and how much of its note it does not show."""
 
     input_ids: list[int]
     loss_weight: list[float]
+    n_spans: int
     n_cut_tokens: int
 
     @classmethod
-    def of(cls, tokens: Tokens, n_cut_tokens: int) -> Example:
+    def of(cls, tokens: Tokens, n_spans: int, n_cut_tokens: int) -> Example:
         """Nothing predicts the first token of a row, so it weighs 0."""
-        return cls(tokens.ids, [0.0, *tokens.weights[1:]], n_cut_tokens)
+        return cls(tokens.ids, [0.0, *tokens.weights[1:]], n_spans, n_cut_tokens)
 
     def row(self) -> dict[str, Any]:
         """As `rows.TRAINING`."""
@@ -65,7 +66,7 @@ class Renderer:
     ) -> None:
         """`of_family`: reserved tokens of the model family (models/families.py); `rows_train`: whether their embedding
         rows do; together with `masking.sentinels` they settle the sentinels (`sentinels.choose`). `kind_weights`: loss
-        weight of plain, entity and base spans (`weights.weights_of_plans`).
+        weight of plain, entity and base spans (`weights.weights_of_arm`).
 
         Raises `InputError` for a sentinel with another role, or one that the tokenizer cannot write.
         """
@@ -130,21 +131,21 @@ class Renderer:
         whole = Tokens.joined(parts)
         if self._masking.strategy == "mslm" and self._masking.mslm.count_factor:
             whole = whole.scaled(1 + sum(len(hidden.ids) for hidden in inner[::2]))
-        return Example.of(whole, window.n_cut)
+        return Example.of(whole, window.n_spans, window.n_cut)
 
     def _refilled(self, tokens: Sequence[Tokens], window: Window) -> Example:
         """The same window with its masks refilled; every token of the note is a target."""
         left, inner, right = window.parts(tokens)
-        return self._plain(Tokens.joined([left, *inner, right]), window.n_cut)
+        return self._plain(Tokens.joined([left, *inner, right]), window.n_spans, window.n_cut)
 
     def _whole(self, note: Tokens, room: int) -> list[Example]:
         """A note in consecutive windows that do not overlap."""
         shown = [note[start : start + room] for start in range(0, len(note.ids), room)]
-        return [self._plain(window, len(note.ids) - len(window.ids)) for window in shown]
+        return [self._plain(window, 0, len(note.ids) - len(window.ids)) for window in shown]
 
-    def _plain(self, note: Tokens, n_cut: int) -> Example:
+    def _plain(self, note: Tokens, n_spans: int, n_cut: int) -> Example:
         whole = Tokens.joined([Tokens.of(self._head, 0.0), note, Tokens.of(self._eos, 1.0)])
-        return Example.of(whole, n_cut)
+        return Example.of(whole, n_spans, n_cut)
 
     def _tokens(self, text: str, pieces: Pieces) -> list[Tokens]:
         """Tokens of visible and hidden pieces by turns, with their weight where they stand in the note."""

@@ -42,7 +42,7 @@ class Statistics:
     general_V: Counts | None = None  # occurrences in general language
     n_general: tuple[int, int] = (0, 0)  # words and word types of general language
     relevance_V: Doubles | None = None  # mean relevance; NaN for words that no scorer saw
-    important_V: Doubles | None = None  # share of occurrences whose relevance exceeded delta
+    important_V: Doubles | None = None  # share of occurrences in labelled notes that mattered; NaN likewise
     vectors_VD: Floats | None = None
     lexicons: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # path in the config -> its terms
 
@@ -67,13 +67,18 @@ class Statistics:
         return replace(self, general_V=general_V, n_general=(sum(counts.values()), len(counts)))
 
     def with_relevance(self, types: pa.Table) -> Statistics:
-        """Adds the merged tables of `relevance_block`."""
+        """Adds mean relevance, from the merged tables of `relevance_block` over the corpus."""
+        return replace(self, relevance_V=self._per_occurrence(types, "relevance"))
+
+    def with_importance(self, types: pa.Table) -> Statistics:
+        """Adds how often words mattered, from the merged tables of `relevance_block` over labelled notes."""
+        return replace(self, important_V=self._per_occurrence(types, "n_important"))
+
+    def _per_occurrence(self, types: pa.Table, column: str) -> Doubles:
         rows = {word: row for row, word in enumerate(types["gram"].to_pylist())}
         row_V = np.array([rows.get(word, -1) for word in self.words], dtype=np.int64)
-        n_seen = types["n_seen"].to_numpy()
-        relevance = np.append(types["relevance"].to_numpy() / n_seen, np.nan)
-        important = np.append(types["n_important"].to_numpy() / n_seen, np.nan)
-        return replace(self, relevance_V=relevance[row_V], important_V=important[row_V])
+        share = types[column].to_numpy() / types["n_seen"].to_numpy()
+        return np.append(share.round(9), np.nan)[row_V]  # beyond that, a sum depends on the order of the notes
 
     def with_vectors(self, vectors_VD: Floats) -> Statistics:
         """Adds one vector per word of `words` (masking/vectors.py)."""

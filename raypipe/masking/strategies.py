@@ -7,7 +7,7 @@ from functools import partial
 
 from raypipe.config import Masking
 from raypipe.masking import chance, collocations, continual, difference, keyword, mslm, relevance
-from raypipe.masking.strategy import COUNTS, GENERAL, NGRAMS, RELEVANCE, TYPE_RELEVANCE, VECTORS, Strategy
+from raypipe.masking.strategy import COUNTS, GENERAL, IMPORTANCE, NGRAMS, RELEVANCE, VECTORS, Strategy
 
 _RANKED = frozenset({"selection", "ratio", "temperature", "hysteresis"})
 
@@ -21,7 +21,7 @@ def _needs(*what: str) -> Callable[[Masking], frozenset[str]]:
 
 
 def _selective_needs(settings: Masking) -> frozenset[str]:
-    return frozenset({RELEVANCE} if settings.selective.source == "relevance" else {COUNTS, TYPE_RELEVANCE})
+    return frozenset({RELEVANCE} if settings.selective.source == "relevance" else {COUNTS, IMPORTANCE})
 
 
 STRATEGIES: dict[str, Strategy] = {

@@ -12,7 +12,7 @@ from raypipe.masking.spans import Hidden
 from raypipe.masking.statistics import Statistics
 
 # What the corpus must provide before a strategy can choose (`masking.check.needs`).
-RELEVANCE, COUNTS, NGRAMS, GENERAL, VECTORS, TAGS, LEXICON, TYPE_RELEVANCE = (
+RELEVANCE, COUNTS, NGRAMS, GENERAL, VECTORS, TAGS, LEXICON, TYPE_RELEVANCE, IMPORTANCE = (
     "relevance",  # of words, from `attribute`
     "counts",  # words and document frequencies of the corpus
     "ngrams",  # the same of runs of words
@@ -20,7 +20,8 @@ RELEVANCE, COUNTS, NGRAMS, GENERAL, VECTORS, TAGS, LEXICON, TYPE_RELEVANCE = (
     "vectors",  # one vector per word
     "tags",  # BIO tags in the input
     "lexicon",  # domain terms from a file
-    "type_relevance",  # mean relevance of each word over the corpus
+    "type_relevance",  # mean stored relevance of each word over the corpus
+    "importance",  # how often each word mattered in the labelled notes
 )
 
 # Keys that every strategy reads, and those of the strategies with a ratio.

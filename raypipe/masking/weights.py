@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
-from typing import Any
 
 from raypipe.config import Masking, Mslm
 from raypipe.masking.spans import BASE, ENTITY
+from raypipe.masking.tally import Tally
 
 
 def omega(n_entity: int, n_base: int) -> float:
@@ -38,16 +37,11 @@ def kind_weights(settings: Mslm, n_entity: int, n_base: int) -> tuple[float, flo
     return 1.0, raw[0] / mean, raw[1] / mean
 
 
-def weights_of_plans(settings: Masking, plans: Iterable[Mapping[str, Any]]) -> tuple[float, float, float]:
-    """`kind_weights` for an arm, from its own plans over the whole corpus; (1, 1, 1) for all strategies but mslm."""
-    return kind_weights(settings.mslm, *hidden_by_kind(plans)) if settings.strategy == "mslm" else (1.0, 1.0, 1.0)
+def weights_of_arm(settings: Masking, hidden: Tally) -> tuple[float, float, float]:
+    """`kind_weights` of an arm, from its plans over the whole corpus; (1, 1, 1) for all strategies but mslm.
 
-
-def hidden_by_kind(plans: Iterable[Mapping[str, Any]]) -> tuple[int, int]:
-    """Characters that the plans hide as entity and as base: the tokenizer-neutral stand-in for masked tokens."""
-    total = {ENTITY: 0, BASE: 0}
-    for plan in plans:
-        for start, end, kind in zip(plan["start"], plan["end"], plan["kind"], strict=True):
-            if kind in total:
-                total[kind] += end - start
-    return total[ENTITY], total[BASE]
+    Hidden characters are the tokenizer-neutral stand-in for masked tokens.
+    """
+    if settings.strategy != "mslm":
+        return (1.0, 1.0, 1.0)
+    return kind_weights(settings.mslm, int(hidden.characters[ENTITY]), int(hidden.characters[BASE]))

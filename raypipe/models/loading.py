@@ -8,13 +8,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub import snapshot_download
+from safetensors import safe_open
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from raypipe import config
 from raypipe.errors import InputError, Problem
 from raypipe.models.families import FAMILIES, Family
+from raypipe.words import Floats
 
 BEGIN, END, PAD = "<s>", "</s>", "<pad>"  # of tokenizers that `pretrain` makes
+FROM_SCRATCH = "llama"  # the family of models that `pretrain` makes
 
 
 @dataclass(frozen=True)
@@ -93,8 +97,28 @@ def load(section: config.Model, attn_implementation: str = "sdpa") -> Loaded:
     return Loaded(model.to(device).eval(), load_tokenizer(section), FAMILIES[model_config.model_type], device)
 
 
+def embeddings(section: config.Model) -> Floats:
+    """The input embeddings [V, D] alone; all other weights stay on disk."""
+    name = f"{FAMILIES[check(section).model_type].embeddings}.weight"
+    for file in sorted(_folder(section).glob("*.safetensors")):
+        with safe_open(file, framework="pt") as weights:
+            for key in weights.keys():  # noqa: SIM118 (no mapping)
+                if f".{name}".endswith(f".{key}"):  # some hub models leave out the first part of the path
+                    return weights.get_tensor(key).float().numpy()
+    raise InputError([Problem("model.path", f"no tensor {name} in its *.safetensors")])
+
+
+def _folder(section: config.Model) -> Path:
+    if Path(section.path).is_dir():
+        return Path(section.path)
+    return Path(snapshot_download(section.path, revision=section.revision, allow_patterns=["*.safetensors"]))
+
+
 def train_tokenizer(texts: Iterable[str], pretrain: config.Pretrain, folder: Path) -> None:
-    """A byte-level BPE tokenizer of `pretrain.vocab_size`, trained on `texts` and saved to `folder`."""
+    """A byte-level BPE tokenizer of `pretrain.vocab_size`, trained on `texts` and saved to `folder`.
+
+    The family's mask sentinels come on top: one token each instead of several, and their rows train with the others.
+    """
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 
@@ -114,6 +138,7 @@ def train_tokenizer(texts: Iterable[str], pretrain: config.Pretrain, folder: Pat
     fast = PreTrainedTokenizerFast(
         tokenizer_object=bpe, bos_token=BEGIN, eos_token=END, pad_token=PAD, model_max_length=pretrain.context
     )
+    fast.add_special_tokens({"additional_special_tokens": list(FAMILIES[FROM_SCRATCH].sentinels)})
     fast.save_pretrained(folder)
 
 

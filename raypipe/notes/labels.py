@@ -65,7 +65,7 @@ def doubts(labels: pa.Table) -> Iterator[str]:
 
 
 def within_limits(labels: pa.Table, data: Data) -> pa.Table:
-    """`labels` less what `max_labelled` and `max_test` leave out, task by task.
+    """`labels` less what `max_labelled`, `max_dev` and `max_test` leave out, task by task.
 
     Notes are taken in the order of their hashed id, so a smaller limit takes a part of what a larger one takes, and
     all tasks take the same notes. For training, the first note of each class of the task comes before all others:
@@ -73,7 +73,7 @@ def within_limits(labels: pa.Table, data: Data) -> pa.Table:
     """
     split = labels["split"].to_numpy(zero_copy_only=False)
     keep = np.ones(len(split), dtype=bool)
-    for name, limit in (("train", data.max_labelled), ("test", data.max_test)):
+    for name, limit in (("train", data.max_labelled), ("dev", data.max_dev), ("test", data.max_test)):
         if limit is not None:
             rows_N = np.flatnonzero(split == name)
             keep[rows_N] = _place_in_task(labels.take(rows_N), every_class=name == "train") < limit

@@ -12,12 +12,14 @@ from raypipe import config, rows
 from raypipe.errors import Code, RowError
 from raypipe.hashing import generator
 from raypipe.prompts import EncodedNote, PromptEncoder
+from raypipe.stages.quiet import quiet
 from raypipe.tasks import Task
 from raypipe.words import Floats, relevance_of_words, word_spans
 
 
+@quiet
 class Attribute:
-    """Notes in, notes with relevance out (rows.ATTRIBUTED, and the text for the stage after)."""
+    """Notes in, notes with relevance out (rows.ATTRIBUTED, and text and tags for the stage after)."""
 
     def __init__(
         self,
@@ -86,6 +88,7 @@ class Attribute:
         return {
             "note_id": note["note_id"],
             "text": note["text"],
+            "tags": note.get("tags"),
             "task_id": [question.task_id for question in prompt.questions],
             "predicted": [o[best] for o, best in zip(options, result.predicted_Q, strict=True)],
             "margin": result.margin_Q,
@@ -103,7 +106,7 @@ SIGNS: dict[str, Callable[[Floats], Floats]] = {
     "positive": lambda relevance: np.maximum(relevance, 0),
     "signed": lambda relevance: relevance,
 }
-WITH_TEXT = pa.schema([*rows.ATTRIBUTED, ("text", pa.string())])
+WITH_TEXT = pa.schema([*rows.ATTRIBUTED, ("text", pa.string()), ("tags", pa.string())])
 
 
 def _failed(note: dict[str, Any], code: Code) -> dict[str, Any]:

@@ -10,9 +10,11 @@ import pyarrow as pa
 
 from raypipe import config, rows
 from raypipe.models import loading
+from raypipe.stages.quiet import quiet
 from raypipe.training.examples import STORED
 
 
+@quiet
 class Cut:
     """Notes in, training rows of the arm `text` out. No row mixes two notes: length buckets leave little padding."""
 

@@ -10,8 +10,10 @@ from raypipe import rows
 from raypipe.errors import Code
 from raypipe.hashing import stable_hash
 from raypipe.notes.leakage import Guard
+from raypipe.stages.quiet import quiet
 
 
+@quiet
 def hold_out(table: pa.Table, guard: Guard | None, last_hash: int | None) -> pa.Table:
     """Notes in, the same notes out; one that is left out loses its text and gets a code.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,15 +11,18 @@ import pyarrow as pa
 
 from raypipe import config, rows
 from raypipe.errors import RowError
-from raypipe.masking.masker import Masker
-from raypipe.words import word_spans
+from raypipe.masking import Masker, Statistics
+from raypipe.stages.quiet import quiet
+from raypipe.words import Floats, Ints, word_spans
 
 
+@quiet
 class Mask:
     """Notes with (or without) relevance in, the same notes with plans out (rows.MASKED)."""
 
     def __init__(self, arms: Mapping[str, config.Masking], seed: int, statistics: str | None = None) -> None:
-        self.masker = Masker(arms, seed, statistics)
+        known = None if statistics is None else Statistics.load(Path(statistics))
+        self.masker = Masker(arms, seed, known)
 
     def __call__(self, table: pa.Table) -> pa.Table:
         return rows.table([self._row(note) for note in table.to_pylist()], rows.MASKED)
@@ -26,16 +30,28 @@ class Mask:
     def _row(self, note: dict[str, Any]) -> dict[str, Any]:
         if note["error"] is not None:
             return note
-        relevance = None
-        if note.get("relevance") is None:
-            words = word_spans(note["text"])
-        else:
-            words = np.stack([note["word_start"], note["word_end"]], axis=1).astype(np.int32)
-            # the first kept layer masks; a layer search keeps several and plans from each in turn (tuning)
-            shape = (len(note["task_id"]), len(note["layers"]), len(words))
-            relevance = np.asarray(note["relevance"], np.float32).reshape(shape)[:, 0]
+        tags = note.get("tags")
+        words, relevance = words_and_relevance(note)
         try:
-            plans = self.masker.plans(note["note_id"], note["text"], words, note.get("task_id") or [], relevance)
+            plans = self.masker.plans(
+                note["note_id"],
+                note["text"],
+                words,
+                note.get("task_id") or [],
+                relevance,
+                tags=None if tags is None else tags.split(),
+                is_cut=bool(note.get("n_cut_tokens")),
+            )
         except RowError as error:
             return {"note_id": note["note_id"], "error": error.code.value}
         return note | {"plans": plans}
+
+
+def words_and_relevance(note: dict[str, Any]) -> tuple[Ints, Floats | None]:
+    """Words [W, 2] of a note and their relevance [Q, W], if it has any."""
+    if note.get("relevance") is None:
+        return word_spans(note["text"]), None
+    words = np.stack([note["word_start"], note["word_end"]], axis=1).astype(np.int32)
+    # the first kept layer masks; a layer search keeps several and plans from each in turn (tuning)
+    shape = (len(note["task_id"]), len(note["layers"]), len(words))
+    return words, np.asarray(note["relevance"], np.float32).reshape(shape)[:, 0]

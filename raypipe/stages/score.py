@@ -12,9 +12,11 @@ import pyarrow.parquet as pq
 from raypipe import config, rows
 from raypipe.errors import RowError
 from raypipe.prompts import EncodedNote, PromptEncoder
+from raypipe.stages.quiet import quiet
 from raypipe.tasks import Task
 
 
+@quiet
 class Score:
     """Notes in, one row of rows.PREDICTIONS for each label of the split out."""
 

@@ -30,7 +30,10 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
         tiny_model("llama").save_pretrained(folder / part)
         tiny_tokenizer().save_pretrained(folder / part)
     ids = [f"n-{i:04d}" for i in range(N_NOTES)]
-    texts = [BROKEN.get(i, f"Paziente {n} con dispnea e febbre, nega dolore toracico da {n} giorni.") for n, i in enumerate(ids)]
+    texts = [
+        BROKEN.get(i, f"Paziente {n} con dispnea e febbre, nega dolore toracico da {n} giorni.")
+        for n, i in enumerate(ids)
+    ]
     pq.write_table(pa.table({"note_id": ids, "text": texts}), folder / "notes.parquet")
     splits = ["train"] * 20 + ["test"] * 20
     labels = {"task_id": ["t"] * 40, "note_id": ids[20:60], "label": ["sì", "no"] * 20, "split": splits}
@@ -39,7 +42,10 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
     settings = {
         "name": "resume",
         "runs": str(folder / "runs"),
-        "data": {name: str(folder / f"{name}.{'yaml' if name == 'tasks' else 'parquet'}") for name in ("notes", "labels", "tasks")},
+        "data": {
+            name: str(folder / f"{name}.{'yaml' if name == 'tasks' else 'parquet'}")
+            for name in ("notes", "labels", "tasks")
+        },
         "model": {"path": str(folder / "model")},
         "prompt": {"max_tokens": 128},
         "attribution": {"method": "occlusion"},  # slow enough to be killed on the way
@@ -53,7 +59,9 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def _start(command: str, config: Path, *more: str) -> subprocess.Popen[str]:
     arguments = [sys.executable, "-m", "raypipe.cli", command, "--config", str(config), *more]
-    return subprocess.Popen(arguments, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True)
+    return subprocess.Popen(
+        arguments, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True
+    )
 
 
 def _finish(command: str, config: Path, *more: str) -> tuple[int, str]:

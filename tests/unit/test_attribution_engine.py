@@ -129,8 +129,11 @@ def test_nonfinite_in_bfloat16_is_done_again_in_float32(monkeypatch: pytest.Monk
 
     monkeypatch.setattr(engine, "method", replace(engine.method, attribute=attribute))
     notes = notes_of(3, 2)
+    assert engine._float32 is not None
     for result, right in zip(done(engine.attribute(notes)), done(engine._float32.attribute(notes)), strict=True):
         assert worst_error(result.relevance_QKN, right.relevance_QKN) < 1e-4
+    engine.__dict__["_float32"] = None  # no memory for the copy
+    assert engine.attribute(notes) == [Code.NONFINITE] * 3
 
 
 @pytest.mark.parametrize("method", ["grad_x_activation", "kv_direct", "attnlrp", "integrated_gradients"])

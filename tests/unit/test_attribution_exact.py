@@ -3,6 +3,8 @@ token is far larger and would hide every error (hot-path section 1)."""
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from typing import Any
 
 import captum.attr
@@ -10,11 +12,14 @@ import numpy as np
 import pytest
 import torch
 
+from raypipe import config
 from raypipe.attribution import gradients
 from raypipe.attribution.decoder import Decoder
 from raypipe.attribution.engine import AttributionEngine
+from raypipe.models import loading
 from raypipe.models.families import FAMILIES
-from raypipe.prompts import EncodedNote
+from raypipe.prompts import EncodedNote, PromptEncoder
+from raypipe.tasks import Task
 from raypipe.words import Floats
 from tests.unit.attribution_cases import done, engine_of, notes_of, top_overlap, worst_error
 
@@ -196,6 +201,35 @@ def test_last_two_layers_say_nothing_by_their_sum(family: str) -> None:
         share = np.abs(summed.relevance_QKN[0]).mean(-1) / norms.relevance_QKN[0].mean(-1)
         assert share[0] > 1e-2
         assert share[1] < 1e-4
+
+
+@pytest.mark.skipif("RAYPIPE_MODELS" not in os.environ, reason="RAYPIPE_MODELS names no folder of trained models")
+@pytest.mark.parametrize("name", ["stories260k", "babyllama-char-0.9m"])
+def test_trained_models(name: str) -> None:
+    """Really trained weights: equal to captum at every valid layer, shared note = separate prompts, and bfloat16 keeps
+    most of the top tokens."""
+    section = config.Model(path=str(Path(os.environ["RAYPIPE_MODELS"]) / name))
+    loaded = loading.load(section)
+    tasks = [Task(f"t{i}", "binary", q, ("y", "n"), ("yes", "no")) for i, q in enumerate(("happy", "dog", "rain"))]
+    encoder = PromptEncoder(loaded.tokenizer, config.Prompt(max_tokens=160), tasks)
+    text = "Once upon a time there was a little dog. The dog was sad, for it had lost its ball in the big garden. "
+    notes = [encoder.encode(f"n{i}", text[5 * i :], [task.id for task in tasks]) for i in range(3)]
+    engine = AttributionEngine(loaded, config.Attribution(layer="all"))
+    assert engine.layers == tuple(range(engine.decoder.depth - 1))
+    ours = done(engine.attribute(notes))
+    theirs = done(AttributionEngine(
+        loaded, config.Attribution(layer="all", method="captum:LayerGradientXActivation")
+    ).attribute(notes))  # fmt: skip
+    overlaps = []
+    for a, b in zip(ours, theirs, strict=True):
+        assert a.predicted_Q == b.predicted_Q
+        assert worst_error(a.relevance_QKN, b.relevance_QKN) <= TOLERANCE
+        overlaps.append(top_overlap(a.relevance_QKN, b.relevance_QKN))
+    assert np.mean(overlaps) >= 0.999
+    low = loading.load(section.model_copy(update={"dtype": "bfloat16"}))
+    half = done(AttributionEngine(low, config.Attribution(layer="all")).attribute(notes))
+    kept = [top_overlap(a.relevance_QKN[:, :2], b.relevance_QKN[:, :2]) for a, b in zip(half, ours, strict=True)]
+    assert np.mean(kept) > 0.7
 
 
 @pytest.mark.parametrize("family", FAMILIES)

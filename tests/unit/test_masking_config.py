@@ -92,4 +92,4 @@ def test_broken_values(keys: dict[str, Any]) -> None:
 def test_what_the_corpus_must_provide() -> None:
     assert needs({"a": Masking(), "b": Masking(strategy="random_word")}) == {"relevance"}
     assert needs({"a": masking("mslm_tficf")}) == {"counts", "ngrams", "general"}
-    assert needs({"a": masking("selective_tagger")}) == {"counts", "type_relevance"}
+    assert needs({"a": masking("selective_tagger")}) == {"counts", "importance"}

@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
+from raypipe import rows
 from raypipe.config import Difference, Hysteresis, Masking, Mslm
 from raypipe.masking import Masker
 from raypipe.masking.counting import count_block
@@ -15,7 +17,8 @@ from raypipe.masking.draws import uniforms
 from raypipe.masking.masker import Plan
 from raypipe.masking.selection import KERNEL, best, budget, draw, hysteresis, smooth
 from raypipe.masking.statistics import Statistics
-from raypipe.masking.weights import hidden_by_kind, kind_weights, omega, weights_of_plans
+from raypipe.masking.tally import tally_of
+from raypipe.masking.weights import kind_weights, omega, weights_of_arm
 from raypipe.words import word_spans
 from tests.masking_cases import STATISTICS
 
@@ -116,10 +119,16 @@ def test_kind_weights_average_one(kind: str) -> None:
 
 
 def test_hidden_text_by_kind() -> None:
-    plans = [{"start": [0, 9], "end": [4, 12], "kind": [1, 2]}, {"start": [0], "end": [5], "kind": [0]}]
-    assert hidden_by_kind(plans) == (4, 3)
-    assert weights_of_plans(Masking(), plans) == (1, 1, 1)
-    assert weights_of_plans(Masking(strategy="mslm"), plans) == kind_weights(Mslm(), 4, 3)
+    first = {"arm": "a", "start": [0, 9], "end": [4, 12], "kind": [1, 2], "n_masked": 2, "n_eligible": 8}
+    other = {"arm": "b", "start": [], "end": [], "kind": [], "n_masked": 0, "n_eligible": 0}
+    again = {"arm": "a", "start": [0], "end": [5], "kind": [0], "n_masked": 1, "n_eligible": 4}
+    column = pa.array([[first, other], None, [again]], pa.list_(rows.PLAN))
+    found = tally_of([column, column[:0]])
+    assert found["a"].characters.tolist() == [5, 4, 3]
+    assert (found["a"].plans, found["a"].spans, found["a"].ratio) == (2, 3, 0.25)
+    assert (found["b"].plans, found["b"].spans, found["b"].ratio) == (1, 0, 0)
+    assert weights_of_arm(Masking(), found["a"]) == (1, 1, 1)
+    assert weights_of_arm(Masking(strategy="mslm"), found["a"]) == kind_weights(Mslm(), 4, 3)
 
 
 def test_difference_masking_weights() -> None:
@@ -186,8 +195,9 @@ def test_mslm_reads_bio_tags() -> None:
 def test_selective_hides_what_costs_more_than_delta() -> None:
     text, drop = "alfa beta gamma epsilon", [0.2, 0.05, 0.051, 0.0]
     relevance = [*drop]
-    assert hidden(Masking(strategy="selective"), text, relevance) == ["alfa", "gamma"]
-    assert hidden(Masking(strategy="selective", selective={"delta": 0.1}), text, relevance) == ["alfa"]
+    own = {"source": "relevance"}
+    assert hidden(Masking(strategy="selective", selective=own), text, relevance) == ["alfa", "gamma"]
+    assert hidden(Masking(strategy="selective", selective={**own, "delta": 0.1}), text, relevance) == ["alfa"]
 
 
 def test_tficf_and_the_floor() -> None:

@@ -1,0 +1,61 @@
+"""What the arms ask to know of the whole corpus: counted by Ray (pipeline.py), put together here."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pyarrow.compute as pc
+
+from raypipe import config, pipeline
+from raypipe.cluster import Cluster
+from raypipe.corpus import Corpus
+from raypipe.masking import Statistics
+from raypipe.masking.asked import Asked
+from raypipe.masking.general import read_counts
+from raypipe.masking.strategy import COUNTS, GENERAL, IMPORTANCE, TYPE_RELEVANCE, VECTORS
+from raypipe.masking.terms import read_terms
+from raypipe.masking.vectors import type_vectors
+from raypipe.models import loading
+
+PRETRAINING = "pretraining"  # as statistics.general_counts: count that corpus
+
+
+def compute(
+    settings: config.Config,
+    corpus: Corpus,
+    asked: Asked,
+    backbone: config.Model,
+    scorer: config.Model,
+    attributed: Path,
+    cluster: Cluster,
+) -> Statistics:
+    """All that `asked` names and nothing else. Word vectors are the backbone's, with which every student starts.
+
+    `attributed` is the output of `attribute`, and must be there if TYPE_RELEVANCE is asked for.
+    """
+    known = Statistics()
+    if COUNTS in asked.needs:
+        counts = pipeline.count_words(settings, corpus, corpus.data, asked, cluster)
+        known = Statistics.of_counts(counts, settings.statistics.min_notes)
+    if GENERAL in asked.needs:
+        known = known.with_general(_general(settings, corpus, asked, cluster))
+    if VECTORS in asked.needs:
+        tokenizer, embeddings_VD = loading.load_tokenizer(backbone), loading.embeddings(backbone)
+        known = known.with_vectors(type_vectors(known.words, tokenizer, embeddings_VD))
+    if TYPE_RELEVANCE in asked.needs:
+        known = known.with_relevance(pipeline.relevance_of_words(settings, corpus, attributed, cluster))
+    if IMPORTANCE in asked.needs:
+        known = known.with_importance(pipeline.importance_of_words(settings, corpus, scorer, asked, cluster))
+    for path in asked.lexicons:
+        known = known.with_lexicon(path, read_terms(path))
+    return known
+
+
+def _general(settings: config.Config, corpus: Corpus, asked: Asked, cluster: Cluster) -> dict[str, int]:
+    """Words of general language: the user's table, or the pretraining notes counted."""
+    path = settings.statistics.general_counts or PRETRAINING
+    if path != PRETRAINING:
+        return read_counts(path)
+    table = pipeline.count_words(settings, corpus, corpus.data.for_pretraining, asked, cluster)
+    words = table.filter(pc.equal(table["n"], 1))
+    return dict(zip(words["gram"].to_pylist(), words["count"].to_pylist(), strict=True))
