@@ -2,9 +2,9 @@
 
     notes -> hold_out -> Attribute                    -> attribute/data     relevance alone, to mask from many times
     notes -> hold_out -> Attribute -> Mask            -> mask/data          one stream: masked as soon as attributed
-    notes -> hold_out -> join attribute/data  -> Mask -> mask/data          the same from stored relevance
+    notes -> hold_out -> match attribute/data -> Mask -> mask/data          the same from stored relevance
     notes -> hold_out -> count -> add_up              -> statistics/        words of the corpus, if an arm asks for them
-    notes -> hold_out -> join attribute/data -> average -> add_up           the same with mean relevance
+    notes -> hold_out -> match attribute/data -> average -> add_up          the same with mean relevance
     corpus/labelled -> Attribute (occlusion) -> average -> add_up           words that matter in labelled notes
     mask/data -> Render                               -> train/rows         tokens of one student, all arms together
     notes -> hold_out -> Cut                          -> pretrain/rows
@@ -42,6 +42,7 @@ from raypipe.stages.count import add_up, average, count, labelled
 from raypipe.stages.cut import Cut
 from raypipe.stages.hold_out import hold_out
 from raypipe.stages.mask import Mask
+from raypipe.stages.match import either, match
 from raypipe.stages.render import Render
 from raypipe.stages.score import Score
 
@@ -164,9 +165,10 @@ def _attribute(
 
 
 def _with_relevance(settings: config.Config, corpus: Corpus, stored: Path, cluster: Cluster) -> Dataset:
-    relevance = ray.data.read_parquet(str(stored)).drop_columns(["error"])
-    parts = max(1, int(cluster.cpus))
-    return _notes(settings, corpus).join(relevance, join_type="left_outer", num_partitions=parts, on=("note_id",))
+    notes = _notes(settings, corpus).map_batches(either, fn_kwargs={"is_stored": False}, num_cpus=0.5, **BLOCK)
+    relevance = ray.data.read_parquet(str(stored)).map_batches(either, fn_kwargs={"is_stored": True}, **BLOCK)
+    pairs = notes.union(relevance).repartition(max(1, int(cluster.cpus)), keys=["note_id"])
+    return pairs.map_batches(match, num_cpus=0.5, **BLOCK)
 
 
 def _added_up(settings: config.Config, tables: Dataset, schema: pa.Schema, cluster: Cluster) -> pa.Table:

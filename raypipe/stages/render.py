@@ -65,7 +65,7 @@ def counts(rendered: Path, planned: Mapping[str, Tally]) -> dict[str, dict[str, 
     """By arm: rows, plans and spans that became none (they did not fit the context), tokens left out of the rows."""
     found: Counter[tuple[str, str]] = Counter()
     columns = {name: pds.field(name) for name in ("arm", "n_spans", "n_cut_tokens")}
-    first = {"plans": pc.cast(pc.ends_with(pds.field("key"), "\t0"), pa.int64())}  # the first row of each plan
+    first = {"plans": pc.ends_with(pds.field("key"), "\t0").cast("int64")}  # the first row of each plan
     for batch in pds.dataset(rendered).to_batches(columns=columns | first):
         sums = pa.Table.from_batches([batch]).group_by("arm").aggregate(_SUMS)
         for row in sums.to_pylist():
