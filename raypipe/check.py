@@ -21,6 +21,7 @@ from raypipe.errors import InputError, Problem
 from raypipe.notes import labels as labels_of
 from raypipe.notes.files import iter_notes
 from raypipe.notes.reading import read_unit, units
+from raypipe.notes.spans import read_deciding
 from raypipe.tasks import Task, load_tasks
 
 Result = TypeVar("Result")
@@ -81,6 +82,8 @@ def check(config: Config) -> CheckReport:
         labels = labels_of.within_limits(labels, data)
         if not pc.any(pc.equal(labels["split"], config.evaluation.split)).as_py():
             problems.append(Problem("evaluation.split", f"no task has labels in the split {config.evaluation.split}"))
+    if data.columns.spans is not None and tasks and notes is not None:
+        tried(lambda: read_deciding(data, tasks))
     if data.pretraining is not None:
         tried(lambda: units(data.for_pretraining, "data.pretraining"))
     tried(lambda: problems.extend(_model(config, tasks)))

@@ -82,6 +82,22 @@ def mask(config: ConfigPath, set_: Overrides = None) -> None:
 
 
 @app.command()
+def show(
+    config: ConfigPath,
+    note: Annotated[str, typer.Option(help="note_id of an unlabelled or training note")],
+    task: Annotated[str | None, typer.Option(help="a task that the note was asked; default: its first")] = None,
+    set_: Overrides = None,
+) -> None:
+    """Print one note and what each arm hides in it, side by side. Shows the note's text on the terminal."""
+    from raypipe import show as showing
+
+    masked = _open(config, set_).step("mask")
+    if not masked.done:
+        raise InputError("nothing is masked yet: run `raypipe mask` first")
+    print(showing.show(masked.data, note, task))
+
+
+@app.command()
 def train(config: ConfigPath, set_: Overrides = None, arm: Arm = None) -> None:
     """Reconstruction: students learn to fill in what was masked."""
     from raypipe import experiment

@@ -52,10 +52,14 @@ def join(resources: Resources) -> Cluster:
 
     if not ray.is_initialized():
         address = os.environ.get("RAY_ADDRESS")
-        options: dict[str, Any] = {} if address else {
-            "num_cpus": max(MIN_LOCAL_CPUS, os.cpu_count() or 1),
-            "include_dashboard": False,
-        }
+        options: dict[str, Any] = (
+            {}
+            if address
+            else {
+                "num_cpus": max(MIN_LOCAL_CPUS, os.cpu_count() or 1),
+                "include_dashboard": False,
+            }
+        )
         if address and not resources.allow_unauthenticated_cluster:
             _demand_token()
         ray.init(address=address, log_to_driver=False, logging_level="ERROR", **options)

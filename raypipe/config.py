@@ -32,6 +32,7 @@ class Columns(Section):
     text: str = "text"
     group_id: str | None = None  # patient, ingredient, ...: never straddles self-supervision and test
     tags: str | None = None  # BIO tags, one per whitespace token, for masking.terms = ner
+    spans: str | None = None  # annotators' spans, JSON [[type, start, end], ...]: see notes/spans.py
 
 
 class Synthetic(Section):
@@ -80,7 +81,7 @@ class Data(Section):
         """This section as it reads the pretraining corpus: ids and text by the same names, no groups, no limits."""
         if self.pretraining is None:
             return self
-        columns = self.columns.model_copy(update={"group_id": None, "tags": None})
+        columns = self.columns.model_copy(update={"group_id": None, "tags": None, "spans": None})
         return self.model_copy(update={"notes": self.pretraining, "columns": columns, "max_unlabelled": None})
 
 

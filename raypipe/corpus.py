@@ -25,6 +25,7 @@ from raypipe.notes import synthetic
 from raypipe.notes.files import iter_notes
 from raypipe.notes.labels import for_self_supervision, read_labels
 from raypipe.notes.leakage import Guard
+from raypipe.notes.spans import read_deciding
 from raypipe.tasks import Task
 
 # Characters of text that a new tokenizer is trained on.
@@ -54,7 +55,7 @@ class Corpus:
 
     @property
     def deciding_path(self) -> Path:
-        """Known deciding words (note_id, task_id, start, end), where the corpus is generated."""
+        """`rows.DECIDING`: planted words of a generated corpus, or annotators' spans; else there is no such file."""
         return self.folder / "deciding.parquet"
 
     @property
@@ -131,6 +132,8 @@ def collect(settings: config.Config, folder: Path) -> Corpus:
     corpus = Corpus(folder, data, checked.tasks, checked.labels, listing)
     if not corpus.labelled_path.exists():
         _copy_labelled(corpus)
+    if data.columns.spans is not None and not corpus.deciding_path.exists():
+        pq.write_table(read_deciding(data, corpus.tasks), corpus.deciding_path, compression="zstd")
     corpus.facts = {"tasks": len(corpus.tasks), "labels": len(corpus.labels)}
     return corpus
 

@@ -70,14 +70,19 @@ def frame(tokenizer: Tokenizer, instruction: str, use_chat: bool) -> Frame:
         [*system, {"role": "user", "content": _USER}],
         [{"role": "user", "content": f"{instruction}\n{_USER}" if instruction else _USER}],
     ):
-        try:
-            rendered: str = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-        except Exception:  # jinja2 raises what the template's author chose; the next form is the answer to all of it
-            continue
-        if rendered.count(_USER) == 1 and (not instruction or instruction in rendered):
+        rendered = _rendered(tokenizer, messages)
+        if rendered is not None and rendered.count(_USER) == 1 and (not instruction or instruction in rendered):
             before, after = rendered.split(_USER)
             return Frame(before, after, is_chat=True)
     raise ValueError("the chat template of this tokenizer does not accept a user turn; set model.chat to never")
+
+
+def _rendered(tokenizer: Tokenizer, messages: list[dict[str, str]]) -> str | None:
+    """The messages in the tokenizer's template, or None if it refuses them."""
+    try:
+        return str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
+    except Exception:  # whatever the template's author chose to raise
+        return None
 
 
 class PromptEncoder:

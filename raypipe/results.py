@@ -43,7 +43,9 @@ def build(run: Run) -> Report:
     reference = next((arm for arm in run.settings.arms if run.student_of(arm) == SCORER), next(iter(arms)))
     tasks = run.corpus.tasks
     others = [(arm, reference) for arm in arms if arm != reference] if reference in arms else []
-    compared = uncertainty.compare(arms, tasks, others, n_bootstrap=run.settings.evaluation.bootstrap, seed=run.settings.seed)
+    compared = uncertainty.compare(
+        arms, tasks, others, n_bootstrap=run.settings.evaluation.bootstrap, seed=run.settings.seed
+    )
     measured = {arm: [metrics.evaluate(table, tasks) for table in tables] for arm, tables in arms.items()}
     found = _agreement(run)
     return Report(
@@ -85,14 +87,22 @@ def _gates(
     random_start = next((arm for arm, a in run.settings.arms.items() if a.start == "random" and arm in auc), None)
     gain = float(np.mean(auc[reference]) - np.mean(auc[random_start])) if random_start else None
     passed = None if gain is None else gain > 0
-    yield Gate("The backbone beats random initial weights", gain, 0.0, passed, "AUC of labels-only students, difference")
+    yield Gate(
+        "The backbone beats random initial weights", gain, 0.0, passed, "AUC of labels-only students, difference"
+    )
     behind = float(np.mean(auc[reference]) - np.mean(auc[TFIDF]))
     yield Gate(
-        "The scorer is not behind TF-IDF + logistic regression", behind, -AUC_MARGIN, behind >= -AUC_MARGIN, "AUC, difference"
+        "The scorer is not behind TF-IDF + logistic regression",
+        behind,
+        -AUC_MARGIN,
+        behind >= -AUC_MARGIN,
+        "AUC, difference",
     )
     above = None if found is None else found.lift_interval[0]
     detail = "lower end of the 95 % interval of hit share less chance" if found else "no deciding words are known here"
-    yield Gate("Relevant words are deciding words, above chance", above, 0.0, None if above is None else above > 0, detail)
+    yield Gate(
+        "Relevant words are deciding words, above chance", above, 0.0, None if above is None else above > 0, detail
+    )
 
 
 def _agreement(run: Run) -> Agreement | None:

@@ -99,6 +99,9 @@ PREDICTIONS = pa.schema(
     ]
 )
 
+# Words that are known to decide a task, where a corpus says so: characters of the note.
+DECIDING = pa.schema([("note_id", pa.string()), ("task_id", pa.string()), ("start", pa.int32()), ("end", pa.int32())])
+
 DEAD_LETTERS = pa.schema([("note_id", pa.string()), ("step", pa.string()), ("error", pa.string())])
 
 

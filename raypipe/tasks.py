@@ -15,6 +15,7 @@ The YAML file is local; its table (Parquet, JSONL or CSV) may be behind a URI, o
         question: "Il paziente fuma?"   # may hold {id} and {description}
         options: ["current", "former", "never"]     # labels as the labels table writes them
         verbalizers: {current: "fumatore"}          # as the model says them; an option without one speaks for itself
+        spans: [SMOKE]                  # types of the annotated spans (data.columns.spans) that decide this task
 
 Order of the options: as `options` says; else as `verbalizers`, if they name every label of the table; else sorted.
 The first option of a binary task is the positive one.
@@ -55,6 +56,7 @@ class Task:
     options: tuple[str, ...]  # labels as the labels table writes them; binary: the first is the positive one
     answers: tuple[str, ...]  # the same as the model says them (verbalizers), in the same order
     part_of: tuple[str, str] | None = None  # the multilabel task and its label that this task asks about
+    spans: tuple[str, ...] = ()  # types of the annotated spans whose words decide it, where that is known
 
 
 class Spec(Section):
@@ -71,6 +73,7 @@ class Entry(Spec):
 
     id: Name
     description: str | None = None
+    spans: tuple[str, ...] = ()
 
 
 class Pattern(Spec):
@@ -199,7 +202,7 @@ def _merge(file: TaskFile, id: str, row: Mapping[str, Any], entry: Entry | None)
 
 def _task(id: str, spec: Mapping[str, Any]) -> Task:
     answers = tuple(spec["verbalizers"].get(option, option) for option in spec["options"])
-    return Task(id, spec["kind"], spec["question"], spec["options"], answers)
+    return Task(id, spec["kind"], spec["question"], spec["options"], answers, spans=spec.get("spans", ()))
 
 
 def _expand(id: str, spec: Mapping[str, Any]) -> list[Task]:
@@ -213,6 +216,7 @@ def _expand(id: str, spec: Mapping[str, Any]) -> list[Task]:
             options=(YES, NO),
             answers=(say.get(YES, YES), say.get(NO, NO)),
             part_of=(id, label),
+            spans=spec.get("spans", ()),
         )
         for label in spec["options"]
     ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,11 +12,16 @@ import torch
 from huggingface_hub import snapshot_download
 from safetensors import safe_open
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers.utils import logging as transformers_logging
 
 from raypipe import config
 from raypipe.errors import InputError, Problem
 from raypipe.models.families import FAMILIES, Family
 from raypipe.words import Floats
+
+# Its progress bars and its warnings about long notes (which are cut later) would fill every worker's log.
+transformers_logging.disable_progress_bar()
+transformers_logging.set_verbosity_error()
 
 BEGIN, END, PAD = "<s>", "</s>", "<pad>"  # of tokenizers that `pretrain` makes
 FROM_SCRATCH = "llama"  # the family of models that `pretrain` makes
@@ -61,9 +67,22 @@ def check(section: config.Model) -> Any:
         problems.append(Problem("model.path", f"family {model_config.model_type!r} is not known; known: {known}"))
     if is_local and not any(Path(section.path).glob("*.safetensors")):
         problems.append(Problem("model.path", "no *.safetensors in the folder; other weight formats are refused"))
+    problems += _adapter_problems(section.adapter) if section.adapter is not None else []
     if problems:
         raise InputError(problems)
     return model_config
+
+
+def _adapter_problems(adapter: str) -> list[Problem]:
+    """An adapter is a local PEFT LoRA folder; other kinds of adapter may run code or read pickles when loaded."""
+    folder = Path(adapter)
+    if not (folder / "adapter_model.safetensors").is_file():
+        return [Problem("model.adapter", "no adapter_model.safetensors in the folder; other formats are refused")]
+    try:
+        kind = json.loads((folder / "adapter_config.json").read_text()).get("peft_type")
+    except (OSError, ValueError, AttributeError):
+        return [Problem("model.adapter", "no readable adapter_config.json in the folder")]
+    return [] if kind == "LORA" else [Problem("model.adapter", f"is a {kind} adapter; only LORA is supported")]
 
 
 def load_tokenizer(section: config.Model) -> Any:
@@ -93,7 +112,7 @@ def load(section: config.Model, attn_implementation: str = "sdpa") -> Loaded:
     if section.adapter is not None:
         from peft import PeftModel
 
-        model = PeftModel.from_pretrained(model, section.adapter, use_safetensors=True).merge_and_unload()
+        model = PeftModel.from_pretrained(model, section.adapter).merge_and_unload()
     return Loaded(model.to(device).eval(), load_tokenizer(section), FAMILIES[model_config.model_type], device)
 
 

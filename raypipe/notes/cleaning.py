@@ -20,13 +20,15 @@ from raypipe.words import normalise
 MAX_ID = 512
 _WORD_CHARACTER = re.compile(r"[^\W_]")  # what a word of words.py begins with
 
-Raw = Mapping[str, Sequence[Any]]  # note_id, and any of group_id, text, tags: str, bytes, int, None or worse
+EXTRA = ("tags", "spans")  # columns of text that are read where the config names them
+
+Raw = Mapping[str, Sequence[Any]]  # note_id, and any of group_id, text and EXTRA: str, bytes, int, None or worse
 
 
 def schema(columns: Sequence[str]) -> pa.Schema:
-    """The fields of `rows.NOTES` among `columns`, then `tags` if asked for."""
+    """The fields of `rows.NOTES` among `columns`, then those of `EXTRA` that are asked for."""
     fields = [field for field in rows.NOTES if field.name in columns]
-    return pa.schema([*fields, *([("tags", pa.string())] if "tags" in columns else [])])
+    return pa.schema([*fields, *((name, pa.string()) for name in EXTRA if name in columns)])
 
 
 def clean(raw: Raw, columns: Sequence[str], max_chars: int, place: str, first_row: int) -> pa.Table:
@@ -35,11 +37,11 @@ def clean(raw: Raw, columns: Sequence[str], max_chars: int, place: str, first_ro
     `place` and `first_row` (its number within `place`) name a row that has no id. A `Code` in place of a text is the
     reader's own verdict on that row.
     """
-    out: dict[str, list[str | None]] = {name: [] for name in ("note_id", "group_id", "text", "error", "tags")}
+    out: dict[str, list[str | None]] = {name: [] for name in ("note_id", "group_id", "text", "error", *EXTRA)}
     n_rows = len(raw["note_id"])
     nothing = [None] * n_rows
-    values = (raw["note_id"], *(raw.get(name, nothing) for name in ("group_id", "text", "tags")))
-    for i, (raw_id, raw_group, raw_text, raw_tags) in enumerate(zip(*values, strict=True)):
+    values = (raw["note_id"], *(raw.get(name, nothing) for name in ("group_id", "text", *EXTRA)))
+    for i, (raw_id, raw_group, raw_text, *raw_extra) in enumerate(zip(*values, strict=True)):
         note_id = as_id(raw_id)
         text, error = clean_text(raw_text, max_chars) if "text" in raw else (None, None)
         if note_id is None and not isinstance(raw_text, Code):
@@ -48,7 +50,8 @@ def clean(raw: Raw, columns: Sequence[str], max_chars: int, place: str, first_ro
         out["group_id"].append(as_id(raw_group))
         out["text"].append(None if error else text)
         out["error"].append(error)
-        out["tags"].append(None if error else as_text(raw_tags))
+        for name, value in zip(EXTRA, raw_extra, strict=True):
+            out[name].append(None if error else as_text(value))
     wanted = schema(columns)
     return pa.Table.from_pydict({name: out[name] for name in wanted.names}, schema=wanted)
 

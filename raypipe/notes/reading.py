@@ -77,8 +77,7 @@ def read_unit(unit: Unit, data: Data, columns: Sequence[str], kept: Mask | None 
 def _named(data: Data) -> dict[str, str]:
     """Our name -> the file's name of each column to read."""
     columns = data.columns
-    named = {"note_id": columns.note_id, "group_id": columns.group_id, "text": columns.text, "tags": columns.tags}
-    return {ours: theirs for ours, theirs in named.items() if theirs is not None}
+    return {ours: theirs for ours, theirs in columns.model_dump().items() if theirs is not None}
 
 
 def _units(file: File, data: Data) -> list[Unit]:

@@ -39,7 +39,9 @@ class Stage:
         return "/".join(Path(self.folder).parts[-2:])
 
 
-def fit(stages: Sequence[Stage], workers: int, resources: dict[str, float], say: Callable[[str], None]) -> list[Outcome]:
+def fit(
+    stages: Sequence[Stage], workers: int, resources: dict[str, float], say: Callable[[str], None]
+) -> list[Outcome]:
     """Run the stages one after the other on `workers` Ray Train workers with these resources each.
 
     Finished stages are skipped, an unfinished one goes on from its checkpoint; a lost worker group is restarted twice.

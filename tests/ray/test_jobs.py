@@ -75,7 +75,7 @@ def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Head]:
 def demo(head: Head, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The run directory of the submitted demo."""
     runs = tmp_path_factory.mktemp("runs")
-    job = "python jobs/pipeline.py --config jobs/configs/demo.yaml --set".split()
+    job = ["python", "jobs/pipeline.py", "--config", "jobs/configs/demo.yaml", "--set"]
     submit = [BIN / "ray", "job", "submit", "--address", head.address, "--working-dir", ".", "--", *job, f"runs={runs}"]
     done = subprocess.run(
         [str(part) for part in submit],

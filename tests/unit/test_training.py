@@ -163,7 +163,11 @@ def test_learning_rate_warms_up_and_falls() -> None:
 
 
 def test_supervised_rows_put_loss_on_answers_only() -> None:
-    questions = (Question("a", (20, 21), ((30,), (31, 32))), Question("b", (22,), ((30,), (31,))), Question("c", (9,), ((1,),)))
+    questions = (
+        Question("a", (20, 21), ((30,), (31, 32))),
+        Question("b", (22,), ((30,), (31,))),
+        Question("c", (9,), ((1,),)),
+    )
     note = EncodedNote("n", (1, 5, 6), 1, np.zeros((2, 2), np.int32), 0, questions)
     (row,) = supervised.training_rows(note, {"a": 1, "b": 0}, eos_id=2)
     assert row["input_ids"] == [1, 5, 6, 20, 21, 31, 32, 2, 22, 30, 2]
