@@ -93,7 +93,7 @@ def main() -> None:
         speed = options.notes / (time.process_time() - began)
         rows.append({"strategy": name, "notes_per_s": round(speed)})
         print(f"{name:22}{speed:>10,.0f}", flush=True)
-        if name in RATIO and speed < WANTED:
+        if speed < WANTED:
             profile = cProfile.Profile()
             profile.runcall(work)
             pstats.Stats(profile).sort_stats("tottime").print_stats(12)

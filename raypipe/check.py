@@ -19,9 +19,9 @@ from raypipe import rows, storage
 from raypipe.config import Config, Data, Masking
 from raypipe.errors import InputError, Problem
 from raypipe.notes import labels as labels_of
+from raypipe.notes.deciding import read_deciding
 from raypipe.notes.files import iter_notes
 from raypipe.notes.reading import read_unit, units
-from raypipe.notes.spans import read_deciding
 from raypipe.tasks import Task, load_tasks
 
 Result = TypeVar("Result")
@@ -126,10 +126,12 @@ def _settings(config: Config) -> Iterator[Problem]:
     arms = {name: arm.masking for name, arm in config.arms.items() if arm.masking is not None}
     found = masking_problems(arms)
     yield from found or _sources(config, arms)
-    try:
-        method_of(config.attribution)
-    except InputError as error:
-        yield from error.problems
+    compared = {f"faithfulness.methods.{i}": name.partition("/")[0] for i, name in enumerate(config.faithfulness.methods)}
+    for where, method in {"attribution.method": config.attribution.method, **compared}.items():
+        try:
+            method_of(config.attribution.model_copy(update={"method": method}))
+        except InputError as error:
+            yield from (Problem(where, problem.what) for problem in error.problems)
     if not config.arms:
         yield Problem("arms", "is empty: there is nothing to compare")
 

@@ -74,6 +74,14 @@ def attribute(config: ConfigPath, set_: Overrides = None) -> None:
 
 
 @app.command()
+def faithfulness(config: ConfigPath, set_: Overrides = None) -> None:
+    """Compare methods, targets and layers of attribution on labelled dev notes. Needs the scorer, not Ray."""
+    from raypipe import choosing
+
+    print(choosing.faithfulness(_open(config, set_)))
+
+
+@app.command()
 def mask(config: ConfigPath, set_: Overrides = None) -> None:
     """Masking plans of all arms, from stored relevance or straight from attribution."""
     from raypipe import experiment

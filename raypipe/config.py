@@ -32,7 +32,7 @@ class Columns(Section):
     text: str = "text"
     group_id: str | None = None  # patient, ingredient, ...: never straddles self-supervision and test
     tags: str | None = None  # BIO tags, one per whitespace token, for masking.terms = ner
-    spans: str | None = None  # annotators' spans, JSON [[type, start, end], ...]: see notes/spans.py
+    spans: str | None = None  # annotators' spans (notes/spans.py), for `spans:` of the tasks
 
 
 class Synthetic(Section):
@@ -222,6 +222,30 @@ class Difference(Section):
     alpha: Fraction = 1.0  # 1 = difference only, 0 = uniform (code: off, or .1 .3 .5 .7)
 
 
+class Faithfulness(Section):
+    """`raypipe faithfulness`: methods x targets x layers on labelled dev notes (evaluation/faithfulness.py).
+
+    All other settings of a method are those of `attribution`.
+    """
+
+    # Keys of attribution.METHODS or captum:<LayerMethod>; `/l2`: the L2 norm, not the sum. `random` is always there.
+    methods: tuple[Annotated[str, Field(pattern=r"^[A-Za-z_:]+(/l2)?$")], ...] = (
+        "grad_x_activation",
+        "grad_x_activation/l2",
+        "integrated_gradients",
+        "attnlrp",
+        "kv_direct",
+        "kv_direct_value",
+        "occlusion",
+        "attention_mean",
+    )
+    targets: tuple[Literal["label_margin", "label_logprob", "item_mid_max"], ...] = ("label_margin",)
+    layers: tuple[Fraction, ...] = (0.0, 0.375, 0.75)  # fractions of the depth; a method skips those it cannot read
+    questions: int = Field(200, ge=1)  # pairs of a note and a task, tasks and labels in turn
+    top_share: float = Field(0.15, gt=0, lt=1)  # words compared with deciding words, where those are known
+    bootstrap: int = Field(2000, ge=100)
+
+
 class Masking(Section):
     """Which words are hidden and how the example is written (masking/). `profile` sets the defaults of the rest.
 
@@ -337,6 +361,7 @@ class Config(Section):
     pretrain: Pretrain | None = None
     finetune: Training = Training()  # the scorer, and each student after reconstruction
     attribution: Attribution = Attribution()
+    faithfulness: Faithfulness = Faithfulness()
     train: Training = Training()  # reconstruction
     statistics: Statistics = Statistics()
     arms: dict[Name, Arm] = {"sft": Arm(), "decselfmask": Arm(masking=Masking())}

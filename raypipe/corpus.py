@@ -22,10 +22,10 @@ from raypipe import config, rows, storage
 from raypipe.check import check
 from raypipe.hashing import fingerprint, stable_hash
 from raypipe.notes import synthetic
+from raypipe.notes.deciding import read_deciding
 from raypipe.notes.files import iter_notes
 from raypipe.notes.labels import for_self_supervision, read_labels
 from raypipe.notes.leakage import Guard
-from raypipe.notes.spans import read_deciding
 from raypipe.tasks import Task
 
 # Characters of text that a new tokenizer is trained on.
@@ -134,7 +134,7 @@ def collect(settings: config.Config, folder: Path) -> Corpus:
         _copy_labelled(corpus)
     if data.columns.spans is not None and not corpus.deciding_path.exists():
         pq.write_table(read_deciding(data, corpus.tasks), corpus.deciding_path, compression="zstd")
-    corpus.facts = {"tasks": len(corpus.tasks), "labels": len(corpus.labels)}
+    corpus.facts = {"tasks": len(corpus.tasks), "labels": len(corpus.labels), "notes": checked.n_notes}
     return corpus
 
 

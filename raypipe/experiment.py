@@ -24,7 +24,7 @@ import pyarrow.parquet as pq
 
 from raypipe import config, configfile, corpus, pipeline, rows, statistics, storage
 from raypipe.cluster import Cluster, join
-from raypipe.errors import ExitCode, InputError
+from raypipe.errors import ExitCode, InputError, Problem
 from raypipe.masking import Masker
 from raypipe.masking.asked import asked
 from raypipe.masking.strategy import IMPORTANCE, TYPE_RELEVANCE
@@ -302,8 +302,12 @@ def _write_supervised(run: Run, split: str, folder: Path) -> None:
 
 
 def _finish_notes(run: Run, step: Step, **facts: Any) -> None:
-    """Write the dead letters and count them; too many end the run."""
+    """Audit that every note came out once; write the dead letters and count them; too many end the run."""
     ids = pq.read_table(step.data, columns=["note_id", "error"])
+    n_in, n_distinct = run.corpus.facts["notes"], pc.count_distinct(ids["note_id"]).as_py()
+    if not n_in == n_distinct == len(ids):
+        what = f"{n_in} notes came in, {len(ids)} rows with {n_distinct} ids came out; delete the folder and run again"
+        raise InputError([Problem(str(step.folder), what)], ExitCode.PARTIAL)
     failed = ids.filter(pc.starts_with(pc.fill_null(ids["error"], ""), "E_"))
     by_code = {row["values"]: row["counts"] for row in pc.value_counts(ids["error"].drop_null()).to_pylist()}
     letters = failed.append_column("step", pa.array([step.folder.name] * len(failed), pa.string()))

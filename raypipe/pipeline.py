@@ -16,6 +16,7 @@ words reach the driver.
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -102,7 +103,7 @@ def mask(
     args = (arms, settings.seed, None if statistics is None else str(statistics))
     if stored is not None:
         stream = _with_relevance(settings, corpus, stored, cluster)
-        stream.map_batches(Mask, fn_constructor_args=args, **LIGHT, **BLOCK).write_parquet(str(out))
+        _replace(stream.map_batches(Mask, fn_constructor_args=args, **LIGHT, **BLOCK), out)
         return
     with _resumable(out):
         is_ranked = RELEVANCE in needs(arms)
@@ -125,21 +126,21 @@ def render(
     plans = _blocks(settings, ray.data.read_parquet(str(masked), columns=["note_id", "text", "plans"]))
     # LoRA trains linear layers alone: a reserved token's embedding would stay noise
     args = (student, settings.prompt, arms, corpus.tasks, sentinels, settings.train.lora is None, weights)
-    plans.map_batches(Render, fn_constructor_args=args, **_spread(cluster), **BLOCK).write_parquet(str(out))
+    _replace(plans.map_batches(Render, fn_constructor_args=args, **_spread(cluster), **BLOCK), out)
 
 
 def cut(settings: config.Config, corpus: Corpus, tokenizer: config.Model, cluster: Cluster, out: Path) -> None:
     """Notes to training rows of plain text."""
     notes = _read(settings, corpus, corpus.data.for_pretraining, None)
     args = (tokenizer, settings.pretrain)
-    notes.map_batches(Cut, fn_constructor_args=args, **_spread(cluster), **BLOCK).write_parquet(str(out))
+    _replace(notes.map_batches(Cut, fn_constructor_args=args, **_spread(cluster), **BLOCK), out)
 
 
 def score(settings: config.Config, corpus: Corpus, model: config.Model, cluster: Cluster, out: Path) -> None:
     """Labelled notes of the evaluation split to predictions."""
     notes = _blocks(settings, ray.data.read_parquet(str(corpus.labelled_path)))
     args = (model, settings.prompt, corpus.tasks, str(corpus.labels_path), settings.evaluation)
-    notes.map_batches(Score, fn_constructor_args=args, **_on_devices(cluster), **BLOCK).write_parquet(str(out))
+    _replace(notes.map_batches(Score, fn_constructor_args=args, **_on_devices(cluster), **BLOCK), out)
 
 
 def masking_of(settings: config.Config) -> dict[str, config.Masking]:
@@ -190,6 +191,12 @@ def _read(settings: config.Config, corpus: Corpus, data: config.Data, last_hash:
     notes = read_notes(data, settings.resources.rows_per_block)
     kwargs = {"guard": corpus.guard, "last_hash": last_hash}
     return notes.map_batches(hold_out, fn_kwargs=kwargs, num_cpus=0.5, **BLOCK)
+
+
+def _replace(dataset: Dataset, out: Path) -> None:
+    """Write a dataset in place of what an interrupted attempt may have left: these steps start anew, not in between."""
+    shutil.rmtree(out, ignore_errors=True)
+    dataset.write_parquet(str(out))
 
 
 def _on_devices(cluster: Cluster) -> dict[str, Any]:

@@ -6,6 +6,7 @@
       pretrain/                         tokenizer/ rows/ model/ metrics.jsonl
       finetune/rows/ finetune/scorer/   model/ metrics.jsonl
       statistics/                       words and runs of words of the corpus, where an arm asks for them
+      faithfulness/                     report.html metrics.json table.csv table.txt
       attribute/ mask/                  data/*.parquet: relevance; relevance and masking plans, one row per note
       train/rows/ train/<arm>/          model/ metrics.jsonl
       finetune/<arm>/ evaluate/<arm>/   model/ metrics.jsonl; data/*.parquet
@@ -43,6 +44,7 @@ MADE_FROM: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "finetune/rows": (("prompt", "model"), ("corpus", "pretrain")),
     "finetune/scorer": (("finetune",), ("finetune/rows",)),
     "attribute": (("attribution", "prompt", "seed"), ("corpus", "finetune/scorer")),
+    "faithfulness": (("faithfulness", "attribution", "prompt", "seed"), ("corpus", "finetune/scorer")),
     "statistics": (("statistics",), ("corpus", "pretrain")),  # and what the arms ask for: experiment.statistics
     "mask": (("arms",), ("attribute", "statistics")),
     "train/rows": ((), ("mask",)),

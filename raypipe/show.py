@@ -1,4 +1,4 @@
-"""What each arm hides in one note, side by side. Prints the note's text: to the terminal of whoever asked for this note.
+"""What each arm hides in one note, side by side. Prints the note's text, to the terminal of whoever asked for it.
 
     raypipe show --config C --note ID [--task T]
 
@@ -63,7 +63,8 @@ def _mark(plan: Plan, start: int, end: int) -> str:
 
 
 def _amount(plan: Plan) -> str:
-    return f"{plan['n_masked']} of {plan['n_eligible']} eligible words, {plan['n_masked'] / max(1, plan['n_eligible']):.1%}"
+    masked, eligible = plan["n_masked"], plan["n_eligible"]
+    return f"{masked} of {eligible} eligible words, {masked / max(1, eligible):.1%}"
 
 
 def _letter(number: int) -> str:

@@ -15,7 +15,7 @@ relevance, and every variant's ranking reversed. It is a proxy: report its rank 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -25,10 +25,13 @@ import torch
 
 from raypipe import config
 from raypipe.attribution import AttributionEngine, NoteAttribution
+from raypipe.attribution.batches import token_batches
 from raypipe.attribution.decoder import Decoder
 from raypipe.attribution.rows import Rows
 from raypipe.attribution.scores import values_of
 from raypipe.attribution.targets import NoteValues
+from raypipe.errors import Code
+from raypipe.evaluation.agreement import Agreement, Case, agreement, deciding_words
 from raypipe.evaluation.resampling import group_weights
 from raypipe.hashing import generator
 from raypipe.models.loading import Loaded
@@ -42,6 +45,8 @@ SIGNS: dict[str, Callable[[Floats], Floats]] = {
     "positive": lambda r: np.maximum(r, 0),
     "signed": lambda r: r,
 }
+# (note_id, task_id) -> the characters that are known to decide
+Deciding = Mapping[tuple[str, str], Sequence[tuple[int, int]]]
 MEASURES = ("comprehensiveness", "sufficiency", "soft_nc", "soft_ns")
 
 
@@ -67,42 +72,51 @@ def faithfulness_table(
     variants: Mapping[str, config.Attribution],
     *,
     filler_ids: Sequence[int] = (),
+    deciding: Deciding | None = None,
+    top_share: float = 0.15,
     n_bootstrap: int = 2000,
     seed: int = 0,
+    say: Callable[[str], None] = lambda _: None,
 ) -> list[dict[str, Any]]:
     """One row per variant and kept layer, and one for `random`; sorted by comprehensiveness, best first.
 
     `notes`: (note_id, text, task_ids). Columns: variant, method, target, layer, n_notes, the four MEASURES (means),
     comprehensiveness_<q>, reversed (comprehensiveness of the reversed ranking), vs_random with vs_random_low and _high
-    (paired bootstrap over notes, 95 %), seconds (attribution alone). Notes that a method cannot do are left out of it
-    for all: the comparison stays paired. Raises `RowError` for a note without room or tokens.
+    (paired bootstrap over notes, 95 %), seconds (attribution alone), agreement (an `Agreement` with `deciding` words,
+    None where they are not known). Notes that a method cannot do are left out for all: the comparison stays paired.
+    `say` hears of each variant that is done. Raises `RowError` for a note without room or tokens.
     """
     decoder = Decoder(scorer)
     encoded = [encoder.encode(note_id, text, task_ids) for note_id, text, task_ids in notes]
     texts = [text for _, text, _ in notes]
-    measured: dict[tuple[str, int], list[list[Measured] | None]] = {}
+    measured: dict[tuple[str, int], list[list[Scored] | None]] = {}
     seconds: dict[str, float] = {}
+    items_for: dict[str, list[list[Item]]] = {}
     every = {"random": config.Attribution(method="random"), **variants}
     for name, settings in every.items():
         engine = AttributionEngine(scorer, settings, seed)
-        items = items_of(decoder, encoded, texts, settings)
+        if settings.target not in items_for:
+            items_for[settings.target] = items_of(decoder, encoded, texts, settings)
+        items = items_for[settings.target]
         start = time.perf_counter()
         results = engine.attribute(encoded)
         seconds[name] = time.perf_counter() - start
         for index, layer in enumerate(engine.layers):
-            measured[name, layer] = [
-                _note(decoder, of_note, result, index, settings, filler_ids, seed)
-                if isinstance(result, NoteAttribution) and of_note
-                else None
-                for of_note, result in zip(items, results, strict=True)
-            ]
+            measured[name, layer] = _scored(decoder, items, results, index, settings, filler_ids, seed)
+        say(f"{name}: {seconds[name]:.1f} s")
     complete = [i for i in range(len(notes)) if all(per_note[i] is not None for per_note in measured.values())]
-    means = {key: _means([m for i in complete if (m := per_note[i])]) for key, per_note in measured.items()}
+    means = {
+        key: _means([[s.measured for s in per_note[i] or ()] for i in complete]) for key, per_note in measured.items()
+    }
+    found = {
+        key: agreement(list(_cases(per_note, complete, deciding)), top_share, n_bootstrap, seed) if deciding else None
+        for key, per_note in measured.items()
+    }
     random = next(values for (name, _), values in means.items() if name == "random")
     rng = np.random.default_rng(seed)
     weights_BN = group_weights(rng, n_bootstrap, len(complete)) / max(1, len(complete))
     rows = [
-        _row(name, layer, every[name], values, random, weights_BN, seconds[name])
+        _row(name, layer, every[name], values, random, weights_BN, seconds[name], found[name, layer])
         for (name, layer), values in means.items()
     ]
     return sorted(rows, key=lambda row: -row["comprehensiveness"])
@@ -144,55 +158,70 @@ class Measured:
     soft_ns: float
 
 
-def _note(
+@dataclass(frozen=True)
+class Scored:
+    """An item, the relevance of its words, and what that is worth."""
+
+    item: Item
+    relevance_W: Floats
+    measured: Measured
+
+
+def _scored(
     decoder: Decoder,
-    items: Sequence[Item],
-    result: NoteAttribution,
+    items: Sequence[Sequence[Item]],
+    results: Sequence[NoteAttribution | Code],
     layer: int,
     settings: config.Attribution,
     filler_ids: Sequence[int],
     seed: int,
-) -> list[Measured]:
-    return [
-        measure(
-            decoder,
-            item,
-            relevance_of_words(
-                SIGNS[settings.sign](result.relevance_QKN[q, layer]),
-                item.note.offsets_N2,
-                item.words_W2,
-                settings.word_reduction,
-            ),
-            settings,
-            filler_ids,
-            seed,
-        )
-        for q, item in enumerate(items)
-    ]
+) -> list[list[Scored] | None]:
+    """Per note, its items; None for a note that the method cannot do."""
+    done = {
+        i: [(item, _of_words(result.relevance_QKN[q, layer], item, settings)) for q, item in enumerate(of_note)]
+        for i, (of_note, result) in enumerate(zip(items, results, strict=True))
+        if isinstance(result, NoteAttribution) and of_note
+    }
+    flat = [pair for pairs in done.values() for pair in pairs]
+    found = iter(measure(decoder, [i for i, _ in flat], [r for _, r in flat], settings, filler_ids, seed))
+    scored = {i: [Scored(*pair, next(found)) for pair in pairs] for i, pairs in done.items()}
+    return [scored.get(i) for i in range(len(items))]
+
+
+def _of_words(relevance_N: Floats, item: Item, settings: config.Attribution) -> Floats:
+    signed_N = SIGNS[settings.sign](relevance_N)
+    return relevance_of_words(signed_N, item.note.offsets_N2, item.words_W2, settings.word_reduction)
 
 
 def measure(
     decoder: Decoder,
-    item: Item,
-    relevance_W: Floats,
+    items: Sequence[Item],
+    relevance: Sequence[Floats],
     settings: config.Attribution,
     filler_ids: Sequence[int] = (),
     seed: int = 0,
-) -> Measured:
-    """All measures of one note and question for relevance of its words."""
-    order_W = np.argsort(-relevance_W, kind="stable")  # ties by position
+) -> list[Measured]:
+    """All measures of each item, from the relevance of its words. Short notes share batches: this is the cost."""
+    orders = [np.argsort(-relevance_W, kind="stable") for relevance_W in relevance]  # ties by position
+    changed = [_changed(item, order_W, filler_ids) for item, order_W in zip(items, orders, strict=True)]
+    notes = [note for of_item in changed for note in of_item]
+    chosen = [item.values.chosen_Q2 for item in items for _ in range(3 * len(SHARES))]
+    values = values_of(decoder, notes, settings.target, settings.batch_tokens, chosen)
+    p_IS = np.asarray([_probability(value, c) for value, c in zip(values, chosen, strict=True)], np.float32)
+    drop_I3S = np.asarray([item.p for item in items])[:, None, None] - p_IS.reshape(len(items), 3, len(SHARES))
+    soft = _soft(decoder, items, relevance, settings, seed)
+    return [
+        Measured(without_S, alone_S, backwards_S, soft_nc, soft_ns)
+        for (without_S, alone_S, backwards_S), (soft_nc, soft_ns) in zip(drop_I3S.astype(np.float32), soft, strict=True)
+    ]
+
+
+def _changed(item: Item, order_W: npt.NDArray[np.intp], filler_ids: Sequence[int]) -> list[EncodedNote]:
+    """Without the top words, with them alone, without the bottom words: each at every share."""
     counts = [max(1, round(share * len(order_W))) for share in SHARES]
-    tops = [order_W[:k] for k in counts]
-    without = [_without(item, np.isin(item.word_of_token_N, top), filler_ids) for top in tops]
-    alone = [_without(item, ~np.isin(item.word_of_token_N, top), filler_ids) for top in tops]
-    backwards = [_without(item, np.isin(item.word_of_token_N, order_W[::-1][:k]), filler_ids) for k in counts]
-    notes = [*without, *alone, *backwards]
-    chosen = [item.values.chosen_Q2] * len(notes)
-    found = values_of(decoder, notes, settings.target, settings.batch_tokens, chosen)
-    drop = np.asarray([item.p - _probability(value, item.values.chosen_Q2) for value in found], np.float32)
-    n = len(SHARES)
-    soft_nc, soft_ns = _soft(decoder, item, relevance_W, settings.target, seed)
-    return Measured(drop[:n], drop[n : 2 * n], drop[2 * n :], soft_nc, soft_ns)
+    tops = [np.isin(item.word_of_token_N, order_W[:k]) for k in counts]
+    bottoms = [np.isin(item.word_of_token_N, order_W[::-1][:k]) for k in counts]
+    return [_without(item, gone, filler_ids) for gone in (*tops, *(~top for top in tops), *bottoms)]
 
 
 def keep_probabilities(relevance_W: Floats, mean: float = PI) -> Floats:
@@ -221,32 +250,55 @@ def _without(item: Item, is_removed_N: npt.NDArray[np.bool_], filler_ids: Sequen
     return replace(item.note, prefix_ids=tuple(ids))
 
 
-def _soft(decoder: Decoder, item: Item, relevance_W: Floats, target: str, seed: int) -> tuple[float, float]:
-    """(soft_nc, soft_ns); nan if the note without content is as sure of the label as the note."""
-    rows = Rows(decoder, [item.note], target)
-    embedded_RTD = decoder.embed(rows.ids_RT)
+def _soft(
+    decoder: Decoder,
+    items: Sequence[Item],
+    relevance: Sequence[Floats],
+    settings: config.Attribution,
+    seed: int,
+) -> list[tuple[float, float]]:
+    """(soft_nc, soft_ns) of each item; nan if its note without content is as sure of the label as the note."""
+    pairs = [(float("nan"), float("nan"))] * len(items)
+    for batch in token_batches([3 * len(item.note.prefix_ids) for item in items], settings.batch_tokens):
+        members = [items[i] for i in batch]
+        kept = [_kept(item, relevance[i]) for i, item in zip(batch, members, strict=True)]
+        p_B3 = _p_of_kept(decoder, members, kept, settings.target, seed)
+        for i, item, p in zip(batch, members, p_B3, strict=True):
+            room = max(0.0, item.p - p[2])  # 1 - S(x, 0)
+            if room >= 1e-3:  # soft_ns: (S(x, kept) - S(x, 0)) / (1 - S(x, 0))
+                pairs[i] = (max(0.0, item.p - p[0]) / room, 1 - max(0.0, item.p - p[1]) / room)
+    return pairs
+
+
+def _kept(item: Item, relevance_W: Floats) -> list[Floats]:
+    """Probability to keep each token: for soft_nc, for soft_ns, for a note of zeros."""
     kept_W = np.append(keep_probabilities(relevance_W), 0)  # tokens outside words are dropped by both
     keep_N = kept_W[item.word_of_token_N]
-    drop_N = np.where(item.word_of_token_N < 0, 0, 1 - keep_N)
-    draw_ND = generator(seed, item.note.note_id, item.note.questions[0].task_id).random(
-        (len(keep_N), embedded_RTD.shape[-1]), dtype=np.float32
-    )
-    start, stop = item.note.note_start, len(item.note.prefix_ids)
-    p = []
-    for share_N in (drop_N, keep_N, np.zeros_like(keep_N)):
-        is_kept_ND = torch.tensor(draw_ND < share_N[:, None], device=decoder.device)
-        changed_RTD = embedded_RTD.clone()
-        changed_RTD[:, start:stop] *= is_kept_ND
-        with torch.no_grad():
-            values = rows.values(changed_RTD, torch.tensor(item.values.chosen_Q2, device=decoder.device))
-        score_QC = values.score_QC.cpu().numpy()
-        p.append(float(_softmax(score_QC)[0, item.values.chosen_Q2[0, 0]]))
-    room = max(0.0, item.p - p[2])  # 1 - S(x, 0)
-    if room < 1e-3:
-        return float("nan"), float("nan")
-    soft_nc = max(0.0, item.p - p[0]) / room
-    soft_ns = 1 - max(0.0, item.p - p[1]) / room  # (S(x, kept) - S(x, 0)) / (1 - S(x, 0))
-    return soft_nc, soft_ns
+    return [np.where(item.word_of_token_N < 0, 0, 1 - keep_N), keep_N, np.zeros_like(keep_N)]
+
+
+def _p_of_kept(
+    decoder: Decoder, items: Sequence[Item], kept: Sequence[Sequence[Floats]], target: str, seed: int
+) -> npt.NDArray[Any]:
+    """Probability [items, 3] of the preferred label when embedding elements are kept at random."""
+    rows = Rows(decoder, [item.note for item in items for _ in range(3)], target)
+    embedded_RTD = decoder.embed(rows.ids_RT).clone()
+    width = embedded_RTD.shape[-1]
+    drawn = [
+        generator(seed, item.note.note_id, item.note.questions[0].task_id).random(
+            (len(item.word_of_token_N), width), dtype=np.float32
+        )
+        for item in items
+    ]
+    for row, branch in enumerate(rows.readout.branches):
+        i, which = divmod(branch.note, 3)
+        note = items[i].note
+        is_kept_ND = torch.tensor(drawn[i] < kept[i][which][:, None], device=decoder.device)
+        embedded_RTD[row, note.note_start : len(note.prefix_ids)] *= is_kept_ND
+    chosen_Q2 = np.concatenate([item.values.chosen_Q2 for item in items for _ in range(3)])
+    with torch.no_grad():
+        score_QC = rows.values(embedded_RTD, torch.tensor(chosen_Q2, device=decoder.device)).score_QC.cpu().numpy()
+    return _softmax(score_QC)[np.arange(len(chosen_Q2)), chosen_Q2[:, 0]].reshape(len(items), 3)
 
 
 def _softmax(score_QC: Floats) -> Floats:
@@ -256,6 +308,14 @@ def _softmax(score_QC: Floats) -> Floats:
 
 def _probability(values: NoteValues, chosen_Q2: npt.NDArray[np.int64]) -> float:
     return float(_softmax(values.score_QC)[0, chosen_Q2[0, 0]])
+
+
+def _cases(per_note: Sequence[Sequence[Scored] | None], complete: Sequence[int], deciding: Deciding) -> Iterator[Case]:
+    """The same relevance beside the words that are known to decide."""
+    for scored in (one for i in complete for one in per_note[i] or ()):
+        note = scored.item.note
+        gold = deciding.get((note.note_id, note.questions[0].task_id), ())
+        yield Case(note.note_id, scored.relevance_W, deciding_words(scored.item.words_W2, gold))
 
 
 def _means(per_note: Sequence[Sequence[Measured]]) -> dict[str, Floats]:
@@ -286,12 +346,14 @@ def _row(
     random: Mapping[str, Floats],
     weights_BN: npt.NDArray[Any],
     seconds: float,
+    found: Agreement | None,
 ) -> dict[str, Any]:
     difference_N = values["comprehensiveness"] - random["comprehensiveness"]
     low, high = np.quantile(weights_BN @ difference_N, [0.025, 0.975])
     return {
         "variant": name,
         "method": settings.method,
+        "reduction": settings.reduction,
         "target": settings.target,
         "layer": layer,
         "n_notes": len(difference_N),
@@ -302,4 +364,5 @@ def _row(
         "vs_random_low": float(low),
         "vs_random_high": float(high),
         "seconds": seconds,
+        "agreement": found,
     }

@@ -83,6 +83,11 @@ class Note:
         # a capital that grows, as in Turkish
         return [self.text[start:end].lower() for start, end in zip(start_W, end_W, strict=True)]
 
+    @cached_property
+    def bounds(self) -> list[list[int]]:
+        """`words_W2` for loops over words."""
+        return self.words_W2.tolist()
+
     def pool(self, settings: Masking) -> Pool:
         """Words that may be hidden: not a stop-word, not protected, and within what the scorer could see."""
         key = (settings.stop_words, settings.phi_patterns)

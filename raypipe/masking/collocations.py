@@ -11,7 +11,7 @@ from raypipe.masking.case import Case
 from raypipe.masking.selection import best
 from raypipe.masking.spans import PLAIN, VISIBLE, Hidden, Kinds
 from raypipe.masking.statistics import Statistics
-from raypipe.masking.terms import Run, Terms, allowed
+from raypipe.masking.terms import Run, Terms, allowed, size
 
 
 def pmi_of_ngrams(statistics: Statistics) -> dict[str, float]:
@@ -70,14 +70,15 @@ def pmi(case: Case) -> Hidden:
 
 def hide_units(case: Case, units: list[Run]) -> Hidden:
     """Hides runs of words in the given order until the budget is met exactly."""
-    kind_W, left = case.visible(), case.budget
+    kind_W, left, chosen = case.visible(), case.budget, list[int]()
     for first, last in units:
-        size = sum(case.pool.eligible[first : last + 1])
-        if size <= left:
-            kind_W[first : last + 1] = PLAIN
-            left -= size
+        n_words = size(case, (first, last))
+        if n_words <= left:
+            chosen += range(first, last + 1)
+            left -= n_words
         if not left:
             break
+    kind_W[chosen] = PLAIN
     fill_up(case, kind_W, units, left, PLAIN)
     return case.hide(kind_W)
 

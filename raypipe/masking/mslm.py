@@ -17,7 +17,7 @@ from raypipe.masking.selection import best
 from raypipe.masking.spans import BASE, ENTITY, Hidden
 from raypipe.masking.statistics import Statistics
 from raypipe.masking.strategy import COUNTS, GENERAL, LEXICON, NGRAMS, TAGS, TYPE_RELEVANCE
-from raypipe.masking.terms import Run, Terms, allowed, tagged
+from raypipe.masking.terms import Run, Terms, allowed, size, tagged
 
 _NEEDS = {
     "lexicon": {LEXICON},
@@ -70,37 +70,37 @@ def mslm(case: Case) -> Hidden:
     terms = [terms[number] for number in best(case.uniforms(len(terms), stream=1), len(terms)).tolist()]
     n_chosen = min(len(terms), max(1, int(settings.p_entity * len(terms) + 0.5))) if settings.p_entity else 0
     others, n_base = _others(case, terms)
-    n_entity = sum(sum(case.pool.eligible[first : last + 1]) for first, last in terms[:n_chosen])
+    size_E = [size(case, term) for term in terms]
+    n_entity = sum(size_E[:n_chosen])
     n_hidden = n_entity + n_base
     if case.is_matched:
         n_hidden = case.budget
     elif settings.max_ratio is not None:
         n_hidden = min(n_hidden, int(settings.max_ratio * len(case.pool.eligible_E) + 0.5))
     share = min(n_entity, round(n_hidden * n_entity / max(n_entity + n_base, 1)))
-    return _hide(case, terms, others, share, n_hidden)
+    return _hide(case, terms, size_E, others, share, n_hidden)
 
 
 def _others(case: Case, terms: Sequence[Run]) -> tuple[list[int], int]:
     """Eligible words outside all terms in the order in which they are drawn, and how many `p_base` draws."""
     is_other_W = case.pool.eligible_W.copy()
-    for first, last in terms:
-        is_other_W[first : last + 1] = False
+    is_other_W[[word for first, last in terms for word in range(first, last + 1)]] = False
     other_O = np.flatnonzero(is_other_W)
     uniform_O = case.uniforms(len(other_O), stream=2)
     drawn = int(np.count_nonzero(uniform_O < case.settings.mslm.p_base))
     return other_O[np.argsort(uniform_O, kind="stable")].tolist(), drawn
 
 
-def _hide(case: Case, terms: list[Run], others: list[int], n_entity: int, n_hidden: int) -> Hidden:
+def _hide(case: Case, terms: list[Run], size_E: list[int], others: list[int], n_entity: int, n_hidden: int) -> Hidden:
     """Terms in order up to `n_entity` words, then other words, then, if those run out, words of further terms."""
-    kind_W, taken = case.visible(), 0
-    for first, last in terms:
+    kind_W, taken, chosen = case.visible(), 0, list[int]()
+    for (first, last), n_words in zip(terms, size_E, strict=True):
         if taken == n_entity:
             break
-        size = sum(case.pool.eligible[first : last + 1])
-        if taken + size <= n_entity:
-            kind_W[first : last + 1] = ENTITY
-            taken += size
+        if taken + n_words <= n_entity:
+            chosen += range(first, last + 1)
+            taken += n_words
+    kind_W[chosen] = ENTITY
     base = others[: n_hidden - taken]
     kind_W[base] = BASE
     fill_up(case, kind_W, terms, n_hidden - taken - len(base), ENTITY)

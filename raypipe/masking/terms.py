@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from itertools import pairwise
 from pathlib import Path
 
 from raypipe.errors import Code, RowError
@@ -33,11 +32,11 @@ class Terms:
 
     def find(self, note: Note) -> list[Run]:
         """Occurrences in reading order; they do not overlap."""
-        words, get, found, free = note.words, self._lengths.get, [], 0
-        for first, word in enumerate(words):
-            if (lengths := get(word)) is None or first < free:
+        words, lengths, found, free = note.words, self._lengths, [], 0
+        for first in [number for number, word in enumerate(words) if word in lengths]:
+            if first < free:
                 continue
-            for n in lengths:
+            for n in lengths[words[first]]:  # longest first
                 if n == 1 or (" ".join(words[first : first + n]) in self._terms and _is_one(note, first, n)):
                     found.append((first, first + n - 1))
                     free = first + n
@@ -48,8 +47,11 @@ class Terms:
 def _is_one(note: Note, first: int, n: int) -> bool:
     if first + n > len(note.words):
         return False
-    bounds = note.words_W2[first : first + n].tolist()
-    return all(is_adjacent(note.text[a[1] : b[0]]) for a, b in pairwise(bounds))
+    text, bounds = note.text, note.bounds
+    for word in range(first, first + n - 1):  # noqa: SIM110 (all() over a generator takes twice as long)
+        if not is_adjacent(text[bounds[word][1] : bounds[word + 1][0]]):
+            return False
+    return True
 
 
 def tagged(note: Note) -> list[Run]:
@@ -88,13 +90,20 @@ def word_token_numbers(note: Note) -> tuple[list[int], int]:
     return numbers, len(ends)
 
 
+def size(case: Case, run: Run) -> int:
+    """Eligible words of an allowed run."""
+    first, last = run
+    return 1 if first == last else sum(case.pool.eligible[first : last + 1])
+
+
 def allowed(case: Case, runs: Sequence[Run]) -> list[Run]:
     """Runs without protected words, less the stop-words at their ends; runs with no eligible word are left out."""
     pool, out = case.pool, []
     eligible, inner = pool.eligible, pool.inner
     for first, last in runs:
         if first == last:
-            out += [(first, last)] if eligible[first] else []
+            if eligible[first]:
+                out.append((first, last))
             continue
         inside = range(first, last + 1)
         chosen = [word for word in inside if eligible[word]]

@@ -17,6 +17,7 @@ import matplotlib as mpl
 from matplotlib.figure import Figure
 
 from raypipe.evaluation.uncertainty import Estimate
+from raypipe.reporting.faithfulness import FaithfulnessRow
 from raypipe.reporting.printable import printable
 
 MARKERS = "osD^vPX*"
@@ -87,6 +88,25 @@ def per_task(tasks: Mapping[str, Mapping[str, Estimate]], reference: str) -> Cha
     return _chart(
         draw, f"Macro F1 of {len(arms)} arms on {len(shown)} tasks; the same numbers stand in the table below"
     )
+
+
+def faithfulness(rows: Sequence[FaithfulnessRow]) -> Chart:
+    """Comprehensiveness of every variant less that of random relevance, with its interval around a line at zero."""
+    shown = [row for row in rows if row.method != "random"]
+
+    def draw(theme: str) -> Figure:
+        figure, axes = _canvas(theme, height=0.8 + 0.3 * len(shown))
+        axes.axvline(0, color=GREY[theme], linewidth=1.2)
+        colour_of = {name: i for i, name in enumerate(dict.fromkeys((row.method, row.reduction) for row in shown))}
+        for y, row in enumerate(shown):
+            style = _style(theme, colour_of[row.method, row.reduction] + 1)
+            axes.plot([100 * row.vs_random_low, 100 * row.vs_random_high], [y, y], color=style["color"], linewidth=1.6)
+            axes.plot([100 * row.vs_random], [y], linestyle="", **style)
+        _name_rows(axes, [row.variant for row in shown])
+        axes.set_xlabel("comprehensiveness (AOPC) less that of random relevance, points of probability")
+        return figure
+
+    return _chart(draw, f"Comprehensiveness of {len(shown)} variants less random; the same numbers stand in the table")
 
 
 def _widest_spread(tasks: Mapping[str, Mapping[str, Estimate]]) -> list[str]:

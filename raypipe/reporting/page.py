@@ -29,6 +29,7 @@ def html(report: Report) -> str:
         verdict_of={row.name: verdict(row, report) for row in report.arms},
         forest=figures.differences(differing, report.reference) if differing else None,
         per_task=figures.per_task(report.tasks, report.reference) if report.tasks else None,
+        faithfulness=figures.faithfulness(report.faithfulness) if report.faithfulness else None,
         task_ids=list(next(iter(report.tasks.values()), {})),
         used_caveats=_used_caveats(report),
         caveat_marks=CAVEAT_MARKS,

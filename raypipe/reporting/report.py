@@ -14,6 +14,7 @@ import numpy as np
 from raypipe.evaluation.agreement import Agreement
 from raypipe.evaluation.metrics import Metrics
 from raypipe.evaluation.uncertainty import Comparison, Difference, Estimate
+from raypipe.reporting.faithfulness import FaithfulnessRow
 from raypipe.reporting.heatmap import HeatMap
 
 
@@ -82,6 +83,7 @@ class Report:
     tasks: Mapping[str, Mapping[str, Estimate]] = field(default_factory=dict)  # arm -> task id -> macro F1
     gates: tuple[Gate, ...] = ()
     agreement: tuple[AgreementRow, ...] = ()
+    faithfulness: tuple[FaithfulnessRow, ...] = ()  # best first; of `raypipe faithfulness`
     heat_maps: tuple[HeatMap, ...] = ()  # hold note text; never written to metrics.json
     material: tuple[Material, ...] = ()
     steps: tuple[Step, ...] = ()

@@ -9,8 +9,8 @@ from raypipe.reporting.report import ArmRow, Report, verdict
 
 
 def text_table(report: Report) -> str:
-    """Headline, agreement and gates, as far as the report has them; macro F1, AUC and shares in points."""
-    parts = [_headline(report), _agreement(report), _gates(report)]
+    """Headline, agreement, gates and methods, as far as the report has them; macro F1, AUC and shares in points."""
+    parts = [_headline(report), _agreement(report), _gates(report), _faithfulness(report)]
     return "\n\n".join(part for part in parts if part)
 
 
@@ -61,6 +61,21 @@ def _gates(report: Report) -> str:
         numbers = ["-" if x is None else f"{x:.3f}" for x in (gate.measured, gate.threshold)]
         lines.append([gate.name, *numbers, outcome])
     return _align(lines) if report.gates else ""
+
+
+def _faithfulness(report: Report) -> str:
+    if not report.faithfulness:
+        return ""
+    lines = [["relevance", "compreh.", "suffic.", "soft NC", "soft NS", "reversed", "vs random", "95 % interval"]]
+    lines[0] += ["top words that decide", "chance", "least relevant", "seconds", ""]
+    for row in report.faithfulness:
+        found = row.agreement
+        shares = (row.comprehensiveness, row.sufficiency, row.soft_nc, row.soft_ns, row.reversed, row.vs_random)
+        decide = (found.hit_share, found.chance, found.least_relevant_share) if found else (None, None, None)
+        interval = f"[{_points(row.vs_random_low)}, {_points(row.vs_random_high)}]"
+        cells = [row.variant, *map(_points, shares), interval, *map(_points, decide), f"{row.seconds:.1f}", ""]
+        lines.append(cells)
+    return "\n".join(part for part in (report.subtitle, report.summary, _align(lines)) if part)
 
 
 def _points(share: float | None) -> str:

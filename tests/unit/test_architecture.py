@@ -25,7 +25,7 @@ LAYERS = [
     ["pipeline", "reporting"],
     ["statistics", "show"],
     ["experiment"],
-    ["results"],
+    ["results", "choosing"],
     ["cli"],
 ]  # fmt: skip
 KNOW_RAY = {"cluster", "notes.files", "notes.source", "pipeline", "training.trainer"}

@@ -200,3 +200,25 @@ def test_leaflets_in_time():
     report = check(config(data))
     assert time.perf_counter() - start < 30  # 3 s on an idle core
     assert (len(report.tasks), report.n_notes, report.labels.num_rows) == (150, 8081, 1_150_329)
+
+
+@pytest.mark.parametrize(
+    ("masking", "expected"),
+    [
+        ({"strategy": "difference_masking"}, "statistics.general_counts: is not set, but a need a table of general"),
+        ({"strategy": "mslm", "mslm": {"terms": "ner"}}, "data.columns.tags: is not set, but the terms of a are"),
+        ({"strategy": "mslm", "mslm": {"lexicon": "/absent.txt"}}, "/absent.txt cannot be read (FileNotFoundError)"),
+        ({"strategy": "selective", "selective": {"source": "relevance"}}, "set attribution.method to occlusion"),
+    ],
+)
+def test_what_a_strategy_reads_must_be_there(data, masking, expected):
+    problems = problems_of(config(data, arms={"a": Arm(masking=Masking(**masking))}))
+    assert any(expected in problem for problem in problems), problems
+
+
+def test_general_counts_must_be_readable(data, tmp_path):
+    arms = {"a": Arm(masking=Masking(strategy="difference_masking"))}
+    said = problems_of(config(data, arms=arms, statistics={"general_counts": str(tmp_path / "notes.parquet")}))
+    assert any("needs columns word and count" in problem for problem in said)
+    said = problems_of(config(data, arms=arms, statistics={"general_counts": "pretraining"}))
+    assert "statistics.general_counts: is pretraining, but data.pretraining is not set" in said

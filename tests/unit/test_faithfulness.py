@@ -91,7 +91,7 @@ def test_words_of_real_text_with_a_real_encoder() -> None:
     assert "tosse" not in kept
     assert "febbre" in kept
     assert removed.prefix_ids.count(7) == note.prefix_ids.count(7) + 1
-    result = measure(decoder, item, np.asarray([5, 4, 3, 2, 1], np.float32), settings)
+    (result,) = measure(decoder, [item], [np.asarray([5, 4, 3, 2, 1], np.float32)], settings)
     assert result.comprehensiveness_S.shape == (len(SHARES),)
     assert 0 < item.p < 1
 

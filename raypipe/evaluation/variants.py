@@ -1,0 +1,50 @@
+"""What to compare: methods x targets x layers of a config, those that the scorer has."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from raypipe import config
+from raypipe.attribution import AttributionEngine
+from raypipe.attribution.registry import method_of
+from raypipe.errors import InputError, Problem
+from raypipe.models.loading import Loaded
+
+
+def variants(
+    scorer: Loaded, asked: config.Faithfulness, base: config.Attribution
+) -> tuple[dict[str, config.Attribution], list[str]]:
+    """Settings by a name of their own, each with one layer; and what the scorer cannot do, in words.
+
+    Raises `InputError` if a method is not known, or none is left.
+    """
+    possible: dict[str, config.Attribution] = {}
+    refused: list[Problem] = []
+    for settings in _every(scorer, asked, base):
+        try:
+            AttributionEngine(scorer, settings)
+            possible[name_of(settings, len(asked.targets) > 1)] = settings
+        except InputError as error:
+            refused += error.problems
+    if not possible:
+        raise InputError(refused or [Problem("faithfulness", "no methods, targets or layers are given")])
+    return possible, list(dict.fromkeys(problem.what for problem in refused))
+
+
+def name_of(settings: config.Attribution, with_target: bool) -> str:
+    """kv_direct layer 2; the layer only where the method reads one."""
+    method = f"{settings.method}/l2" if settings.reduction == "l2" else settings.method
+    layer = "" if method_of(settings).reads(settings) == "none" else f" layer {settings.layer}"
+    return f"{method}{layer}{f' {settings.target}' if with_target else ''}"
+
+
+def _every(scorer: Loaded, asked: config.Faithfulness, base: config.Attribution) -> Iterator[config.Attribution]:
+    depth = scorer.model.config.num_hidden_layers
+    layers = sorted({round(fraction * depth) for fraction in asked.layers})
+    for name in asked.methods:
+        method, _, norm = name.partition("/")
+        settings = base.model_copy(update={"method": method, "reduction": "l2" if norm else "sum"})
+        reads = method_of(settings).reads(settings)
+        for target in asked.targets:
+            for layer in [0] if reads == "none" else layers:
+                yield settings.model_copy(update={"target": target, "layer": layer})
