@@ -12,7 +12,8 @@ demo: setup
 	$(BIN)/raypipe run --config jobs/configs/demo.yaml
 
 test: setup check
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto tests/unit
+	$(BIN)/python -m pytest tests/ray
 
 check: setup
 	$(BIN)/ruff check .

@@ -126,8 +126,8 @@ def _settings(config: Config) -> Iterator[Problem]:
     arms = {name: arm.masking for name, arm in config.arms.items() if arm.masking is not None}
     found = masking_problems(arms)
     yield from found or _sources(config, arms)
-    compared = {f"faithfulness.methods.{i}": name.partition("/")[0] for i, name in enumerate(config.faithfulness.methods)}
-    for where, method in {"attribution.method": config.attribution.method, **compared}.items():
+    methods = {f"faithfulness.methods.{i}": m.partition("/")[0] for i, m in enumerate(config.faithfulness.methods)}
+    for where, method in {"attribution.method": config.attribution.method, **methods}.items():
         try:
             method_of(config.attribution.model_copy(update={"method": method}))
         except InputError as error:

@@ -39,6 +39,7 @@ from raypipe.prompts import EncodedNote, PromptEncoder
 from raypipe.words import Floats, Ints, relevance_of_words, word_spans
 
 SHARES = (0.01, 0.05, 0.10, 0.20, 0.50)
+LEAST_ROOM = 0.05  # by which a note without content lowers p, or soft scores divide by next to nothing
 PI = 0.2  # expected share kept (soft_ns) or dropped (soft_nc)
 SIGNS: dict[str, Callable[[Floats], Floats]] = {
     "abs": np.abs,
@@ -265,8 +266,8 @@ def _soft(
         p_B3 = _p_of_kept(decoder, members, kept, settings.target, seed)
         for i, item, p in zip(batch, members, p_B3, strict=True):
             room = max(0.0, item.p - p[2])  # 1 - S(x, 0)
-            if room >= 1e-3:  # soft_ns: (S(x, kept) - S(x, 0)) / (1 - S(x, 0))
-                pairs[i] = (max(0.0, item.p - p[0]) / room, 1 - max(0.0, item.p - p[1]) / room)
+            if room >= LEAST_ROOM:  # soft_ns: (S(x, kept) - S(x, 0)) / (1 - S(x, 0))
+                pairs[i] = (max(0.0, item.p - p[0]) / room, max(0.0, 1 - max(0.0, item.p - p[1]) / room))
     return pairs
 
 
