@@ -164,8 +164,9 @@ def test_a_broken_file_is_named_and_never_quoted(tmp_path, name):
 
 
 def test_arrow_extension_types_are_refused_unread(tmp_path):
-    field = pa.field("text", pa.string(), metadata={"ARROW:extension:name": "ray.data.arrow_pickled_object"})
-    table = pa.table({"note_id": ["a"], "text": ["b"]}, schema=pa.schema([pa.field("note_id", pa.string()), field]))
+    # its real storage type, so that the type is refused whether or not this process has registered it
+    field = pa.field("text", pa.large_binary(), metadata={"ARROW:extension:name": "ray.data.arrow_pickled_object"})
+    table = pa.table({"note_id": ["a"], "text": [b"b"]}, schema=pa.schema([pa.field("note_id", pa.string()), field]))
     pq.write_table(table, tmp_path / "n.parquet")
     assert "Arrow extension type" in refusal(read, tmp_path)
 

@@ -149,7 +149,9 @@ def test_model_against_settings(data, model, sections, what):
 
 def test_adapter_without_weights(data, model, tmp_path):
     settings = config(data, model=Model(path=str(model), adapter=str(tmp_path)))
-    assert problems_of(settings) == ["model.adapter: no adapter_model.safetensors in the folder; other formats are refused"]
+    assert problems_of(settings) == [
+        "model.adapter: no adapter_model.safetensors in the folder; other formats are refused"
+    ]
 
 
 def with_tokenizer(model, folder, vocabulary, **special):
