@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 from dataclasses import dataclass
 from typing import Any
@@ -39,7 +40,8 @@ class Cluster:
         """Resources of one training worker when `at_once` trainings of `workers` workers run side by side."""
         share = max(1, at_once * workers)
         if self.gpus:
-            return {"GPU": min(1.0, self.gpus / share), "CPU": 1}
+            # two ranks of one training must not meet on a card; single workers may share one
+            return {"GPU": 1.0 if workers > 1 else 1 / math.ceil(share / self.gpus), "CPU": 1}
         real = min(self.cpus, os.cpu_count() or 1)  # threads beyond the cores only get in each other's way
         return {"CPU": max(1.0, real // share) if wanted == "auto" else float(wanted)}
 
@@ -69,11 +71,14 @@ def join(resources: Resources) -> Cluster:
     if resources.use_gpu is True and not gpus:
         raise InputError("resources.use_gpu is true, but the cluster has no GPU", ExitCode.CLUSTER)
     wanted = resources.attribution_actors
-    real = min(int(cpus), os.cpu_count() or 1)
+    # here, logical CPUs may outnumber the cores
+    real = int(cpus) if os.environ.get("RAY_ADDRESS") else min(int(cpus), os.cpu_count() or 1)
     actors = wanted if wanted != "auto" else int(gpus) or max(1, real // 2)
     # leave two CPUs for reading and for the checkpoint filter, or a resumed job starves
     room = max(0.0, cpus - 2) / actors
-    return Cluster(cpus, gpus, actors, min(resources.cpus_per_actor, room), min(1.0, gpus / actors) if gpus else 0.0)
+    return Cluster(
+        cpus, gpus, actors, min(resources.cpus_per_actor, room), 1 / math.ceil(actors / gpus) if gpus else 0.0
+    )
 
 
 def _demand_token() -> None:

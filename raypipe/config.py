@@ -132,7 +132,7 @@ class Training(Section):
     gradient_checkpointing: bool = False
     seed: int = 0
     eval_every: int | None = Field(None, ge=1)  # steps between dev evaluations; None: at the end
-    checkpoint_every: int | None = Field(None, ge=1)  # steps; None: at the end
+    checkpoint_every: int | None = Field(500, ge=1)  # steps; None: never, an interrupted stage starts anew
 
 
 class Pretrain(Section):

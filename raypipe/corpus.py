@@ -26,6 +26,7 @@ from raypipe.notes.deciding import read_deciding
 from raypipe.notes.files import iter_notes
 from raypipe.notes.labels import for_self_supervision, read_labels
 from raypipe.notes.leakage import Guard
+from raypipe.run_dir import Step, settings_of
 from raypipe.tasks import Task
 
 # Characters of text that a new tokenizer is trained on.
@@ -101,8 +102,7 @@ class Corpus:
             labels[label["note_id"]][label["task_id"]] = label["label"]
         notes = pq.read_table(self.labelled_path, filters=pc.is_in(pc.field("note_id"), pa.array(labels, pa.string())))
         for note in notes.sort_by("note_id").to_pylist():
-            if note["error"] is None:
-                yield note, labels[note["note_id"]]
+            yield note, labels[note["note_id"]]
 
     def texts(self) -> Iterator[str]:
         """Texts for a tokenizer to learn from; held-out notes do not count."""
@@ -124,17 +124,23 @@ def collect(settings: config.Config, folder: Path) -> Corpus:
     Raises `InputError` with every problem of config, tasks, labels, notes and model.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    data = settings.data
+    checked, data, listing = check(settings), settings.data, {}
     if data.source == "synthetic":
+        Step(folder, settings_of("corpus", settings, listing))  # before anything is written
         data = _generate(data, folder)
-    checked = check(settings.model_copy(update={"data": data}))
-    listing = _listing(data, checked.tasks) if settings.data.source == "files" else {}
+        checked = check(settings.model_copy(update={"data": data}))
+    else:
+        listing = _listing(data, checked.tasks)
+    step = Step(folder, settings_of("corpus", settings, listing))
     corpus = Corpus(folder, data, checked.tasks, checked.labels, listing)
-    if not corpus.labelled_path.exists():
+    if not step.done:
         _copy_labelled(corpus)
-    if data.columns.spans is not None and not corpus.deciding_path.exists():
-        pq.write_table(read_deciding(data, corpus.tasks), corpus.deciding_path, compression="zstd")
-    corpus.facts = {"tasks": len(corpus.tasks), "labels": len(corpus.labels), "notes": checked.n_notes}
+        if data.columns.spans is not None:
+            pq.write_table(read_deciding(data, corpus.tasks), corpus.deciding_path, compression="zstd")
+        used = pq.read_metadata(corpus.labels_path).num_rows
+        unreadable = len(checked.labels) - used
+        step.finish(tasks=len(corpus.tasks), labels=used, labels_of_unreadable_notes=unreadable, notes=checked.n_notes)
+    corpus.labels, corpus.facts = pq.read_table(corpus.labels_path), step.manifest
     return corpus
 
 
@@ -166,11 +172,11 @@ def _listing(data: config.Data, tasks: list[Task]) -> dict[str, Any]:
 
 
 def _copy_labelled(corpus: Corpus) -> None:
-    """One streaming pass over all notes."""
+    """One streaming pass over all notes. Labels of notes that cannot be read are left out, for all arms alike."""
     wanted = pa.array(sorted(set(corpus.labels["note_id"].to_pylist())), pa.string())
-    fresh = corpus.labelled_path.with_suffix(".new")
-    with pq.ParquetWriter(fresh, rows.NOTES, compression="zstd") as writer:
+    with pq.ParquetWriter(corpus.labelled_path, rows.NOTES, compression="zstd") as writer:
         for table in iter_notes(corpus.data, rows.NOTES.names):
-            writer.write_table(table.filter(pc.is_in(table["note_id"], wanted)))
-    pq.write_table(corpus.labels, corpus.labels_path)
-    fresh.rename(corpus.labelled_path)
+            is_usable = pc.and_(pc.is_in(table["note_id"], wanted), pc.is_null(table["error"]))
+            writer.write_table(table.filter(is_usable))
+    readable = pq.read_table(corpus.labelled_path, columns=["note_id"])["note_id"]
+    pq.write_table(corpus.labels.filter(pc.is_in(corpus.labels["note_id"], readable)), corpus.labels_path)

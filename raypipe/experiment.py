@@ -24,10 +24,11 @@ import pyarrow.parquet as pq
 
 from raypipe import config, configfile, corpus, pipeline, rows, statistics, storage
 from raypipe.cluster import Cluster, join
-from raypipe.errors import ExitCode, InputError, Problem
+from raypipe.errors import ExitCode, InputError, Problem, RowError
 from raypipe.masking import Masker
 from raypipe.masking.asked import asked
-from raypipe.masking.strategy import IMPORTANCE, TYPE_RELEVANCE
+from raypipe.masking.check import needs
+from raypipe.masking.strategy import IMPORTANCE, RELEVANCE, TYPE_RELEVANCE
 from raypipe.masking.tally import tally
 from raypipe.models import loading
 from raypipe.models.families import FAMILIES
@@ -51,7 +52,9 @@ class Run:
     def __post_init__(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
         self.corpus = corpus.collect(self.settings, self.folder / "corpus")
-        self.step("corpus").finish(**self.corpus.facts)
+        if self.settings.resources.use_gpu is False:  # Ray does not hide GPUs from workers that ask for none
+            model = self.settings.model.model_copy(update={"device": "cpu"})
+            self.settings = self.settings.model_copy(update={"model": model})
         (self.folder / "config.yaml").write_text(configfile.dump(self.settings))
         write_json(self.folder / "versions.json", versions())
 
@@ -73,6 +76,15 @@ class Run:
     def is_done(self, name: str) -> bool:
         """Is a step's output complete (and made with these settings)?"""
         return self.step(name).done
+
+    def needed(self, name: str) -> Step:
+        """A step that another one starts from; refused if it is not finished."""
+        step = self.step(name)
+        if not step.done:
+            raise InputError(
+                [Problem(str(step.folder), "is not finished; run that step first, or `raypipe run` for all")]
+            )
+        return step
 
     @property
     def pretrains(self) -> bool:
@@ -126,11 +138,16 @@ def pretrain(run: Run) -> None:
 
 def finetune(run: Run, arm: str = SCORER) -> None:
     """Supervised fine-tuning: of the backbone (the scorer), or of an arm's student after reconstruction."""
+    _need_backbone(run)
+    if _is_masked(run, arm):
+        run.needed(f"train/{arm}")
     _fit(run, [_finetune_stage(run, arm)])
 
 
 def train(run: Run, arm: str) -> None:
     """Reconstruction: the arm's student learns to fill in what its masking hid."""
+    _need_backbone(run)
+    run.needed("train/rows")
     _fit(run, [_train_stage(run, arm)])
 
 
@@ -138,6 +155,7 @@ def attribute(run: Run) -> None:
     """Relevance of the unlabelled notes alone; `mask` then starts from it, as often as masking changes."""
     step = run.step("attribute")
     if not step.done:
+        run.needed(f"finetune/{SCORER}")
         run.say(f"attribute: {run.cluster.actors} x {run.settings.attribution.method}")
         pipeline.attribute(run.settings, run.corpus, run.student(SCORER), run.cluster, step.data)
         _finish_notes(run, step)
@@ -148,6 +166,8 @@ def mask(run: Run) -> None:
     arms = pipeline.masking_of(run.settings)
     step = run.step("mask")
     if arms and not step.done:
+        if needs(arms) & {RELEVANCE, TYPE_RELEVANCE, IMPORTANCE}:
+            run.needed(f"finetune/{SCORER}")
         known = corpus_statistics(run)
         stored = run.step("attribute").data if run.is_done("attribute") else None
         run.say(f"mask: {'stored relevance' if stored else run.settings.attribution.method} -> {', '.join(arms)}")
@@ -186,7 +206,7 @@ def render(run: Run) -> None:
     step = run.step("train/rows")
     if pipeline.masking_of(run.settings) and not step.done:
         run.say("train/rows: masked examples as tokens")
-        masked = run.step("mask").data
+        masked = run.needed("mask").data
         pipeline.render(run.settings, run.corpus, run.tokenizer, run.sentinels, masked, run.cluster, step.data)
         arms = counts(step.data, tally(masked))
         step.finish(rows=sum(found["rows"] for found in arms.values()), arms=arms)
@@ -197,6 +217,7 @@ def evaluate(run: Run, arm: str) -> None:
     student = run.student_of(arm)
     step = run.step(f"evaluate/{student}")
     if not step.done:
+        run.needed(f"finetune/{student}")
         run.say(f"evaluate/{student}: scoring the {run.settings.evaluation.split} notes")
         pipeline.score(run.settings, run.corpus, run.student(student), run.cluster, step.data)
         step.finish(predictions=pq.read_table(step.data, columns=[]).num_rows)
@@ -209,16 +230,25 @@ def run_all(run: Run) -> None:
     render(run)
     at_once = min(run.settings.resources.concurrent_arms, len(run.settings.arms))
     with ThreadPoolExecutor(at_once) as pool:
-        for arm in [pool.submit(_arm, run, name, at_once) for name in run.settings.arms]:
+        for arm in [pool.submit(_students, run, name, at_once) for name in run.settings.arms]:
             arm.result()
+    for name in run.settings.arms:  # one after the other: each takes all devices
+        evaluate(run, name)
 
 
-def _arm(run: Run, arm: str, at_once: int) -> None:
-    """Reconstruction and fine-tuning on the same workers, then evaluation."""
+def _students(run: Run, arm: str, at_once: int) -> None:
+    """Reconstruction and fine-tuning of an arm, on the same workers."""
     if run.student_of(arm) == arm:
-        masks = run.settings.arms[arm].masking is not None
-        _fit(run, [*([_train_stage(run, arm)] if masks else []), _finetune_stage(run, arm)], at_once)
-    evaluate(run, arm)
+        _fit(run, [*([_train_stage(run, arm)] if _is_masked(run, arm) else []), _finetune_stage(run, arm)], at_once)
+
+
+def _is_masked(run: Run, arm: str) -> bool:
+    return arm in run.settings.arms and run.settings.arms[arm].masking is not None
+
+
+def _need_backbone(run: Run) -> None:
+    if run.pretrains:
+        run.needed("pretrain")
 
 
 @dataclass(frozen=True)
@@ -264,17 +294,14 @@ def _finetune_stage(run: Run, arm: str) -> Prepared:
             _write_supervised(run, split, rows_step.folder / split)
         rows_step.finish()
     step, settings = run.step(f"finetune/{arm}"), run.settings.arms.get(arm, config.Arm())
-    before = "pretrain" if settings.masking is None else f"train/{arm}"
-    start = run.backbone if settings.masking is None else run.student(arm, "train")
-    follows = not Path(start.path).exists() and not run.is_done(before)  # the stage before runs in the same call
     stage = trainer.Stage(
         folder=str(step.folder),
         rows=str(rows_step.folder / "train"),
         arm=LABELS,
         training=run.settings.finetune,
-        start=None if follows else start,
+        start=run.backbone if settings.masking is None else run.student(arm, "train"),
         tokenizer=run.tokenizer,
-        random_weights=settings.start == "random",
+        random_weights=settings.masking is None and settings.start == "random",
         dev_rows=str(rows_step.folder / "dev") if run.corpus.has_dev else None,
     )
     return Prepared(step, stage)
@@ -283,9 +310,11 @@ def _finetune_stage(run: Run, arm: str) -> Prepared:
 def _train_stage(run: Run, arm: str) -> Prepared:
     step = run.step(f"train/{arm}")
     rows_of_all = str(run.step("train/rows").data)
-    return Prepared(
-        step, trainer.Stage(str(step.folder), rows_of_all, arm, run.settings.train, run.backbone, run.tokenizer)
+    is_random = run.settings.arms[arm].start == "random"
+    stage = trainer.Stage(
+        str(step.folder), rows_of_all, arm, run.settings.train, run.backbone, run.tokenizer, random_weights=is_random
     )
+    return Prepared(step, stage)
 
 
 def _write_supervised(run: Run, split: str, folder: Path) -> None:
@@ -293,7 +322,10 @@ def _write_supervised(run: Run, split: str, folder: Path) -> None:
     encoder, options = run.encoder(), {task.id: task.options for task in run.corpus.tasks}
     out = []
     for note, labels in run.corpus.labelled(split):
-        encoded = encoder.encode(note["note_id"], note["text"], sorted(labels))
+        try:
+            encoded = encoder.encode(note["note_id"], note["text"], sorted(labels))
+        except RowError:  # the questions alone fill the context: nothing to learn from
+            continue
         answer = {task_id: options[task_id].index(label) for task_id, label in labels.items()}
         for part, row in enumerate(supervised.training_rows(encoded, answer, encoder.eos_id)):
             out.append({"arm": LABELS, "key": f"{note['note_id']}\t{part}", "draw": 0, **row})

@@ -101,7 +101,7 @@ def mask(
     """Masking plans of all arms, with the relevance and the text that they belong to."""
     arms = masking_of(settings)
     args = (arms, settings.seed, None if statistics is None else str(statistics))
-    if stored is not None:
+    if stored is not None and RELEVANCE in needs(arms):
         stream = _with_relevance(settings, corpus, stored, cluster)
         _replace(stream.map_batches(Mask, fn_constructor_args=args, **LIGHT, **BLOCK), out)
         return

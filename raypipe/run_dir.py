@@ -50,8 +50,8 @@ MADE_FROM: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "train/rows": ((), ("mask",)),
     "train/{arm}": (("train",), ("train/rows",)),
     "finetune/{arm}": (("finetune",), ("finetune/rows", "train/{arm}")),
-    "evaluate/scorer": (("evaluation",), ("finetune/scorer",)),
-    "evaluate/{arm}": (("evaluation",), ("finetune/{arm}",)),
+    "evaluate/scorer": (("evaluation.split",), ("finetune/scorer",)),
+    "evaluate/{arm}": (("evaluation.split",), ("finetune/{arm}",)),
 }
 
 

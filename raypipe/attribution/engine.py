@@ -22,6 +22,7 @@ from raypipe.attribution.decoder import Decoder
 from raypipe.attribution.method import Method, NoteAttribution, Request
 from raypipe.attribution.registry import method_of
 from raypipe.errors import Code, InputError, Problem
+from raypipe.hashing import fingerprint
 from raypipe.models.loading import Loaded
 from raypipe.prompts import EncodedNote
 from raypipe.words import Floats
@@ -90,7 +91,7 @@ class AttributionEngine:
         if self.decoder.device.type == "cuda":
             torch.cuda.empty_cache()
         if len(notes) == 1:
-            logger.warning("note %s: %s (%s)", notes[0].note_id, code.value, kind)
+            logger.warning("note %s: %s (%s)", fingerprint(notes[0].note_id), code.value, kind)
             return [code]
         half = len(notes) // 2
         return [*self._attempt(notes[:half]), *self._attempt(notes[half:])]

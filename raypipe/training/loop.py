@@ -24,6 +24,7 @@ from torch.nn.functional import cross_entropy
 from torch.utils.checkpoint import checkpoint
 
 from raypipe.config import Lora, Training
+from raypipe.errors import InputError, Problem
 from raypipe.models import tree
 from raypipe.training import schedule
 from raypipe.training.examples import Examples
@@ -93,10 +94,15 @@ def fit(
     log = _Log(folder, enabled=rank == 0)
     done = _restore(folder / "checkpoint", model, optimizer)
     log.forget_after(done)
-    began, tokens, targets, loss = time.perf_counter(), 0, 0, float("nan")
+    if not plan:
+        raise InputError([Problem(str(folder), "there is nothing to learn from: no training rows")])
+    began, loss = time.perf_counter(), float("nan")
+    tokens, targets = (sum(_size(examples, rows)[i] for rows in plan[:done]) for i in (0, 1))
     model.train()
     if training.gradient_checkpointing:
-        model.gradient_checkpointing_enable()
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+    else:
+        model.gradient_checkpointing_disable()
     for step in range(done, len(plan)):
         torch.manual_seed(hash((training.seed, step, rank)))  # dropout; ints hash the same in every process
         for group in optimizer.param_groups:
@@ -105,8 +111,8 @@ def fit(
         norm = nn.utils.clip_grad_norm_(model.parameters(), training.clip)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-        tokens += int(examples.length[plan[step]].sum())
-        targets += sum(int((examples.row(int(row))[1] > 0).sum()) for row in plan[step])
+        more_tokens, more_targets = _size(examples, plan[step])
+        tokens, targets = tokens + more_tokens, targets + more_targets
         metrics = {"step": step + 1, "steps": len(plan), "loss": loss, "gradient_norm": float(norm)}
         metrics |= {"seconds": round(time.perf_counter() - began, 3), "tokens": tokens}
         if dev is not None and training.eval_every and (step + 1) % training.eval_every == 0:
@@ -118,6 +124,11 @@ def fit(
     model.eval()
     dev_loss = mean_loss(model, pad_id, dev, training) if dev is not None and len(dev) else None
     return Outcome(len(plan), loss, dev_loss, tokens, targets, time.perf_counter() - began)
+
+
+def _size(examples: Examples, rows: Indices) -> tuple[int, int]:
+    """Tokens of some rows, and those of them that have a loss weight."""
+    return int(examples.length[rows].sum()), sum(int((examples.row(int(row))[1] > 0).sum()) for row in rows)
 
 
 def _step(
@@ -230,7 +241,9 @@ def _restore(folder: Path, model: Any, optimizer: torch.optim.Optimizer) -> int:
         if p.requires_grad:
             p.data.copy_(tensors.pop(f"{name}|parameter"))
             keys = [key for key in tensors if key.rsplit("|", 1)[0] == name]
-            optimizer.state[p] = {key.rsplit("|", 1)[1]: tensors.pop(key) for key in keys}
+            state = {key.rsplit("|", 1)[1]: tensors.pop(key) for key in keys}
+            # AdamW counts steps on the CPU; its moments live beside their parameter
+            optimizer.state[p] = {key: value if key == "step" else value.to(p.device) for key, value in state.items()}
     return int(json.loads((folder / "state.json").read_text())["step"])
 
 

@@ -7,6 +7,7 @@ fine-tuning, or pretraining and the scorer, are one call with two stages; the mo
 from __future__ import annotations
 
 import json
+import shutil
 import threading
 import time
 import uuid
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from raypipe import config
+from raypipe.run_dir import write_json
 from raypipe.training.loop import Outcome
 
 
@@ -27,8 +29,8 @@ class Stage:
     rows: str  # folder of training rows (training/examples.py)
     arm: str  # which of them
     training: config.Training
-    # The model it starts from; an architecture to start from random weights; None: the previous stage's model.
-    start: config.Model | config.Pretrain | None
+    # The model it starts from (what the stage before left is not read again), or an architecture to start anew.
+    start: config.Model | config.Pretrain
     tokenizer: config.Model
     random_weights: bool = False  # of `start`, only the architecture is used
     dev_rows: str | None = None
@@ -79,40 +81,38 @@ def _work(loop_config: dict[str, Any]) -> None:
     import torch
 
     torch.set_num_threads(loop_config["threads"])
-    run(loop_config["stages"], ray.train.torch.get_device(), is_first=ray.train.get_context().get_world_rank() == 0)
+    stages = loop_config["stages"]
+    device = torch.device("cpu") if stages[0].tokenizer.device == "cpu" else ray.train.torch.get_device()
+    run(stages, device, is_first=ray.train.get_context().get_world_rank() == 0)
 
 
 def run(stages: Sequence[Stage], device: Any, is_first: bool = True) -> None:
     """The stages in this process; without Ray and torch.distributed it is a single worker."""
+    import torch
     import torch.distributed as dist
 
-    model = None
+    model, in_memory = None, ""
     for stage in stages:
         if (Path(stage.folder) / "outcome.json").exists():
-            model = None
             continue
-        if model is None or stage.start is not None:
-            previous = stages[stages.index(stage) - 1]
-            model = _start(stage.start or config.Model(path=str(Path(previous.folder) / "model")), stage, device)
-        model = _train(model, stage, is_first)
+        torch.manual_seed(stage.training.seed)
+        if not isinstance(stage.start, config.Model) or stage.start.path != in_memory:
+            model = _start(stage.start, stage, device)
+        model, in_memory = _train(model, stage, is_first), str(Path(stage.folder) / "model")
         if dist.is_initialized():
             dist.barrier()
 
 
 def _start(start: config.Model | config.Pretrain, stage: Stage, device: Any) -> Any:
     """The model that a stage starts from, in float32 (autocast does the rest)."""
-    import torch
-
     from raypipe.models import loading
 
-    torch.manual_seed(stage.training.seed)
     if isinstance(start, config.Pretrain):
         model = loading.from_scratch(start, loading.load_tokenizer(stage.tokenizer))
     elif stage.random_weights:
         model = loading.random_like(start)
     else:
         model = loading.load(start.model_copy(update={"dtype": "float32", "device": "cpu"})).model
-    loading.set_dropout(model, stage.training.dropout)
     return model.to(device)
 
 
@@ -122,6 +122,7 @@ def _train(model: Any, stage: Stage, is_first: bool) -> Any:
     from raypipe.training import examples, loop
 
     tokenizer = loading.load_tokenizer(stage.tokenizer)
+    loading.set_dropout(model, stage.training.dropout)
     adapted = loop.add_lora(model, stage.training.lora) if stage.training.lora else None
     folder = Path(stage.folder)
     result = loop.fit(
@@ -135,11 +136,12 @@ def _train(model: Any, stage: Stage, is_first: bool) -> Any:
     if adapted is not None:
         if is_first:
             adapted.save_pretrained(folder / "adapter", safe_serialization=True)
-        model = adapted.merge_and_unload()
+        model = adapted.merge_and_unload().requires_grad_(True)  # merging leaves everything frozen
     if is_first:
         model.save_pretrained(folder / "model", safe_serialization=True)
         tokenizer.save_pretrained(folder / "model")
-        (folder / "outcome.json").write_text(json.dumps(asdict(result)))
+        write_json(folder / "outcome.json", asdict(result))
+        shutil.rmtree(folder / "checkpoint", ignore_errors=True)
     return model
 
 

@@ -120,7 +120,7 @@ def test_no_note_text_outside_the_data(demo: Path, head: Head) -> None:
     """Not in Ray's logs, nor in anything of the run but data and the heat maps that this config asks for."""
     texts = pq.read_table(demo / "corpus/labelled.parquet", columns=["text"])["text"].to_pylist()
     texts += pq.read_table(demo / "mask/data", columns=["text"])["text"].drop_null().to_pylist()[:500]
-    canaries = [text[10:45].encode() for text in texts]
+    canaries = [c for t in texts for c in (t[10:45].encode(), json.dumps(t[10:45])[1:-1].encode())]
     looked_at = 0
     for folder, suffixes in (
         (head.temp / "ray", (".log", ".out", ".err")),

@@ -114,13 +114,6 @@ def test_loss_is_the_weighted_mean(tmp_path: Path) -> None:
     assert loop.mean_loss(model, PAD, plain, _training()) == pytest.approx(total / weights, rel=1e-5)
 
 
-def test_tokens_without_weight_do_not_matter(tmp_path: Path) -> None:
-    """With prompt weight 0, other prompt *labels* leave the loss alone; here: the weights decide, not the ids."""
-    data = _examples(6)
-    silent = examples.Examples(data.ids, data.weight * 0, data.branch, data.start, data.draw)
-    assert loop.mean_loss(tiny_model("llama"), PAD, silent, _training()) == 0.0
-
-
 def test_lora_trains_adapters_only_and_merges(tmp_path: Path) -> None:
     base = tiny_model("llama")
     adapted = loop.add_lora(tiny_model("llama"), Lora(rank=4, alpha=8, dropout=0.0))
