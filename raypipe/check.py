@@ -25,6 +25,7 @@ from raypipe.notes.reading import read_unit, units
 from raypipe.tasks import Task, load_tasks
 
 Result = TypeVar("Result")
+RESERVED = {"scorer", "rows", "tfidf_logistic"}  # no arm may be called so
 SAMPLE = 8  # tables of reading.TEXT_ROWS notes whose text is looked at
 
 
@@ -126,6 +127,8 @@ def _settings(config: Config) -> Iterator[Problem]:
     arms = {name: arm.masking for name, arm in config.arms.items() if arm.masking is not None}
     found = masking_problems(arms)
     yield from found or _sources(config, arms)
+    for name in sorted(RESERVED & set(config.arms)):
+        yield Problem(f"arms.{name}", "is the name of a folder or line of every run; choose another")
     methods = {f"faithfulness.methods.{i}": m.partition("/")[0] for i, m in enumerate(config.faithfulness.methods)}
     for where, method in {"attribution.method": config.attribution.method, **methods}.items():
         try:

@@ -124,7 +124,8 @@ def collect(settings: config.Config, folder: Path) -> Corpus:
     Raises `InputError` with every problem of config, tasks, labels, notes and model.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    checked, data, listing = check(settings), settings.data, {}
+    checked, data = check(settings), settings.data
+    listing: dict[str, Any] = {}
     if data.source == "synthetic":
         Step(folder, settings_of("corpus", settings, listing))  # before anything is written
         data = _generate(data, folder)

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.dataset as pds
 import pyarrow.parquet as pq
 
 from raypipe import configfile, pipeline
@@ -73,10 +74,13 @@ def _predictions(run: Run, arm: str) -> pa.Table | None:
 
 def _tfidf(run: Run) -> pa.Table:
     """TF-IDF + logistic regression on the same labels; IDF also from unlabelled notes, as the arms see them."""
-    texts = [] if not _masked(run) else pq.read_table(_masked(run), columns=["text"])["text"].drop_null().to_pylist()
+    masked, texts = _masked(run), []
+    if masked is not None:
+        some = pds.dataset(masked).head(UNLABELLED_FOR_IDF, columns=["note_id", "text"]).sort_by("note_id")
+        texts = some["text"].drop_null().to_pylist()
     notes, labels = pq.read_table(run.corpus.labelled_path), run.corpus.labels
     split = run.settings.evaluation.split
-    return baselines.tfidf_logistic(notes, labels, run.corpus.tasks, texts[:UNLABELLED_FOR_IDF], split)
+    return baselines.tfidf_logistic(notes, labels, run.corpus.tasks, texts, split)
 
 
 def _gates(
@@ -113,7 +117,7 @@ def _agreement(run: Run) -> Agreement | None:
     masked = pq.read_table(_masked(run), columns=columns)
     if masked["relevance"].null_count == len(masked):
         return None
-    share = next(iter(pipeline.masking_of(run.settings).values())).ratio
+    share = next(m.ratio for m in pipeline.masking_of(run.settings).values() if m.match_ratio_to is None)
     return agreement(list(cases_from_tables(masked, pq.read_table(run.corpus.deciding_path))), share)
 
 
