@@ -156,7 +156,9 @@ class Attribution(Section):
     method: str = "grad_x_activation"  # a key of attribution.METHODS, or captum:<LayerMethod>
     target: Literal["label_margin", "label_logprob", "item_mid_max"] = "label_margin"
     layer: int | Annotated[float, Field(ge=0, le=1)] | Literal["all"] = 0  # 0..L; a float is a fraction of the depth
-    reduction: Literal["sum", "l2"] = "sum"  # over the width
+    # Over the width. grad_x_activation wants l2 at the embeddings: its sum is the derivative along a token's length,
+    # which the first normalisation removes (EXPERIMENTS.md); the other methods want the sum, which is what completes.
+    reduction: Literal["sum", "l2"] = "sum"
     sign: Literal["abs", "positive", "signed"] = "abs"
     word_reduction: WordReduction = "max"
     tasks_per_note: int | None = Field(2, ge=1)  # sampled per note, seeded; None: all tasks (code: 9)
