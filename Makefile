@@ -12,8 +12,7 @@ demo: setup
 	$(BIN)/raypipe run --config jobs/configs/demo.yaml
 
 test: setup check
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto tests/unit
-	$(BIN)/python -m pytest tests/ray
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
 
 check: setup
 	$(BIN)/ruff check .
