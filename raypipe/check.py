@@ -127,6 +127,9 @@ def _settings(config: Config) -> Iterator[Problem]:
     arms = {name: arm.masking for name, arm in config.arms.items() if arm.masking is not None}
     found = masking_problems(arms)
     yield from found or _sources(config, arms)
+    encoder = config.statistics.encoder
+    if encoder is not None and not any(Path(encoder).glob("*.safetensors")):
+        yield Problem("statistics.encoder", "no *.safetensors in the folder; other formats are refused")
     for name in sorted(RESERVED & set(config.arms)):
         yield Problem(f"arms.{name}", "is the name of a folder or line of every run; choose another")
     methods = {f"faithfulness.methods.{i}": m.partition("/")[0] for i, m in enumerate(config.faithfulness.methods)}

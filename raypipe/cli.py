@@ -91,18 +91,16 @@ def mask(config: ConfigPath, set_: Overrides = None) -> None:
 
 @app.command()
 def show(
-    config: ConfigPath,
     note: Annotated[str, typer.Option(help="note_id of an unlabelled or training note")],
     task: Annotated[str | None, typer.Option(help="a task that the note was asked; default: its first")] = None,
-    set_: Overrides = None,
+    run: Annotated[Path, typer.Option(help="the run's folder, such as runs/demo")] = Path("runs/demo"),
 ) -> None:
     """Print one note and what each arm hides in it, side by side. Shows the note's text on the terminal."""
     from raypipe import show as showing
 
-    masked = _open(config, set_).step("mask")
-    if not masked.done:
-        raise InputError("nothing is masked yet: run `raypipe mask` first")
-    print(showing.show(masked.data, note, task))
+    if not (run / "mask" / "manifest.json").exists():
+        raise InputError(f"{run / 'mask'} is not there or not finished: run `raypipe mask` first")
+    print(showing.show(run / "mask" / "data", note, task))
 
 
 @app.command()

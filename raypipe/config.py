@@ -317,6 +317,9 @@ class Statistics(Section):
     # Words of general language in the corpus's language: a table with columns word and count (.parquet, .csv, .tsv), or
     # `pretraining`: count the notes of data.pretraining
     general_counts: Location | None = None
+    # A local folder with a bidirectional encoder (BERT's family) whose view of single words takes the place of the
+    # student's embeddings
+    encoder: Location | None = None
     max_notes: int = Field(50_000, ge=1)  # notes that are counted, the first by hashed id
     min_notes: int = Field(5, ge=1)  # words of fewer notes are not kept: typos and names
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pyarrow.compute as pc
@@ -16,6 +17,8 @@ from raypipe.masking.strategy import COUNTS, GENERAL, IMPORTANCE, TYPE_RELEVANCE
 from raypipe.masking.terms import read_terms
 from raypipe.masking.vectors import type_vectors
 from raypipe.models import loading
+from raypipe.models.encoder import encoder_vectors
+from raypipe.words import Floats
 
 PRETRAINING = "pretraining"  # as statistics.general_counts: count that corpus
 
@@ -40,8 +43,7 @@ def compute(
     if GENERAL in asked.needs:
         known = known.with_general(_general(settings, corpus, asked, cluster))
     if VECTORS in asked.needs:
-        tokenizer, embeddings_VD = loading.load_tokenizer(backbone), loading.embeddings(backbone)
-        known = known.with_vectors(type_vectors(known.words, tokenizer, embeddings_VD))
+        known = known.with_vectors(_vectors(settings.statistics.encoder, backbone, known.words))
     if TYPE_RELEVANCE in asked.needs:
         known = known.with_relevance(pipeline.relevance_of_words(settings, corpus, attributed, cluster))
     if IMPORTANCE in asked.needs:
@@ -49,6 +51,13 @@ def compute(
     for path in asked.lexicons:
         known = known.with_lexicon(path, read_terms(path))
     return known
+
+
+def _vectors(encoder: str | None, backbone: config.Model, words: Sequence[str]) -> Floats:
+    """One vector per word: an encoder's, or the mean of the backbone's input embeddings."""
+    if encoder is not None:
+        return encoder_vectors(encoder, words)
+    return type_vectors(words, loading.load_tokenizer(backbone), loading.embeddings(backbone))
 
 
 def _general(settings: config.Config, corpus: Corpus, asked: Asked, cluster: Cluster) -> dict[str, int]:
