@@ -55,8 +55,8 @@ class CheckReport:
         return "\n".join([*lines, total, *(f"warning: {warning}" for warning in self.warnings)])
 
 
-def check(config: Config) -> CheckReport:
-    """Check config, tasks, labels, notes and model against each other.
+def check(config: Config, with_data: bool = True) -> CheckReport:
+    """Check config, tasks, labels, notes and model against each other; `with_data` false: the settings alone.
 
     Raises `InputError` with every problem. Does not import ray; needs torch and transformers for the model only.
     """
@@ -64,7 +64,7 @@ def check(config: Config) -> CheckReport:
     tried = _Collector(problems)
     data = config.data
     problems += _settings(config)
-    if data.source == "synthetic":  # the tables are made, and checked, when the run starts
+    if data.source == "synthetic" or not with_data:  # the tables are made, and checked, when the run starts
         tried(lambda: problems.extend(_model(config, [])))
         return _result(CheckReport(), problems)
     tasks = tried(lambda: load_tasks(_set(data.tasks, "data.tasks"), data.task_ids)) or []

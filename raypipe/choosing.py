@@ -22,7 +22,6 @@ from raypipe.attribution.scores import values_of
 from raypipe.errors import InputError, Problem
 from raypipe.evaluation.faithfulness import Deciding, faithfulness_table
 from raypipe.evaluation.variants import variants
-from raypipe.experiment import SCORER, Run
 from raypipe.hashing import stable_hash
 from raypipe.models import loading
 from raypipe.prompts import EncodedNote
@@ -30,6 +29,7 @@ from raypipe.reporting.faithfulness import FaithfulnessRow
 from raypipe.reporting.report import Report
 from raypipe.reporting.text import text_table
 from raypipe.reporting.write import write_report
+from raypipe.run import SCORER, Run
 from raypipe.run_dir import versions
 
 SPLIT = "dev"
@@ -56,7 +56,7 @@ def faithfulness(run: Run) -> Path:
 
 
 def _measured(run: Run) -> Report:
-    settings, scorer, encoder = run.settings, loading.load(run.student(SCORER)), run.encoder()
+    settings, scorer, encoder = run.settings, loading.load(run.model(SCORER)), run.encoder()
     labelled = {note["note_id"]: (note["text"], labels) for note, labels in run.corpus.labelled(SPLIT)}
     labels = {note_id: labels for note_id, (_, labels) in labelled.items()}
     asked = choose(labels, settings.faithfulness.questions, settings.seed)

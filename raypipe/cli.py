@@ -23,7 +23,7 @@ Arm = Annotated[list[str] | None, typer.Option("--arm", help="only this arm; may
 
 
 def _open(path: Path, overrides: Sequence[str] | None) -> Any:
-    from raypipe.experiment import Run
+    from raypipe.run import Run
 
     settings = configfile.load(path, overrides or ())
     try:
@@ -59,9 +59,10 @@ def pretrain(config: ConfigPath, set_: Overrides = None) -> None:
 def finetune(config: ConfigPath, set_: Overrides = None, arm: Arm = None) -> None:
     """Fine-tune the scorer on the labels; with --arm, the student of an arm."""
     from raypipe import experiment
+    from raypipe.run import SCORER
 
     run = _open(config, set_)
-    for name in _arms(run, arm) if arm else [experiment.SCORER]:
+    for name in _arms(run, arm) if arm else [SCORER]:
         experiment.finetune(run, name)
 
 

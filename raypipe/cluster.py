@@ -1,15 +1,23 @@
-"""Joining or starting Ray, and turning `resources` into numbers that fit it."""
+"""Joining or starting Ray; what the steps ask of it: datasets, pools of actors, numbers that fit `resources`."""
 
 from __future__ import annotations
 
 import logging
 import math
 import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from raypipe.config import Resources
+from raypipe.config import Data, Resources
 from raypipe.errors import ExitCode, InputError
+from raypipe.inline import Inline
+from raypipe.notes.files import read_notes
+
+if TYPE_CHECKING:
+    from ray.data import Dataset
 
 # Logical CPUs of a Ray started here. A resumed Ray Data job needs one CPU for reading and one for its checkpoint
 # filter beside the actors, and waits for ever without them (Ray 2.60); two is too few for that on a small machine.
@@ -36,6 +44,45 @@ class Cluster:
     cpus_per_actor: float
     gpus_per_actor: float
 
+    def notes(self, data: Data, rows_per_block: int) -> Dataset:
+        """Notes in blocks of `rows_per_block` rows."""
+        return read_notes(data, rows_per_block)
+
+    def parquet(self, path: str, columns: Sequence[str] | None = None) -> Dataset:
+        """The rows of a Parquet file or folder."""
+        import ray.data
+
+        return ray.data.read_parquet(path, columns=None if columns is None else list(columns))
+
+    @contextmanager
+    def resumable(self, out: Path) -> Iterator[None]:
+        """Datasets made in this block skip the notes whose rows are already in `out`."""
+        from ray.data import DataContext
+        from ray.data.checkpoint import CheckpointConfig
+
+        context = DataContext.get_current()
+        context.checkpoint_config = CheckpointConfig(
+            id_column="note_id",
+            checkpoint_path=str(out.parent / "written"),
+            delete_checkpoint_on_success=False,  # Ray's default makes a second run append everything again
+        )
+        try:
+            yield
+        finally:
+            context.checkpoint_config = None
+
+    def on_devices(self) -> dict[str, Any]:
+        """Actors that hold a model, as many as there are devices."""
+        return {"compute": _pool(self.actors), "num_cpus": self.cpus_per_actor, "num_gpus": self.gpus_per_actor}
+
+    def spread(self) -> dict[str, Any]:
+        """CPU actors, more of them while there is work."""
+        return {"compute": _pool(1, max(1, int(self.cpus) - 2)), "num_cpus": 0.5}
+
+    def light(self) -> dict[str, Any]:
+        """Cheap stages of a stream take no CPU of their own: a resumed job on a small cluster would starve."""
+        return {"compute": _pool(1, 4), "num_cpus": 0}
+
     def worker(self, at_once: int, wanted: float | str, workers: int) -> dict[str, float]:
         """Resources of one training worker when `at_once` trainings of `workers` workers run side by side."""
         share = max(1, at_once * workers)
@@ -46,8 +93,19 @@ class Cluster:
         return {"CPU": max(1.0, real // share) if wanted == "auto" else float(wanted)}
 
 
-def join(resources: Resources) -> Cluster:
-    """Connect to the cluster that RAY_ADDRESS or `ray job submit` names, or start a private one on this machine."""
+def _pool(smallest: int, largest: int | None = None) -> Any:
+    from ray.data import ActorPoolStrategy
+
+    return ActorPoolStrategy(min_size=smallest, max_size=largest or smallest)
+
+
+def join(resources: Resources) -> Cluster | Inline:
+    """Connect to the cluster that RAY_ADDRESS or `ray job submit` names, or start a private one on this machine.
+
+    With `resources.ray: false` there is none: this process does everything.
+    """
+    if not resources.ray:
+        return Inline.here(resources.use_gpu)
     for key, value in QUIET.items():
         os.environ.setdefault(key, value)
     import ray

@@ -71,6 +71,7 @@ class Data(Section):
     max_labelled: int | None = Field(None, ge=1)  # training notes with labels, nested by hashed id
     max_dev: int | None = Field(None, ge=1)
     max_test: int | None = Field(None, ge=1)
+    label_seed: int = 0  # another order of the training notes for `max_labelled`, and so another subset
     transductive: bool = False  # may notes of dev and test groups be used for self-supervision?
     on_duplicate_id: Literal["error", "keep_first"] = "error"
     max_chars: int = Field(200_000, ge=1)
@@ -156,6 +157,9 @@ class Attribution(Section):
     method: str = "grad_x_activation"  # a key of attribution.METHODS, or captum:<LayerMethod>
     target: Literal["label_margin", "label_logprob", "item_mid_max"] = "label_margin"
     layer: int | Annotated[float, Field(ge=0, le=1)] | Literal["all"] = 0  # 0..L; a float is a fraction of the depth
+    # all: relevance at every valid layer is stored, in one pass; `layer` is then only what masking reads, so that a
+    # search over layers attributes once
+    keep: Literal["layer", "all"] = "layer"
     # Over the width. grad_x_activation wants l2 at the embeddings: its sum is the derivative along a token's length,
     # which the first normalisation removes (EXPERIMENTS.md); the other methods want the sum, which is what completes.
     reduction: Literal["sum", "l2"] = "sum"
@@ -324,11 +328,31 @@ class Statistics(Section):
     min_notes: int = Field(5, ge=1)  # words of fewer notes are not kept: typos and names
 
 
+class PseudoLabels(Section):
+    """The scorer answers the tasks of unlabelled notes; the student learns the answers that it is sure of [ours].
+
+    The paper compares with synthetic labels, but its recipe is not public; this is the usual one.
+    """
+
+    confidence: float = Field(0.9, gt=0, lt=1)  # least share of the chosen option among the options
+    max_imbalance: float | None = Field(3.0, ge=1)  # answers kept of a class / of the task's rarest class; None: all
+
+
 class Arm(Section):
     """One line of the comparison: how the student learns from unlabelled notes before it sees the labels."""
 
-    masking: Masking | None = None  # None: labels only (SFT)
+    masking: Masking | None = None  # None: no reconstruction
+    pseudo_labels: PseudoLabels | None = None  # instead of masking: learn the scorer's own answers
     start: Literal["backbone", "random"] = "backbone"  # random: the same architecture, untrained (a control)
+    finetune: bool = True  # false: the backbone answers as it is (zero-shot)
+
+    @model_validator(mode="after")
+    def _one_way(self) -> Arm:
+        if self.masking is not None and self.pseudo_labels is not None:
+            raise ValueError("has both masking and pseudo_labels: make two arms of it")
+        if not self.finetune and (self.masking or self.pseudo_labels or self.start == "random"):
+            raise ValueError("finetune: false is for an arm that has nothing else: the backbone as it is")
+        return self
 
 
 class Resources(Section):
@@ -337,6 +361,7 @@ class Resources(Section):
     attribution_actors: int | Literal["auto"] = "auto"
     cpus_per_actor: float = Field(1.0, gt=0)
     training_workers: int = Field(1, ge=1)
+    ray: bool = True  # false: everything in this process, one step after the other; for what is small
     cpus_per_worker: float | Literal["auto"] = "auto"  # auto: the cores, shared by the arms that train at once
     use_gpu: bool | Literal["auto"] = "auto"
     rows_per_block: int = Field(256, ge=1)  # unit of parallelism, of retry and of resume
@@ -354,6 +379,16 @@ class Evaluation(Section):
     heat_maps: int = Field(0, ge=0)  # notes whose text the report shows: protected notes want 0
 
 
+class Comparison(Section):
+    """`raypipe compare`: the arms, repeated over seeds and label budgets (compare.py)."""
+
+    # Each seed is its own subset of the labels, scorer, masks and reconstruction; `repeats` fine-tunings of each
+    seeds: int = Field(3, ge=1)
+    budgets: tuple[Annotated[int, Field(ge=2)], ...] = ()  # training labels per task, beside data.max_labelled
+    pairs: tuple[tuple[Name, Name], ...] = ()  # (arm, reference) tested beside each arm against the first
+    keep_models: bool = False  # of the students that differ from another in the order of fine-tuning alone
+
+
 class Config(Section):
     """A whole run. The resolved form is written to `<run>/config.yaml`."""
 
@@ -368,9 +403,11 @@ class Config(Section):
     attribution: Attribution = Attribution()
     faithfulness: Faithfulness = Faithfulness()
     train: Training = Training()  # reconstruction
+    repeats: int = Field(1, ge=1)  # fine-tunings of each student, which differ in order and initialisation
     statistics: Statistics = Statistics()
     arms: dict[Name, Arm] = {"sft": Arm(), "decselfmask": Arm(masking=Masking())}
     evaluation: Evaluation = Evaluation()
+    comparison: Comparison = Comparison()
     resources: Resources = Resources()
 
     @model_validator(mode="before")

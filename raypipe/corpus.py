@@ -6,6 +6,7 @@ the unlabelled notes stay where they are and are streamed.
 
 from __future__ import annotations
 
+import shutil
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
@@ -38,6 +39,7 @@ class Corpus:
     """Tasks, labels and notes of a run."""
 
     folder: Path
+    settings: config.Data  # as they were asked for
     data: config.Data  # with the generated files filled in
     tasks: list[Task]
     labels: pa.Table  # rows.LABELS in use
@@ -118,24 +120,31 @@ class Corpus:
                 return
 
 
-def collect(settings: config.Config, folder: Path) -> Corpus:
+def collect(settings: config.Config, folder: Path, base: Corpus | None = None) -> Corpus:
     """Generate the demo's corpus if that is the source; check everything; copy the labelled notes.
 
+    `base`: a corpus of the same notes; what is the same is not made again.
     Raises `InputError` with every problem of config, tasks, labels, notes and model.
     """
+    if base is not None and base.settings == settings.data:
+        check(settings, with_data=False)
+        return base
     folder.mkdir(parents=True, exist_ok=True)
     checked, data = check(settings), settings.data
     listing: dict[str, Any] = {}
     if data.source == "synthetic":
         Step(folder, settings_of("corpus", settings, listing))  # before anything is written
-        data = _generate(data, folder)
+        generated = base is not None and base.settings.synthetic == data.synthetic
+        data = _generate(data, base.folder if generated and base else folder)
         checked = check(settings.model_copy(update={"data": data}))
     else:
         listing = _listing(data, checked.tasks)
     step = Step(folder, settings_of("corpus", settings, listing))
-    corpus = Corpus(folder, data, checked.tasks, checked.labels, listing)
+    corpus = Corpus(folder, settings.data, data, checked.tasks, checked.labels, listing)
     if not step.done:
         _copy_labelled(corpus)
+        if data.notes and settings.data.source == "synthetic":
+            shutil.copyfile(Path(data.notes).with_name("generated_deciding.parquet"), corpus.deciding_path)
         if data.columns.spans is not None:
             pq.write_table(read_deciding(data, corpus.tasks), corpus.deciding_path, compression="zstd")
         used = pq.read_metadata(corpus.labels_path).num_rows
@@ -151,7 +160,6 @@ def _generate(data: config.Data, folder: Path) -> config.Data:
         made = synthetic.generate(**data.synthetic.model_dump())
         for name in ("notes", "labels", "deciding", "pretraining"):
             pq.write_table(getattr(made, name), folder / f"generated_{name}.parquet")
-        pq.write_table(made.deciding, folder / "deciding.parquet")
         (folder / "tasks.yaml").write_text(yaml.safe_dump({"tasks": made.tasks}, allow_unicode=True, sort_keys=False))
     return data.model_copy(
         update={

@@ -10,11 +10,9 @@ share the backbone, the labels, the fine-tuning settings and the scorer's releva
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
-from functools import cached_property
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,113 +20,22 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from raypipe import config, configfile, corpus, pipeline, rows, statistics, storage
-from raypipe.cluster import Cluster, join
+from raypipe import config, pipeline, rows, statistics, storage
 from raypipe.errors import ExitCode, InputError, Problem, RowError
+from raypipe.inline import Inline
 from raypipe.masking import Masker
 from raypipe.masking.asked import asked
 from raypipe.masking.check import needs
 from raypipe.masking.strategy import IMPORTANCE, RELEVANCE, TYPE_RELEVANCE
 from raypipe.masking.tally import tally
 from raypipe.models import loading
-from raypipe.models.families import FAMILIES
-from raypipe.prompts import PromptEncoder
-from raypipe.run_dir import Step, settings_of, versions, write_json
+from raypipe.run import SCORER, Run
+from raypipe.run_dir import Step, settings_of
 from raypipe.stages.render import counts
-from raypipe.training import examples, supervised, trainer
+from raypipe.training import examples, selection, supervised, trainer
 
-SCORER = "scorer"
 LABELS = "labels"  # the "arm" of fine-tuning rows: all arms share them
 TEXT = "text"  # the "arm" of pretraining rows
-
-
-@dataclass
-class Run:
-    """One run directory and its configuration. Opening it checks all input; Ray starts when a step first needs it."""
-
-    settings: config.Config
-    began: float = field(default_factory=time.perf_counter)
-
-    def __post_init__(self) -> None:
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self.corpus = corpus.collect(self.settings, self.folder / "corpus")
-        if self.settings.resources.use_gpu is False:  # Ray does not hide GPUs from workers that ask for none
-            model = self.settings.model.model_copy(update={"device": "cpu"})
-            self.settings = self.settings.model_copy(update={"model": model})
-        (self.folder / "config.yaml").write_text(configfile.dump(self.settings))
-        write_json(self.folder / "versions.json", versions())
-
-    @property
-    def folder(self) -> Path:
-        """The run directory."""
-        return (Path(self.settings.runs) / self.settings.name).resolve()
-
-    @cached_property
-    def cluster(self) -> Cluster:
-        """Ray, joined or started."""
-        self.say("starting Ray")
-        return join(self.settings.resources)
-
-    def step(self, name: str) -> Step:
-        """The folder of a step; refused if it was made with other settings."""
-        return Step(self.folder / name, settings_of(name, self.settings, self.corpus.listing))
-
-    def is_done(self, name: str) -> bool:
-        """Is a step's output complete (and made with these settings)?"""
-        return self.step(name).done
-
-    def needed(self, name: str) -> Step:
-        """A step that another one starts from; refused if it is not finished."""
-        step = self.step(name)
-        if not step.done:
-            raise InputError(
-                [Problem(str(step.folder), "is not finished; run that step first, or `raypipe run` for all")]
-            )
-        return step
-
-    @property
-    def pretrains(self) -> bool:
-        """Does this run make its own backbone?"""
-        return self.settings.model.path == "pretrain"
-
-    @property
-    def backbone(self) -> config.Model:
-        """Where every student starts."""
-        return self._own("pretrain/model") if self.pretrains else self.settings.model
-
-    @property
-    def tokenizer(self) -> config.Model:
-        """Where the tokenizer is; it exists before the backbone does."""
-        return self._own("pretrain/tokenizer") if self.pretrains else self.settings.model
-
-    @property
-    def sentinels(self) -> tuple[str, ...]:
-        """Reserved tokens of the backbone's family."""
-        family = loading.FROM_SCRATCH if self.pretrains else loading.check(self.settings.model).model_type
-        return FAMILIES[family].sentinels
-
-    def student(self, arm: str, step: str = "finetune") -> config.Model:
-        """The model that a step leaves for an arm (or for the scorer)."""
-        return self._own(f"{step}/{arm}/model")
-
-    def student_of(self, arm: str) -> str:
-        """Whose model an arm evaluates: labels only, from the backbone, is what the scorer is."""
-        settings = self.settings.arms[arm]
-        return SCORER if settings.masking is None and settings.start == "backbone" else arm
-
-    def _own(self, folder: str) -> config.Model:
-        inside = {"path": str(self.folder / folder), "adapter": None, "revision": None}
-        return self.settings.model.model_copy(update=inside)
-
-    def encoder(self) -> PromptEncoder:
-        """Prompts of this run."""
-        tokenizer = loading.load_tokenizer(self.tokenizer)
-        use_chat = self.settings.model.chat == "auto"
-        return PromptEncoder(tokenizer, self.settings.prompt, self.corpus.tasks, use_chat)
-
-    def say(self, what: str) -> None:
-        """One line of progress. Never holds note text."""
-        print(f"[{time.perf_counter() - self.began:6.1f} s] {what}", flush=True)
 
 
 def pretrain(run: Run) -> None:
@@ -139,15 +46,15 @@ def pretrain(run: Run) -> None:
 def finetune(run: Run, arm: str = SCORER) -> None:
     """Supervised fine-tuning: of the backbone (the scorer), or of an arm's student after reconstruction."""
     _need_backbone(run)
-    if _is_masked(run, arm):
+    if run.reconstructs(arm):
         run.needed(f"train/{arm}")
-    _fit(run, [_finetune_stage(run, arm)])
+    _fit(run, [_finetune_stage(run, student) for student in (run.students(arm) if arm != SCORER else [SCORER])])
 
 
 def train(run: Run, arm: str) -> None:
     """Reconstruction: the arm's student learns to fill in what its masking hid."""
     _need_backbone(run)
-    run.needed("train/rows")
+    run.needed(_rows_of(run, arm))
     _fit(run, [_train_stage(run, arm)])
 
 
@@ -157,7 +64,7 @@ def attribute(run: Run) -> None:
     if not step.done:
         run.needed(f"finetune/{SCORER}")
         run.say(f"attribute: {run.cluster.actors} x {run.settings.attribution.method}")
-        pipeline.attribute(run.settings, run.corpus, run.student(SCORER), run.cluster, step.data)
+        pipeline.attribute(run.settings, run.corpus, run.model(SCORER), run.cluster, step.data)
         _finish_notes(run, step)
 
 
@@ -171,7 +78,7 @@ def mask(run: Run) -> None:
         known = corpus_statistics(run)
         stored = run.step("attribute").data if run.is_done("attribute") else None
         run.say(f"mask: {'stored relevance' if stored else run.settings.attribution.method} -> {', '.join(arms)}")
-        pipeline.mask(run.settings, run.corpus, run.student(SCORER), run.cluster, step.data, stored, known)
+        pipeline.mask(run.settings, run.corpus, run.model(SCORER), run.cluster, step.data, stored, known)
         ratios = {arm: {"plans": t.plans, "ratio": round(t.ratio, 4)} for arm, t in tally(step.data).items()}
         _finish_notes(run, step, arms=ratios)
 
@@ -193,12 +100,26 @@ def corpus_statistics(run: Run) -> Path | None:
     if not step.done:
         run.say(f"statistics: {', '.join(sorted(wanted.needs))}")
         attributed = run.step("attribute").data
-        models = run.backbone, run.student(SCORER)
+        models = run.backbone, run.model(SCORER)
         known = statistics.compute(run.settings, run.corpus, wanted, *models, attributed, run.cluster)
         Masker(arms, run.settings.seed, known)  # what an arm cannot work with is said here, not by every worker
         known.save(step.data)
         step.finish(words=len(known.words), runs_of_words=len(known.ngrams))
     return step.data
+
+
+def pseudo_label(run: Run) -> None:
+    """The scorer's answers to the tasks of unlabelled notes, and the sure ones as training rows of the arms."""
+    arms = pipeline.pseudo_of(run.settings)
+    step = run.step("pseudo")
+    if arms and not step.done:
+        run.needed(f"finetune/{SCORER}")
+        run.say(f"pseudo: the scorer answers -> {', '.join(arms)}")
+        answers = step.folder / "answers"
+        pipeline.answer(run.settings, run.corpus, run.model(SCORER), run.cluster, answers)
+        kept = {arm: selection.keep_shares(answers, settings) for arm, settings in arms.items()}
+        pipeline.teach(run.settings, run.corpus, run.tokenizer, answers, kept, run.cluster, step.data)
+        step.finish(arms={arm: selection.tally(answers, shares) for arm, shares in kept.items()})
 
 
 def render(run: Run) -> None:
@@ -213,37 +134,43 @@ def render(run: Run) -> None:
 
 
 def evaluate(run: Run, arm: str) -> None:
-    """Predictions of an arm's student on the evaluation split."""
-    student = run.student_of(arm)
-    step = run.step(f"evaluate/{student}")
-    if not step.done:
-        run.needed(f"finetune/{student}")
-        run.say(f"evaluate/{student}: scoring the {run.settings.evaluation.split} notes")
-        pipeline.score(run.settings, run.corpus, run.student(student), run.cluster, step.data)
-        step.finish(predictions=pq.read_table(step.data, columns=[]).num_rows)
+    """Predictions of an arm's students on the evaluation split."""
+    for student in run.students(arm):
+        step = run.step(f"evaluate/{student}")
+        if not step.done:
+            if run.settings.arms[arm].finetune:
+                run.needed(f"finetune/{student}")
+            run.say(f"evaluate/{student}: scoring the {run.settings.evaluation.split} notes")
+            pipeline.score(run.settings, run.corpus, run.model(student), run.cluster, step.data)
+            step.finish(predictions=pq.read_table(step.data, columns=[]).num_rows)
+
+
+def prepare(run: Run) -> None:
+    """All that the arms share: backbone, scorer, masks and pseudo-labels, as training rows."""
+    _fit(run, [*([_pretrain_stage(run)] if run.pretrains else []), _finetune_stage(run, SCORER)])
+    mask(run)
+    render(run)
+    pseudo_label(run)
+
+
+def learn(run: Run, arm: str, at_once: int = 1) -> None:
+    """Reconstruction and fine-tunings of an arm, on the same workers."""
+    if not run.settings.arms[arm].finetune:
+        return
+    reconstruction = [_train_stage(run, arm)] if run.reconstructs(arm) else []
+    students = [student for student in run.students(arm) if student != SCORER]
+    _fit(run, [*reconstruction, *(_finetune_stage(run, student) for student in students)], at_once)
 
 
 def run_all(run: Run) -> None:
     """The whole job but the report (results.py). The same call again goes on where the last one stopped."""
-    _fit(run, [*([_pretrain_stage(run)] if run.pretrains else []), _finetune_stage(run, SCORER)])
-    mask(run)
-    render(run)
-    at_once = min(run.settings.resources.concurrent_arms, len(run.settings.arms))
+    prepare(run)
+    at_once = min(run.settings.resources.concurrent_arms, len(run.settings.arms)) if run.settings.resources.ray else 1
     with ThreadPoolExecutor(at_once) as pool:
-        for arm in [pool.submit(_students, run, name, at_once) for name in run.settings.arms]:
+        for arm in [pool.submit(learn, run, name, at_once) for name in run.settings.arms]:
             arm.result()
     for name in run.settings.arms:  # one after the other: each takes all devices
         evaluate(run, name)
-
-
-def _students(run: Run, arm: str, at_once: int) -> None:
-    """Reconstruction and fine-tuning of an arm, on the same workers."""
-    if run.student_of(arm) == arm:
-        _fit(run, [*([_train_stage(run, arm)] if _is_masked(run, arm) else []), _finetune_stage(run, arm)], at_once)
-
-
-def _is_masked(run: Run, arm: str) -> bool:
-    return arm in run.settings.arms and run.settings.arms[arm].masking is not None
 
 
 def _need_backbone(run: Run) -> None:
@@ -262,13 +189,19 @@ class Prepared:
 def _fit(run: Run, prepared: Sequence[Prepared], at_once: int = 1) -> None:
     """Run the training steps that are not done yet, one after the other on one set of workers."""
     todo = [p for p in prepared if not p.step.done]
-    if todo:
+    if not todo:
+        return
+    names, stages = ", ".join(p.stage.name for p in todo), [p.stage for p in todo]
+    if isinstance(run.cluster, Inline):
+        run.say(f"{names}: training in this process")
+        outcomes = trainer.fit_here(stages, run.cluster.threads, run.cluster.has_gpu)
+    else:
         workers, cpus = run.settings.resources.training_workers, run.settings.resources.cpus_per_worker
         each = run.cluster.worker(at_once, cpus, workers)
-        run.say(f"{', '.join(p.stage.name for p in todo)}: training on {workers} x {each}")
-        outcomes = trainer.fit([p.stage for p in todo], workers, each, run.say)
-        for p, outcome in zip(todo, outcomes, strict=True):
-            p.step.finish(**vars(outcome))
+        run.say(f"{names}: training on {workers} x {each}")
+        outcomes = trainer.fit(stages, workers, each, run.say)
+    for p, outcome in zip(todo, outcomes, strict=True):
+        p.step.finish(**vars(outcome))
 
 
 def _pretrain_stage(run: Run) -> Prepared:
@@ -287,21 +220,22 @@ def _pretrain_stage(run: Run) -> Prepared:
     return Prepared(step, stage)
 
 
-def _finetune_stage(run: Run, arm: str) -> Prepared:
+def _finetune_stage(run: Run, student: str) -> Prepared:
     rows_step = run.step("finetune/rows")
     if not rows_step.done:
         for split in ("train", "dev"):
             _write_supervised(run, split, rows_step.folder / split)
         rows_step.finish()
-    step, settings = run.step(f"finetune/{arm}"), run.settings.arms.get(arm, config.Arm())
+    arm, _, repeat = student.partition("@")
+    step, settings = run.step(f"finetune/{student}"), run.settings.finetune
     stage = trainer.Stage(
         folder=str(step.folder),
         rows=str(rows_step.folder / "train"),
         arm=LABELS,
-        training=run.settings.finetune,
-        start=run.backbone if settings.masking is None else run.student(arm, "train"),
+        training=settings.model_copy(update={"seed": settings.seed + int(repeat or 0)}),
+        start=run.model(arm, "train") if run.reconstructs(arm) else run.backbone,
         tokenizer=run.tokenizer,
-        random_weights=settings.masking is None and settings.start == "random",
+        random_weights=not run.reconstructs(arm) and run.settings.arms.get(arm, config.Arm()).start == "random",
         dev_rows=str(rows_step.folder / "dev") if run.corpus.has_dev else None,
     )
     return Prepared(step, stage)
@@ -309,12 +243,17 @@ def _finetune_stage(run: Run, arm: str) -> Prepared:
 
 def _train_stage(run: Run, arm: str) -> Prepared:
     step = run.step(f"train/{arm}")
-    rows_of_all = str(run.step("train/rows").data)
+    rows_of_all = str(run.step(_rows_of(run, arm)).data)
     is_random = run.settings.arms[arm].start == "random"
     stage = trainer.Stage(
         str(step.folder), rows_of_all, arm, run.settings.train, run.backbone, run.tokenizer, random_weights=is_random
     )
     return Prepared(step, stage)
+
+
+def _rows_of(run: Run, arm: str) -> str:
+    """The step whose rows the student learns from before the labels."""
+    return "train/rows" if run.settings.arms[arm].masking is not None else "pseudo"
 
 
 def _write_supervised(run: Run, split: str, folder: Path) -> None:

@@ -8,28 +8,25 @@
     corpus/labelled -> Attribute (occlusion) -> average -> add_up           words that matter in labelled notes
     mask/data -> Render                               -> train/rows         tokens of one student, all arms together
     notes -> hold_out -> Cut                          -> pretrain/rows
+    notes -> hold_out -> Answer                       -> pseudo/answers     the scorer's own answers
+    pseudo/answers -> Teach                           -> pseudo/data        the sure ones as tokens of one student
     corpus/labelled -> Score                          -> evaluate/<student>
 
-Blocks of `rows_per_block` notes are the unit of parallelism, of retry and of resume; only counts of
-words reach the driver.
+Blocks of `rows_per_block` notes are the unit of parallelism, of retry and of resume; only counts of words reach the
+driver. The same graph runs on Ray (cluster.py) or in this process (inline.py).
 """
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import ray.data
-from ray.data import ActorPoolStrategy, DataContext, Dataset
-from ray.data.checkpoint import CheckpointConfig
 
 from raypipe import config, rows
-from raypipe.cluster import Cluster
 from raypipe.corpus import Corpus
 from raypipe.masking.asked import Asked
 from raypipe.masking.check import needs
@@ -37,7 +34,8 @@ from raypipe.masking.counting import GRAMS, TYPES
 from raypipe.masking.strategy import RELEVANCE
 from raypipe.masking.tally import Tally, tally
 from raypipe.masking.weights import weights_of_arm
-from raypipe.notes.files import read_notes
+from raypipe.models import loading
+from raypipe.stages.answer import Answer, Teach
 from raypipe.stages.attribute import Attribute
 from raypipe.stages.count import add_up, average, count, labelled
 from raypipe.stages.cut import Cut
@@ -46,41 +44,50 @@ from raypipe.stages.mask import Mask
 from raypipe.stages.match import either, match
 from raypipe.stages.render import Render
 from raypipe.stages.score import Score
+from raypipe.training.selection import Class
+
+if TYPE_CHECKING:
+    from raypipe.cluster import Cluster
+    from raypipe.inline import Inline
+
+    Workers = Cluster | Inline  # Ray, or this process
+Stream = Any  # ray.data.Dataset, or what stands in for it in this process: inline.Tables
 
 # One block in, one block out, as Arrow: every other batch format changes column types on the way.
 BLOCK: dict[str, Any] = {"batch_size": None, "batch_format": "pyarrow"}
-# Cheap stages of a stream take no CPU of their own, so that a resumed job on a small cluster is not starved.
-LIGHT: dict[str, Any] = {"compute": ActorPoolStrategy(min_size=1, max_size=4), "num_cpus": 0}
 
 
-def attribute(settings: config.Config, corpus: Corpus, scorer: config.Model, cluster: Cluster, out: Path) -> None:
+def attribute(settings: config.Config, corpus: Corpus, scorer: config.Model, cluster: Workers, out: Path) -> None:
     """Relevance of the notes for self-supervision, without their text."""
-    with _resumable(out):
+    with cluster.resumable(out):
         stream = _attributed(settings, corpus, scorer, cluster)
         stream.select_columns(rows.ATTRIBUTED.names).write_parquet(str(out))
 
 
-def count_words(settings: config.Config, corpus: Corpus, data: config.Data, asked: Asked, cluster: Cluster) -> pa.Table:
+def count_words(settings: config.Config, corpus: Corpus, data: config.Data, asked: Asked, cluster: Workers) -> pa.Table:
     """Words and runs of words of the first `statistics.max_notes` notes of `data`."""
     n_notes = min(settings.statistics.max_notes, data.max_unlabelled or settings.statistics.max_notes)
     kwargs = {"longest": asked.longest, "phi_patterns": asked.phi_patterns}
-    notes = _read(settings, corpus, data, corpus.last_hash_of(data, n_notes))
+    notes = _read(settings, corpus, data, corpus.last_hash_of(data, n_notes), cluster)
     return _added_up(settings, notes.map_batches(count, fn_kwargs=kwargs, num_cpus=0.5, **BLOCK), GRAMS, cluster)
 
 
-def relevance_of_words(settings: config.Config, corpus: Corpus, stored: Path, cluster: Cluster) -> pa.Table:
+def relevance_of_words(
+    settings: config.Config, corpus: Corpus, scorer: config.Model, stored: Path, cluster: Workers
+) -> pa.Table:
     """Mean relevance by word, over all notes for self-supervision."""
     notes = _with_relevance(settings, corpus, stored, cluster)
-    by_word = notes.map_batches(average, fn_kwargs={"delta": 0.0}, num_cpus=0.5, **BLOCK)
+    kwargs = {"delta": 0.0, "layer": layer_of(settings.attribution, scorer)}
+    by_word = notes.map_batches(average, fn_kwargs=kwargs, num_cpus=0.5, **BLOCK)
     return _added_up(settings, by_word, TYPES, cluster)
 
 
 def importance_of_words(
-    settings: config.Config, corpus: Corpus, scorer: config.Model, asked: Asked, cluster: Cluster
+    settings: config.Config, corpus: Corpus, scorer: config.Model, asked: Asked, cluster: Workers
 ) -> pa.Table:
     """How often deleting a word costs the scorer its task, over the labelled training notes."""
     train = corpus.labels.filter(pc.equal(corpus.labels["split"], "train"))["note_id"]
-    notes = _blocks(settings, ray.data.read_parquet(str(corpus.labelled_path)))
+    notes = _blocks(settings, cluster.parquet(str(corpus.labelled_path)))
     notes = notes.map_batches(labelled, fn_kwargs={"note_ids": frozenset(train.to_pylist())}, num_cpus=0.5, **BLOCK)
     occlusion = {"method": "occlusion", "sign": "positive", "layer": 0, "window": 1}
     deleting = settings.attribution.model_copy(update=occlusion)
@@ -93,22 +100,23 @@ def mask(
     settings: config.Config,
     corpus: Corpus,
     scorer: config.Model,
-    cluster: Cluster,
+    cluster: Workers,
     out: Path,
     stored: Path | None,
     statistics: Path | None,
 ) -> None:
     """Masking plans of all arms, with the relevance and the text that they belong to."""
     arms = masking_of(settings)
-    args = (arms, settings.seed, None if statistics is None else str(statistics))
+    layer = layer_of(settings.attribution, scorer) if RELEVANCE in needs(arms) else None
+    args = (arms, settings.seed, None if statistics is None else str(statistics), layer)
     if stored is not None and RELEVANCE in needs(arms):
         stream = _with_relevance(settings, corpus, stored, cluster)
-        _replace(stream.map_batches(Mask, fn_constructor_args=args, **LIGHT, **BLOCK), out)
+        _replace(stream.map_batches(Mask, fn_constructor_args=args, **cluster.light(), **BLOCK), out)
         return
-    with _resumable(out):
+    with cluster.resumable(out):
         is_ranked = RELEVANCE in needs(arms)
-        stream = _attributed(settings, corpus, scorer, cluster) if is_ranked else _notes(settings, corpus)
-        stream.map_batches(Mask, fn_constructor_args=args, **LIGHT, **BLOCK).write_parquet(str(out))
+        stream = _attributed(settings, corpus, scorer, cluster) if is_ranked else _notes(settings, corpus, cluster)
+        stream.map_batches(Mask, fn_constructor_args=args, **cluster.light(), **BLOCK).write_parquet(str(out))
 
 
 def render(
@@ -117,30 +125,58 @@ def render(
     student: config.Model,
     sentinels: Sequence[str],
     masked: Path,
-    cluster: Cluster,
+    cluster: Workers,
     out: Path,
 ) -> None:
     """Plans of all arms to training rows of one student."""
     arms, planned = masking_of(settings), tally(masked)
     weights = {name: weights_of_arm(masking, planned.get(name, Tally())) for name, masking in arms.items()}
-    plans = _blocks(settings, ray.data.read_parquet(str(masked), columns=["note_id", "text", "plans"]))
+    plans = _blocks(settings, cluster.parquet(str(masked), columns=["note_id", "text", "plans"]))
     # LoRA trains linear layers alone: a reserved token's embedding would stay noise
     args = (student, settings.prompt, arms, corpus.tasks, sentinels, settings.train.lora is None, weights)
-    _replace(plans.map_batches(Render, fn_constructor_args=args, **_spread(cluster), **BLOCK), out)
+    _replace(plans.map_batches(Render, fn_constructor_args=args, **cluster.spread(), **BLOCK), out)
 
 
-def cut(settings: config.Config, corpus: Corpus, tokenizer: config.Model, cluster: Cluster, out: Path) -> None:
+def cut(settings: config.Config, corpus: Corpus, tokenizer: config.Model, cluster: Workers, out: Path) -> None:
     """Notes to training rows of plain text."""
-    notes = _read(settings, corpus, corpus.data.for_pretraining, None)
+    notes = _read(settings, corpus, corpus.data.for_pretraining, None, cluster)
     args = (tokenizer, settings.pretrain)
-    _replace(notes.map_batches(Cut, fn_constructor_args=args, **_spread(cluster), **BLOCK), out)
+    _replace(notes.map_batches(Cut, fn_constructor_args=args, **cluster.spread(), **BLOCK), out)
 
 
-def score(settings: config.Config, corpus: Corpus, model: config.Model, cluster: Cluster, out: Path) -> None:
+def score(settings: config.Config, corpus: Corpus, model: config.Model, cluster: Workers, out: Path) -> None:
     """Labelled notes of the evaluation split to predictions."""
-    notes = _blocks(settings, ray.data.read_parquet(str(corpus.labelled_path)))
+    notes = _blocks(settings, cluster.parquet(str(corpus.labelled_path)))
     args = (model, settings.prompt, corpus.tasks, str(corpus.labels_path), settings.evaluation)
-    _replace(notes.map_batches(Score, fn_constructor_args=args, **_on_devices(cluster), **BLOCK), out)
+    _replace(notes.map_batches(Score, fn_constructor_args=args, **cluster.on_devices(), **BLOCK), out)
+
+
+def answer(settings: config.Config, corpus: Corpus, scorer: config.Model, cluster: Workers, out: Path) -> None:
+    """The scorer's answers to all tasks of the notes for self-supervision."""
+    threads = max(1, int(settings.resources.cpus_per_actor))
+    args = (scorer, settings.prompt, corpus.tasks, settings.evaluation.batch_tokens, threads)
+    notes = _notes(settings, corpus, cluster)
+    _replace(notes.map_batches(Answer, fn_constructor_args=args, **cluster.on_devices(), **BLOCK), out)
+
+
+def teach(
+    settings: config.Config,
+    corpus: Corpus,
+    student: config.Model,
+    answers: Path,
+    kept: Mapping[str, tuple[float, Mapping[Class, float]]],
+    cluster: Workers,
+    out: Path,
+) -> None:
+    """Answers that each arm keeps to training rows."""
+    notes = _blocks(settings, cluster.parquet(str(answers)))
+    args = (student, settings.prompt, corpus.tasks, kept)
+    _replace(notes.map_batches(Teach, fn_constructor_args=args, **cluster.spread(), **BLOCK), out)
+
+
+def pseudo_of(settings: config.Config) -> dict[str, config.PseudoLabels]:
+    """The arms that learn the scorer's own answers."""
+    return {name: arm.pseudo_labels for name, arm in settings.arms.items() if arm.pseudo_labels is not None}
 
 
 def masking_of(settings: config.Config) -> dict[str, config.Masking]:
@@ -148,31 +184,42 @@ def masking_of(settings: config.Config) -> dict[str, config.Masking]:
     return {name: arm.masking for name, arm in settings.arms.items() if arm.masking is not None}
 
 
-def _attributed(settings: config.Config, corpus: Corpus, scorer: config.Model, cluster: Cluster) -> Dataset:
-    return _attribute(settings, _notes(settings, corpus), corpus, scorer, settings.attribution, cluster)
+def layer_of(attribution: config.Attribution, scorer: config.Model) -> int | None:
+    """The number of the layer that masking reads; None: the lowest that is kept."""
+    layer = attribution.layer
+    if isinstance(layer, float):
+        return round(layer * loading.check(scorer).num_hidden_layers)
+    return None if layer == "all" else layer
+
+
+def _attributed(settings: config.Config, corpus: Corpus, scorer: config.Model, cluster: Workers) -> Stream:
+    kept = settings.attribution
+    if kept.keep == "all":
+        kept = kept.model_copy(update={"layer": "all"})
+    return _attribute(settings, _notes(settings, corpus, cluster), corpus, scorer, kept, cluster)
 
 
 def _attribute(
     settings: config.Config,
-    notes: Dataset,
+    notes: Stream,
     corpus: Corpus,
     scorer: config.Model,
     attribution: config.Attribution,
-    cluster: Cluster,
-) -> Dataset:
+    cluster: Workers,
+) -> Stream:
     threads = max(1, int(settings.resources.cpus_per_actor))
     args = (scorer, attribution, settings.prompt, corpus.tasks, settings.seed, threads)
-    return notes.map_batches(Attribute, fn_constructor_args=args, **_on_devices(cluster), **BLOCK)
+    return notes.map_batches(Attribute, fn_constructor_args=args, **cluster.on_devices(), **BLOCK)
 
 
-def _with_relevance(settings: config.Config, corpus: Corpus, stored: Path, cluster: Cluster) -> Dataset:
-    notes = _notes(settings, corpus).map_batches(either, fn_kwargs={"is_stored": False}, num_cpus=0.5, **BLOCK)
-    relevance = ray.data.read_parquet(str(stored)).map_batches(either, fn_kwargs={"is_stored": True}, **BLOCK)
+def _with_relevance(settings: config.Config, corpus: Corpus, stored: Path, cluster: Workers) -> Stream:
+    notes = _notes(settings, corpus, cluster).map_batches(either, fn_kwargs={"is_stored": False}, num_cpus=0.5, **BLOCK)
+    relevance = cluster.parquet(str(stored)).map_batches(either, fn_kwargs={"is_stored": True}, **BLOCK)
     pairs = notes.union(relevance).repartition(max(1, int(cluster.cpus)), keys=["note_id"])
     return pairs.map_batches(match, num_cpus=0.5, **BLOCK)
 
 
-def _added_up(settings: config.Config, tables: Dataset, schema: pa.Schema, cluster: Cluster) -> pa.Table:
+def _added_up(settings: config.Config, tables: Stream, schema: pa.Schema, cluster: Workers) -> pa.Table:
     """Tables of masking/counting.py as one. All rows of a word meet in one block, so each worker adds up some words."""
     words = tables.repartition(max(1, int(cluster.cpus)), keys=["gram"])
     kwargs = {"min_notes": settings.statistics.min_notes}
@@ -181,50 +228,26 @@ def _added_up(settings: config.Config, tables: Dataset, schema: pa.Schema, clust
     return pa.concat_tables([schema.empty_table(), *(block.cast(schema) for block in blocks if block.num_rows)])
 
 
-def _notes(settings: config.Config, corpus: Corpus) -> Dataset:
+def _notes(settings: config.Config, corpus: Corpus, cluster: Workers) -> Stream:
     """Notes for self-supervision."""
-    return _read(settings, corpus, corpus.data, corpus.last_hash)
+    return _read(settings, corpus, corpus.data, corpus.last_hash, cluster)
 
 
-def _read(settings: config.Config, corpus: Corpus, data: config.Data, last_hash: int | None) -> Dataset:
+def _read(
+    settings: config.Config, corpus: Corpus, data: config.Data, last_hash: int | None, cluster: Workers
+) -> Stream:
     """Notes; those of validation and test patients, and those beyond the limit, come marked, without their text."""
-    notes = read_notes(data, settings.resources.rows_per_block)
+    notes = cluster.notes(data, settings.resources.rows_per_block)
     kwargs = {"guard": corpus.guard, "last_hash": last_hash}
     return notes.map_batches(hold_out, fn_kwargs=kwargs, num_cpus=0.5, **BLOCK)
 
 
-def _replace(dataset: Dataset, out: Path) -> None:
+def _replace(dataset: Stream, out: Path) -> None:
     """Write a dataset in place of what an interrupted attempt may have left: these steps start anew, not in between."""
     shutil.rmtree(out, ignore_errors=True)
     dataset.write_parquet(str(out))
 
 
-def _on_devices(cluster: Cluster) -> dict[str, Any]:
-    """Actors that hold a model, as many as there are devices."""
-    pool = ActorPoolStrategy(size=cluster.actors)
-    return {"compute": pool, "num_cpus": cluster.cpus_per_actor, "num_gpus": cluster.gpus_per_actor}
-
-
-def _spread(cluster: Cluster) -> dict[str, Any]:
-    """CPU actors, more of them while there is work."""
-    return {"compute": ActorPoolStrategy(min_size=1, max_size=max(1, int(cluster.cpus) - 2)), "num_cpus": 0.5}
-
-
-def _blocks(settings: config.Config, dataset: Dataset) -> Dataset:
+def _blocks(settings: config.Config, dataset: Stream) -> Stream:
     # Ray's Parquet reader may return a whole folder as one block, and one actor would get all the work
     return dataset.repartition(target_num_rows_per_block=settings.resources.rows_per_block)
-
-
-@contextmanager
-def _resumable(out: Path) -> Iterator[None]:
-    """Datasets made in this block skip the notes whose rows are already in `out`."""
-    context = DataContext.get_current()
-    context.checkpoint_config = CheckpointConfig(
-        id_column="note_id",
-        checkpoint_path=str(out.parent / "written"),
-        delete_checkpoint_on_success=False,  # Ray's default makes a second run append everything again
-    )
-    try:
-        yield
-    finally:
-        context.checkpoint_config = None

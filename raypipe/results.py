@@ -16,13 +16,14 @@ import pyarrow.parquet as pq
 from raypipe import configfile, pipeline
 from raypipe.evaluation import baselines, metrics, uncertainty
 from raypipe.evaluation.agreement import Agreement, agreement, cases_from_tables
-from raypipe.experiment import SCORER, Run
 from raypipe.reporting.heatmap import HeatMap, Panel
 from raypipe.reporting.report import AgreementRow, Gate, Material, Report, arm_rows
 from raypipe.reporting.report import Step as StepTime
 from raypipe.reporting.text import text_table
 from raypipe.reporting.write import write_report
+from raypipe.run import SCORER, Run
 from raypipe.run_dir import versions
+from raypipe.stages.mask import words_and_relevance
 
 TFIDF = "tfidf_logistic"
 AUC_MARGIN = 0.05  # a decoder further below TF-IDF + logistic regression has not learned to read the note
@@ -39,7 +40,7 @@ def report(run: Run) -> Path:
 
 def build(run: Run) -> Report:
     """The report of a run, from the arms that were evaluated."""
-    arms = {arm: [table] for arm in run.settings.arms if (table := _predictions(run, arm)) is not None}
+    arms = {arm: tables for arm in run.settings.arms if (tables := _predictions(run, arm))}
     arms[TFIDF] = [_tfidf(run)]
     reference = next((arm for arm in run.settings.arms if run.student_of(arm) == SCORER), next(iter(arms)))
     tasks = run.corpus.tasks
@@ -67,9 +68,10 @@ def build(run: Run) -> Report:
     )
 
 
-def _predictions(run: Run, arm: str) -> pa.Table | None:
-    step = run.step(f"evaluate/{run.student_of(arm)}")
-    return pq.read_table(step.data) if step.done else None
+def _predictions(run: Run, arm: str) -> list[pa.Table]:
+    """One table per repeat of the arm; none unless all are there."""
+    steps = [run.step(f"evaluate/{student}") for student in run.students(arm)]
+    return [pq.read_table(step.data) for step in steps] if all(step.done for step in steps) else []
 
 
 def _tfidf(run: Run) -> pa.Table:
@@ -118,7 +120,13 @@ def _agreement(run: Run) -> Agreement | None:
     if masked["relevance"].null_count == len(masked):
         return None
     share = next(m.ratio for m in pipeline.masking_of(run.settings).values() if m.match_ratio_to is None)
-    return agreement(list(cases_from_tables(masked, pq.read_table(run.corpus.deciding_path))), share)
+    return agreement(list(cases_from_tables(masked, pq.read_table(run.corpus.deciding_path), _layer(run))), share)
+
+
+def _layer(run: Run) -> int | None:
+    """The layer that masking read; None where only one is kept."""
+    attribution = run.settings.attribution
+    return pipeline.layer_of(attribution, run.model(SCORER)) if attribution.keep == "all" else None
 
 
 def _heat_maps(run: Run) -> Iterator[HeatMap]:
@@ -136,13 +144,15 @@ def _heat_maps(run: Run) -> Iterator[HeatMap]:
         asked = [t for t in note["task_id"] or [] if not deciding or (note["note_id"], t) in deciding]
         if wanted and asked and note["error"] is None:
             wanted -= 1
-            yield _heat_map(note, asked[0], question[asked[0]], deciding[note["note_id"], asked[0]])
+            yield _heat_map(note, asked[0], question[asked[0]], deciding[note["note_id"], asked[0]], _layer(run))
 
 
-def _heat_map(note: dict[str, Any], task_id: str, question: str, deciding: list[tuple[int, int]]) -> HeatMap:
-    words = list(zip(note["word_start"], note["word_end"], strict=True))
-    q = note["task_id"].index(task_id)
-    relevance = np.asarray(note["relevance"], np.float32).reshape(len(note["task_id"]), len(note["layers"]), -1)[q, 0]
+def _heat_map(
+    note: dict[str, Any], task_id: str, question: str, deciding: list[tuple[int, int]], layer: int | None
+) -> HeatMap:
+    words_W2, relevance_QW = words_and_relevance(note, layer)
+    words, q = [(int(start), int(end)) for start, end in words_W2], note["task_id"].index(task_id)
+    relevance = np.zeros(len(words)) if relevance_QW is None else relevance_QW[q]
     panels = []
     for plan in note["plans"]:
         if plan["task_id"] in (task_id, None) and plan["draw"] == 0:

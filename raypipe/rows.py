@@ -76,6 +76,18 @@ MASKED = pa.schema(
     ]
 )
 
+# After `pseudo`: the scorer's own answers.
+ANSWERED = pa.schema(
+    [
+        ("note_id", pa.string()),
+        ("text", pa.string()),
+        ("task_id", pa.list_(pa.string())),  # [Q] all tasks
+        ("predicted", pa.list_(pa.string())),  # [Q] the option that the scorer prefers
+        ("confidence", pa.list_(pa.float32())),  # [Q] its share of the options' exp(mean log-probability per token)
+        ("error", pa.string()),
+    ]
+)
+
 # What every training loop eats. A sequence may be a tree: tokens of branch 0 (the trunk) see the trunk, a token of
 # branch b > 0 sees the trunk and its own branch; positions restart at the trunk's end. One note and its Q questions
 # are thus one row, and equal Q separate prompts.

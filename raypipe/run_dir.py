@@ -8,8 +8,9 @@
       statistics/                       words and runs of words of the corpus, where an arm asks for them
       faithfulness/                     report.html metrics.json table.csv table.txt
       attribute/ mask/                  data/*.parquet: relevance; relevance and masking plans, one row per note
+      pseudo/                           answers/ data/: the scorer's own answers, where an arm learns from them
       train/rows/ train/<arm>/          model/ metrics.jsonl
-      finetune/<arm>/ evaluate/<arm>/   model/ metrics.jsonl; data/*.parquet
+      finetune/<arm>/ evaluate/<arm>/   model/ metrics.jsonl; data/*.parquet; <arm>@1, @2: its further repeats
       report/                           report.html metrics.json
 
 Every step folder holds `settings.json` (all that its output depends on, written first) and `manifest.json` (facts about
@@ -39,15 +40,16 @@ PACKAGES = ("raypipe", "ray", "torch", "transformers", "peft", "captum", "pyarro
 
 # Step -> the config sections that determine its output, and the steps it is made from. {arm} stands for any arm.
 MADE_FROM: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
-    "corpus": (("data",), ()),
-    "pretrain": (("pretrain",), ("corpus",)),
+    "corpus": (("data",), ()),  # `notes`: the data less what chooses labels
+    "pretrain": (("pretrain", "notes"), ()),
     "finetune/rows": (("prompt", "model"), ("corpus", "pretrain")),
     "finetune/scorer": (("finetune",), ("finetune/rows",)),
     "attribute": (("attribution", "prompt", "seed"), ("corpus", "finetune/scorer")),
     "faithfulness": (("faithfulness", "attribution", "prompt", "seed"), ("corpus", "finetune/scorer")),
     "statistics": (("statistics",), ("corpus", "pretrain")),  # and what the arms ask for: experiment.statistics
-    "mask": (("arms",), ("attribute", "statistics")),
+    "mask": (("arms", "attribution.layer"), ("attribute", "statistics")),
     "train/rows": ((), ("mask",)),
+    "pseudo": (("arms", "prompt", "evaluation.batch_tokens"), ("corpus", "finetune/scorer")),
     "train/{arm}": (("train",), ("train/rows",)),
     "finetune/{arm}": (("finetune",), ("finetune/rows", "train/{arm}")),
     "evaluate/scorer": (("evaluation.split",), ("finetune/scorer",)),
@@ -55,9 +57,23 @@ MADE_FROM: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
 }
 
 
+# Keys of `data` on which no step's rows depend, and those that choose labels: what is made of notes alone is the same.
+NO_ROWS, CHOOSE_LABELS = {"max_error_rate"}, {"max_labelled", "label_seed"}
+
+
 def settings_of(step: str, config: Config, inputs: Mapping[str, Any]) -> dict[str, Any]:
     """All that a step's output depends on: its own sections, those of the steps before it, and the input files."""
-    return configfile.determinants(config, sorted(_sections(step)), inputs)
+    sections = _sections(step)
+    data = _keys_of("data", config, NO_ROWS if "data" in sections else NO_ROWS | CHOOSE_LABELS)
+    attribution = {"attribution"} & sections
+    if attribution and config.attribution.keep == "all":
+        attribution = _keys_of("attribution", config, {"layer"})
+    sections = sections - {"data", "notes", "attribution"} | data | attribution
+    return configfile.determinants(config, sorted(sections), inputs)
+
+
+def _keys_of(section: str, config: Config, but: set[str]) -> set[str]:
+    return {f"{section}.{key}" for key in type(getattr(config, section)).model_fields if key not in but}
 
 
 def _sections(step: str) -> set[str]:
@@ -82,6 +98,14 @@ class Step:
         elif changed := configfile.changed_keys(json.loads(recorded.read_text()), self.settings):
             what = f"made with other settings ({', '.join(changed)}); change `name`, or delete the folder to redo it"
             raise InputError([Problem(str(self.folder), what)])
+
+    @classmethod
+    def finished(cls, folder: Path, settings: dict[str, Any]) -> Step | None:
+        """The step in `folder` if it is complete and was made with exactly these settings; writes nothing."""
+        if not (folder / "manifest.json").exists() or not (folder / "settings.json").exists():
+            return None
+        recorded = json.loads((folder / "settings.json").read_text())
+        return None if configfile.changed_keys(recorded, settings) else cls(folder, settings)
 
     @property
     def data(self) -> Path:

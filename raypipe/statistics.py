@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pyarrow.compute as pc
 
 from raypipe import config, pipeline
-from raypipe.cluster import Cluster
 from raypipe.corpus import Corpus
 from raypipe.masking import Statistics
 from raypipe.masking.asked import Asked
@@ -30,7 +30,7 @@ def compute(
     backbone: config.Model,
     scorer: config.Model,
     attributed: Path,
-    cluster: Cluster,
+    cluster: Any,
 ) -> Statistics:
     """All that `asked` names and nothing else. Word vectors are the backbone's, with which every student starts.
 
@@ -45,7 +45,7 @@ def compute(
     if VECTORS in asked.needs:
         known = known.with_vectors(_vectors(settings.statistics.encoder, backbone, known.words))
     if TYPE_RELEVANCE in asked.needs:
-        known = known.with_relevance(pipeline.relevance_of_words(settings, corpus, attributed, cluster))
+        known = known.with_relevance(pipeline.relevance_of_words(settings, corpus, scorer, attributed, cluster))
     if IMPORTANCE in asked.needs:
         known = known.with_importance(pipeline.importance_of_words(settings, corpus, scorer, asked, cluster))
     for path in asked.lexicons:
@@ -60,7 +60,7 @@ def _vectors(encoder: str | None, backbone: config.Model, words: Sequence[str]) 
     return type_vectors(words, loading.load_tokenizer(backbone), loading.embeddings(backbone))
 
 
-def _general(settings: config.Config, corpus: Corpus, asked: Asked, cluster: Cluster) -> dict[str, int]:
+def _general(settings: config.Config, corpus: Corpus, asked: Asked, cluster: Any) -> dict[str, int]:
     """Words of general language: the user's table, or the pretraining notes counted."""
     path = settings.statistics.general_counts or PRETRAINING
     if path != PRETRAINING:

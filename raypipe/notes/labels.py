@@ -76,7 +76,9 @@ def within_limits(labels: pa.Table, data: Data) -> pa.Table:
     for name, limit in (("train", data.max_labelled), ("dev", data.max_dev), ("test", data.max_test)):
         if limit is not None:
             rows_N = np.flatnonzero(split == name)
-            keep[rows_N] = _place_in_task(labels.take(rows_N), every_class=name == "train") < limit
+            train = name == "train"
+            place = _place_in_task(labels.take(rows_N), every_class=train, seed=data.label_seed if train else 0)
+            keep[rows_N] = place < limit
     return labels.filter(pa.array(keep))
 
 
@@ -168,10 +170,10 @@ def _straddling(table: pa.Table, column: str) -> list[tuple[str, pa.Array]]:
     ]
 
 
-def _place_in_task(labels: pa.Table, every_class: bool) -> np.ndarray:
-    """For each row its place among the rows of its task: 0, 1, ... in the order of hashed note id."""
+def _place_in_task(labels: pa.Table, every_class: bool, seed: int) -> np.ndarray:
+    """For each row its place among the rows of its task: 0, 1, ... in the order of (seeded) hashed note id."""
     note = labels["note_id"].combine_chunks().dictionary_encode()
-    hash_N = _hashes(note.dictionary.to_pylist())[note.indices.to_numpy()]
+    hash_N = _hashes(note.dictionary.to_pylist(), seed)[note.indices.to_numpy()]
     task_N = labels["task_id"].combine_chunks().dictionary_encode().indices.to_numpy()
     label_N = labels["label"].combine_chunks().dictionary_encode().indices.to_numpy()
     later_N = np.zeros(len(task_N), dtype=bool)
@@ -186,8 +188,9 @@ def _place_in_task(labels: pa.Table, every_class: bool) -> np.ndarray:
     return place_N
 
 
-def _hashes(ids: Sequence[str]) -> np.ndarray:
-    return np.asarray([stable_hash(note_id) for note_id in ids], dtype=np.uint64)
+def _hashes(ids: Sequence[str], seed: int = 0) -> np.ndarray:
+    keys = [(note_id,) if seed == 0 else (seed, note_id) for note_id in ids]
+    return np.asarray([stable_hash(*key) for key in keys], dtype=np.uint64)
 
 
 def _problem(task_id: str, what: str, ids: Collection[pa.Scalar] = ()) -> Problem:

@@ -18,10 +18,10 @@ def count(table: pa.Table, longest: int, phi_patterns: tuple[str, ...]) -> pa.Ta
 
 
 @quiet
-def average(table: pa.Table, delta: float) -> pa.Table:
+def average(table: pa.Table, delta: float, layer: int | None = None) -> pa.Table:
     """Notes with relevance in, relevance by word out."""
     notes = [note for note in table.to_pylist() if note["error"] is None]
-    found = [(note["text"], *words_and_relevance(note)) for note in notes]
+    found = [(note["text"], *words_and_relevance(note, layer)) for note in notes]
     kept = [(text, words, relevance) for text, words, relevance in found if relevance is not None]
     texts, words, relevance = zip(*kept, strict=True) if kept else ((), (), ())
     return relevance_block(texts, words, relevance, delta)

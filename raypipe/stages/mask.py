@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from raypipe import config, rows
-from raypipe.errors import RowError
+from raypipe.errors import InputError, Problem, RowError
 from raypipe.masking import Masker, Statistics
 from raypipe.stages.quiet import quiet
 from raypipe.words import Floats, Ints, word_spans
@@ -20,9 +20,16 @@ from raypipe.words import Floats, Ints, word_spans
 class Mask:
     """Notes with (or without) relevance in, the same notes with plans out (rows.MASKED)."""
 
-    def __init__(self, arms: Mapping[str, config.Masking], seed: int, statistics: str | None = None) -> None:
+    def __init__(
+        self,
+        arms: Mapping[str, config.Masking],
+        seed: int,
+        statistics: str | None = None,
+        layer: int | None = None,
+    ) -> None:
         known = None if statistics is None else Statistics.load(Path(statistics))
         self.masker = Masker(arms, seed, known)
+        self.layer = layer
 
     def __call__(self, table: pa.Table) -> pa.Table:
         return rows.table([self._row(note) for note in table.to_pylist()], rows.MASKED)
@@ -31,7 +38,7 @@ class Mask:
         if note["error"] is not None:
             return note
         tags = note.get("tags")
-        words, relevance = words_and_relevance(note)
+        words, relevance = words_and_relevance(note, self.layer)
         try:
             plans = self.masker.plans(
                 note["note_id"],
@@ -47,11 +54,16 @@ class Mask:
         return note | {"plans": plans}
 
 
-def words_and_relevance(note: dict[str, Any]) -> tuple[Ints, Floats | None]:
-    """Words [W, 2] of a note and their relevance [Q, W], if it has any."""
+def words_and_relevance(note: dict[str, Any], layer: int | None = None) -> tuple[Ints, Floats | None]:
+    """Words [W, 2] of a note and their relevance [Q, W] at a layer (None: the lowest kept), if it has any."""
     if note.get("relevance") is None:
         return word_spans(note["text"]), None
     words = np.stack([note["word_start"], note["word_end"]], axis=1).astype(np.int32)
-    # the first kept layer masks; a layer search keeps several and plans from each in turn (tuning)
     shape = (len(note["task_id"]), len(note["layers"]), len(words))
-    return words, np.asarray(note["relevance"], np.float32).reshape(shape)[:, 0]
+    return words, np.asarray(note["relevance"], np.float32).reshape(shape)[:, _place_of(layer, note["layers"])]
+
+
+def _place_of(layer: int | None, kept: list[int]) -> int:
+    if layer is not None and layer not in kept:
+        raise InputError([Problem("attribution.layer", f"is {layer}, but relevance was kept at {kept}")])
+    return 0 if layer is None else kept.index(layer)

@@ -69,6 +69,19 @@ def fit(
     return [outcome(stage.folder) for stage in stages]
 
 
+def fit_here(stages: Sequence[Stage], threads: int, has_gpu: bool) -> list[Outcome]:
+    """The same in this process, without Ray, on `threads` CPU threads or its GPU."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        run(stages, torch.device("cuda" if has_gpu and stages[0].tokenizer.device != "cpu" else "cpu"))
+    finally:
+        torch.set_num_threads(before)
+    return [outcome(stage.folder) for stage in stages]
+
+
 def outcome(folder: str | Path) -> Outcome:
     """What a finished stage reported."""
     return Outcome(**json.loads((Path(folder) / "outcome.json").read_text()))

@@ -14,11 +14,11 @@ import yaml
 
 from raypipe import configfile, experiment, results
 from raypipe.config import Arm
-from raypipe.experiment import SCORER, Run
 from raypipe.masking import STRATEGIES
 from raypipe.masking.statistics import Statistics
 from raypipe.notes import synthetic
 from raypipe.pipeline import masking_of
+from raypipe.run import SCORER, Run
 from raypipe.show import show
 from tests.tiny_models import tiny_model, tiny_tokenizer
 

@@ -16,7 +16,8 @@ LAYERS = [
     ["yamlfile", "storage"],
     ["configfile", "tasks"],
     ["run_dir", "models", "notes"],
-    ["prompts", "cluster"],
+    ["prompts", "inline"],
+    ["cluster"],
     [f"evaluation.{name}" for name in ("metrics", "resampling", "uncertainty", "agreement", "baselines")],
     ["attribution", "masking", "evaluation"],
     ["training", "check"],
@@ -24,11 +25,12 @@ LAYERS = [
     ["stages"],
     ["pipeline", "reporting"],
     ["statistics", "show"],
+    ["run"],
     ["experiment"],
     ["results", "choosing"],
     ["cli"],
 ]  # fmt: skip
-KNOW_RAY = {"cluster", "notes.files", "notes.source", "pipeline", "training.trainer"}
+KNOW_RAY = {"cluster", "notes.files", "notes.source", "training.trainer"}
 PICKLES = {"pickle", "cloudpickle", "dill", "joblib", "marshal", "shelve"}
 
 

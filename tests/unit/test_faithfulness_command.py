@@ -13,9 +13,9 @@ import pytest
 
 from raypipe import choosing, config
 from raypipe.errors import InputError
-from raypipe.experiment import Run
 from raypipe.notes.deciding import read_deciding
 from raypipe.notes.spans import in_nfc, parsed
+from raypipe.run import Run
 from raypipe.tasks import Task
 from tests.tiny_models import tiny_loaded
 
