@@ -144,6 +144,17 @@ def run(config: ConfigPath, set_: Overrides = None) -> None:
     print(results.report(opened))
 
 
+@app.command()
+def compare(config: ConfigPath, set_: Overrides = None) -> None:
+    """The arms over seeds, label budgets and orders of fine-tuning, into one table with intervals and gates."""
+    from raypipe import compare as comparing
+    from raypipe import results
+
+    run = _open(config, set_)
+    cells = comparing.compare(run)
+    print(results.report(run, *comparing.by_budget(cells)))
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run a command and exit. Wrong input is told line by line, without a traceback."""
     try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -82,6 +82,31 @@ class Cluster:
     def light(self) -> dict[str, Any]:
         """Cheap stages of a stream take no CPU of their own: a resumed job on a small cluster would starve."""
         return {"compute": _pool(1, 4), "num_cpus": 0}
+
+    def each(
+        self, work: Callable[..., None], units: Sequence[tuple[Any, ...]], at_once: int, resources: dict[str, float]
+    ) -> Iterator[tuple[int, Exception | None]]:
+        """`work(*unit)` in worker processes, `at_once` at a time; (number of the unit, its error) as they end.
+
+        A unit whose process dies is begun again, twice at most: what it left on disk is its way to go on.
+        """
+        import ray
+
+        options: dict[str, Any] = {"num_cpus": resources["CPU"], "num_gpus": resources.get("GPU", 0), "max_retries": 2}
+        remote = ray.remote(**options)(work)
+        waiting = list(enumerate(units))[::-1]
+        running: dict[Any, int] = {}
+        while waiting or running:
+            while waiting and len(running) < at_once:
+                number, unit = waiting.pop()
+                running[remote.remote(*unit)] = number
+            ended = ray.wait(list(running))[0][0]
+            try:
+                ray.get(ended)
+                yield running.pop(ended), None
+            except ray.exceptions.RayError as failure:  # its message may hold a library's, and so note text
+                cause = getattr(failure, "cause", None) or failure
+                yield running.pop(ended), cause if isinstance(cause, InputError) else RuntimeError(type(cause).__name__)
 
     def worker(self, at_once: int, wanted: float | str, workers: int) -> dict[str, float]:
         """Resources of one training worker when `at_once` trainings of `workers` workers run side by side."""

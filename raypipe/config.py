@@ -386,6 +386,9 @@ class Comparison(Section):
     seeds: int = Field(3, ge=1)
     budgets: tuple[Annotated[int, Field(ge=2)], ...] = ()  # training labels per task, beside data.max_labelled
     pairs: tuple[tuple[Name, Name], ...] = ()  # (arm, reference) tested beside each arm against the first
+    # Each seed makes its scorer and masks in one process, side by side with the others: for notes that one process
+    # reads in minutes. False: one seed after the other, each on the whole cluster
+    seeds_in_tasks: bool = False
     keep_models: bool = False  # of the students that differ from another in the order of fine-tuning alone
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections import defaultdict
-from collections.abc import Iterator
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,10 @@ import pyarrow.parquet as pq
 from raypipe import configfile, pipeline
 from raypipe.evaluation import baselines, metrics, uncertainty
 from raypipe.evaluation.agreement import Agreement, agreement, cases_from_tables
+from raypipe.gates import AUC_RESAMPLES, TFIDF, Pooled, gates
+from raypipe.masking.tally import tally
 from raypipe.reporting.heatmap import HeatMap, Panel
-from raypipe.reporting.report import AgreementRow, Gate, Material, Report, arm_rows
+from raypipe.reporting.report import AgreementRow, Material, Report, arm_rows
 from raypipe.reporting.report import Step as StepTime
 from raypipe.reporting.text import text_table
 from raypipe.reporting.write import write_report
@@ -25,53 +28,69 @@ from raypipe.run import SCORER, Run
 from raypipe.run_dir import versions
 from raypipe.stages.mask import words_and_relevance
 
-TFIDF = "tfidf_logistic"
-AUC_MARGIN = 0.05  # a decoder further below TF-IDF + logistic regression has not learned to read the note
 UNLABELLED_FOR_IDF = 5000
 
 
-def report(run: Run) -> Path:
+def report(run: Run, cells: Sequence[Run] = (), fewer_labels: Mapping[int, Sequence[Run]] | None = None) -> Path:
     """Write report.html and metrics.json from what the steps left; print the table; return the page's path."""
-    built = build(run)
+    built = build(run, cells, fewer_labels)
     page = write_report(built, run.folder / "report")
     print(text_table(built))
     return page
 
 
-def build(run: Run) -> Report:
-    """The report of a run, from the arms that were evaluated."""
-    arms = {arm: tables for arm in run.settings.arms if (tables := _predictions(run, arm))}
-    arms[TFIDF] = [_tfidf(run)]
-    reference = next((arm for arm in run.settings.arms if run.student_of(arm) == SCORER), next(iter(arms)))
-    tasks = run.corpus.tasks
-    others = [(arm, reference) for arm in arms if arm != reference] if reference in arms else []
-    compared = uncertainty.compare(
-        arms, tasks, others, n_bootstrap=run.settings.evaluation.bootstrap, seed=run.settings.seed
-    )
+def build(run: Run, cells: Sequence[Run] = (), fewer_labels: Mapping[int, Sequence[Run]] | None = None) -> Report:
+    """The report of a run, from the arms that were evaluated.
+
+    `cells`: a comparison's runs (compare.py), one per seed; none: the run itself. `fewer_labels`: its runs with smaller
+    label budgets, by budget.
+    """
+    cells, tasks, settings = cells or [run], run.corpus.tasks, run.settings
+    pooled = _predictions(cells)
+    arms = pooled.tables
+    reference = next((arm for arm in settings.arms if run.student_of(arm) == SCORER), next(iter(arms)))
+    declared = [(arm, reference) for arm in arms if arm != reference] if reference in arms else []
+    declared += [pair for pair in settings.comparison.pairs if set(pair) <= set(arms)]
+    options: dict[str, Any] = {"seed": settings.seed, "seeds": pooled.seeds}
+    n_bootstrap = settings.evaluation.bootstrap
+    compared = uncertainty.compare(arms, tasks, declared, n_bootstrap=n_bootstrap, **options)
+    n_auc = min(n_bootstrap, AUC_RESAMPLES)
+    by_auc = uncertainty.compare(arms, tasks, declared, measure="auc", n_bootstrap=n_auc, **options)
     measured = {arm: [metrics.evaluate(table, tasks) for table in tables] for arm, tables in arms.items()}
-    found = _agreement(run)
+    fewer = {budget: _predictions(runs) for budget, runs in (fewer_labels or {}).items()}
+    start = next((arm for arm, a in settings.arms.items() if a.start == "random" and arm in arms), None)
+    found = _agreement(cells)
     return Report(
-        title=f"raypipe: {run.settings.name}",
-        subtitle=_subtitle(run),
+        title=f"raypipe: {settings.name}",
+        subtitle=_subtitle(run, cells),
         reference=reference,
-        arms=arm_rows(compared, measured),
+        pairs=tuple(d for d in compared.differences if d.reference != reference),
+        budgets=_budgets(run, compared, fewer),
+        arms=arm_rows(compared, measured, reference, by_auc),
         tasks=compared.tasks,
-        gates=tuple(_gates(run, measured, reference, found)),
+        gates=tuple(gates(pooled, fewer, tasks, reference, start, found)),
         agreement=(AgreementRow(_scorer_name(run), found),) if found else (),
-        heat_maps=tuple(_heat_maps(run)),
-        material=tuple(_material(run)),
+        heat_maps=tuple(_heat_maps(cells[0])),
+        material=tuple(_material(cells)),
         steps=tuple(_steps(run)),
-        counts=_counts(run),
-        dead_letters={code: n for code, n in _errors(run).items() if code.startswith("E_")},
-        facts={**versions(), "seed": str(run.settings.seed)},
-        config=configfile.dump(run.settings),
+        counts=_counts(cells[0]),
+        dead_letters={code: n for code, n in _errors(cells[0]).items() if code.startswith("E_")},
+        facts={**versions(), "seed": str(settings.seed), **_pseudo_labels(cells)},
+        config=configfile.dump(settings),
     )
 
 
-def _predictions(run: Run, arm: str) -> list[pa.Table]:
-    """One table per repeat of the arm; none unless all are there."""
-    steps = [run.step(f"evaluate/{student}") for student in run.students(arm)]
-    return [pq.read_table(step.data) for step in steps] if all(step.done for step in steps) else []
+def _predictions(cells: Sequence[Run]) -> Pooled:
+    """Of the arms whose repeats are all there, and of TF-IDF."""
+    pooled = Pooled()
+    for place, cell in enumerate(cells):
+        for arm in cell.settings.arms:
+            steps = [cell.step(f"evaluate/{student}") for student in cell.students(arm)]
+            if all(step.done for step in steps):
+                pooled.add(arm, place, *(pq.read_table(step.data) for step in steps))
+    for place, cell in enumerate(cells):
+        pooled.add(TFIDF, place, _tfidf(cell))
+    return pooled
 
 
 def _tfidf(run: Run) -> pa.Table:
@@ -85,42 +104,33 @@ def _tfidf(run: Run) -> pa.Table:
     return baselines.tfidf_logistic(notes, labels, run.corpus.tasks, texts, split)
 
 
-def _gates(
-    run: Run, measured: dict[str, list[metrics.Metrics]], reference: str, found: Agreement | None
-) -> Iterator[Gate]:
-    """What must hold before arms may be ranked (pilot section 6)."""
-    auc = {arm: [m.auc or 0.0 for m in runs] for arm, runs in measured.items()}
-    random_start = next((arm for arm, a in run.settings.arms.items() if a.start == "random" and arm in auc), None)
-    gain = float(np.mean(auc[reference]) - np.mean(auc[random_start])) if random_start else None
-    passed = None if gain is None else gain > 0
-    yield Gate(
-        "The backbone beats random initial weights", gain, 0.0, passed, "AUC of labels-only students, difference"
-    )
-    behind = float(np.mean(auc[reference]) - np.mean(auc[TFIDF]))
-    yield Gate(
-        "The scorer is not behind TF-IDF + logistic regression",
-        behind,
-        -AUC_MARGIN,
-        behind >= -AUC_MARGIN,
-        "AUC, difference",
-    )
-    above = None if found is None else found.lift_interval[0]
-    detail = "lower end of the 95 % interval of hit share less chance" if found else "no deciding words are known here"
-    yield Gate(
-        "Relevant words are deciding words, above chance", above, 0.0, None if above is None else above > 0, detail
-    )
+def _budgets(
+    run: Run, compared: uncertainty.Comparison, fewer: Mapping[int, Pooled]
+) -> dict[str, dict[str, uncertainty.Estimate]]:
+    """Macro F1 by label budget, smallest first."""
+    if not fewer:
+        return {}
+    options: dict[str, Any] = {"n_bootstrap": run.settings.evaluation.bootstrap, "seed": run.settings.seed}
+    tables = {
+        str(budget): uncertainty.compare(pooled.tables, run.corpus.tasks, seeds=pooled.seeds, **options).arms
+        for budget, pooled in sorted(fewer.items())
+    }
+    return {**tables, "all": compared.arms}
 
 
-def _agreement(run: Run) -> Agreement | None:
-    """Do the most relevant words fall on the deciding ones, where those are known?"""
-    if not _masked(run) or not run.corpus.deciding_path.exists():
+def _agreement(cells: Sequence[Run]) -> Agreement | None:
+    """Do the most relevant words fall on the deciding ones, where those are known? Over the notes of all cells."""
+    run, cases = cells[0], []
+    if not run.corpus.deciding_path.exists():
         return None
-    columns = ["note_id", "task_id", "word_start", "word_end", "layers", "relevance", "error"]
-    masked = pq.read_table(_masked(run), columns=columns)
-    if masked["relevance"].null_count == len(masked):
-        return None
-    share = next(m.ratio for m in pipeline.masking_of(run.settings).values() if m.match_ratio_to is None)
-    return agreement(list(cases_from_tables(masked, pq.read_table(run.corpus.deciding_path), _layer(run))), share)
+    for cell in cells:
+        if (path := _masked(cell)) is not None:
+            columns = ["note_id", "task_id", "word_start", "word_end", "layers", "relevance", "error"]
+            masked = pq.read_table(path, columns=columns)
+            if masked["relevance"].null_count < len(masked):
+                cases += list(cases_from_tables(masked, pq.read_table(cell.corpus.deciding_path), _layer(cell)))
+    share = next((m.ratio for m in pipeline.masking_of(run.settings).values() if m.match_ratio_to is None), None)
+    return agreement(cases, share) if cases and share else None
 
 
 def _layer(run: Run) -> int | None:
@@ -163,35 +173,72 @@ def _heat_map(
     return HeatMap(f"{note['note_id']}: {question}", note["text"], words, panels, deciding, predicted)
 
 
-def _material(run: Run) -> Iterator[Material]:
-    """What each arm learned from: masked words, target tokens, steps."""
-    totals: dict[str, list[int]] = defaultdict(lambda: [0, 0])
-    if _masked(run):
-        for batch in pq.ParquetDataset(_masked(run)).read(columns=["plans"])["plans"].drop_null().chunks:
-            plans = batch.flatten()
-            columns = (plans.field(name).to_pylist() for name in ("arm", "n_masked", "n_eligible"))
-            for arm, masked, eligible in zip(*columns, strict=True):
-                totals[arm][0] += masked
-                totals[arm][1] += eligible
-    for arm, (masked, eligible) in totals.items():
-        trained = run.step(f"train/{arm}")
-        facts = trained.manifest if trained.done else {}
+def _material(cells: Sequence[Run]) -> Iterator[Material]:
+    """What each arm learned from, mean over cells: masked words, target tokens, steps."""
+    planned = [tally(path) if (path := _masked(cell)) else {} for cell in cells]
+    for arm in cells[0].settings.arms:
+        if not cells[0].reconstructs(arm):
+            continue
+        steps = [cell.step(f"train/{arm}") for cell in cells]
+        facts = [step.manifest for step in steps if step.done]
+        plans = [found[arm] for found in planned if arm in found]
         yield Material(
             arm,
-            masking_ratio=masked / max(1, eligible),
-            masked_words=masked,
-            target_tokens=facts.get("target_tokens"),
-            trained_tokens=facts.get("tokens"),
-            optimiser_steps=facts.get("steps"),
+            masking_ratio=float(np.mean([p.ratio for p in plans])) if plans else None,
+            masked_words=_mean([p.n_masked for p in plans]),
+            target_tokens=_mean([f["target_tokens"] for f in facts]),
+            trained_tokens=_mean([f["tokens"] for f in facts]),
+            optimiser_steps=_mean([f["steps"] for f in facts]),
         )
 
 
+def _mean(counts: Sequence[int]) -> int | None:
+    return round(float(np.mean(counts))) if counts else None
+
+
+def _pseudo_labels(cells: Sequence[Run]) -> dict[str, str]:
+    """What became of the scorer's own answers, and how often its sure positive answers are right."""
+    facts = {}
+    for arm, settings in pipeline.pseudo_of(cells[0].settings).items():
+        steps = [cell.step("pseudo") for cell in cells]
+        kept = [step.manifest["arms"][arm] for step in steps if step.done]
+        right = [p for cell in cells if (p := _precision(cell, settings.confidence)) is not None]
+        if kept:
+            counts = ", ".join(f"{_mean([k[name] for k in kept]):,} {name}" for name in kept[0])
+            shown = f"{np.mean(right):.2f}" if right else "not measurable"
+            facts[f"pseudo-labels of {arm}"] = f"{counts}; precision of sure positive answers on labelled notes {shown}"
+    return facts
+
+
+def _precision(run: Run, confidence: float) -> float | None:
+    """Share of right ones among the scorer's sure answers with the first option, over binary tasks."""
+    step, binary = run.step(f"evaluate/{SCORER}"), {t.id: t.options[0] for t in run.corpus.tasks if len(t.options) == 2}
+    if not step.done:
+        return None
+    margin = np.log(confidence / (1 - confidence))  # of the two options' scores
+    right = [
+        row["label"] == row["predicted"]
+        for row in pq.read_table(step.data).to_pylist()
+        if row["predicted"] == binary.get(row["task_id"]) and np.ptp(row["scores"]) >= margin
+    ]
+    return float(np.mean(right)) if right else None
+
+
 def _steps(run: Run) -> Iterator[StepTime]:
-    """Wall time of the finished steps."""
+    """Time of the finished steps; those of cells and repeats added up."""
+    seconds: dict[str, float] = defaultdict(float)
+    tokens: Counter[str] = Counter()
+    times: Counter[str] = Counter()
     for manifest in sorted(run.folder.rglob("manifest.json"), key=lambda path: path.stat().st_mtime):
-        facts = json.loads(manifest.read_text())
-        rate = f"{facts['tokens'] / max(facts['seconds'], 1e-9):,.0f} tokens/s" if "tokens" in facts else ""
-        yield StepTime(str(manifest.parent.relative_to(run.folder)), facts["seconds"], rate)
+        facts, name = json.loads(manifest.read_text()), str(manifest.parent.relative_to(run.folder))
+        name = re.sub(r"^cells/[^/]+/|@\d+$", "", name)
+        seconds[name] += facts["seconds"]
+        tokens[name] += facts.get("tokens", 0)
+        times[name] += 1
+    for name, total in seconds.items():
+        rate = f"{tokens[name] / max(total, 1e-9):,.0f} tokens/s" if tokens[name] else ""
+        often = f"{times[name]} times" if times[name] > 1 else ""
+        yield StepTime(name, total, ", ".join(part for part in (rate, often) if part))
 
 
 def _counts(run: Run) -> dict[str, int]:
@@ -219,7 +266,8 @@ def _scorer_name(run: Run) -> str:
     return f"{a.method}, {a.target}, layer {a.layer}"
 
 
-def _subtitle(run: Run) -> str:
+def _subtitle(run: Run, cells: Sequence[Run]) -> str:
     source = "generated notes" if run.settings.data.source == "synthetic" else "notes from files"
     n_notes = len({note_id for note_id in run.corpus.labels["note_id"].to_pylist()})
-    return f"{source}, {len(run.corpus.tasks)} tasks, {n_notes:,} labelled notes"
+    runs = f", {len(cells)} seeds x {run.settings.repeats} fine-tunings" if cells[0] is not run else ""
+    return f"{source}, {len(run.corpus.tasks)} tasks, {n_notes:,} labelled notes{runs}"

@@ -118,15 +118,19 @@ class Run:
         settings = self.settings.arms.get(arm, config.Arm())
         return settings.masking is not None or settings.pseudo_labels is not None
 
+    def is_labels_only(self, arm: str) -> bool:
+        """Is the arm fine-tuning of the backbone and nothing else, as the scorer is?"""
+        settings = self.settings.arms[arm]
+        return settings.finetune and settings.start == "backbone" and not self.reconstructs(arm)
+
     def students(self, arm: str) -> list[str]:
         """Names of the students that an arm is measured by: one per repeat."""
         n = self.settings.repeats if self.settings.arms[arm].finetune else 1
         return [self.student_of(arm, repeat) for repeat in range(n)]
 
     def student_of(self, arm: str, repeat: int = 0) -> str:
-        """Whose model a repeat of an arm evaluates: labels only, from the backbone, is what the scorer is."""
-        settings = self.settings.arms[arm]
-        if settings.finetune and settings.start == "backbone" and not self.reconstructs(arm) and repeat == 0:
+        """Whose model a repeat of an arm evaluates; the first of labels only, from the backbone, is the scorer."""
+        if repeat == 0 and self.is_labels_only(arm):
             return SCORER
         return f"{arm}@{repeat}" if repeat else arm
 

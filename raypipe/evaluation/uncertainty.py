@@ -3,6 +3,7 @@
 An arm is a list of runs (training order, initialisation), each a `rows.PREDICTIONS` table over the same labelled notes.
 A resample draws tasks, then groups (patients) within each task, and runs; all arms get the same draws. Tasks asked of
 one set of notes are correlated, so a second variant draws the groups once for all tasks: the wider interval is quoted.
+Runs may belong to seeds (one reconstruction, several fine-tunings): then seeds are drawn, and runs within them.
 What an interval cannot hold is said in `caveats`: with a single run it lacks the noise of training, which was larger
 than any difference between methods in the pilot.
 """
@@ -19,11 +20,12 @@ import pyarrow as pa
 from raypipe.evaluation.resampling import Floats, Measure, TaskCounts, count_tasks, group_weights, holm, sign_flip_p
 from raypipe.tasks import Task
 
-Caveat = Literal["single_run", "few_runs", "few_tasks"]
+Caveat = Literal["single_run", "few_runs", "few_seeds", "few_tasks"]
 MIN_RUNS, MIN_TASKS = 5, 10  # pilot section 6; methods 5.3
 CAVEATS: dict[Caveat, str] = {
     "single_run": "one run only: the interval lacks run-to-run noise and is too narrow",
     "few_runs": f"fewer than {MIN_RUNS} runs: run-to-run noise is poorly known",
+    "few_seeds": f"fewer than {MIN_RUNS} seeds: the noise of subset, scorer and reconstruction is poorly known",
     "few_tasks": f"fewer than {MIN_TASKS} tasks: the bootstrap over tasks is unreliable",
 }
 
@@ -73,16 +75,18 @@ def compare(
     measure: Measure = "macro_f1",
     n_bootstrap: int = 2000,
     seed: int = 0,
+    seeds: Mapping[str, Sequence[int]] | None = None,
 ) -> Comparison:
     """Intervals of every arm and of the declared differences `pairs` = (arm, reference), on one measure.
 
-    Arms with equal numbers of runs are taken as paired run by run (the same seed in both). Raises ValueError if the
+    `seeds`: the seed that each run of an arm belongs to; None: each run is a seed of its own. Arms with the same seeds
+    and runs are taken as paired run by run. Raises ValueError if the
     arms were not scored on the same tasks, notes and labels, if a pair names an unknown arm, or an arm has no runs.
     """
     missing = [name for pair in pairs for name in pair if name not in arms] + [n for n in arms if not arms[n]]
     if missing:
         raise ValueError(f"arms without runs: {', '.join(missing)}")
-    draws = _draw(arms, tasks, measure, n_bootstrap, seed)
+    draws = _draw(arms, tasks, measure, n_bootstrap, seed, seeds or {arm: range(len(arms[arm])) for arm in arms})
     contrasts = [(arm, reference, draws[arm].minus(draws[reference])) for arm, reference in pairs]
     p_values = [sign_flip_p(contrast.point_T, seed) for *_, contrast in contrasts]
     return Comparison(
@@ -102,6 +106,7 @@ class _Draws:
 
     task_ids: list[str]
     n_runs: int
+    n_seeds: int
     point_T: Floats  # the data as they are, mean over runs
     within_B: Floats  # mean over drawn tasks, groups drawn within each task
     joint_B: Floats  # the same, groups drawn once for all tasks
@@ -111,6 +116,7 @@ class _Draws:
         return _Draws(
             self.task_ids,
             min(self.n_runs, other.n_runs),
+            min(self.n_seeds, other.n_seeds),
             self.point_T - other.point_T,
             self.within_B - other.within_B,
             self.joint_B - other.joint_B,
@@ -128,19 +134,21 @@ class _Draws:
             high=high,
             n_runs=self.n_runs,
             n_tasks=len(self.task_ids),
-            caveats=(*_run_caveats(self.n_runs), *few_tasks),
+            caveats=(*_run_caveats(self.n_runs, self.n_seeds), *few_tasks),
             groups="jointly" if is_joint else "within_tasks",
         )
 
     def task_estimates(self) -> dict[str, Estimate]:
         low_T, high_T = np.nanpercentile(self.task_BT, [2.5, 97.5], axis=0).tolist()
         columns = zip(self.task_ids, self.point_T.tolist(), low_T, high_T, strict=True)
-        caveats = _run_caveats(self.n_runs)
+        caveats = _run_caveats(self.n_runs, self.n_seeds)
         return {t: Estimate(v, low, high, self.n_runs, 1, caveats, "jointly") for t, v, low, high in columns}
 
 
-def _run_caveats(n_runs: int) -> tuple[Caveat, ...]:
-    return ("single_run",) if n_runs == 1 else ("few_runs",) if n_runs < MIN_RUNS else ()
+def _run_caveats(n_runs: int, n_seeds: int) -> tuple[Caveat, ...]:
+    if n_runs < MIN_RUNS:
+        return ("single_run",) if n_runs == 1 else ("few_runs",)
+    return ("few_seeds",) if n_seeds < MIN_RUNS else ()
 
 
 def _difference(arm: str, reference: str, draws: _Draws, p: float, p_holm: float) -> Difference:
@@ -159,7 +167,12 @@ def _difference(arm: str, reference: str, draws: _Draws, p: float, p_holm: float
 
 
 def _draw(
-    arms: Mapping[str, Sequence[pa.Table]], tasks: Sequence[Task], measure: Measure, n_bootstrap: int, seed: int
+    arms: Mapping[str, Sequence[pa.Table]],
+    tasks: Sequence[Task],
+    measure: Measure,
+    n_bootstrap: int,
+    seed: int,
+    seeds: Mapping[str, Sequence[int]],
 ) -> dict[str, _Draws]:
     """Every arm under the same resamples."""
     counts, n_groups = count_tasks(arms, tasks, measure)
@@ -173,10 +186,11 @@ def _draw(
     for name, runs in arms.items():
         mine = slice(first, first + len(runs))
         first = mine.stop
-        weight_BR = _run_weights(n_bootstrap, len(runs), seed)
+        weight_BR = _run_weights(n_bootstrap, seeds[name], seed)
         draws[name] = _Draws(
             [c.task_id for c in counts],
             len(runs),
+            len(set(seeds[name])),
             point_TS[:, mine].mean(axis=1),
             np.sum(within_BS[:, mine] * weight_BR, axis=1),
             np.sum(joint_BS[:, mine] * weight_BR, axis=1),
@@ -185,16 +199,28 @@ def _draw(
     return draws
 
 
-def _run_weights(n_bootstrap: int, n_runs: int, seed: int) -> Floats:
-    """Share of each run in each resample [B, R]; arms with as many runs get the same.
+def _run_weights(n_bootstrap: int, seed_R: Sequence[int], seed: int) -> Floats:
+    """Share of each run in each resample [B, R]: seeds are drawn, then runs within each. Arms alike get the same draws.
 
-    R - 1 of R runs are drawn: the variance of their mean is then the unbiased s^2 / R. Drawing R would give
-    (R - 1) / R of it, half the truth with two runs (Rao and Wu 1988, rescaling bootstrap).
+    S - 1 of S seeds are drawn: the variance of their mean is then the unbiased s^2 / S. Drawing S would give
+    (S - 1) / S of it, half the truth with two seeds (Rao and Wu 1988, rescaling bootstrap). The runs within a seed are
+    drawn on top, so an interval with several runs per seed is, if anything, a little too wide.
     """
-    if n_runs == 1:
+    of_seed = [np.flatnonzero(np.asarray(seed_R) == which) for which in sorted(set(seed_R))]
+    rng = np.random.default_rng([seed, *(len(runs) for runs in of_seed)])
+    share_BS = _shares(rng, n_bootstrap, len(of_seed))
+    weight_BR = np.zeros((n_bootstrap, len(seed_R)))
+    for s, runs in enumerate(of_seed):
+        weight_BR[:, runs] = share_BS[:, s, None] * _shares(rng, n_bootstrap, len(runs))
+    return weight_BR
+
+
+def _shares(rng: np.random.Generator, n_bootstrap: int, n: int) -> Floats:
+    """n - 1 draws of n, as shares [B, n]."""
+    if n == 1:
         return np.ones((n_bootstrap, 1))
-    drawn = np.random.default_rng([seed, n_runs]).integers(n_runs, size=(n_bootstrap, n_runs - 1))
-    return (drawn[:, :, None] == np.arange(n_runs)).mean(axis=1)
+    drawn = rng.integers(n, size=(n_bootstrap, n - 1))
+    return (drawn[:, :, None] == np.arange(n)).mean(axis=1)
 
 
 def _resample_within(counts: list[TaskCounts], n_bootstrap: int, rng: np.random.Generator) -> Floats:

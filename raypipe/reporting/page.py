@@ -14,10 +14,10 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from raypipe.evaluation.uncertainty import CAVEATS, Estimate
 from raypipe.reporting import figures, heatmap
 from raypipe.reporting.printable import printable
-from raypipe.reporting.report import Report, verdict
+from raypipe.reporting.report import Report, outcome, verdict
 
 MINUS, NOTHING = "\u2212", "\u2013"
-CAVEAT_MARKS = dict(zip(CAVEATS, "†‡§", strict=True))
+CAVEAT_MARKS = dict(zip(CAVEATS, "†‡¶§", strict=True))
 
 
 def html(report: Report) -> str:
@@ -26,6 +26,7 @@ def html(report: Report) -> str:
     differing = [(r.name, r.difference.estimate) for r in report.arms if r.difference and not report.failed_gates]
     return _template().render(
         report=report,
+        outcome=outcome,
         verdict_of={row.name: verdict(row, report) for row in report.arms},
         forest=figures.differences(differing, report.reference) if differing else None,
         per_task=figures.per_task(report.tasks, report.reference) if report.tasks else None,
@@ -87,6 +88,7 @@ def duration(seconds: float) -> str:
 def _used_caveats(report: Report) -> dict[str, str]:
     """Mark -> sentence, of the caveats that some estimate of the headline table has."""
     estimates: list[Estimate] = [row.macro_f1 for row in report.arms]
+    estimates += [pair.estimate for pair in report.pairs]
     estimates += [row.difference.estimate for row in report.arms if row.difference]
     used = {caveat for estimate in estimates for caveat in estimate.caveats}
     return {CAVEAT_MARKS[caveat]: sentence for caveat, sentence in CAVEATS.items() if caveat in used}

@@ -26,6 +26,7 @@ class ArmRow:
     macro_f1: Estimate
     difference: Difference | None = None  # from the reference; None: this arm is the reference, or is not compared
     auc: float | None = None
+    auc_difference: Estimate | None = None  # from the reference
     pooled_macro_f1: float | None = None
     matched_f1: float | None = None  # macro F1 at the matched positive rate
     cv_f1: float | None = None  # macro F1 at cross-validated thresholds
@@ -79,6 +80,8 @@ class Report:
     subtitle: str = ""  # corpus, backbone, date: one line
     summary: str = ""  # what came out, in a sentence or two
     reference: str = "sft"  # the arm that differences are taken from
+    pairs: tuple[Difference, ...] = ()  # declared comparisons of one arm with another than the reference
+    budgets: Mapping[str, Mapping[str, Estimate]] = field(default_factory=dict)  # labels per task -> arm -> macro F1
     arms: tuple[ArmRow, ...] = ()  # in the order of the config; `arm_rows` builds them
     tasks: Mapping[str, Mapping[str, Estimate]] = field(default_factory=dict)  # arm -> task id -> macro F1
     gates: tuple[Gate, ...] = ()
@@ -98,15 +101,22 @@ class Report:
         return tuple(gate for gate in self.gates if not gate.passed)
 
 
-def arm_rows(comparison: Comparison, runs: Mapping[str, Sequence[Metrics]]) -> tuple[ArmRow, ...]:
-    """The headline lines of a macro F1 comparison; `runs` are the metrics of each arm's runs."""
-    difference_of = {difference.arm: difference for difference in comparison.differences}
+def arm_rows(
+    comparison: Comparison, runs: Mapping[str, Sequence[Metrics]], reference: str, auc: Comparison | None = None
+) -> tuple[ArmRow, ...]:
+    """The headline lines of a macro F1 comparison; `runs` are the metrics of each arm's runs.
+
+    `auc`: the same comparison on AUC.
+    """
+    difference_of = {d.arm: d for d in comparison.differences if d.reference == reference}
+    auc_of = {d.arm: d.estimate for d in auc.differences if d.reference == reference} if auc else {}
     return tuple(
         ArmRow(
             name,
             estimate,
             difference_of.get(name),
             auc=_mean([m.auc for m in runs[name]]),
+            auc_difference=auc_of.get(name),
             pooled_macro_f1=_mean([m.pooled_macro_f1 for m in runs[name]]),
             matched_f1=_mean([m.matched_f1 for m in runs[name]]),
             cv_f1=_mean([m.cv_f1 for m in runs[name]]),
@@ -119,13 +129,18 @@ def verdict(row: ArmRow, report: Report) -> str:
     """What may be said of the arm's difference from the reference."""
     if row.difference is None:
         return "reference" if row.name == report.reference else ""
+    return outcome(row.difference, report)
+
+
+def outcome(difference: Difference, report: Report) -> str:
+    """What may be said of a difference."""
     if report.failed_gates:
         return "not measurable"
-    if "single_run" in row.difference.estimate.caveats:
+    if "single_run" in difference.estimate.caveats:
         return "one run only"
-    if row.difference.estimate.low > 0:
+    if difference.estimate.low > 0:
         return "better"
-    return "worse" if row.difference.estimate.high < 0 else "no clear difference"
+    return "worse" if difference.estimate.high < 0 else "no clear difference"
 
 
 def _mean(values: Sequence[float | None]) -> float | None:

@@ -5,19 +5,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from raypipe.evaluation.uncertainty import CAVEATS, Estimate
-from raypipe.reporting.report import ArmRow, Report, verdict
+from raypipe.reporting.report import ArmRow, Report, outcome, verdict
 
 
 def text_table(report: Report) -> str:
     """Headline, agreement, gates and methods, as far as the report has them; macro F1, AUC and shares in points."""
-    parts = [_headline(report), _agreement(report), _gates(report), _faithfulness(report)]
+    parts = [_headline(report), _pairs(report), _budgets(report), _material(report)]
+    parts += [_agreement(report), _gates(report), _faithfulness(report)]
     return "\n\n".join(part for part in parts if part)
 
 
 def _headline(report: Report) -> str:
     if not report.arms:
         return ""
-    lines = [["arm", "macro F1", "95 % interval", f"vs {report.reference}", "95 % interval", "W/T/L", "AUC", "verdict"]]
+    lines = [["arm", "macro F1", "95 % interval", f"vs {report.reference}", "95 % interval", "W/T/L"]]
+    lines[0] += ["p (Holm)", "AUC", "AUC difference", "F1 matched", "F1 cv", "verdict"]
     lines += [_arm(row, report) for row in report.arms]
     used = {c for row in report.arms for e in _estimates(row) for c in e.caveats}
     notes = [f"  note: {sentence}" for caveat, sentence in CAVEATS.items() if caveat in used]
@@ -36,10 +38,43 @@ def _arm(row: ArmRow, report: Report) -> list[str]:
             f"{100 * e.value:+.1f}",
             f"[{100 * e.low:+.1f}, {100 * e.high:+.1f}]",
             f"{d.wins}/{d.ties}/{d.losses}",
+            f"{d.p_holm:.3f}",
         ]
     else:
-        cells += ["", "", ""]
-    return [*cells, _points(row.auc), verdict(row, report)]
+        cells += ["", "", "", ""]
+    by_auc = "" if row.auc_difference is None else _signed(row.auc_difference)
+    return [*cells, _points(row.auc), by_auc, _points(row.matched_f1), _points(row.cv_f1), verdict(row, report)]
+
+
+def _signed(e: Estimate) -> str:
+    return f"{100 * e.value:+.1f} [{100 * e.low:+.1f}, {100 * e.high:+.1f}]"
+
+
+def _pairs(report: Report) -> str:
+    lines = [["arm", "against", "macro F1", "W/T/L", "p (Holm)", "verdict"]]
+    for d in report.pairs:
+        tasks = f"{d.wins}/{d.ties}/{d.losses}"
+        lines.append([d.arm, d.reference, _signed(d.estimate), tasks, f"{d.p_holm:.3f}", outcome(d, report)])
+    return _align(lines) if report.pairs else ""
+
+
+def _budgets(report: Report) -> str:
+    arms = list(dict.fromkeys(arm for estimates in report.budgets.values() for arm in estimates))
+    lines = [["macro F1 by labels per task", *report.budgets, ""]]
+    for arm in arms:
+        found = [estimates.get(arm) for estimates in report.budgets.values()]
+        shown = ["-" if e is None else f"{_points(e.value)} [{_points(e.low)}, {_points(e.high)}]" for e in found]
+        lines.append([arm, *shown, ""])
+    return _align(lines) if report.budgets else ""
+
+
+def _material(report: Report) -> str:
+    lines = [["learned from", "masking ratio", "masked words", "target tokens", "tokens", "steps", ""]]
+    for m in report.material:
+        counts = (m.masked_words, m.target_tokens, m.trained_tokens, m.optimiser_steps)
+        ratio = "-" if m.masking_ratio is None else f"{m.masking_ratio:.4f}"
+        lines.append([m.arm, ratio, *("-" if n is None else f"{n:,}" for n in counts), ""])
+    return _align(lines) if report.material else ""
 
 
 def _agreement(report: Report) -> str:

@@ -27,7 +27,8 @@ LAYERS = [
     ["statistics", "show"],
     ["run"],
     ["experiment"],
-    ["results", "choosing"],
+    ["gates"],
+    ["results", "choosing", "compare"],
     ["cli"],
 ]  # fmt: skip
 KNOW_RAY = {"cluster", "notes.files", "notes.source", "training.trainer"}
