@@ -132,7 +132,12 @@ def _settings(config: Config) -> Iterator[Problem]:
         yield Problem("statistics.encoder", "no *.safetensors in the folder; other formats are refused")
     for name in sorted(RESERVED & set(config.arms)):
         yield Problem(f"arms.{name}", "is the name of a folder or line of every run; choose another")
+    own = {name: arm.attribution for name, arm in config.arms.items() if arm.attribution is not None}
+    for name, masking in arms.items():
+        if masking.match_ratio_to in own:
+            yield Problem(f"arms.{name}.masking.match_ratio_to", f"{masking.match_ratio_to} has relevance of its own")
     methods = {f"faithfulness.methods.{i}": m.partition("/")[0] for i, m in enumerate(config.faithfulness.methods)}
+    methods |= {f"arms.{name}.attribution.method": attribution.method for name, attribution in own.items()}
     for where, method in {"attribution.method": config.attribution.method, **methods}.items():
         try:
             method_of(config.attribution.model_copy(update={"method": method}))
@@ -229,9 +234,11 @@ def _model(config: Config, tasks: list[Task]) -> Iterator[Problem]:
 
 
 def _sizes(config: Config, n_layers: int, context: int | None) -> Iterator[Problem]:
-    layer = config.attribution.layer
-    if isinstance(layer, int) and not 0 <= layer <= n_layers:
-        yield Problem("attribution.layer", f"is {layer}, but the model has layers 0..{n_layers}")
+    of_arms = {f"arms.{name}.": arm.attribution for name, arm in config.arms.items() if arm.attribution is not None}
+    for where, attribution in {"": config.attribution, **of_arms}.items():
+        layer = attribution.layer
+        if isinstance(layer, int) and not 0 <= layer <= n_layers:
+            yield Problem(f"{where}attribution.layer", f"is {layer}, but the model has layers 0..{n_layers}")
     if context is not None and config.prompt.max_tokens > context:
         yield Problem("prompt.max_tokens", f"is {config.prompt.max_tokens}, but the model's context is {context}")
 

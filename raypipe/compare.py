@@ -98,6 +98,8 @@ def settings_of(cell: Cell, run: Run) -> config.Config:
 
 def _each(run: Run, work: Callable[..., None], units: Sequence[tuple[Any, ...]], in_tasks: bool) -> None:
     """`work` on every unit (a cell, and what of it); a unit that fails does not stop the others."""
+    if not units:
+        return
     cluster, failed = run.cluster, []
     if in_tasks and not isinstance(cluster, Inline):
         at_once, cpus = run.settings.resources.concurrent_arms, run.settings.resources.cpus_per_worker
@@ -127,17 +129,19 @@ def _is_prepared(cell: Run) -> bool:
     steps = [f"finetune/{SCORER}"]
     steps += ["train/rows"] if pipeline.masking_of(cell.settings) else []
     steps += ["pseudo"] if pipeline.pseudo_of(cell.settings) else []
-    return all(cell.is_done(step) for step in steps)
+    variants = [cell.of(arm) for arm in cell.settings.arms if cell.of(arm) is not cell]
+    return all(cell.is_done(step) for step in steps) and all(map(_is_prepared, variants))
 
 
 def _is_measured(cell: Run, arm: str) -> bool:
-    return all(cell.is_done(f"evaluate/{student}") for student in cell.students(arm))
+    return all(cell.of(arm).is_done(f"evaluate/{student}") for student in cell.students(arm))
 
 
 def _learn(run: Run, arm: str) -> None:
     """Reconstruction, fine-tunings and predictions of an arm of a cell."""
     experiment.learn(run, arm)
     experiment.evaluate(run, arm)
+    run = run.of(arm)
     if not run.settings.comparison.keep_models:  # of repeats, the predictions are what counts
         for student in run.students(arm)[1:]:
             shutil.rmtree(run.step(f"finetune/{student}").folder / "model", ignore_errors=True)

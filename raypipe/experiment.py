@@ -135,6 +135,7 @@ def render(run: Run) -> None:
 
 def evaluate(run: Run, arm: str) -> None:
     """Predictions of an arm's students on the evaluation split."""
+    run = run.of(arm)
     for student in run.students(arm):
         step = run.step(f"evaluate/{student}")
         if not step.done:
@@ -151,10 +152,14 @@ def prepare(run: Run) -> None:
     mask(run)
     render(run)
     pseudo_label(run)
+    for arm in run.settings.arms:
+        if run.of(arm) is not run:
+            prepare(run.of(arm))
 
 
 def learn(run: Run, arm: str, at_once: int = 1) -> None:
     """Reconstruction and fine-tunings of an arm, on the same workers."""
+    run = run.of(arm)
     if not run.settings.arms[arm].finetune:
         return
     reconstruction = [_train_stage(run, arm)] if run.reconstructs(arm) else []

@@ -180,8 +180,9 @@ def pseudo_of(settings: config.Config) -> dict[str, config.PseudoLabels]:
 
 
 def masking_of(settings: config.Config) -> dict[str, config.Masking]:
-    """The masking of the arms that learn from unlabelled notes."""
-    return {name: arm.masking for name, arm in settings.arms.items() if arm.masking is not None}
+    """The masking of the arms that are masked by this run's relevance (run.Run.of: others have a run of their own)."""
+    arms = {name: arm for name, arm in settings.arms.items() if arm.attribution is None}
+    return {name: arm.masking for name, arm in arms.items() if arm.masking is not None}
 
 
 def layer_of(attribution: config.Attribution, scorer: config.Model) -> int | None:

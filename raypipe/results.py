@@ -69,7 +69,7 @@ def build(run: Run, cells: Sequence[Run] = (), fewer_labels: Mapping[int, Sequen
         arms=arm_rows(compared, measured, reference, by_auc),
         tasks=compared.tasks,
         gates=tuple(gates(pooled, fewer, tasks, reference, start, found)),
-        agreement=(AgreementRow(_scorer_name(run), found),) if found else (),
+        agreement=tuple(_agreements(cells, found)),
         heat_maps=tuple(_heat_maps(cells[0])),
         material=tuple(_material(cells)),
         steps=tuple(_steps(run)),
@@ -85,7 +85,7 @@ def _predictions(cells: Sequence[Run]) -> Pooled:
     pooled = Pooled()
     for place, cell in enumerate(cells):
         for arm in cell.settings.arms:
-            steps = [cell.step(f"evaluate/{student}") for student in cell.students(arm)]
+            steps = [cell.of(arm).step(f"evaluate/{student}") for student in cell.students(arm)]
             if all(step.done for step in steps):
                 pooled.add(arm, place, *(pq.read_table(step.data) for step in steps))
     for place, cell in enumerate(cells):
@@ -133,6 +133,16 @@ def _agreement(cells: Sequence[Run]) -> Agreement | None:
     return agreement(cases, share) if cases and share else None
 
 
+def _agreements(cells: Sequence[Run], found: Agreement | None) -> Iterator[AgreementRow]:
+    """The run's relevance, and that of the arms that have their own."""
+    if found is not None:
+        yield AgreementRow(_scorer_name(cells[0]), found)
+    for arm in cells[0].settings.arms:
+        own = [cell.of(arm) for cell in cells]
+        if own[0] is not cells[0] and (of_arm := _agreement(own)) is not None:
+            yield AgreementRow(f"{_scorer_name(own[0])} ({arm})", of_arm)
+
+
 def _layer(run: Run) -> int | None:
     """The layer that masking read; None where only one is kept."""
     attribution = run.settings.attribution
@@ -175,11 +185,12 @@ def _heat_map(
 
 def _material(cells: Sequence[Run]) -> Iterator[Material]:
     """What each arm learned from, mean over cells: masked words, target tokens, steps."""
-    planned = [tally(path) if (path := _masked(cell)) else {} for cell in cells]
+    folders = {path for cell in cells for arm in cell.settings.arms if (path := _masked(cell.of(arm)))}
+    planned = [tally(path) for path in sorted(folders)]
     for arm in cells[0].settings.arms:
         if not cells[0].reconstructs(arm):
             continue
-        steps = [cell.step(f"train/{arm}") for cell in cells]
+        steps = [cell.of(arm).step(f"train/{arm}") for cell in cells]
         facts = [step.manifest for step in steps if step.done]
         plans = [found[arm] for found in planned if arm in found]
         yield Material(

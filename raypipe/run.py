@@ -36,6 +36,7 @@ class Run:
     began: float = field(default_factory=time.perf_counter)
 
     def __post_init__(self) -> None:
+        self.variants: dict[str, Run] = {}
         self.folder.mkdir(parents=True, exist_ok=True)
         self.corpus: Corpus = collect(self.settings, self.folder / "corpus", self.base.corpus if self.base else None)
         if self.settings.resources.use_gpu is False:  # Ray does not hide GPUs from workers that ask for none
@@ -65,7 +66,19 @@ class Run:
         twin.__dict__ |= {key: value for key, value in vars(self).items() if key != "cluster"}
         twin.settings = self.settings.model_copy(update={"resources": resources})
         twin.base = self.base and self.base.inline()
+        twin.variants = {}
         return twin
+
+    def of(self, arm: str) -> Run:
+        """The run that an arm is learned in: this one, or one beside it for an arm with an attribution of its own."""
+        settings = self.settings.arms.get(arm)
+        if settings is None or settings.attribution is None:
+            return self
+        if arm not in self.variants:
+            own = {"name": arm, "runs": str(self.folder / "variants"), "attribution": settings.attribution}
+            own["arms"] = {arm: settings.model_copy(update={"attribution": None})}
+            self.variants[arm] = Run(self.settings.model_copy(update=own), base=self, began=self.began)
+        return self.variants[arm]
 
     def step(self, name: str) -> Step:
         """The folder of a step, or the base's if it has this very step; refused if it was made with other settings."""

@@ -11,6 +11,8 @@
       pseudo/                           answers/ data/: the scorer's own answers, where an arm learns from them
       train/rows/ train/<arm>/          model/ metrics.jsonl
       finetune/<arm>/ evaluate/<arm>/   model/ metrics.jsonl; data/*.parquet; <arm>@1, @2: its further repeats
+      variants/<arm>/                   a run of its own for an arm with another attribution
+      cells/<seed>-<labels>/            a run of its own for each seed and label budget of a comparison
       report/                           report.html metrics.json
 
 Every step folder holds `settings.json` (all that its output depends on, written first) and `manifest.json` (facts about
