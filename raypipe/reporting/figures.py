@@ -21,7 +21,8 @@ from raypipe.reporting.faithfulness import FaithfulnessRow
 from raypipe.reporting.printable import printable
 
 MARKERS = "osD^vPX*"
-MAX_TASKS = 40  # on one chart; the rest are in the table
+MAX_TASKS, MAX_ARMS = 40, 8  # on one chart; the rest are in the table
+LEGEND_WIDTH = 90  # characters beside each other in a legend as wide as the chart
 GREY = {"light": "#6b7280", "dark": "#9aa4b2"}
 COLOURS = {
     "light": ("#0072B2", "#D55E00", "#009E73", "#AA4499", "#8A6D00", "#3B3B98", "#A03030"),
@@ -59,7 +60,8 @@ def differences(rows: Sequence[tuple[str, Estimate]], reference: str) -> Chart:
 def per_task(tasks: Mapping[str, Mapping[str, Estimate]], reference: str) -> Chart:
     """Macro F1 of every arm on every task, sorted by the reference; the MAX_TASKS tasks on which arms differ most."""
     arms = [reference, *(arm for arm in tasks if arm != reference)] if reference in tasks else list(tasks)
-    shown = _widest_spread(tasks)
+    arms = arms[:MAX_ARMS]
+    shown = _widest_spread({arm: tasks[arm] for arm in arms})
     shown.sort(key=lambda task_id: tasks[arms[0]][task_id].value)
     offset_of = {arm: 0.62 * ((i + 0.5) / len(arms) - 0.5) for i, arm in enumerate(arms)}
 
@@ -80,9 +82,8 @@ def per_task(tasks: Mapping[str, Mapping[str, Estimate]], reference: str) -> Cha
         )
         _name_rows(axes, shown)
         axes.set_xlabel("macro F1, points")
-        axes.legend(
-            loc="lower left", bbox_to_anchor=(0, 1), ncols=min(6, len(arms)), frameon=False, labelcolor=INK[theme]
-        )
+        columns = max(1, min(len(arms), LEGEND_WIDTH // (6 + max(len(_label(arm)) for arm in arms))))
+        axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=columns, frameon=False, labelcolor=INK[theme])
         return figure
 
     return _chart(

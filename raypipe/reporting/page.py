@@ -38,6 +38,7 @@ def html(report: Report) -> str:
         max_chars=heatmap.MAX_CHARS,
         shades=range(1, heatmap.SHADES + 1),
         max_tasks=figures.MAX_TASKS,
+        max_arms=figures.MAX_ARMS,
         total_seconds=sum(step.seconds for step in report.steps),
     )
 

@@ -6,6 +6,7 @@ Shares (macro F1, AUC, hit share) lie in [0, 1] here; pages and tables show poin
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -26,10 +27,10 @@ class ArmRow:
     macro_f1: Estimate
     difference: Difference | None = None  # from the reference; None: this arm is the reference, or is not compared
     auc: float | None = None
-    auc_difference: Estimate | None = None  # from the reference
     pooled_macro_f1: float | None = None
     matched_f1: float | None = None  # macro F1 at the matched positive rate
     cv_f1: float | None = None  # macro F1 at cross-validated thresholds
+    auc_difference: Estimate | None = None  # from the reference
 
 
 @dataclass(frozen=True)
@@ -94,6 +95,12 @@ class Report:
     dead_letters: Mapping[str, int] = field(default_factory=dict)  # errors.Code -> notes
     facts: Mapping[str, str] = field(default_factory=dict)  # versions, fingerprint, seeds, command, device
     config: str = ""  # the resolved config as YAML
+
+    @property
+    def arms_by_budget(self) -> list[str]:
+        """Arms that were measured at more than one label budget."""
+        times = Counter(arm for estimates in self.budgets.values() for arm in estimates)
+        return [arm for arm, n in times.items() if n > 1]
 
     @property
     def failed_gates(self) -> tuple[Gate, ...]:

@@ -59,9 +59,8 @@ def _pairs(report: Report) -> str:
 
 
 def _budgets(report: Report) -> str:
-    arms = list(dict.fromkeys(arm for estimates in report.budgets.values() for arm in estimates))
     lines = [["macro F1 by labels per task", *report.budgets, ""]]
-    for arm in arms:
+    for arm in report.arms_by_budget:
         found = [estimates.get(arm) for estimates in report.budgets.values()]
         shown = ["-" if e is None else f"{_points(e.value)} [{_points(e.low)}, {_points(e.high)}]" for e in found]
         lines.append([arm, *shown, ""])

@@ -273,10 +273,22 @@ def test_caveats_are_spelled_out():
     assert "†§" in Page(html(report)).text
 
 
+def test_pairs_and_budgets_are_shown():
+    report = full_report()
+    pair = Difference("x", "<y>", estimate(-0.031, 0.01), {"t": -0.031}, 1, 2, 9, 0.001, 0.0321)
+    budgets = {"8": {"plain": estimate(0.51)}, "all": {"plain": estimate(0.62)}}
+    report = Report(**{**vars(report), "pairs": (pair,), "budgets": budgets})
+    page, table = " ".join(Page(html(report)).text.split()), re.sub(" +", " ", text_table(report))
+    assert "x<y> −3.1 [−4.1, −2.1] 1 / 2 / 90.032 worse" in page
+    assert "plain 51.0 [49.0, 53.0] 62.0 [60.0, 64.0]" in page
+    assert "x <y> -3.1 [-4.1, -2.1] 1/2/9 0.032 worse" in table
+    assert "plain 51.0 [49.0, 53.0] 62.0 [60.0, 64.0]" in table
+
+
 def test_text_table_is_aligned():
     lines = text_table(full_report("arm\x1b[31m")).splitlines()
     assert lines[0].split("  ")[0] == "arm"
-    assert "67.0 [65.0, 69.0] +5.0 [+3.0, +7.0] 9/1/2 85.0" in re.sub(" +", " ", lines[3])
+    assert "67.0 [65.0, 69.0] +5.0 [+3.0, +7.0] 9/1/2 0.020 85.0 68.0 69.0 better" in re.sub(" +", " ", lines[3])
     assert lines[0].index("verdict") == lines[2].index("reference") == lines[3].index("better")
     assert "\x1b" not in "".join(lines)
 
@@ -315,7 +327,7 @@ def test_many_tasks_are_cut_in_the_chart_and_complete_in_the_table():
 def test_arm_rows_average_runs():
     metrics = [Metrics(0.6, 0.5, auc, None, None, 0.9, ()) for auc in (0.7, 0.8, None)]
     comparison = Comparison("macro_f1", {"sft": estimate(0.6), "x": estimate(0.7)}, {}, (difference("x", 0.1),))
-    sft, x = arm_rows(comparison, {"sft": metrics, "x": metrics[:1]})
+    sft, x = arm_rows(comparison, {"sft": metrics, "x": metrics[:1]}, "sft")
     assert (sft.auc, sft.matched_f1, sft.difference) == (pytest.approx(0.75), None, None)
     assert x.difference.arm == "x"
 
