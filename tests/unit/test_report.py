@@ -279,8 +279,8 @@ def test_pairs_and_budgets_are_shown():
     budgets = {"8": {"plain": estimate(0.51)}, "all": {"plain": estimate(0.62)}}
     report = Report(**{**vars(report), "pairs": (pair,), "budgets": budgets})
     page, table = " ".join(Page(html(report)).text.split()), re.sub(" +", " ", text_table(report))
-    assert "x<y> −3.1 [−4.1, −2.1] 1 / 2 / 90.032 worse" in page
-    assert "plain 51.0 [49.0, 53.0] 62.0 [60.0, 64.0]" in page
+    assert "x<y> \N{MINUS SIGN}3.1 [\N{MINUS SIGN}4.1, \N{MINUS SIGN}2.1] 1 / 2 / 90.032 worse" in page
+    assert "plain51.0 [49.0, 53.0]62.0 [60.0, 64.0]" in page
     assert "x <y> -3.1 [-4.1, -2.1] 1/2/9 0.032 worse" in table
     assert "plain 51.0 [49.0, 53.0] 62.0 [60.0, 64.0]" in table
 
