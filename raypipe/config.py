@@ -45,6 +45,7 @@ class Synthetic(Section):
     n_test: int = Field(400, ge=8)
     n_pretraining: int = Field(4000, ge=1)
     difficulty: Fraction = 0.0
+    modifiers: Fraction = 0.3  # share of the mentions with a modifier, which ties the forms of a finding to each other
 
 
 def _no_password(uri: str) -> str:

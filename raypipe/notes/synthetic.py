@@ -118,6 +118,7 @@ class Style:
 
     local_share: float
     distractors: float  # 0: fewer absent mentions than present; 1: more, and much boilerplate
+    modifiers: float  # share of the mentions that have one
     forbidden: frozenset[str] = frozenset()
 
 
@@ -129,19 +130,23 @@ def generate(
     n_test: int = 400,
     n_pretraining: int = 9600,
     difficulty: float = 0.0,
+    modifiers: float = 0.3,
 ) -> Corpus:
-    """The whole corpus; same arguments, same bytes. `difficulty` in [0, 1] adds distractors and unseen forms."""
+    """The whole corpus; same arguments, same bytes. `difficulty` in [0, 1] adds distractors and unseen forms.
+
+    `modifiers`: share of the mentions with a modifier, which is all that ties the forms of a finding to each other.
+    """
     if not 0 <= difficulty <= 1:
         raise ValueError(f"difficulty is {difficulty}, but must lie in [0, 1]")
     seen: set[str] = set()
     other_hospital = np.random.default_rng([seed, 0])
-    pretraining = [_pretraining_text(other_hospital, difficulty, seen) for _ in range(n_pretraining)]
+    pretraining = [_pretraining_text(other_hospital, difficulty, modifiers, seen) for _ in range(n_pretraining)]
 
     held_out_rng = np.random.default_rng([seed, 1])
     n_held_out = round((0.25 + 0.75 * difficulty) * len(TASK_FINDINGS))
     held_out = held_out_rng.permutation(len(TASK_FINDINGS))[:n_held_out]
-    labelled = Style(LOCAL_SHARE, difficulty, frozenset(TASK_FINDINGS[i].local[-1] for i in held_out))
-    unrestricted = Style(LOCAL_SHARE, difficulty)
+    labelled = Style(LOCAL_SHARE, difficulty, modifiers, frozenset(TASK_FINDINGS[i].local[-1] for i in held_out))
+    unrestricted = Style(LOCAL_SHARE, difficulty, modifiers)
     note_rows: list[dict[str, str]] = []
     label_rows: list[dict[str, str]] = []
     deciding_rows: list[dict[str, str | int]] = []
@@ -196,10 +201,10 @@ def _table(rows: list[Any], **columns: pa.DataType) -> pa.Table:
     return pa.Table.from_pylist(rows, schema=pa.schema(list(columns.items())))
 
 
-def _pretraining_text(rng: np.random.Generator, difficulty: float, seen: set[str]) -> str:
+def _pretraining_text(rng: np.random.Generator, difficulty: float, modifiers: float, seen: set[str]) -> str:
     if rng.random() >= SUMMARY_SHARE:
-        return _new_note(rng, Style(LOCAL_SHARE, difficulty), seen)[0]
-    text, mentions = _new_note(rng, Style(0.0, difficulty), seen)
+        return _new_note(rng, Style(LOCAL_SHARE, difficulty, modifiers), seen)[0]
+    text, mentions = _new_note(rng, Style(0.0, difficulty, modifiers), seen)
     present = {m.finding for m in mentions if m.status == "present"}
     items = rng.permutation(len(FINDINGS))
     answers = ", ".join(f"{_question(FINDINGS[i])} {YES if i in present else NO}" for i in items)
@@ -248,7 +253,7 @@ def _note(rng: np.random.Generator, style: Style) -> tuple[str, list[Mention]]:
             form = _form(rng, FINDINGS[finding], style)
             mentions.append(Mention(int(finding), status, len(text), len(text) + len(form), cue))
             text += form
-            if rng.random() < 0.3:
+            if rng.random() < style.modifiers:
                 text += " " + str(rng.choice(FINDINGS[finding].modifiers))
         text += "."
     return text, mentions
