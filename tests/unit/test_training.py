@@ -14,6 +14,7 @@ import torch.multiprocessing as mp
 from raypipe.config import Lora, Training
 from raypipe.prompts import EncodedNote, Question
 from raypipe.training import examples, loop, schedule, supervised
+from raypipe.training.loss import WeightedLoss
 from tests.tiny_models import tiny_model
 
 PAD = 0
@@ -111,7 +112,7 @@ def test_loss_is_the_weighted_mean(tmp_path: Path) -> None:
             log_p = model(input_ids=torch.tensor(ids[None]).long()).logits[0].log_softmax(-1)
         total -= sum(float(log_p[t - 1, ids[t]]) * float(weight[t]) for t in range(1, len(ids)))
         weights += float(weight.sum())
-    assert loop.mean_loss(model, PAD, plain, _training()) == pytest.approx(total / weights, rel=1e-5)
+    assert loop.mean_loss(WeightedLoss(model), PAD, plain, _training()) == pytest.approx(total / weights, rel=1e-5)
 
 
 def test_lora_trains_adapters_only_and_merges(tmp_path: Path) -> None:
