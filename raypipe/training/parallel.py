@@ -64,11 +64,11 @@ class Shards:
         self.given, self.model = model, copy.deepcopy(model)
         self.core = self.loss = WeightedLoss(self.model)
         mesh = init_device_mesh(device.type, (rank_and_world()[1],))
+        # moves parameters and buffers to the device, a block at a time
         for block in self.model.get_submodule(FAMILIES[model.config.model_type].blocks):
             fully_shard(block, mesh=mesh)
         # gathered again in the backward pass: outside of the passes, there are shards only
         fully_shard(self.core, mesh=mesh, reshard_after_forward=True)
-        self.model.to(device)  # buffers; fully_shard has moved the parameters
 
     def accumulate(self, is_last: bool) -> Any:
         """As `Replicas.accumulate`; the gradient of a whole model waits in between, so few passes are better."""
