@@ -64,7 +64,9 @@ def restore(folder: Path, trained: Named, optimizer: torch.optim.Optimizer) -> P
         for name, parameter in trained.items():
             values = {key: tensors.get_tensor(f"{name}|{key}") for key in keys[name]}
             parameter.copy_(like(parameter, values.pop("parameter")))
-            # AdamW counts steps on the CPU; its moments live beside their parameter
-            moments = {key: value if key == "step" else like(parameter, value) for key, value in values.items()}
-            optimizer.state[parameter] = moments
+            # moments are cut like their parameter; the count of steps is one number beside it
+            optimizer.state[parameter] = {
+                key: value.to(parameter.device) if key == "step" else like(parameter, value)
+                for key, value in values.items()
+            }
     return Progress(**state)

@@ -120,7 +120,7 @@ def _step(
         with parallel.accumulate(is_last=index == len(batches) - 1):
             with autocast(training, device):
                 loss = _loss(parallel.loss, pad_id, examples, batch, rows, device)
-            (loss * world / total_weight).backward()  # data-parallel training averages over workers
+            torch.autograd.backward(loss * world / total_weight)  # data-parallel training averages over workers
         summed += loss.detach()
     return float(sum_over_workers(summed)) / total_weight
 
@@ -175,7 +175,7 @@ def _optimizer(trained: checkpoint.Named, training: Training) -> torch.optim.Ada
         {"params": [p for p in trained.values() if p.ndim >= 2], "weight_decay": training.weight_decay},
         {"params": [p for p in trained.values() if p.ndim < 2], "weight_decay": 0.0},  # norms and biases
     ]
-    return torch.optim.AdamW(groups, lr=training.learning_rate, betas=training.betas)
+    return torch.optim.AdamW(groups, lr=training.learning_rate, betas=training.betas, fused=True)
 
 
 class _Log:
