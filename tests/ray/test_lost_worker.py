@@ -21,7 +21,7 @@ from raypipe.cluster import QUIET
 from raypipe.training import examples, trainer
 from tests.tiny_models import tiny_model, tiny_tokenizer
 
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(280)]
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(400)]
 STEPS = 60
 # one row a pass, so that a step takes long enough for the kill to land in the middle
 TRAINING = config.Training(
@@ -51,20 +51,21 @@ def _stage(folder: Path, name: str) -> trainer.Stage:
     return trainer.Stage(str(folder / name), str(folder / "rows"), "a", TRAINING, start, start)
 
 
-@pytest.fixture
-def nodes(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], None]]:
-    """Two nodes of one CPU each, so one worker on each; the second can be lost."""
-    for key, value in QUIET.items():
-        monkeypatch.setenv(key, value)
-    import ray
-    from ray.cluster_utils import Cluster
+@pytest.fixture(scope="module")
+def lose_node() -> Iterator[Callable[[], None]]:
+    """Two nodes of one CPU each, so one worker on each; the second can be lost (by the last test here)."""
+    with pytest.MonkeyPatch.context() as patch:
+        for key, value in QUIET.items():
+            patch.setenv(key, value)
+        import ray
+        from ray.cluster_utils import Cluster
 
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
-    second = cluster.add_node(num_cpus=1)
-    ray.init(address=cluster.address, log_to_driver=False, logging_level="ERROR")
-    yield lambda: cluster.remove_node(second, allow_graceful=False)
-    ray.shutdown()
-    cluster.shutdown()
+        cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+        second = cluster.add_node(num_cpus=1)
+        ray.init(address=cluster.address, log_to_driver=False, logging_level="ERROR")
+        yield lambda: cluster.remove_node(second, allow_graceful=False)
+        ray.shutdown()
+        cluster.shutdown()
 
 
 def _workers() -> list[psutil.Process]:
@@ -120,7 +121,7 @@ def _assert_as_straight(folder: Path, stage: trainer.Stage) -> None:
     assert steps == list(range(1, STEPS + 1))
 
 
-def test_killed_worker(folder: Path, nodes: Callable[[], None]) -> None:
+def test_killed_worker(folder: Path, lose_node: object) -> None:
     stage = _stage(folder, "killed")
     lost_at, pids = _fit(
         stage, config.Resources(training_workers=2), lambda: os.kill(_workers()[0].pid, signal.SIGKILL)
@@ -130,10 +131,10 @@ def test_killed_worker(folder: Path, nodes: Callable[[], None]) -> None:
     _assert_as_straight(folder, stage)
 
 
-def test_lost_node(folder: Path, nodes: Callable[[], None]) -> None:
+def test_lost_node(folder: Path, lose_node: Callable[[], None]) -> None:
     """Goes on with the one worker that there is room for."""
     stage = _stage(folder, "lost_node")
-    lost_at, pids = _fit(stage, config.Resources(training_workers=2, min_training_workers=1), nodes)
+    lost_at, pids = _fit(stage, config.Resources(training_workers=2, min_training_workers=1), lose_node)
     assert 0 < lost_at[0] < STEPS, "the loss must come in the middle"
     assert len(pids) == 3, "two workers before, one after"
     _assert_as_straight(folder, stage)
