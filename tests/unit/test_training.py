@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,8 @@ from raypipe.config import Lora, Masking, Prompt
 from raypipe.masking import Masker, Renderer
 from raypipe.models import tree
 from raypipe.prompts import EncodedNote, PromptEncoder, Question
-from raypipe.training import examples, loop, schedule, supervised, throughput
+from raypipe.run_dir import write_json
+from raypipe.training import checkpoint, examples, loop, schedule, supervised, throughput
 from raypipe.training.loss import WeightedLoss, batch_of
 from raypipe.words import word_spans
 from tests.masking_cases import SENTENCES
@@ -47,6 +49,38 @@ def test_resumed_equals_straight(tmp_path: Path) -> None:
     resumed = fitted(tmp_path / "cut", training)
     assert distance(straight, resumed) == 0.0
     assert metrics_of(tmp_path / "cut") == metrics_of(tmp_path / "straight")
+
+
+def test_outcome_counts_the_attempts_before(tmp_path: Path) -> None:
+    data, training = rows_of_many_lengths(), settings(checkpoint_every=4)
+    with pytest.raises(Stopped):
+        fitted(tmp_path, training, on_step=stop_after(5))
+    state = tmp_path / "checkpoint/state.json"
+    state.write_text(json.dumps(json.loads(state.read_text()) | {"seconds": 1000.0}))
+    model = tiny_model("llama")
+    outcome = loop.fit(model, PAD, data, training, tmp_path)
+    two_epochs = throughput.work_of(data, np.tile(np.arange(len(data)), 2))
+    assert outcome.seconds > 1000
+    assert (outcome.tokens, outcome.target_tokens) == (2 * data.length.sum(), 2 * (data.weight > 0).sum())
+    assert outcome.flops == throughput.training_flops(model, two_epochs)
+    assert outcome.peak_fraction is None  # on a CPU
+
+
+def test_crash_while_saving_leaves_the_checkpoint_before(tmp_path: Path, monkeypatch: Any) -> None:
+    training = settings(checkpoint_every=2)
+    straight = fitted(tmp_path / "straight", training)
+
+    def crash(path: Path, value: dict[str, Any]) -> None:
+        if value["step"] == 4:
+            raise Stopped
+        write_json(path, value)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "write_json", crash)
+        with pytest.raises(Stopped):
+            fitted(tmp_path / "cut", training)
+    assert json.loads((tmp_path / "cut/checkpoint/state.json").read_text())["step"] == 2
+    assert distance(straight, fitted(tmp_path / "cut", training)) == 0.0
 
 
 def test_loss_is_the_weighted_mean(tmp_path: Path) -> None:
@@ -139,6 +173,14 @@ def test_schedule_uses_every_row_once_per_epoch_and_each_draw_in_turn() -> None:
     assert len(half) == 5
     first, again = (schedule.steps(length, draw, settings(seed=s)) for s in (1, 1))
     assert all((a == b).all() for a, b in zip(first, again, strict=True))
+
+
+@pytest.mark.parametrize("n_rows", [1, 2, 7, 30])
+def test_workers_have_equally_many_passes_and_every_row_once(n_rows: int) -> None:
+    rows, length = np.arange(n_rows), np.random.default_rng(0).integers(5, 50, n_rows)
+    passes = [schedule.passes_of(rows, length, rank, 3, max_tokens=60) for rank in range(3)]
+    assert len({len(batches) for batches in passes}) == 1
+    assert sorted(np.concatenate([batch for batches in passes for batch in batches])) == rows.tolist()
 
 
 def test_length_buckets_leave_little_padding() -> None:
