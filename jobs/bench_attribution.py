@@ -35,6 +35,7 @@ from raypipe.attribution.batches import token_batches, useful_share
 from raypipe.models.families import FAMILIES
 from raypipe.models.loading import Loaded
 from raypipe.prompts import EncodedNote, Question
+from raypipe.training.throughput import matrix_peak
 
 # small: hot-path.md's model, 23.6M body and a tied head of 0.27 of that, as in Llama-3.2-1B. 1b and 8b: Llama's own.
 SIZES: dict[str, dict[str, Any]] = {
@@ -294,7 +295,7 @@ class Bench:
             **{f"kv {t}": lambda t=t: relevance_of(direct, notes[t]) for t in counts[1:]},
         }
         timed = self.time(self.rounds, variants)
-        peak = matrix_peak(self.scorer)
+        peak = matrix_peak(self.scorer.device, self.scorer.model.dtype)
         against = f"captum per task + prediction ({sample} run)"
         for t in (1, *counts):
             slow, fast = self.work(t)
@@ -384,18 +385,6 @@ def labelled(results: Sequence[Any]) -> Relevance:
 def replace_questions(note: EncodedNote, question: int) -> EncodedNote:
     """The note with one of its questions."""
     return replace(note, questions=note.questions[question : question + 1])
-
-
-def matrix_peak(scorer: Loaded) -> float:
-    """FLOP/s of one large matrix product in the scorer's dtype on its device, best of 5."""
-    n = 8192 if scorer.device.type == "cuda" else 1024
-    a = torch.randn(n, n, dtype=scorer.model.dtype, device=scorer.device)
-    best = float("inf")
-    for _ in range(6):
-        start = time.perf_counter()
-        (a @ a)[0, 0].item()
-        best = min(best, time.perf_counter() - start)
-    return 2 * n**3 / best
 
 
 def relevance_of(engine: AttributionEngine, notes: Sequence[EncodedNote]) -> Relevance:

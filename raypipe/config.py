@@ -365,6 +365,9 @@ class Resources(Section):
     attribution_actors: int | Literal["auto"] = "auto"
     cpus_per_actor: float = Field(1.0, gt=0)
     training_workers: int = Field(1, ge=1)
+    # After a lost worker, go on with as few as this (Ray Train restarts the group); None: wait for all of them
+    min_training_workers: int | None = Field(None, ge=1)
+    sharding: Literal["ddp", "fsdp2"] = "ddp"  # a replica on each worker, or parameters sharded over the workers
     ray: bool = True  # false: everything in this process, one step after the other; for what is small
     cpus_per_worker: float | Literal["auto"] = "auto"  # auto: the cores, shared by the arms that train at once
     use_gpu: bool | Literal["auto"] = "auto"
@@ -372,6 +375,18 @@ class Resources(Section):
     concurrent_arms: int = Field(1, ge=1)
     no_progress_timeout_s: int = Field(900, ge=10)
     allow_unauthenticated_cluster: bool = False
+
+    @model_validator(mode="after")
+    def _min_within_max(self) -> Resources:
+        if (self.min_training_workers or 1) > self.training_workers:
+            raise ValueError("min_training_workers is more than training_workers")
+        return self
+
+    @property
+    def workers(self) -> int | tuple[int, int]:
+        """Training workers as Ray Train wants them: how many, or at least and at most."""
+        fewest = self.min_training_workers
+        return self.training_workers if fewest is None else (fewest, self.training_workers)
 
 
 class Evaluation(Section):

@@ -201,10 +201,11 @@ def _fit(run: Run, prepared: Sequence[Prepared], at_once: int = 1) -> None:
         run.say(f"{names}: training in this process")
         outcomes = trainer.fit_here(stages, run.cluster.threads, run.cluster.has_gpu)
     else:
-        workers, cpus = run.settings.resources.training_workers, run.settings.resources.cpus_per_worker
-        each = run.cluster.worker(at_once, cpus, workers)
+        resources = run.settings.resources
+        workers = resources.training_workers
+        each = run.cluster.worker(at_once, resources.cpus_per_worker, workers)
         run.say(f"{names}: training on {workers} x {each}")
-        outcomes = trainer.fit(stages, workers, each, run.say)
+        outcomes = trainer.fit(stages, resources, each, run.say)
     for p, outcome in zip(todo, outcomes, strict=True):
         p.step.finish(**vars(outcome))
 

@@ -238,6 +238,7 @@ def _precision(run: Run, confidence: float) -> float | None:
 def _steps(run: Run) -> Iterator[StepTime]:
     """Time of the finished steps; those of cells and repeats added up."""
     seconds: dict[str, float] = defaultdict(float)
+    at_peak: dict[str, float] = defaultdict(float)  # seconds that the work would take at the cards' matrix peak
     tokens: Counter[str] = Counter()
     times: Counter[str] = Counter()
     for manifest in sorted(run.folder.rglob("manifest.json"), key=lambda path: path.stat().st_mtime):
@@ -245,11 +246,13 @@ def _steps(run: Run) -> Iterator[StepTime]:
         name = re.sub(r"^cells/[^/]+/|@\d+$", "", name)
         seconds[name] += facts["seconds"]
         tokens[name] += facts.get("tokens", 0)
+        at_peak[name] += facts["seconds"] * (facts.get("peak_fraction") or 0.0)
         times[name] += 1
     for name, total in seconds.items():
         rate = f"{tokens[name] / max(total, 1e-9):,.0f} tokens/s" if tokens[name] else ""
+        share = f"{at_peak[name] / total:.0%} of the measured bfloat16 peak" if at_peak[name] else ""
         often = f"{times[name]} times" if times[name] > 1 else ""
-        yield StepTime(name, total, ", ".join(part for part in (rate, often) if part))
+        yield StepTime(name, total, ", ".join(part for part in (rate, share, often) if part))
 
 
 def _counts(run: Run) -> dict[str, int]:

@@ -54,6 +54,17 @@ def share_of(rows: Indices, length_R: Indices, rank: int, world_size: int) -> In
     return rows[np.argsort(length_R[rows], kind="stable")][rank::world_size]
 
 
+def passes_of(rows: Indices, length_R: Indices, rank: int, world_size: int, max_tokens: int) -> list[Indices]:
+    """The micro-batches of one worker in a step. All workers have equally many, some of them perhaps empty.
+
+    Sharded parameters are gathered in every pass, so a worker that has fewer must take part.
+    """
+    shares = (share_of(rows, length_R, other, world_size) for other in range(world_size))
+    batches = [list(micro_batches(share, length_R, max_tokens)) for share in shares]
+    most = max(map(len, batches))
+    return batches[rank] + [rows[:0]] * (most - len(batches[rank]))
+
+
 def learning_rate_factor(step: int, n_steps: int, warmup: float) -> float:
     """Linear warm-up over a share of the steps, then cosine to zero."""
     n_warmup = max(1, round(warmup * n_steps))

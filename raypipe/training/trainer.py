@@ -42,11 +42,12 @@ class Stage:
 
 
 def fit(
-    stages: Sequence[Stage], workers: int, resources: dict[str, float], say: Callable[[str], None]
+    stages: Sequence[Stage], resources: config.Resources, each: dict[str, float], say: Callable[[str], None]
 ) -> list[Outcome]:
-    """Run the stages one after the other on `workers` Ray Train workers with these resources each.
+    """Run the stages one after the other on Ray Train workers, `each` worker's resources by name.
 
-    Finished stages are skipped, an unfinished one goes on from its checkpoint; a lost worker group is restarted twice.
+    Finished stages are skipped, an unfinished one goes on from its checkpoint. After a lost worker, all start again
+    there, at most twice; with `min_training_workers`, as many as there is room for.
     """
     import ray.train
     from ray.train.torch import TorchTrainer
@@ -54,9 +55,13 @@ def fit(
     logs = Path(stages[0].folder) / "ray_train"
     trainer = TorchTrainer(
         _work,
-        train_loop_config={"stages": list(stages), "threads": int(resources.get("CPU", 1))},
+        train_loop_config={
+            "stages": list(stages),
+            "threads": int(each.get("CPU", 1)),
+            "sharding": resources.sharding,
+        },
         scaling_config=ray.train.ScalingConfig(
-            num_workers=workers, use_gpu="GPU" in resources, resources_per_worker=resources
+            num_workers=resources.workers, use_gpu="GPU" in each, resources_per_worker=each
         ),
         run_config=ray.train.RunConfig(
             name=uuid.uuid4().hex[:12],  # progress is kept by our checkpoints, not by Ray Train's
@@ -96,10 +101,10 @@ def _work(loop_config: dict[str, Any]) -> None:
     torch.set_num_threads(loop_config["threads"])
     stages = loop_config["stages"]
     device = torch.device("cpu") if stages[0].tokenizer.device == "cpu" else ray.train.torch.get_device()
-    run(stages, device, is_first=ray.train.get_context().get_world_rank() == 0)
+    run(stages, device, ray.train.get_context().get_world_rank() == 0, loop_config["sharding"])
 
 
-def run(stages: Sequence[Stage], device: Any, is_first: bool = True) -> None:
+def run(stages: Sequence[Stage], device: Any, is_first: bool = True, sharding: str = "ddp") -> None:
     """The stages in this process; without Ray and torch.distributed it is a single worker."""
     import torch
     import torch.distributed as dist
@@ -110,26 +115,24 @@ def run(stages: Sequence[Stage], device: Any, is_first: bool = True) -> None:
             continue
         torch.manual_seed(stage.training.seed)
         if not isinstance(stage.start, config.Model) or stage.start.path != in_memory:
-            model = _start(stage.start, stage, device)
-        model, in_memory = _train(model, stage, is_first), str(Path(stage.folder) / "model")
+            model = _start(stage.start, stage)
+        model, in_memory = _train(model, stage, device, is_first, sharding), str(Path(stage.folder) / "model")
         if dist.is_initialized():
             dist.barrier()
 
 
-def _start(start: config.Model | config.Pretrain, stage: Stage, device: Any) -> Any:
-    """The model that a stage starts from, in float32 (autocast does the rest)."""
+def _start(start: config.Model | config.Pretrain, stage: Stage) -> Any:
+    """The model that a stage starts from, on the CPU and in float32 (autocast does the rest)."""
     from raypipe.models import loading
 
     if isinstance(start, config.Pretrain):
-        model = loading.from_scratch(start, loading.load_tokenizer(stage.tokenizer))
-    elif stage.random_weights:
-        model = loading.random_like(start)
-    else:
-        model = loading.load(start.model_copy(update={"dtype": "float32", "device": "cpu"})).model
-    return model.to(device)
+        return loading.from_scratch(start, loading.load_tokenizer(stage.tokenizer))
+    if stage.random_weights:
+        return loading.random_like(start)
+    return loading.load(start.model_copy(update={"dtype": "float32", "device": "cpu"})).model
 
 
-def _train(model: Any, stage: Stage, is_first: bool) -> Any:
+def _train(model: Any, stage: Stage, device: Any, is_first: bool, sharding: str) -> Any:
     """One stage; returns the trained model with adapters merged."""
     from raypipe.models import loading
     from raypipe.training import examples, loop
@@ -145,6 +148,8 @@ def _train(model: Any, stage: Stage, is_first: bool) -> Any:
         stage.training,
         folder,
         dev=examples.read(stage.dev_rows, stage.arm) if stage.dev_rows else None,
+        device=device,
+        sharding=sharding,
     )
     if adapted is not None:
         if is_first:

@@ -219,3 +219,10 @@ def test_out_of_range(tmp_path, path, bound, limit):
 def test_the_fuzz_covers_the_schema():
     assert len(FIELDS) > 100
     assert len(BOUNDS) > 50
+
+
+def test_fewest_workers(tmp_path):
+    assert load(tmp_path, "resources: {training_workers: 4}").resources.workers == 4
+    assert load(tmp_path, "resources: {training_workers: 4, min_training_workers: 2}").resources.workers == (2, 4)
+    (problem,) = problems_of(tmp_path, "resources:\n  training_workers: 2\n  min_training_workers: 3\n")
+    assert problem == "1: resources: min_training_workers is more than training_workers"

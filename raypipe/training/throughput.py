@@ -1,0 +1,70 @@
+"""How much arithmetic a stage did, and what share of the card's peak that is.
+
+Model FLOPs (PaLM, arXiv 2204.02311, appendix B): what the result needs, without what is computed twice (checkpointing)
+or for nothing (padding). 2 per weight and token in the forward pass, 2 in the backward pass for the gradient of the
+activations and 2 for that of the weight if it is trained: 6 N in full fine-tuning, 4 N and a little with LoRA.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from raypipe.training.examples import Examples
+from raypipe.training.schedule import Indices
+
+
+@dataclass(frozen=True)
+class Work:
+    """What rows ask for."""
+
+    tokens: int = 0  # padding excluded
+    targets: int = 0  # tokens with a loss weight: the head runs on these alone
+    pairs: int = 0  # sum of squared row lengths: attention looks from every token at every token
+
+    def __add__(self, other: Work) -> Work:
+        return Work(self.tokens + other.tokens, self.targets + other.targets, self.pairs + other.pairs)
+
+
+def work_of(examples: Examples, rows: Indices) -> Work:
+    """The work that some rows are."""
+    length = examples.length[rows]
+    targets = sum(int(np.count_nonzero(examples.row(int(row))[1])) for row in rows)
+    return Work(int(length.sum()), targets, int((length**2).sum()))
+
+
+def training_flops(model: Any, work: Work) -> float:
+    """Model FLOPs of training on this much work; attention is not halved for being causal."""
+    head, c = model.get_output_embeddings(), model.config
+    heads = c.num_attention_heads
+    width = heads * (getattr(c, "head_dim", None) or c.hidden_size // heads)
+    body = [
+        p
+        for module in model.modules()
+        if module is not head and not isinstance(module, nn.Embedding)
+        for p in module.parameters(recurse=False)
+        if p.ndim == 2
+    ]
+    attention = 12 * c.num_hidden_layers * width * work.pairs
+    return float(work.tokens * _per_token(body) + work.targets * _per_token([head.weight]) + attention)
+
+
+def _per_token(weights: list[nn.Parameter]) -> int:
+    return sum((6 if p.requires_grad else 4) * p.numel() for p in weights)
+
+
+def matrix_peak(device: torch.device, dtype: torch.dtype) -> float:
+    """FLOP/s of one large square matrix product in this dtype on this device, best of 5 after one to warm up."""
+    n = 8192 if device.type == "cuda" else 1024
+    a = torch.randn(n, n, dtype=dtype, device=device)
+    seconds = []
+    for _ in range(6):
+        start = time.perf_counter()
+        (a @ a)[0, 0].item()  # waits for the device
+        seconds.append(time.perf_counter() - start)
+    return 2 * n**3 / min(seconds[1:])
