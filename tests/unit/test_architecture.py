@@ -18,7 +18,8 @@ LAYERS = [
     ["run_dir", "models", "notes"],
     ["prompts", "inline"],
     ["cluster"],
-    [f"evaluation.{name}" for name in ("metrics", "resampling", "uncertainty", "agreement", "baselines")],
+    [f"evaluation.{name}" for name in ("metrics", "resampling", "uncertainty", "agreement", "generation")],
+    [f"evaluation.{name}" for name in ("probing", "baselines", "conformal", "layers")],
     ["attribution", "masking", "evaluation"],
     ["training", "check"],
     ["corpus"],
@@ -27,7 +28,7 @@ LAYERS = [
     ["statistics", "show"],
     ["run"],
     ["experiment"],
-    ["gates"],
+    ["gates", "probing", "coverage"],
     ["results", "choosing", "compare"],
     ["cli"],
 ]  # fmt: skip
