@@ -20,7 +20,7 @@ def settings(folder: Path, **probe: object) -> config.Config:
     sizes = {"n_labelled": 40, "n_unlabelled": 4, "n_dev": 24, "n_test": 20, "n_pretraining": 4}
     return config.Config(
         runs=str(folder),
-        data=config.Data(source="synthetic", synthetic=sizes, task_ids=("febbre", "tosse")),
+        data=config.Data(source="synthetic", synthetic=sizes, task_ids=("febbre", "cefalea")),
         pretrain=config.Pretrain(),
         prompt=config.Prompt(max_tokens=192),
         evaluation={"mode": "generate", "conformal": {"alpha": 0.2}, "bootstrap": 100},
@@ -36,7 +36,7 @@ def with_models(run: Run) -> Run:
         loaded.tokenizer.save_pretrained(run.folder / "pretrain/tokenizer")
         loaded.tokenizer.save_pretrained(step.folder / "model")
         loaded.model.save_pretrained(step.folder / "model")
-        step.finish()
+        step.finish(target_tokens=1, tokens=1, steps=1)  # what the report reads
     return run
 
 
