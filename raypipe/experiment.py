@@ -37,7 +37,7 @@ from raypipe.training import examples, selection, supervised, trainer
 
 LABELS = "labels"  # the "arm" of fine-tuning rows: all arms share them
 TEXT = "text"  # the "arm" of pretraining rows
-CALIBRATION = "dev"  # the split that prediction sets are calibrated on
+CALIBRATION: config.Split = "dev"  # the split that prediction sets are calibrated on
 
 
 def pretrain(run: Run) -> None:
@@ -138,7 +138,7 @@ def render(run: Run) -> None:
 def evaluate(run: Run, arm: str) -> None:
     """Predictions of an arm's students on the evaluation split; on dev, too, if prediction sets are wanted."""
     run = run.of(arm)
-    splits = {"evaluate": run.settings.evaluation.split}
+    splits: dict[str, config.Split] = {"evaluate": run.settings.evaluation.split}
     if run.settings.evaluation.conformal is not None:
         splits["calibrate"] = CALIBRATION
     for student, (name, split) in product(run.students(arm), splits.items()):

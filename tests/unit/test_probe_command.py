@@ -9,10 +9,11 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from raypipe import config, experiment, probing, results, rows
+from raypipe import check, config, experiment, probing, results, rows
 from raypipe.errors import InputError
 from raypipe.evaluation.metrics import by_task
-from raypipe.experiment import Run
+from raypipe.run import Run
+from raypipe.tasks import Task
 from tests.tiny_models import tiny_loaded
 
 
@@ -105,3 +106,18 @@ def test_no_note_text_is_kept_but_in_the_corpus(done: tuple[Run, Path]) -> None:
     for folder in ("states", "probe", "calibrate"):
         for path in (run.folder / folder).rglob("*"):
             assert not path.is_file() or not any(text in path.read_bytes() for text in texts)
+
+
+def test_what_cannot_be_is_said_at_once(tmp_path: Path) -> None:
+    asked = settings(tmp_path, arms=("sft", "no_such"))
+    asked = asked.model_copy(update={"evaluation": asked.evaluation.model_copy(update={"split": "dev"})})
+    with pytest.raises(InputError) as refused:
+        Run(asked)
+    assert {problem.where for problem in refused.value.problems} == {"probe.arms", "evaluation.conformal"}
+
+
+def test_answers_without_an_end_must_not_begin_one_another() -> None:
+    task = Task("t", "multiclass", "?", ("a", "b", "c"), ("acuta", "acuta grave", "no"))
+    (problem,) = check._endless(task, ((1,), (1, 2), (3,)))
+    assert "'acuta' begins 'acuta grave'" in problem.what
+    assert not list(check._endless(task, ((1, 4), (1, 2), (3,))))
