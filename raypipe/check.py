@@ -149,6 +149,8 @@ def _settings(config: Config) -> Iterator[Problem]:
         yield Problem("arms", "is empty: there is nothing to compare")
     for name in sorted(set(config.probe.arms or ()) - set(config.arms)):
         yield Problem("probe.arms", f"no such arm: {name}")
+    if config.evaluation.embeddings and config.probe.head != "logistic":
+        yield Problem("evaluation.embeddings", f"is a logistic regression, but probe.head is {config.probe.head}")
     if config.evaluation.conformal is not None and config.evaluation.split == "dev":
         yield Problem("evaluation.conformal", "is calibrated on dev, so evaluation.split must be another split")
 

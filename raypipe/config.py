@@ -406,6 +406,7 @@ class Evaluation(Section):
     split: Split = "test"
     mode: Literal["label", "generate"] = "label"  # generate: greedy decoding bound to the options
     conformal: Conformal | None = None  # calibrated on the dev labels; None: no prediction sets
+    embeddings: bool = False  # also the line `embeddings_logistic`: the frozen backbone, read as `probe` says
     batch_tokens: int = Field(16_384, ge=1)
     bootstrap: int = Field(2000, ge=100)
     heat_maps: int = Field(0, ge=0)  # notes whose text the report shows: protected notes want 0

@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from raypipe import config, pipeline, rows, statistics, storage
+from raypipe import config, pipeline, probing, rows, statistics, storage
 from raypipe.errors import ExitCode, InputError, Problem, RowError
 from raypipe.inline import Inline
 from raypipe.masking import Masker
@@ -157,6 +157,8 @@ def prepare(run: Run) -> None:
     mask(run)
     render(run)
     pseudo_label(run)
+    if run.settings.evaluation.embeddings:
+        probing.probe_backbone(run)
     for arm in run.settings.arms:
         if run.of(arm) is not run:
             prepare(run.of(arm))

@@ -27,8 +27,9 @@ LAYERS = [
     ["pipeline", "reporting"],
     ["statistics", "show"],
     ["run"],
+    ["probing"],
     ["experiment"],
-    ["gates", "probing", "coverage"],
+    ["gates", "coverage"],
     ["results", "choosing", "compare"],
     ["cli"],
 ]  # fmt: skip

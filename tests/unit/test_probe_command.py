@@ -109,11 +109,14 @@ def test_no_note_text_is_kept_but_in_the_corpus(done: tuple[Run, Path]) -> None:
 
 
 def test_what_cannot_be_is_said_at_once(tmp_path: Path) -> None:
-    asked = settings(tmp_path, arms=("sft", "no_such"))
-    asked = asked.model_copy(update={"evaluation": asked.evaluation.model_copy(update={"split": "dev"})})
+    asked = settings(tmp_path, arms=("sft", "no_such"), head="mlp256")
+    asked = asked.model_copy(
+        update={"evaluation": asked.evaluation.model_copy(update={"split": "dev", "embeddings": True})}
+    )
     with pytest.raises(InputError) as refused:
         Run(asked)
-    assert {problem.where for problem in refused.value.problems} == {"probe.arms", "evaluation.conformal"}
+    where = {problem.where for problem in refused.value.problems}
+    assert where == {"probe.arms", "evaluation.conformal", "evaluation.embeddings"}
 
 
 def test_answers_without_an_end_must_not_begin_one_another() -> None:
