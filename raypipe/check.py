@@ -25,7 +25,7 @@ from raypipe.notes.reading import read_unit, units
 from raypipe.tasks import Task, load_tasks
 
 Result = TypeVar("Result")
-RESERVED = {"scorer", "rows", "tfidf_logistic"}  # no arm may be called so
+RESERVED = {"scorer", "rows", "tfidf_logistic", "embeddings_logistic"}  # no arm may be called so
 SAMPLE = 8  # tables of reading.TEXT_ROWS notes whose text is looked at
 
 
@@ -83,6 +83,8 @@ def check(config: Config, with_data: bool = True) -> CheckReport:
         labels = labels_of.within_limits(labels, data)
         if not pc.any(pc.equal(labels["split"], config.evaluation.split)).as_py():
             problems.append(Problem("evaluation.split", f"no task has labels in the split {config.evaluation.split}"))
+        if config.evaluation.conformal is not None and not pc.any(pc.equal(labels["split"], "dev")).as_py():
+            problems.append(Problem("evaluation.conformal", "needs labels in the split dev to calibrate on"))
     if data.columns.spans is not None and tasks and notes is not None:
         tried(lambda: read_deciding(data, tasks))
     if data.pretraining is not None:
@@ -145,6 +147,12 @@ def _settings(config: Config) -> Iterator[Problem]:
             yield from (Problem(where, problem.what) for problem in error.problems)
     if not config.arms:
         yield Problem("arms", "is empty: there is nothing to compare")
+    for name in sorted(set(config.probe.arms or ()) - set(config.arms)):
+        yield Problem("probe.arms", f"no such arm: {name}")
+    if config.evaluation.embeddings and config.probe.head != "logistic":
+        yield Problem("evaluation.embeddings", f"is a logistic regression, but probe.head is {config.probe.head}")
+    if config.evaluation.conformal is not None and config.evaluation.split == "dev":
+        yield Problem("evaluation.conformal", "is calibrated on dev, so evaluation.split must be another split")
 
 
 def _sources(config: Config, arms: Mapping[str, Masking]) -> Iterator[Problem]:
@@ -258,6 +266,8 @@ def _tokens(config: Config, tasks: list[Task]) -> Iterator[Problem]:
     for task in tasks:
         question = encoder.questions[task.id]
         yield from _answers(task, question.option_ids, tokenizer)
+        if config.evaluation.mode == "generate" and encoder.eos_id is None:
+            yield from _endless(task, question.option_ids)
         n_question = len(encoder.head_ids) + len(question.suffix_ids) + max(map(len, question.option_ids)) + 1
         if n_question >= config.prompt.max_tokens:
             what = f"the question of task {task.id!r} alone has {n_question} tokens and leaves no room for a note"
@@ -273,3 +283,11 @@ def _answers(task: Task, option_ids: tuple[tuple[int, ...], ...], tokenizer: Any
         elif ids in first:
             yield Problem(where, f"the answers {first[ids]!r} and {answer!r} are the same tokens; change a verbalizer")
         first.setdefault(ids, answer)
+
+
+def _endless(task: Task, option_ids: tuple[tuple[int, ...], ...]) -> Iterator[Problem]:
+    from raypipe.evaluation.generation import longer
+
+    for option, other in longer(option_ids).items():
+        what = f"{task.answers[option]!r} begins {task.answers[other]!r}, and the tokenizer has no end-of-text token"
+        yield Problem(f"data.tasks: task {task.id!r}", f"{what}; change a verbalizer or set evaluation.mode to label")

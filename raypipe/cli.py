@@ -127,6 +127,14 @@ def evaluate(config: ConfigPath, set_: Overrides = None, arm: Arm = None) -> Non
 
 
 @app.command()
+def probe(config: ConfigPath, set_: Overrides = None) -> None:
+    """What can be read off every layer of the backbone and of the arms' students. Needs what `run` leaves."""
+    from raypipe import probing
+
+    print(probing.probe(_open(config, set_)))
+
+
+@app.command()
 def report(config: ConfigPath, set_: Overrides = None) -> None:
     """Tables, intervals and figures of a run, from what is there."""
     from raypipe import results

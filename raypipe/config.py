@@ -389,10 +389,39 @@ class Resources(Section):
         return self.training_workers if fewest is None else (fewest, self.training_workers)
 
 
+class Conformal(Section):
+    """Prediction sets that hold the true label with probability 1 - alpha (evaluation/conformal.py)."""
+
+    alpha: float = Field(0.1, gt=0, lt=1)
+    score: Literal["lac", "aps"] = "lac"  # lac: smallest sets; aps: sets that grow where the model is unsure
+
+
+class Probe(Section):
+    """`raypipe probe`: what the frozen states of every layer say about each task (evaluation/probing.py).
+
+    The backbone is always probed. `train`: the students after reconstruction, before they see a label, which is what
+    their masking taught. `finetune`: the final students; their states were fitted to the labels that the probe learns
+    from, so that here cross-validation is too hopeful.
+    """
+
+    after: tuple[Literal["train", "finetune"], ...] = ("train", "finetune")
+    arms: tuple[Name, ...] | None = None  # None: all
+    layers: tuple[Fraction, ...] | Literal["all"] = "all"  # fractions of the depth
+    pooling: tuple[Literal["last", "mean"], ...] = Field(("last", "mean"), min_length=1)
+    head: Literal["logistic", "mlp256"] = "logistic"  # mlp256: the authors', one hidden layer of 256 (code)
+    c: tuple[Annotated[float, Field(gt=0)], ...] = Field((1e-3, 1e-2, 1e-1, 1.0, 10.0), min_length=1)  # 1 / L2 penalty
+    folds: int = Field(5, ge=2)  # of the cross-validation within the training notes that chooses c
+    control: bool = True  # also learn random labels of first words, for selectivity
+    batch_tokens: int = Field(8192, ge=1)
+
+
 class Evaluation(Section):
     """Scoring by length-normalised label log-probability (methods 5.2)."""
 
     split: Split = "test"
+    mode: Literal["label", "generate"] = "label"  # generate: greedy decoding bound to the options
+    conformal: Conformal | None = None  # calibrated on the dev labels; None: no prediction sets
+    embeddings: bool = False  # also the line `embeddings_logistic`: the frozen backbone, read as `probe` says
     batch_tokens: int = Field(16_384, ge=1)
     bootstrap: int = Field(2000, ge=100)
     heat_maps: int = Field(0, ge=0)  # notes whose text the report shows: protected notes want 0
@@ -429,6 +458,7 @@ class Config(Section):
     statistics: Statistics = Statistics()
     arms: dict[Name, Arm] = {"sft": Arm(), "decselfmask": Arm(masking=Masking())}
     evaluation: Evaluation = Evaluation()
+    probe: Probe = Probe()
     comparison: Comparison = Comparison()
     resources: Resources = Resources()
 

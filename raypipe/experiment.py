@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from raypipe import config, pipeline, rows, statistics, storage
+from raypipe import config, pipeline, probing, rows, statistics, storage
 from raypipe.errors import ExitCode, InputError, Problem, RowError
 from raypipe.inline import Inline
 from raypipe.masking import Masker
@@ -36,6 +37,7 @@ from raypipe.training import examples, selection, supervised, trainer
 
 LABELS = "labels"  # the "arm" of fine-tuning rows: all arms share them
 TEXT = "text"  # the "arm" of pretraining rows
+CALIBRATION: config.Split = "dev"  # the split that prediction sets are calibrated on
 
 
 def pretrain(run: Run) -> None:
@@ -134,15 +136,18 @@ def render(run: Run) -> None:
 
 
 def evaluate(run: Run, arm: str) -> None:
-    """Predictions of an arm's students on the evaluation split."""
+    """Predictions of an arm's students on the evaluation split; on dev, too, if prediction sets are wanted."""
     run = run.of(arm)
-    for student in run.students(arm):
-        step = run.step(f"evaluate/{student}")
+    splits: dict[str, config.Split] = {"evaluate": run.settings.evaluation.split}
+    if run.settings.evaluation.conformal is not None:
+        splits["calibrate"] = CALIBRATION
+    for student, (name, split) in product(run.students(arm), splits.items()):
+        step = run.step(f"{name}/{student}")
         if not step.done:
             if run.settings.arms[arm].finetune:
                 run.needed(f"finetune/{student}")
-            run.say(f"evaluate/{student}: scoring the {run.settings.evaluation.split} notes")
-            pipeline.score(run.settings, run.corpus, run.model(student), run.cluster, step.data)
+            run.say(f"{name}/{student}: scoring the {split} notes")
+            pipeline.score(run.settings, run.corpus, run.model(student), split, run.cluster, step.data)
             step.finish(predictions=pq.read_table(step.data, columns=[]).num_rows)
 
 
@@ -152,6 +157,8 @@ def prepare(run: Run) -> None:
     mask(run)
     render(run)
     pseudo_label(run)
+    if run.settings.evaluation.embeddings:
+        probing.probe_backbone(run)
     for arm in run.settings.arms:
         if run.of(arm) is not run:
             prepare(run.of(arm))

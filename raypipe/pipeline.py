@@ -10,7 +10,9 @@
     notes -> hold_out -> Cut                          -> pretrain/rows
     notes -> hold_out -> Answer                       -> pseudo/answers     the scorer's own answers
     pseudo/answers -> Teach                           -> pseudo/data        the sure ones as tokens of one student
-    corpus/labelled -> Score                          -> evaluate/<student>
+    corpus/labelled -> Score                          -> evaluate/<student>, calibrate/<student>
+    corpus/labelled -> States                         -> states/<student>   of every layer
+    layers of states/<student> -> Fit                 -> probe/<student>    what can be read off each layer
 
 Blocks of `rows_per_block` notes are the unit of parallelism, of retry and of resume; only counts of words reach the
 driver. The same graph runs on Ray (cluster.py) or in this process (inline.py).
@@ -25,6 +27,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from raypipe import config, rows
 from raypipe.corpus import Corpus
@@ -42,8 +45,10 @@ from raypipe.stages.cut import Cut
 from raypipe.stages.hold_out import hold_out
 from raypipe.stages.mask import Mask
 from raypipe.stages.match import either, match
+from raypipe.stages.probe import Fit
 from raypipe.stages.render import Render
 from raypipe.stages.score import Score
+from raypipe.stages.states import States
 from raypipe.training.selection import Class
 
 if TYPE_CHECKING:
@@ -144,11 +149,33 @@ def cut(settings: config.Config, corpus: Corpus, tokenizer: config.Model, cluste
     _replace(notes.map_batches(Cut, fn_constructor_args=args, **cluster.spread(), **BLOCK), out)
 
 
-def score(settings: config.Config, corpus: Corpus, model: config.Model, cluster: Workers, out: Path) -> None:
-    """Labelled notes of the evaluation split to predictions."""
+def score(
+    settings: config.Config, corpus: Corpus, model: config.Model, split: str, cluster: Workers, out: Path
+) -> None:
+    """Labelled notes of a split to predictions."""
     notes = _blocks(settings, cluster.parquet(str(corpus.labelled_path)))
-    args = (model, settings.prompt, corpus.tasks, str(corpus.labels_path), settings.evaluation)
+    args = (model, settings.prompt, corpus.tasks, str(corpus.labels_path), settings.evaluation, split)
     _replace(notes.map_batches(Score, fn_constructor_args=args, **cluster.on_devices(), **BLOCK), out)
+
+
+def states(settings: config.Config, corpus: Corpus, model: config.Model, cluster: Workers, out: Path) -> None:
+    """Labelled notes of training and evaluation to the states of every layer."""
+    notes = _blocks(settings, cluster.parquet(str(corpus.labelled_path)))
+    splits = ("train", settings.evaluation.split)
+    args = (model, settings.prompt, corpus.tasks, str(corpus.labels_path), splits, settings.probe)
+    _replace(notes.map_batches(States, fn_constructor_args=args, **cluster.on_devices(), **BLOCK), out)
+
+
+def probe(settings: config.Config, corpus: Corpus, stored: Path, cluster: Workers, out: Path) -> None:
+    """States of one model to what classifiers trained on them answer: one unit of work per layer and pooling."""
+    layers = rows.layers_of(pq.read_schema(sorted(stored.glob("*.parquet"))[0]))
+    units = [{"layer": layer, "pooling": pooling} for layer in layers for pooling in settings.probe.pooling]
+    listed = out.parent / "units.parquet"
+    pq.write_table(pa.Table.from_pylist(units), listed)
+    work = cluster.parquet(str(listed)).repartition(target_num_rows_per_block=1)
+    notes = str(corpus.labelled_path), str(corpus.labels_path)
+    args = (str(stored), *notes, corpus.tasks, settings.evaluation.split, settings.probe, settings.seed)
+    _replace(work.map_batches(Fit, fn_constructor_args=args, **cluster.spread(), **BLOCK), out)
 
 
 def answer(settings: config.Config, corpus: Corpus, scorer: config.Model, cluster: Workers, out: Path) -> None:

@@ -14,7 +14,8 @@ import pyarrow as pa
 import pyarrow.dataset as pds
 import pyarrow.parquet as pq
 
-from raypipe import configfile, pipeline
+from raypipe import configfile, pipeline, probing
+from raypipe.coverage import prediction_sets
 from raypipe.evaluation import baselines, metrics, uncertainty
 from raypipe.evaluation.agreement import Agreement, agreement, cases_from_tables
 from raypipe.gates import AUC_RESAMPLES, TFIDF, Pooled, gates
@@ -28,6 +29,7 @@ from raypipe.run import SCORER, Run
 from raypipe.run_dir import versions
 from raypipe.stages.mask import words_and_relevance
 
+EMBEDDINGS = "embeddings_logistic"  # there once the backbone was probed
 UNLABELLED_FOR_IDF = 5000
 
 
@@ -70,6 +72,8 @@ def build(run: Run, cells: Sequence[Run] = (), fewer_labels: Mapping[int, Sequen
         tasks=compared.tasks,
         gates=tuple(gates(pooled, fewer, tasks, reference, start, found)),
         agreement=tuple(_agreements(cells, found)),
+        conformal=dict(prediction_sets(cells, _tfidf)),
+        probing=None if len(cells) > 1 else probing.found(cells[0]),
         heat_maps=tuple(_heat_maps(cells[0])),
         material=tuple(_material(cells)),
         steps=tuple(_steps(run)),
@@ -89,18 +93,20 @@ def _predictions(cells: Sequence[Run]) -> Pooled:
             if all(step.done for step in steps):
                 pooled.add(arm, place, *(pq.read_table(step.data) for step in steps))
     for place, cell in enumerate(cells):
-        pooled.add(TFIDF, place, _tfidf(cell))
+        pooled.add(TFIDF, place, _tfidf(cell, cell.settings.evaluation.split))
+    embeddings = [table for cell in cells if (table := probing.backbone_answers(cell)) is not None]
+    for place, table in enumerate(embeddings if len(embeddings) == len(cells) else ()):
+        pooled.add(EMBEDDINGS, place, table)
     return pooled
 
 
-def _tfidf(run: Run) -> pa.Table:
+def _tfidf(run: Run, split: str) -> pa.Table:
     """TF-IDF + logistic regression on the same labels; IDF also from unlabelled notes, as the arms see them."""
     masked, texts = _masked(run), []
     if masked is not None:
         some = pds.dataset(masked).head(UNLABELLED_FOR_IDF, columns=["note_id", "text"]).sort_by("note_id")
         texts = some["text"].drop_null().to_pylist()
     notes, labels = pq.read_table(run.corpus.labelled_path), run.corpus.labels
-    split = run.settings.evaluation.split
     return baselines.tfidf_logistic(notes, labels, run.corpus.tasks, texts, split)
 
 

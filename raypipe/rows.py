@@ -10,6 +10,7 @@ that is all null in one block and text in another cannot be read back (Arrow wou
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -110,6 +111,32 @@ PREDICTIONS = pa.schema(
         ("scores", pa.list_(pa.float32())),  # [C] mean log-probability per token of each option, nats
     ]
 )
+
+# After probing: what a classifier on the states of one layer answers, and how it was chosen (evaluation/probing.py).
+PROBED = pa.schema(
+    [
+        *PREDICTIONS,
+        ("is_control", pa.bool_()),  # the labels are random ones of the control task; `label` holds those
+        ("layer", pa.int16()),  # 0 = embeddings, k = output of decoder block k; the last after the final norm
+        ("pooling", pa.string()),  # last or mean
+        ("c", pa.float32()),  # chosen 1 / L2 penalty; null: the head has none
+        ("inner_f1", pa.float32()),  # macro F1 of cross-validation within the training notes; null: too few of a class
+    ]
+)
+
+
+def states(layers: Sequence[int]) -> pa.Schema:
+    """What the probe reads of a labelled note. One column per layer and pooling: a reader takes what it needs."""
+    columns = [(f"{pooling}_{layer}", pa.list_(pa.float32())) for pooling in ("mean", "last") for layer in layers]
+    # mean_k [D] over the note's tokens; last_k [Q*D] of the last token before the answer to each question.
+    # float32: some families have activations beyond float16
+    return pa.schema([("note_id", pa.string()), ("task_id", pa.list_(pa.string())), *columns])
+
+
+def layers_of(schema: pa.Schema) -> list[int]:
+    """The layers of a `states` schema."""
+    return [int(name.removeprefix("mean_")) for name in schema.names if name.startswith("mean_")]
+
 
 # Words that are known to decide a task, where a corpus says so: characters of the note.
 DECIDING = pa.schema([("note_id", pa.string()), ("task_id", pa.string()), ("start", pa.int32()), ("end", pa.int32())])

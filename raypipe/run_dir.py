@@ -13,6 +13,9 @@
       finetune/<arm>/ evaluate/<arm>/   model/ metrics.jsonl; data/*.parquet; <arm>@1, @2: its further repeats
       variants/<arm>/                   a run of its own for an arm with another attribution
       cells/<seed>-<labels>/            a run of its own for each seed and label budget of a comparison
+      calibrate/<arm>/                  data/*.parquet: predictions on dev, for evaluation.conformal
+      states/<student>/                 data/*.parquet: hidden states of all layers, one row per labelled note
+      probe/<student>/                  data/*.parquet: predictions from each layer; probe/report.html metrics.json
       report/                           report.html metrics.json
 
 Every step folder holds `settings.json` (all that its output depends on, written first) and `manifest.json` (facts about
@@ -40,6 +43,8 @@ from raypipe.hashing import fingerprint
 
 PACKAGES = ("raypipe", "ray", "torch", "transformers", "peft", "captum", "pyarrow", "scikit-learn", "numpy")
 
+_STATES = ("prompt", "model", "evaluation.split", "probe.layers")
+_PROBE = ("probe.pooling", "probe.head", "probe.c", "probe.folds", "probe.control", "seed")
 # Step -> the config sections that determine its output, and the steps it is made from. {arm} stands for any arm.
 MADE_FROM: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "corpus": (("data",), ()),  # `notes`: the data less what chooses labels
@@ -54,8 +59,18 @@ MADE_FROM: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "pseudo": (("arms", "prompt", "evaluation.batch_tokens"), ("corpus", "finetune/scorer")),
     "train/{arm}": (("train",), ("train/rows",)),
     "finetune/{arm}": (("finetune",), ("finetune/rows", "train/{arm}")),
-    "evaluate/scorer": (("evaluation.split",), ("finetune/scorer",)),
-    "evaluate/{arm}": (("evaluation.split",), ("finetune/{arm}",)),
+    "evaluate/scorer": (("evaluation.split", "evaluation.mode"), ("finetune/scorer",)),
+    "evaluate/{arm}": (("evaluation.split", "evaluation.mode"), ("finetune/{arm}",)),
+    "calibrate/scorer": (("evaluation.mode",), ("finetune/scorer",)),
+    "calibrate/{arm}": (("evaluation.mode",), ("finetune/{arm}",)),
+    "states/backbone": (_STATES, ("corpus", "pretrain")),
+    "states/train/{arm}": (_STATES, ("train/{arm}",)),
+    "states/finetune/scorer": (_STATES, ("finetune/scorer",)),
+    "states/finetune/{arm}": (_STATES, ("finetune/{arm}",)),
+    "probe/backbone": (_PROBE, ("states/backbone",)),
+    "probe/train/{arm}": (_PROBE, ("states/train/{arm}",)),
+    "probe/finetune/scorer": (_PROBE, ("states/finetune/scorer",)),
+    "probe/finetune/{arm}": (_PROBE, ("states/finetune/{arm}",)),
 }
 
 

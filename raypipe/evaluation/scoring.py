@@ -1,7 +1,8 @@
 """Label scoring: the mean log-probability per token of each verbalised option (methods 5.2).
 
 All questions of a note are branches of one token tree (models/tree.py), so 136 tasks cost one note and 136 short
-suffixes, not 136 notes.
+suffixes, not 136 notes. The same pass serves constrained decoding (evaluation/generation.py): every path that a
+decoder bound to the options can take is the beginning of an option.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
+from raypipe.evaluation.generation import decode, longer
 from raypipe.models import tree
 from raypipe.models.loading import Loaded
 from raypipe.prompts import EncodedNote, Question
@@ -37,18 +39,40 @@ class LabelScorer:
         self.scorer = scorer
         self.batch_tokens = batch_tokens
 
-    @torch.no_grad()
     def score(self, notes: Sequence[EncodedNote]) -> list[list[Floats]]:
         """For each note and question: mean log-probability [C] of its options, nats per token."""
-        scores = [[np.zeros(len(q.option_ids), np.float32) for q in note.questions] for note in notes]
-        rows = [(n, first, row) for n, note in enumerate(notes) for first, row in _rows(note)]
+        return [
+            [
+                np.asarray(
+                    [log_p_T[: len(ids)].mean() for log_p_T, ids in zip(of_question, q.option_ids, strict=True)],
+                    np.float32,
+                )
+                for of_question, q in zip(of_note, note.questions, strict=True)
+            ]
+            for of_note, note in zip(self._token_log_p(notes, None), notes, strict=True)
+        ]
+
+    def generate(self, notes: Sequence[EncodedNote], eos_id: int | None) -> list[list[tuple[int, Floats]]]:
+        """For each note and question: what `generation.decode` says of its options."""
+        return [
+            [decode(q.option_ids, log_p) for q, log_p in zip(note.questions, of_note, strict=True)]
+            for note, of_note in zip(notes, self._token_log_p(notes, eos_id), strict=True)
+        ]
+
+    @torch.no_grad()
+    def _token_log_p(self, notes: Sequence[EncodedNote], eos_id: int | None) -> list[list[list[Floats]]]:
+        """For each note, question and option: log-probability [T] of its tokens, given the prompt and those before.
+
+        With `eos_id`, an option that begins another one has the log-probability of ending there as its last.
+        """
+        found: list[list[list[list[float]]]] = [[[[] for _ in q.option_ids] for q in note.questions] for note in notes]
+        rows = [(n, first, row) for n, note in enumerate(notes) for first, row in _rows(note, eos_id)]
         rows.sort(key=lambda item: len(item[2].ids))
         for batch in _budget(rows, self.batch_tokens):
             for (n, first, row), log_p in zip(batch, self._read([row for _, _, row in batch]), strict=True):
                 for (_, _, question, option), value in zip(row.reads, log_p, strict=True):
-                    length = len(notes[n].questions[first + question].option_ids[option])
-                    scores[n][first + question][option] += value / length
-        return scores
+                    found[n][first + question][option].append(value)
+        return [[[np.asarray(o, np.float32) for o in question] for question in of_note] for of_note in found]
 
     def _read(self, rows: Sequence[_Row]) -> list[Floats]:
         """Log-probability of every read of every row."""
@@ -66,18 +90,19 @@ class LabelScorer:
         return np.split(torch.cat(out).numpy(), np.cumsum([len(row.reads) for row in rows])[:-1])
 
 
-def _rows(note: EncodedNote) -> Iterator[tuple[int, _Row]]:
+def _rows(note: EncodedNote, eos_id: int | None) -> Iterator[tuple[int, _Row]]:
     """Token trees of a note, each with the index of its first question."""
     for first in range(0, len(note.questions), QUESTIONS_PER_ROW):
         row = _Row(list(note.prefix_ids), [0] * len(note.prefix_ids))
         for index, question in enumerate(note.questions[first : first + QUESTIONS_PER_ROW]):
-            _add(row, question, index)
+            _add(row, question, index, eos_id)
         yield first, row
 
 
-def _add(row: _Row, question: Question, index: int) -> None:
+def _add(row: _Row, question: Question, index: int, eos_id: int | None) -> None:
     """One branch per option; options of one token share a branch, because only the question is read."""
     shared: int | None = None
+    begins: dict[int, int] = {}  # option -> where the last token of its question stands
     for option, ids in enumerate(question.option_ids):
         if len(ids) > 1 or shared is None:
             branch = row.branch[-1] + 1
@@ -86,7 +111,11 @@ def _add(row: _Row, question: Question, index: int) -> None:
             row.ids += inputs
             row.branch += [branch] * len(inputs)
             shared = at
+        begins[option] = shared
         row.reads += [(shared + i, token, index, option) for i, token in enumerate(ids)]
+    if eos_id is not None:
+        for option, other in longer(question.option_ids).items():  # the longer one's branch holds the shorter one's end
+            row.reads.append((begins[other] + len(question.option_ids[option]), eos_id, index, option))
 
 
 def _budget(rows: list[tuple[int, int, _Row]], max_tokens: int) -> Iterator[list[tuple[int, int, _Row]]]:

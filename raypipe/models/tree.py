@@ -77,6 +77,17 @@ def hidden_states(model: Any, trees: Trees) -> Tensor:
     ).last_hidden_state
 
 
+def layer_states(model: Any, trees: Trees) -> tuple[Tensor, ...]:
+    """Hidden states [B, T, D] of layers 0..L: embeddings, then the output of every block; the last after the norm."""
+    return model.base_model(
+        input_ids=trees.input_ids_BT,
+        position_ids=trees.position_ids_BT,
+        attention_mask=_attention_mask(model, trees),
+        use_cache=False,
+        output_hidden_states=True,
+    ).hidden_states
+
+
 def _attention_mask(model: Any, trees: Trees) -> Any:
     """What transformers takes as a ready-made mask: additive, [B, 1, T, T], one per kind of attention layer."""
     if trees.sees_BTT is None:

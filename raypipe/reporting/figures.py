@@ -11,14 +11,19 @@ import io
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
 import matplotlib as mpl
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
 
+from raypipe.evaluation.layers import LayerScore
 from raypipe.evaluation.uncertainty import Estimate
 from raypipe.reporting.faithfulness import FaithfulnessRow
 from raypipe.reporting.printable import printable
+from raypipe.reporting.probing import BACKBONE, NAMES, POOLINGS, STAGES, Probing, shown
 
 MARKERS = "osD^vPX*"
 MAX_TASKS, MAX_ARMS = 40, 8  # on one chart; the rest are in the table
@@ -110,6 +115,53 @@ def faithfulness(rows: Sequence[FaithfulnessRow]) -> Chart:
     return _chart(draw, f"Comprehensiveness of {len(shown)} variants less random; the same numbers stand in the table")
 
 
+def layers(probing: Probing) -> Chart:
+    """Macro F1 over the layers: one panel per pooling and stage, one line per student, the backbone grey in all."""
+    stages = probing.stages or [""]
+    arms = list(dict.fromkeys(name.partition("/")[2] for name in probing.students if name != BACKBONE))
+
+    def draw(theme: str) -> Figure:
+        figure, grid = _panels(theme, len(probing.poolings), len(stages))
+        for (i, pooling), (j, stage) in product(enumerate(probing.poolings), enumerate(stages)):
+            for number, arm in enumerate([BACKBONE, *arms]):
+                curve = probing.curve(arm if arm == BACKBONE else f"{stage}/{arm}", pooling)
+                _curve(grid[i][j], curve, _style(theme, number), with_interval=arm == BACKBONE)
+            title = ", ".join(filter(None, (POOLINGS[pooling], STAGES.get(stage))))
+            grid[i][j].set_title(title, color=INK[theme], fontsize=10)
+        for axes in grid[-1]:
+            axes.set_xlabel("layer")
+        for row in grid:
+            row[0].set_ylabel("macro F1, points")
+        names = [BACKBONE, *arms]
+        handles = [
+            Line2D([], [], label=_label(NAMES.get(name, name)), **_style(theme, i)) for i, name in enumerate(names)
+        ]
+        place = {"loc": "outside upper left", "ncols": min(5, len(handles))}
+        figure.legend(handles=handles, **place, frameon=False, labelcolor=INK[theme])
+        return figure
+
+    found = ((shown(best.score.student), best.score) for best in probing.best)
+    best = "; ".join(f"{name} {100 * score.macro_f1.value:.1f} at layer {score.layer}" for name, score in found)
+    return _chart(draw, f"Macro F1 of probes over the layers. Best layers: {best}")
+
+
+def _panels(theme: str, n_rows: int, n_columns: int) -> tuple[Figure, Any]:
+    figure = Figure(figsize=(8.6, 0.5 + 2.5 * n_rows), layout="constrained")
+    grid = figure.subplots(n_rows, n_columns, sharex=True, sharey=True, squeeze=False)
+    for axes in grid.flat:
+        _plain_axes(axes, theme, "y")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    return figure, grid
+
+
+def _curve(axes: Any, curve: Sequence[LayerScore], style: Mapping[str, Any], with_interval: bool) -> None:
+    at = [score.layer for score in curve]
+    if with_interval:
+        low, high = ([100 * getattr(score.macro_f1, end) for score in curve] for end in ("low", "high"))
+        axes.fill_between(at, low, high, color=style["color"], alpha=0.16, linewidth=0)
+    axes.plot(at, [100 * score.macro_f1.value for score in curve], linewidth=1.6, **style)
+
+
 def _widest_spread(tasks: Mapping[str, Mapping[str, Estimate]]) -> list[str]:
     task_ids = list(next(iter(tasks.values())))
     values_of = {task_id: [tasks[arm][task_id].value for arm in tasks] for task_id in task_ids}
@@ -129,15 +181,20 @@ def _dot(axes: Any, y: float, estimate: Estimate, style: Mapping[str, Any]) -> N
 def _canvas(theme: str, height: float) -> tuple[Figure, Any]:
     figure = Figure(figsize=(8.6, height), layout="constrained")
     axes = figure.add_subplot()
+    _plain_axes(axes, theme, "x")
+    return figure, axes
+
+
+def _plain_axes(axes: Any, theme: str, grid: str) -> None:
     axes.patch.set_alpha(0)
     for side in ("top", "right", "left"):
         axes.spines[side].set_visible(False)
     axes.spines["bottom"].set_color(FAINT[theme])
-    axes.grid(axis="x", color=FAINT[theme], linewidth=0.7)
+    axes.grid(axis=grid, color=FAINT[theme], linewidth=0.7)
     axes.set_axisbelow(True)
     axes.tick_params(length=0, colors=INK[theme])
-    axes.xaxis.label.set_color(INK[theme])
-    return figure, axes
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.label.set_color(INK[theme])
 
 
 def _name_rows(axes: Any, names: Sequence[str]) -> None:

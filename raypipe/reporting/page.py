@@ -14,6 +14,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from raypipe.evaluation.uncertainty import CAVEATS, Estimate
 from raypipe.reporting import figures, heatmap
 from raypipe.reporting.printable import printable
+from raypipe.reporting.probing import shown
 from raypipe.reporting.report import Report, outcome, verdict
 
 MINUS, NOTHING = "\u2212", "\u2013"
@@ -31,6 +32,8 @@ def html(report: Report) -> str:
         forest=figures.differences(differing, report.reference) if differing else None,
         per_task=figures.per_task(report.tasks, report.reference) if report.tasks else None,
         faithfulness=figures.faithfulness(report.faithfulness) if report.faithfulness else None,
+        layers=figures.layers(report.probing) if report.probing else None,
+        shown=shown,
         task_ids=list(next(iter(report.tasks.values()), {})),
         used_caveats=_used_caveats(report),
         caveat_marks=CAVEAT_MARKS,

@@ -13,10 +13,12 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from raypipe.evaluation.agreement import Agreement
+from raypipe.evaluation.conformal import Sets
 from raypipe.evaluation.metrics import Metrics
 from raypipe.evaluation.uncertainty import Comparison, Difference, Estimate
 from raypipe.reporting.faithfulness import FaithfulnessRow
 from raypipe.reporting.heatmap import HeatMap
+from raypipe.reporting.probing import Probing
 
 
 @dataclass(frozen=True)
@@ -88,6 +90,8 @@ class Report:
     gates: tuple[Gate, ...] = ()
     agreement: tuple[AgreementRow, ...] = ()
     faithfulness: tuple[FaithfulnessRow, ...] = ()  # best first; of `raypipe faithfulness`
+    conformal: Mapping[str, Sets] = field(default_factory=dict)  # arm -> its prediction sets
+    probing: Probing | None = None
     heat_maps: tuple[HeatMap, ...] = ()  # hold note text; never written to metrics.json
     material: tuple[Material, ...] = ()
     steps: tuple[Step, ...] = ()

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from raypipe.evaluation.uncertainty import CAVEATS, Estimate
+from raypipe.reporting.probing import Probing, shown
 from raypipe.reporting.report import ArmRow, Report, outcome, verdict
 
 
 def text_table(report: Report) -> str:
     """Headline, agreement, gates and methods, as far as the report has them; macro F1, AUC and shares in points."""
     parts = [_headline(report), _pairs(report), _budgets(report), _material(report)]
-    parts += [_agreement(report), _gates(report), _faithfulness(report)]
+    parts += [_agreement(report), _gates(report), _conformal(report), _faithfulness(report), _probing(report.probing)]
     return "\n\n".join(part for part in parts if part)
 
 
@@ -110,6 +111,26 @@ def _faithfulness(report: Report) -> str:
         cells = [row.variant, *map(_points, shares), interval, *map(_points, decide), f"{row.seconds:.1f}", ""]
         lines.append(cells)
     return "\n".join(part for part in (report.subtitle, report.summary, _align(lines)) if part)
+
+
+def _conformal(report: Report) -> str:
+    lines = [["prediction sets", "wanted", "coverage", "mean size", "single answers", ""]]
+    for arm, sets in report.conformal.items():
+        shares = (_points(1 - sets.alpha), _points(sets.coverage), f"{sets.size:.2f}", _points(sets.singletons))
+        lines.append([arm, *shares, ""])
+    return _align(lines) if report.conformal else ""
+
+
+def _probing(probing: Probing | None) -> str:
+    if probing is None:
+        return ""
+    lines = [["probe, best layer", "layer", "pooling", "macro F1", "95 % interval", "vs backbone", "selectivity", ""]]
+    for best in probing.best:
+        e, beyond = best.score.macro_f1, best.score.selectivity
+        cells = [shown(best.score.student), str(best.score.layer), best.score.pooling, _points(e.value)]
+        cells += [f"[{_points(e.low)}, {_points(e.high)}]", _signed(best.difference) if best.difference else ""]
+        lines.append([*cells, _points(beyond.value if beyond else None), ""])
+    return _align(lines)
 
 
 def _points(share: float | None) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from raypipe.errors import InputError, Problem
-from raypipe.stages import attribute, count, cut, hold_out, mask, match, render, score
+from raypipe.stages import attribute, count, cut, hold_out, mask, match, probe, render, score, states
 from raypipe.stages.quiet import quiet
 
 CANARY = "Mario Rossi, nato a Pavia"
@@ -67,7 +67,7 @@ def test_results_and_names_stay() -> None:
     assert (double(2), double.__name__, double.__doc__) == (4, "double", "Docs.")
 
 
-@pytest.mark.parametrize("module", [attribute, count, cut, hold_out, mask, match, render, score])
+@pytest.mark.parametrize("module", [attribute, count, cut, hold_out, mask, match, probe, render, score, states])
 def test_every_stage_is_quiet(module: ModuleType) -> None:
     """What takes a table: functions of that argument, and classes that are called."""
     own = [value for value in vars(module).values() if getattr(value, "__module__", None) == module.__name__]

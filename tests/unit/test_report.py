@@ -13,6 +13,8 @@ from hypothesis import strategies as st
 
 import raypipe.reporting
 from raypipe.evaluation.agreement import Agreement
+from raypipe.evaluation.conformal import Sets, TaskSets
+from raypipe.evaluation.layers import BestLayer, LayerScore, Selectivity
 from raypipe.evaluation.metrics import Metrics
 from raypipe.evaluation.uncertainty import Comparison, Difference, Estimate
 from raypipe.reporting import (
@@ -32,6 +34,7 @@ from raypipe.reporting import (
 from raypipe.reporting import page as page_module
 from raypipe.reporting.heatmap import MAX_CHARS, stretches
 from raypipe.reporting.page import html
+from raypipe.reporting.probing import Probing
 from raypipe.reporting.report import verdict
 
 NOTE = "Nega febbre e tosse."
@@ -120,6 +123,19 @@ def difference(arm, value, width=0.02, caveats=()):
     return Difference(arm, "sft", estimate(value, width, caveats), {"t": value}, 9, 1, 2, 0.01, 0.02)
 
 
+def probing(arm):
+    """Two layers, two poolings, the backbone and one arm at both stages."""
+    students = ["backbone", f"train/{arm}", f"finetune/{arm}"]
+    scores = [
+        LayerScore(student, layer, pooling, estimate(0.5 + layer / 10), 0.6, Selectivity(0.6, 0.45, 100, 12))
+        for layer in (0, 1)
+        for pooling in ("last", "mean")
+        for student in students
+    ]
+    best = [BestLayer(score, None if score.student == "backbone" else estimate(0.02)) for score in scores[6:9]]
+    return Probing("logistic", tuple(scores), tuple(best))
+
+
 def full_report(word="plain", caveats=()):
     """Every section filled; `word` wherever text comes from outside."""
     other = word + " 2"
@@ -139,6 +155,8 @@ def full_report(word="plain", caveats=()):
         tasks={"sft": {word: estimate(0.62)}, other: {word: estimate(0.67)}},
         gates=(Gate(word, 0.08, 0.0, True, word),),
         agreement=(AgreementRow(word, agreement),),
+        conformal={word: Sets(0.1, "lac", 0.91, 1.2, 0.8, (TaskSets(word, 50, 80, 0.4, 0.91, 1.2, 2, 0.8),))},
+        probing=probing(other),
         heat_maps=(heat_map,),
         material=(Material(word, 0.15, 100, 200, 300, 40),),
         steps=(Step(word, 75.2, word),),
@@ -226,7 +244,7 @@ def test_empty_sections_are_not_shown():
 
 def test_full_page_has_every_section_in_reading_order():
     found = re.findall(r'<section id="([^"]+)"', html(full_report()))
-    assert found == ["result", "gates", "tasks", "agreement", "heat-maps", "material", "run"]
+    assert found == ["result", "gates", "tasks", "agreement", "conformal", "probing", "heat-maps", "material", "run"]
 
 
 def test_numbers_are_points_with_intervals():
@@ -236,7 +254,9 @@ def test_numbers_are_points_with_intervals():
     assert "9 / 1 / 2" in text
     assert "40.0 % [35.0, 45.0]" in text
     assert "1 min 15 s" in text
-    assert "12,345" in text
+    packed = "".join(text.split())  # cells stand side by side
+    assert "plain90.0%91.0%1.2080.0%91.0%" in packed
+    assert "plain2,afterfine-tuning1last60.0[58.0,62.0]+2.0[+0.0,+4.0]45.015.0" in packed
 
 
 @pytest.mark.parametrize("passed", [False, None])

@@ -1,0 +1,60 @@
+"""Greedy decoding bound to the options of a task: at every step only tokens that begin or go on an option are allowed.
+
+The allowed continuations form a trie, so the answer is always one of the options (trie search: methods 6). All its
+paths are beginnings of options, whose log-probabilities one pass over the token tree gives (evaluation/scoring.py), so
+nothing is generated token by token; the result is that of a decoder that generates.
+
+How it differs from label scoring: that compares whole options by their mean log-probability per token, whatever the
+decoder would have said first; this decides at the first token in which options differ, and looks no further. Where all
+options are single tokens, both give the same answer. An option that begins another one (`acuta`, `acuta grave`) is
+chosen where the end of the answer is likelier than its continuation, as fine-tuning teaches both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from raypipe.words import Floats
+
+END = -1  # stands for the end of the answer among the next tokens
+
+
+def decode(options: Sequence[tuple[int, ...]], log_p: Sequence[Floats]) -> tuple[int, Floats]:
+    """The option that greedy decoding ends in, and the log-probability [C] of each under the same constraint.
+
+    `log_p[c]` holds the log-probability of every token of option c, given those before, and last, where the option
+    begins another one, that of the end. The second value is that of sampling from the model with all other tokens
+    forbidden: it sums to 1 over the options. Greedy decoding need not find its largest.
+    """
+    constrained_C = np.zeros(len(options), np.float32)
+    return _descend(options, log_p, list(range(len(options))), 0, constrained_C), constrained_C
+
+
+def longer(options: Sequence[tuple[int, ...]]) -> dict[int, int]:
+    """Option -> an option that begins with all its tokens and goes on; those that begin no other are left out."""
+    return {
+        c: other
+        for c, ids in enumerate(options)
+        for other, more in enumerate(options)
+        if len(more) > len(ids) and more[: len(ids)] == ids
+    }
+
+
+def _descend(
+    options: Sequence[tuple[int, ...]], log_p: Sequence[Floats], members: list[int], depth: int, constrained_C: Floats
+) -> int:
+    """The greedy choice among `members`, which agree in their first `depth` tokens; adds to `constrained_C`."""
+    if len(members) == 1:
+        return members[0]
+    branches: dict[int, list[int]] = {}
+    for c in members:
+        branches.setdefault(options[c][depth] if depth < len(options[c]) else END, []).append(c)
+    value_X = np.asarray([log_p[below[0]][depth] for below in branches.values()])
+    value_X -= np.logaddexp.reduce(value_X)
+    picks = []
+    for value, below in zip(value_X, branches.values(), strict=True):
+        constrained_C[below] += value
+        picks.append(_descend(options, log_p, below, depth + 1, constrained_C))
+    return picks[int(value_X.argmax())]
