@@ -14,6 +14,7 @@
       variants/<arm>/                   a run of its own for an arm with another attribution
       cells/<seed>-<labels>/            a run of its own for each seed and label budget of a comparison
       report/                           report.html metrics.json
+    runs/.cache/statistics/             counts of a corpus, by fingerprint: shared by all runs in this folder
 
 Every step folder holds `settings.json` (all that its output depends on, written first) and `manifest.json` (facts about
 the output, written last). A folder without manifest is unfinished: the same command goes on there. A folder with other

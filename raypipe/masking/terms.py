@@ -40,7 +40,8 @@ class Terms:
                 continue
             by_second, alone = lengths
             for n in by_second.get(words[first + 1], alone):
-                if n == 1 or ((n == 2 or " ".join(words[first : first + n]) in self._terms) and _is_one(note, first, n)):
+                is_term = n <= 2 or " ".join(words[first : first + n]) in self._terms
+                if is_term and (n == 1 or _is_one(note, first, n)):
                     found.append((first, first + n - 1))
                     free = first + n
                     break
