@@ -195,7 +195,9 @@ class Bench:
         self.clock = time.process_time if is_alone else time.perf_counter
 
     def engine(self, **settings: Any) -> AttributionEngine:
-        return AttributionEngine(self.scorer, config.Attribution(**{"layer": self.layer, **settings}))
+        return AttributionEngine(
+            self.scorer, config.Attribution(**{"layer": self.layer, "reduction": "sum", **settings})
+        )
 
     def time(self, rounds: int, variants: dict[str, Callable[[], Relevance]]) -> dict[str, Timed]:
         """Every variant in turn, `rounds` times; on a GPU once more before, which picks its kernels."""
@@ -343,7 +345,7 @@ class Bench:
         else:
             full, low = self.scorer, replace(self.scorer, model=copy.deepcopy(self.scorer.model).bfloat16())
         notes = [note_of(length, 4, i) for i, length in enumerate(lengths(4 if self.quick else 16, seed=1))]
-        settings = config.Attribution(layer=self.layer)
+        settings = config.Attribution(layer=self.layer, reduction="sum")
         precise, engine = AttributionEngine(full, settings), AttributionEngine(low, settings)
         timed = self.time(
             1,

@@ -28,6 +28,7 @@ import pyarrow.compute as pc
 
 from raypipe import config, rows
 from raypipe.corpus import Corpus
+from raypipe.frequencies import token_idf
 from raypipe.masking.asked import Asked
 from raypipe.masking.check import needs
 from raypipe.masking.counting import GRAMS, TYPES
@@ -209,7 +210,8 @@ def _attribute(
     cluster: Workers,
 ) -> Stream:
     threads = max(1, int(settings.resources.cpus_per_actor))
-    args = (scorer, attribution, settings.prompt, corpus.tasks, settings.seed, threads)
+    idf_V = token_idf(corpus, loading.load_tokenizer(scorer)) if attribution.method == "tfidf" else None
+    args = (scorer, attribution, settings.prompt, corpus.tasks, settings.seed, threads, idf_V)
     return notes.map_batches(Attribute, fn_constructor_args=args, **cluster.on_devices(), **BLOCK)
 
 

@@ -13,6 +13,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
 from raypipe.evaluation.uncertainty import CAVEATS, Estimate
 from raypipe.reporting import figures, heatmap
+from raypipe.reporting.faithfulness import where_to_start
 from raypipe.reporting.printable import printable
 from raypipe.reporting.report import Report, outcome, verdict
 
@@ -31,6 +32,7 @@ def html(report: Report) -> str:
         forest=figures.differences(differing, report.reference) if differing else None,
         per_task=figures.per_task(report.tasks, report.reference) if report.tasks else None,
         faithfulness=figures.faithfulness(report.faithfulness) if report.faithfulness else None,
+        where_to_start=where_to_start(report.faithfulness) if report.faithfulness else None,
         task_ids=list(next(iter(report.tasks.values()), {})),
         used_caveats=_used_caveats(report),
         caveat_marks=CAVEAT_MARKS,
