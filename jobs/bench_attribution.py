@@ -2,13 +2,15 @@
 
     python jobs/bench_attribution.py --json bench.json            about 10 minutes on one core
     python jobs/bench_attribution.py --json bench.json --quick    the same cases, one round, fewer notes
+    python jobs/bench_attribution.py --json bench.json --only one_task integrated
     python jobs/bench_attribution.py --device cuda --size 1b --json bench.json
 
 Random weights (speed does not depend on them), random notes. Baselines are what a user would write: captum per note
 with the forward pass that finds the label, the same in padded arrival batches with a correct mask, captum with a list
 of layers, and the recipe of the authors' code. All variants of a case run in turn, round by round, so that noise hits
 them alike; a ratio is baseline time / variant time, the median over rounds. `error` and `overlap` compare relevance
-with captum's on NOTE tokens (largest difference relative to the note's largest value; top 20 % in common).
+with captum's on NOTE tokens (largest difference relative to the note's largest value; top 20 % in common). What
+arithmetic allows is `flop_model` in the JSON. No figures of a GPU have been taken so far.
 """
 
 from __future__ import annotations
@@ -45,6 +47,7 @@ SIZES: dict[str, dict[str, Any]] = {
     "8b": {"hidden_size": 4096, "num_hidden_layers": 32, "num_attention_heads": 32, "num_key_value_heads": 8,
            "intermediate_size": 14336, "vocab_size": 128256, "head_dim": 128},
 }  # fmt: skip
+CASES = ("one_task", "batched", "many_tasks", "integrated", "bfloat16", "buckets")
 SUFFIX = 24  # tokens of a question
 NOTE = 200  # tokens of the note that is asked many questions
 
@@ -434,19 +437,21 @@ def main() -> None:
     parser.add_argument("--size", choices=list(SIZES), default="small")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--only", nargs="+", choices=CASES)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     start = time.perf_counter()
     bench = Bench(
         scorer_of(arguments.size, arguments.device), 1 if arguments.quick else arguments.rounds, arguments.quick
     )
-    for case in (bench.one_task, bench.batched, bench.many_tasks, bench.integrated, bench.bfloat16, bench.buckets):
-        case()
-    report = {"machine": machine(arguments.device, arguments.threads), "size": arguments.size, "rows": bench.rows}
-    if arguments.device == "cuda":
-        report["peak_memory_gib"] = round(torch.cuda.max_memory_allocated() / 2**30, 2)
-    if arguments.json:
-        arguments.json.write_text(json.dumps(report, indent=1))
+    report: dict[str, Any] = {"machine": machine(arguments.device, arguments.threads), "size": arguments.size}
+    for name in arguments.only or CASES:
+        getattr(bench, name)()
+        report["rows"] = bench.rows
+        if arguments.device == "cuda":
+            report["peak_memory_gib"] = round(torch.cuda.max_memory_allocated() / 2**30, 2)
+        if arguments.json:  # after every case: what is done is not lost
+            arguments.json.write_text(json.dumps(report, indent=1))
     columns = ("case", "variant", "baseline", "ratio", "ratio_min", "error", "overlap", "best")
     print(" | ".join(columns))
     for row in bench.rows:

@@ -198,3 +198,28 @@ def test_words_are_compared_by_an_encoder(run: Run) -> None:
     for strategy in strategies:
         assert len(hidden["by_encoder"][strategy]) == len(hidden["by_student"][strategy]) >= 60
         assert hidden["by_encoder"][strategy] != hidden["by_student"][strategy]
+
+
+def test_tfidf_counts_the_corpus(run: Run) -> None:
+    """The control's relevance in the real pipeline is TF-IDF over the run's own notes, recomputed here by hand."""
+    one = opened(run.folder.parent, "tfidf", "data.synthetic.n_unlabelled=60", "attribution.method=tfidf")
+    experiment.attribute(one)
+    found = pq.read_table(one.step("attribute").data).to_pylist()
+    tokenizer = loading.load_tokenizer(one.tokenizer)
+    seen = [set(tokenizer(t, add_special_tokens=False)["input_ids"]) for t in one.corpus.texts(one.corpus.data)]
+    assert len(seen) > 100
+    texts = {note["note_id"]: note["text"] for note in pq.read_table(one.corpus.data.notes).to_pylist()}
+    tokens = {note_id: tokenizer(text, add_special_tokens=False)["input_ids"] for note_id, text in texts.items()}
+    done = [row for row in found if row["error"] is None]
+    assert len(done) >= 60
+    for row in done[:20]:
+        offsets = tokenizer(texts[row["note_id"]], return_offsets_mapping=True)["offset_mapping"]
+        ids = tokens[row["note_id"]]
+        relevance = [ids.count(t) * np.log((1 + len(seen)) / (1 + sum(t in note for note in seen))) for t in ids]
+        words = list(zip(row["word_start"], row["word_end"], strict=True))
+        by_word = [
+            max((r for r, (a, b) in zip(relevance, offsets, strict=True) if a < end and b > start), default=0)
+            for start, end in words
+        ]
+        own = np.array(row["relevance"], np.float32).reshape(-1, len(words))
+        np.testing.assert_allclose(own, np.tile(np.array(by_word) / max(by_word), (len(own), 1)), atol=2e-3)
