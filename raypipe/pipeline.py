@@ -117,7 +117,9 @@ def mask(
     with cluster.resumable(out):
         is_ranked = RELEVANCE in needs(arms)
         stream = _attributed(settings, corpus, scorer, cluster) if is_ranked else _notes(settings, corpus, cluster)
-        stream.map_batches(Mask, fn_constructor_args=args, **cluster.light(), **BLOCK).write_parquet(str(out), **rows.PARQUET)
+        stream.map_batches(Mask, fn_constructor_args=args, **cluster.light(), **BLOCK).write_parquet(
+            str(out), **rows.PARQUET
+        )
 
 
 def render(

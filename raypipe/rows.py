@@ -76,8 +76,9 @@ MASKED = pa.schema(
     ]
 )
 
-# How ATTRIBUTED and MASKED are written (pyarrow's options). Offsets grow by a word at a time, so their differences take a byte where
-# the numbers take four; a dictionary helps only where few values recur. zstd keeps text in 3/5 of the bytes of snappy.
+# How ATTRIBUTED and MASKED are written (pyarrow's options). Offsets grow by a word at a time, so their differences take
+# a byte where the numbers take four; a dictionary helps only where few values recur. zstd keeps text in 3/5
+# of the bytes of snappy.
 _OFFSETS = ("word_start", "word_end", "plans.list.element.start", "plans.list.element.end")
 _RECURRING = ("task_id.list.element", "predicted.list.element", "layers.list.element", "error")
 PARQUET: dict[str, Any] = {
