@@ -2,13 +2,15 @@
 
     python jobs/bench_attribution.py --json bench.json            about 10 minutes on one core
     python jobs/bench_attribution.py --json bench.json --quick    the same cases, one round, fewer notes
+    python jobs/bench_attribution.py --json bench.json --only one_task integrated
     python jobs/bench_attribution.py --device cuda --size 1b --json bench.json
 
 Random weights (speed does not depend on them), random notes. Baselines are what a user would write: captum per note
 with the forward pass that finds the label, the same in padded arrival batches with a correct mask, captum with a list
 of layers, and the recipe of the authors' code. All variants of a case run in turn, round by round, so that noise hits
 them alike; a ratio is baseline time / variant time, the median over rounds. `error` and `overlap` compare relevance
-with captum's on NOTE tokens (largest difference relative to the note's largest value; top 20 % in common).
+with captum's on NOTE tokens (largest difference relative to the note's largest value; top 20 % in common). What
+arithmetic allows is `flop_model` in the JSON. No figures of a GPU have been taken so far.
 """
 
 from __future__ import annotations
@@ -46,6 +48,7 @@ SIZES: dict[str, dict[str, Any]] = {
     "8b": {"hidden_size": 4096, "num_hidden_layers": 32, "num_attention_heads": 32, "num_key_value_heads": 8,
            "intermediate_size": 14336, "vocab_size": 128256, "head_dim": 128},
 }  # fmt: skip
+CASES = ("one_task", "batched", "many_tasks", "integrated", "bfloat16", "buckets")
 SUFFIX = 24  # tokens of a question
 NOTE = 200  # tokens of the note that is asked many questions
 
@@ -196,7 +199,9 @@ class Bench:
         self.clock = time.process_time if is_alone else time.perf_counter
 
     def engine(self, **settings: Any) -> AttributionEngine:
-        return AttributionEngine(self.scorer, config.Attribution(**{"layer": self.layer, **settings}))
+        return AttributionEngine(
+            self.scorer, config.Attribution(**{"layer": self.layer, "reduction": "sum", **settings})
+        )
 
     def time(self, rounds: int, variants: dict[str, Callable[[], Relevance]]) -> dict[str, Timed]:
         """Every variant in turn, `rounds` times; on a GPU once more before, which picks its kernels."""
@@ -295,7 +300,7 @@ class Bench:
             **{f"kv {t}": lambda t=t: relevance_of(direct, notes[t]) for t in counts[1:]},
         }
         timed = self.time(self.rounds, variants)
-        peak = matrix_peak(self.scorer.device, self.scorer.model.dtype)
+        peak = matrix_peak(self.scorer.device, self.scorer.model.dtype, self.clock)
         against = f"captum per task + prediction ({sample} run)"
         for t in (1, *counts):
             slow, fast = self.work(t)
@@ -344,7 +349,7 @@ class Bench:
         else:
             full, low = self.scorer, replace(self.scorer, model=copy.deepcopy(self.scorer.model).bfloat16())
         notes = [note_of(length, 4, i) for i, length in enumerate(lengths(4 if self.quick else 16, seed=1))]
-        settings = config.Attribution(layer=self.layer)
+        settings = config.Attribution(layer=self.layer, reduction="sum")
         precise, engine = AttributionEngine(full, settings), AttributionEngine(low, settings)
         timed = self.time(
             1,
@@ -421,19 +426,21 @@ def main() -> None:
     parser.add_argument("--size", choices=list(SIZES), default="small")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--only", nargs="+", choices=CASES)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     start = time.perf_counter()
     bench = Bench(
         scorer_of(arguments.size, arguments.device), 1 if arguments.quick else arguments.rounds, arguments.quick
     )
-    for case in (bench.one_task, bench.batched, bench.many_tasks, bench.integrated, bench.bfloat16, bench.buckets):
-        case()
-    report = {"machine": machine(arguments.device, arguments.threads), "size": arguments.size, "rows": bench.rows}
-    if arguments.device == "cuda":
-        report["peak_memory_gib"] = round(torch.cuda.max_memory_allocated() / 2**30, 2)
-    if arguments.json:
-        arguments.json.write_text(json.dumps(report, indent=1))
+    report: dict[str, Any] = {"machine": machine(arguments.device, arguments.threads), "size": arguments.size}
+    for name in arguments.only or CASES:
+        getattr(bench, name)()
+        report["rows"] = bench.rows
+        if arguments.device == "cuda":
+            report["peak_memory_gib"] = round(torch.cuda.max_memory_allocated() / 2**30, 2)
+        if arguments.json:  # after every case: what is done is not lost
+            arguments.json.write_text(json.dumps(report, indent=1))
     columns = ("case", "variant", "baseline", "ratio", "ratio_min", "error", "overlap", "best")
     print(" | ".join(columns))
     for row in bench.rows:

@@ -22,6 +22,7 @@ from raypipe.attribution.scores import values_of
 from raypipe.errors import InputError, Problem
 from raypipe.evaluation.faithfulness import Deciding, faithfulness_table
 from raypipe.evaluation.variants import variants
+from raypipe.frequencies import token_idf
 from raypipe.hashing import stable_hash
 from raypipe.models import loading
 from raypipe.prompts import EncodedNote
@@ -63,7 +64,8 @@ def _measured(run: Run) -> Report:
     if not asked:
         raise InputError([Problem("data.labels", f"no note of the split {SPLIT} has a label to measure with")])
     chosen = [(note_id, labelled[note_id][0], task_ids) for note_id, task_ids in asked.items()]
-    compared, refused = variants(scorer, settings.faithfulness, settings.attribution)
+    idf_V = token_idf(run.corpus, encoder.tokenizer) if "tfidf" in settings.faithfulness.methods else None
+    compared, refused = variants(scorer, settings.faithfulness, settings.attribution, idf_V)
     for what in refused:
         run.say(f"left out: {what}")
     table = faithfulness_table(
@@ -75,6 +77,7 @@ def _measured(run: Run) -> Report:
         top_share=settings.faithfulness.top_share,
         n_bootstrap=settings.faithfulness.bootstrap,
         seed=settings.seed,
+        idf_V=idf_V,
         say=run.say,
     )
     right = _accuracy(run, Decoder(scorer), [encoder.encode(*note) for note in chosen], labels)

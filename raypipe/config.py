@@ -161,9 +161,9 @@ class Attribution(Section):
     # all: relevance at every valid layer is stored, in one pass; `layer` is then only what masking reads, so that a
     # search over layers attributes once
     keep: Literal["layer", "all"] = "layer"
-    # Over the width. grad_x_activation wants l2 at the embeddings: its sum is the derivative along a token's length,
-    # which the first normalisation removes (EXPERIMENTS.md); the other methods want the sum, which is what completes.
-    reduction: Literal["sum", "l2"] = "sum"
+    # Over the width. auto: l2 for grad_x_activation, whose sum is the derivative along a token's length, which the
+    # first normalisation removes (EXPERIMENTS.md); sum for the other methods, because the sum is what completes.
+    reduction: Literal["auto", "sum", "l2"] = "auto"
     sign: Literal["abs", "positive", "signed"] = "abs"
     word_reduction: WordReduction = "max"
     tasks_per_note: int | None = Field(2, ge=1)  # sampled per note, seeded; None: all tasks (code: 9)
@@ -171,6 +171,13 @@ class Attribution(Section):
     steps: int = Field(20, ge=1)  # of integrated gradients
     baseline: Literal["zero", "mean"] = "zero"  # of integrated gradients
     window: int = Field(1, ge=1)  # words deleted together by occlusion
+
+    @property
+    def norm(self) -> Literal["sum", "l2"]:
+        """`reduction`, and what `auto` stands for."""
+        if self.reduction != "auto":
+            return self.reduction
+        return "l2" if self.method in ("grad_x_activation", "captum:LayerGradientXActivation") else "sum"
 
 
 class Hysteresis(Section):
@@ -235,10 +242,11 @@ class Faithfulness(Section):
     All other settings of a method are those of `attribution`.
     """
 
-    # Keys of attribution.METHODS or captum:<LayerMethod>; `/l2`: the L2 norm, not the sum. `random` is always there.
-    methods: tuple[Annotated[str, Field(pattern=r"^[A-Za-z_:]+(/l2)?$")], ...] = (
+    # Keys of attribution.METHODS or captum:<LayerMethod>, with `attribution.reduction: auto` or with another one
+    # (`/sum`, `/l2`). `random` is always there.
+    methods: tuple[Annotated[str, Field(pattern=r"^[A-Za-z_:]+(/(sum|l2))?$")], ...] = (
         "grad_x_activation",
-        "grad_x_activation/l2",
+        "grad_x_activation/sum",
         "integrated_gradients",
         "attnlrp",
         "kv_direct",

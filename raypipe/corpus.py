@@ -106,10 +106,10 @@ class Corpus:
         for note in notes.sort_by("note_id").to_pylist():
             yield note, labels[note["note_id"]]
 
-    def texts(self) -> Iterator[str]:
-        """Texts for a tokenizer to learn from; held-out notes do not count."""
+    def texts(self, data: config.Data | None = None) -> Iterator[str]:
+        """Texts to learn from, by default for a tokenizer; held-out notes do not count."""
         guard, seen = self.guard, 0
-        for table in iter_notes(self.data.for_pretraining):
+        for table in iter_notes(self.data.for_pretraining if data is None else data):
             for note in table.to_pylist():
                 if note["text"] is None:
                     continue

@@ -75,14 +75,14 @@ class Tables:
         """The tables."""
         return iter(self._tables())
 
-    def write_parquet(self, folder: str) -> None:
-        """One file; an interrupted attempt's is replaced."""
-        out, writer = Path(folder), None
+    def write_parquet(self, folder: str, **written: Any) -> None:
+        """One file; an interrupted attempt's is replaced. `written`: pyarrow's options."""
+        out, writer, written = Path(folder), None, {"compression": "zstd", **written}
         shutil.rmtree(out, ignore_errors=True)
         out.mkdir(parents=True)
         try:
             for table in self._tables():
-                writer = writer or pq.ParquetWriter(out / "part-00000.parquet", table.schema, compression="zstd")
+                writer = writer or pq.ParquetWriter(out / "part-00000.parquet", table.schema, **written)
                 writer.write_table(table)
         finally:
             if writer:

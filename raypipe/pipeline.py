@@ -31,6 +31,7 @@ import pyarrow.parquet as pq
 
 from raypipe import config, rows
 from raypipe.corpus import Corpus
+from raypipe.frequencies import token_idf
 from raypipe.masking.asked import Asked
 from raypipe.masking.check import needs
 from raypipe.masking.counting import GRAMS, TYPES
@@ -66,7 +67,7 @@ def attribute(settings: config.Config, corpus: Corpus, scorer: config.Model, clu
     """Relevance of the notes for self-supervision, without their text."""
     with cluster.resumable(out):
         stream = _attributed(settings, corpus, scorer, cluster)
-        stream.select_columns(rows.ATTRIBUTED.names).write_parquet(str(out))
+        stream.select_columns(rows.ATTRIBUTED.names).write_parquet(str(out), **rows.PARQUET)
 
 
 def count_words(settings: config.Config, corpus: Corpus, data: config.Data, asked: Asked, cluster: Workers) -> pa.Table:
@@ -116,12 +117,14 @@ def mask(
     args = (arms, settings.seed, None if statistics is None else str(statistics), layer)
     if stored is not None and RELEVANCE in needs(arms):
         stream = _with_relevance(settings, corpus, stored, cluster)
-        _replace(stream.map_batches(Mask, fn_constructor_args=args, **cluster.light(), **BLOCK), out)
+        _replace(stream.map_batches(Mask, fn_constructor_args=args, **cluster.light(), **BLOCK), out, **rows.PARQUET)
         return
     with cluster.resumable(out):
         is_ranked = RELEVANCE in needs(arms)
         stream = _attributed(settings, corpus, scorer, cluster) if is_ranked else _notes(settings, corpus, cluster)
-        stream.map_batches(Mask, fn_constructor_args=args, **cluster.light(), **BLOCK).write_parquet(str(out))
+        stream.map_batches(Mask, fn_constructor_args=args, **cluster.light(), **BLOCK).write_parquet(
+            str(out), **rows.PARQUET
+        )
 
 
 def render(
@@ -236,7 +239,8 @@ def _attribute(
     cluster: Workers,
 ) -> Stream:
     threads = max(1, int(settings.resources.cpus_per_actor))
-    args = (scorer, attribution, settings.prompt, corpus.tasks, settings.seed, threads)
+    idf_V = token_idf(corpus, loading.load_tokenizer(scorer)) if attribution.method == "tfidf" else None
+    args = (scorer, attribution, settings.prompt, corpus.tasks, settings.seed, threads, idf_V)
     return notes.map_batches(Attribute, fn_constructor_args=args, **cluster.on_devices(), **BLOCK)
 
 
@@ -270,10 +274,10 @@ def _read(
     return notes.map_batches(hold_out, fn_kwargs=kwargs, num_cpus=0.5, **BLOCK)
 
 
-def _replace(dataset: Stream, out: Path) -> None:
+def _replace(dataset: Stream, out: Path, **written: Any) -> None:
     """Write a dataset in place of what an interrupted attempt may have left: these steps start anew, not in between."""
     shutil.rmtree(out, ignore_errors=True)
-    dataset.write_parquet(str(out))
+    dataset.write_parquet(str(out), **written)
 
 
 def _blocks(settings: config.Config, dataset: Stream) -> Stream:

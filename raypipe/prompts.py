@@ -13,7 +13,7 @@ attribution, training and scoring (methods 1.7; defects avoided: 1.6).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -21,10 +21,14 @@ import numpy as np
 from raypipe.config import Prompt
 from raypipe.errors import Code, RowError
 from raypipe.tasks import Task
-from raypipe.words import Ints
+from raypipe.words import Ints, tokens_of_words, word_spans
 
 Tokenizer = Any  # transformers.PreTrainedTokenizerFast; untyped upstream
 _USER = "\u241fuser-content\u241f"  # stands for the user's content while the chat template is rendered
+
+
+def _no_words() -> Ints:
+    return np.empty((0, 2), np.int32)
 
 
 @dataclass(frozen=True)
@@ -34,6 +38,7 @@ class Question:
     task_id: str
     suffix_ids: tuple[int, ...]  # what follows the note, up to where the answer begins
     option_ids: tuple[tuple[int, ...], ...]  # [C] tokens of each verbalised option
+    item: tuple[int, int] | None = None  # suffix_ids[a:b] is the task's own question; None: all of it
 
 
 @dataclass(frozen=True)
@@ -46,6 +51,7 @@ class EncodedNote:
     offsets_N2: Ints  # characters of the text under each note token
     n_cut_tokens: int  # note tokens that did not fit
     questions: tuple[Question, ...]
+    tokens_W2: Ints = field(default_factory=_no_words)  # note tokens of each word that has any: first, one past last
 
 
 @dataclass(frozen=True)
@@ -106,13 +112,25 @@ class PromptEncoder:
         return list(self.tokenizer(text, add_special_tokens=False)["input_ids"]) if text else []
 
     def _question(self, task: Task) -> Question:
-        text = self.prompt.question.replace("{question}", task.question).replace("{options}", ", ".join(task.answers))
+        options = ", ".join(task.answers)
+        before, item, after = (
+            part.replace("{question}", task.question).replace("{options}", options)
+            for part in self.prompt.question.partition("{question}")
+        )
+        suffix = before + item + after + self.frame.after
         prefix = "" if self.frame.is_chat else self.prompt.answer_prefix
         return Question(
             task_id=task.id,
-            suffix_ids=tuple(self.ids(text + self.frame.after)),
+            suffix_ids=tuple(self.ids(suffix)),
             option_ids=tuple(tuple(self.ids(prefix + answer)) for answer in task.answers),
+            item=self._tokens_between(suffix, len(before), len(before) + len(item)),
         )
+
+    def _tokens_between(self, text: str, start: int, end: int) -> tuple[int, int] | None:
+        """The tokens of `text` that touch these characters."""
+        offsets = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
+        inside = [number for number, (a, b) in enumerate(offsets) if a < end and b > start]
+        return (inside[0], inside[-1] + 1) if inside else None
 
     def note_ids(self, text: str) -> tuple[list[int], Ints]:
         """Tokens of a note and their character offsets [N, 2]. Text that looks like a special token stays text."""
@@ -142,4 +160,5 @@ class PromptEncoder:
             offsets_N2=offsets[kept],
             n_cut_tokens=n_cut,
             questions=questions,
+            tokens_W2=tokens_of_words(offsets[kept], word_spans(text)),
         )

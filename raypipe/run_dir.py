@@ -17,6 +17,7 @@
       states/<student>/                 data/*.parquet: hidden states of all layers, one row per labelled note
       probe/<student>/                  data/*.parquet: predictions from each layer; probe/report.html metrics.json
       report/                           report.html metrics.json
+    runs/.cache/statistics/             counts of a corpus, by fingerprint: shared by all runs in this folder
 
 Every step folder holds `settings.json` (all that its output depends on, written first) and `manifest.json` (facts about
 the output, written last). A folder without manifest is unfinished: the same command goes on there. A folder with other

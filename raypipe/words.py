@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Callable
 from typing import Literal
 
 import numpy as np
@@ -18,6 +19,13 @@ import numpy.typing as npt
 WordReduction = Literal["max", "sum", "mean"]
 Ints = npt.NDArray[np.int32]
 Floats = npt.NDArray[np.float32]
+
+# What becomes of signed relevance before it ranks words
+SIGNS: dict[str, Callable[[Floats], Floats]] = {
+    "abs": np.abs,
+    "positive": lambda relevance: np.maximum(relevance, 0),
+    "signed": lambda relevance: relevance,
+}
 
 # Ideographs, kana and their extensions: one word each.
 _CJK = (
@@ -50,6 +58,13 @@ def word_spans(text: str) -> Ints:
     pattern = _ANY_SCRIPT if _NOT_LATIN.search(text) else _LATIN
     spans = [match.span() for match in pattern.finditer(text)]
     return np.asarray(spans, dtype=np.int32).reshape(-1, 2)
+
+
+def tokens_of_words(offsets_T2: Ints, words_W2: Ints) -> Ints:
+    """Tokens [words, 2] that touch each word that has any: the first, and one past the last. Both inputs are sorted."""
+    first_W = np.searchsorted(offsets_T2[:, 1], words_W2[:, 0], side="right")
+    end_W = np.searchsorted(offsets_T2[:, 0], words_W2[:, 1], side="left")
+    return np.stack([first_W, end_W], axis=1)[first_W < end_W].astype(np.int32)
 
 
 def relevance_of_words(relevance_XT: Floats, offsets_T2: Ints, words_W2: Ints, how: WordReduction = "max") -> Floats:

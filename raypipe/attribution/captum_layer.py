@@ -41,7 +41,7 @@ def captum_layer(name: str) -> Method:
     """The captum class of this name as a method."""
     return Method(
         attribute=lambda request, notes: [_one(request, note, getattr(captum.attr, name)) for note in notes],
-        reads=lambda config: "scale" if config.reduction == "sum" and name == "LayerGradientXActivation" else "mixing",
+        reads=lambda config: "scale" if config.norm == "sum" and name == "LayerGradientXActivation" else "mixing",
     )
 
 
@@ -93,7 +93,7 @@ def _question(request: Request, note: EncodedNote, method: Any) -> NoteAttributi
                 found = explainer.attribute(embedded_RTD[[row]].clone(), **arguments)
             found_RTD.append(found[0] if isinstance(found, tuple) else found)
         found_QTD = rows.readout.sum_of_questions(torch.cat(found_RTD).detach())
-        relevance.append(reduce_width(found_QTD, torch.ones_like(found_QTD), request.config.reduction))
+        relevance.append(reduce_width(found_QTD, torch.ones_like(found_QTD), request.config.norm))
     return rows.results(values, torch.stack(relevance, dim=1), torch.full_like(values.z_Q, torch.nan))[0]
 
 

@@ -1,7 +1,8 @@
 """Gradient x activation at a layer: which hidden states of the note the explained scalar leans on, to first order.
 
 R_i = sum_d h_id * dz/dh_id (Shrikumar et al. 2016, "Not Just a Black Box", 2.1, for inputs; captum's
-LayerGradientXActivation for layers), or the L2 norm of the same product with `reduction: l2`.
+LayerGradientXActivation for layers), or the L2 norm of the same product with `reduction: l2`,
+which is the default.
 The sum is rounding noise where a layer's scale has no effect: those layers are refused, see `Decoder`.
 """
 
@@ -12,5 +13,5 @@ from raypipe.attribution.method import Method
 
 GRAD_X_ACTIVATION = Method(
     attribute=gradients.attribute,
-    reads=lambda config: "scale" if config.reduction == "sum" else "mixing",
+    reads=lambda config: "scale" if config.norm == "sum" else "mixing",
 )

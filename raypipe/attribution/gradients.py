@@ -52,7 +52,7 @@ def reduce_width(hidden_XTD: Tensor, gradient_XTD: Tensor, how: Reduction) -> Te
 
 def plain(request: Request, notes: Sequence[EncodedNote]) -> list[NoteAttribution]:
     """One row per branch: note and question together. `error_Q`: what the sum over all positions leaves unexplained."""
-    decoder, how = request.decoder, request.config.reduction
+    decoder, how = request.decoder, request.config.norm
     rows = Rows(decoder, notes, request.config.target)
     with torch.enable_grad(), hooks.cut(decoder.blocks, request.layers) as hidden:
         values = rows.values()
@@ -86,7 +86,7 @@ def two_stage(request: Request, notes: Sequence[EncodedNote]) -> list[NoteAttrib
             cotangents = [_rows_of_notes(g, members, owners, len(notes)) for g in part.keys_LQHND + part.values_LQHND]
             gradients = torch.autograd.grad(outputs, kept, cotangents, retain_graph=True)
             relevance_BKN = torch.stack(
-                [reduce_width(h.detach(), g, request.config.reduction) for h, g in zip(kept, gradients, strict=True)],
+                [reduce_width(h.detach(), g, request.config.norm) for h, g in zip(kept, gradients, strict=True)],
                 dim=1,
             )
             prefix_sum_B = reduce_width(kept[0].detach(), gradients[0], "sum").sum(-1)

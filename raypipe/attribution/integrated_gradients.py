@@ -51,7 +51,7 @@ def attribute(request: Request, notes: Sequence[EncodedNote]) -> list[NoteAttrib
             reduce_width(
                 rows.one_of_questions(difference_RTD),
                 rows.readout.sum_of_questions(average_RTD),
-                request.config.reduction,
+                request.config.norm,
             )
         )
     return rows.results(ends.values, torch.stack(relevance, dim=1), errors[0])

@@ -72,7 +72,7 @@ class Request:
     decoder: Decoder
     config: config.Attribution
     layers: tuple[int, ...]  # ascending
-    batch_tokens: int  # that the device likes to compute at once
+    batch_tokens: int  # that the device likes to compute at once, of copies and questions of one note
     seed: int
     idf_V: Floats | None = None  # inverse document frequency of every token, for `tfidf`
 
@@ -85,8 +85,9 @@ Reads = Literal["scale", "mixing", "none"]
 
 @dataclass(frozen=True)
 class Method:
-    """One way to attribute. `attribute` gets a batch that fits `batch_tokens` and answers in its order."""
+    """One way to attribute. `attribute` gets a batch that the engine formed and answers in its order."""
 
     attribute: Callable[[Request, Sequence[EncodedNote]], list[NoteAttribution]]
     reads: Callable[[config.Attribution], Reads]
     needs_cache: bool = False  # has no form without the keys and values of the note
+    needs_idf: bool = False  # reads `Request.idf_V`

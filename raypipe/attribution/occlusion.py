@@ -13,7 +13,6 @@ from dataclasses import replace
 import numpy as np
 
 from raypipe.attribution.method import Method, NoteAttribution, Request
-from raypipe.attribution.note_words import token_words
 from raypipe.attribution.scores import values_of
 from raypipe.prompts import EncodedNote
 
@@ -25,9 +24,9 @@ def attribute(request: Request, notes: Sequence[EncodedNote]) -> list[NoteAttrib
 
 def _one(request: Request, note: EncodedNote) -> NoteAttribution:
     ids = note.prefix_ids[note.note_start :]
-    words = token_words(request.decoder.loaded.tokenizer, ids)
-    size = request.config.window
-    windows = [sorted({t for word in words[i : i + size] for t in word}) for i in range(0, len(words), size)]
+    words, size = note.tokens_W2, request.config.window
+    groups = [words[i : i + size].tolist() for i in range(0, len(words), size)]
+    windows = [sorted({token for first, end in group for token in range(first, end)}) for group in groups]
     variants = [without(note, window) for window in windows]
     target, budget = request.config.target, request.batch_tokens
     whole = values_of(request.decoder, [note], target, budget)[0]

@@ -7,8 +7,8 @@ log p(y_t | x, y_<t), each label forced token by token after the question. Targe
                    normaliser cancels, so only the label columns of the head are computed (Yin & Neubig 2022: a
                    contrast leaves out what both labels share)
     label_logprob  l(best)
-    item_mid_max   the largest logit of the vocabulary at the middle token of the question (the authors' code: the
-                   middle of the item's name)
+    item_mid_max   the largest logit of the vocabulary at the middle token of the task's own question, as the prompt
+                   quotes it (the authors' code: the middle of the item's name, methods 1.2)
 """
 
 from __future__ import annotations
@@ -99,7 +99,8 @@ class Readout:
             for step, token in enumerate(ids):
                 self._reads.append((self._point(row, start - 1 + step), token, index, option, 1 / len(ids)))
         if self.target == "item_mid_max":
-            self._middle.append(self._point(first, (start - 1) // 2))
+            begin, end = question.item or (0, start)
+            self._middle.append(self._point(first, (begin + end - 1) // 2))
 
     def _point(self, row: int, column: int) -> int:
         return self._points.setdefault((row, column), len(self._points))

@@ -1,8 +1,7 @@
 """TF-IDF relevance: words that are frequent in the note and rare elsewhere. A control that knows nothing of the task.
 
-R_i = tf * idf of token i (Salton & Buckley 1988): its count in the note times log((1 + n) / (1 + df)) over a corpus.
-Without a corpus the vocabulary stands in for one: byte-pair merges are learned from frequent to rare, so by Zipf's law
-a token's idf grows like the logarithm of its rank.
+R_i = tf * idf of token i (Salton & Buckley 1988): its count in the note times log((1 + n) / (1 + df)), where df of the
+corpus's n notes hold it. The scorer does not know the corpus, so whoever builds the engine counts (`idf_of_notes`).
 """
 
 from __future__ import annotations
@@ -18,20 +17,21 @@ from raypipe.prompts import EncodedNote
 from raypipe.words import Floats
 
 
-def idf_of_notes(notes: Iterable[EncodedNote], vocabulary: int) -> Floats:
-    """Inverse document frequency [V] of every token, for the engine's `idf_V`."""
+def idf_of_notes(notes: Iterable[Sequence[int]], vocabulary: int) -> Floats:
+    """Inverse document frequency [V] of every token, for the engine's `idf_V`, from the tokens of each note."""
     frequency_V = np.zeros(vocabulary, np.float64)
     n_notes = 0
-    for note in notes:
-        frequency_V[list(set(note.prefix_ids[note.note_start :]))] += 1
+    for ids in notes:
+        frequency_V[list(set(ids))] += 1
         n_notes += 1
     return np.log((1 + n_notes) / (1 + frequency_V)).astype(np.float32)
 
 
 def attribute(request: Request, notes: Sequence[EncodedNote]) -> list[NoteAttribution]:
     """The same for all questions; the scorer runs for its predictions only."""
-    size = request.decoder.model.get_input_embeddings().num_embeddings
-    idf_V = np.log1p(np.arange(size, dtype=np.float32)) if request.idf_V is None else request.idf_V
+    idf_V = request.idf_V
+    if idf_V is None:  # the engine has refused that
+        raise ValueError("no document frequencies")
     values = values_of(request.decoder, notes, request.config.target, request.batch_tokens)
     result = []
     for note, value in zip(notes, values, strict=True):
@@ -43,4 +43,4 @@ def attribute(request: Request, notes: Sequence[EncodedNote]) -> list[NoteAttrib
     return result
 
 
-TFIDF = Method(attribute=attribute, reads=lambda _: "none")
+TFIDF = Method(attribute=attribute, reads=lambda _: "none", needs_idf=True)

@@ -36,16 +36,11 @@ from raypipe.evaluation.resampling import group_weights
 from raypipe.hashing import generator
 from raypipe.models.loading import Loaded
 from raypipe.prompts import EncodedNote, PromptEncoder
-from raypipe.words import Floats, Ints, relevance_of_words, word_spans
+from raypipe.words import SIGNS, Floats, Ints, relevance_of_words, word_spans
 
 SHARES = (0.01, 0.05, 0.10, 0.20, 0.50)
 LEAST_ROOM = 0.05  # by which a note without content lowers p, or soft scores divide by next to nothing
 PI = 0.2  # expected share kept (soft_ns) or dropped (soft_nc)
-SIGNS: dict[str, Callable[[Floats], Floats]] = {
-    "abs": np.abs,
-    "positive": lambda r: np.maximum(r, 0),
-    "signed": lambda r: r,
-}
 # (note_id, task_id) -> the characters that are known to decide
 Deciding = Mapping[tuple[str, str], Sequence[tuple[int, int]]]
 MEASURES = ("comprehensiveness", "sufficiency", "soft_nc", "soft_ns")
@@ -77,15 +72,17 @@ def faithfulness_table(
     top_share: float = 0.15,
     n_bootstrap: int = 2000,
     seed: int = 0,
+    idf_V: Floats | None = None,
     say: Callable[[str], None] = lambda _: None,
 ) -> list[dict[str, Any]]:
     """One row per variant and kept layer, and one for `random`; sorted by comprehensiveness, best first.
 
     `notes`: (note_id, text, task_ids). Columns: variant, method, target, layer, n_notes, the four MEASURES (means),
-    comprehensiveness_<q>, reversed (comprehensiveness of the reversed ranking), vs_random with vs_random_low and _high
-    (paired bootstrap over notes, 95 %), seconds (attribution alone), agreement (an `Agreement` with `deciding` words,
-    None where they are not known). Notes that a method cannot do are left out for all: the comparison stays paired.
-    `say` hears of each variant that is done. Raises `RowError` for a note without room or tokens.
+    comprehensiveness_<q>, reversed (comprehensiveness of the reversed ranking), vs_random and vs_best (less that of
+    random relevance, and of the best variant) with _low and _high (paired bootstrap over notes, 95 %), seconds
+    (attribution alone), agreement (an `Agreement` with `deciding` words, None where they are not known). Notes that a
+    method cannot do are left out for all: the comparison stays paired. `idf_V` is for the method `tfidf`, and `say`
+    hears of each variant that is done. Raises `RowError` for a note without room or tokens.
     """
     decoder = Decoder(scorer)
     encoded = [encoder.encode(note_id, text, task_ids) for note_id, text, task_ids in notes]
@@ -95,7 +92,7 @@ def faithfulness_table(
     items_for: dict[str, list[list[Item]]] = {}
     every = {"random": config.Attribution(method="random"), **variants}
     for name, settings in every.items():
-        engine = AttributionEngine(scorer, settings, seed)
+        engine = AttributionEngine(scorer, settings, seed, idf_V)
         if settings.target not in items_for:
             items_for[settings.target] = items_of(decoder, encoded, texts, settings)
         items = items_for[settings.target]
@@ -114,10 +111,12 @@ def faithfulness_table(
         for key, per_note in measured.items()
     }
     random = next(values for (name, _), values in means.items() if name == "random")
+    best = max(means.values(), key=lambda values: float(values["comprehensiveness"].mean()))
+    against = {"vs_random": random["comprehensiveness"], "vs_best": best["comprehensiveness"]}
     rng = np.random.default_rng(seed)
     weights_BN = group_weights(rng, n_bootstrap, len(complete)) / max(1, len(complete))
     rows = [
-        _row(name, layer, every[name], values, random, weights_BN, seconds[name], found[name, layer])
+        _row(name, layer, every[name], values, against, weights_BN, seconds[name], found[name, layer])
         for (name, layer), values in means.items()
     ]
     return sorted(rows, key=lambda row: -row["comprehensiveness"])
@@ -344,26 +343,28 @@ def _row(
     layer: int,
     settings: config.Attribution,
     values: Mapping[str, Floats],
-    random: Mapping[str, Floats],
+    against: Mapping[str, Floats],
     weights_BN: npt.NDArray[Any],
     seconds: float,
     found: Agreement | None,
 ) -> dict[str, Any]:
-    difference_N = values["comprehensiveness"] - random["comprehensiveness"]
-    low, high = np.quantile(weights_BN @ difference_N, [0.025, 0.975])
+    own_N = values["comprehensiveness"]
+    differences: dict[str, float] = {}
+    for column, other_N in against.items():
+        low, high = np.quantile(weights_BN @ (own_N - other_N), [0.025, 0.975])
+        mean = float((own_N - other_N).mean())
+        differences |= {column: mean, f"{column}_low": float(low), f"{column}_high": float(high)}
     return {
         "variant": name,
         "method": settings.method,
-        "reduction": settings.reduction,
+        "reduction": settings.norm,
         "target": settings.target,
         "layer": layer,
-        "n_notes": len(difference_N),
+        "n_notes": len(own_N),
         **{measure: float(np.nanmean(values[measure])) for measure in MEASURES},
         **{f"comprehensiveness_{100 * s:.0f}": float(values["shares"][:, i].mean()) for i, s in enumerate(SHARES)},
         "reversed": float(values["reversed"].mean()),
-        "vs_random": float(difference_N.mean()),
-        "vs_random_low": float(low),
-        "vs_random_high": float(high),
+        **differences,
         "seconds": seconds,
         "agreement": found,
     }

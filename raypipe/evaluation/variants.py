@@ -9,10 +9,11 @@ from raypipe.attribution import AttributionEngine
 from raypipe.attribution.registry import method_of
 from raypipe.errors import InputError, Problem
 from raypipe.models.loading import Loaded
+from raypipe.words import Floats
 
 
 def variants(
-    scorer: Loaded, asked: config.Faithfulness, base: config.Attribution
+    scorer: Loaded, asked: config.Faithfulness, base: config.Attribution, idf_V: Floats | None = None
 ) -> tuple[dict[str, config.Attribution], list[str]]:
     """Settings by a name of their own, each with one layer; and what the scorer cannot do, in words.
 
@@ -22,7 +23,7 @@ def variants(
     refused: list[Problem] = []
     for settings in _every(scorer, asked, base):
         try:
-            AttributionEngine(scorer, settings)
+            AttributionEngine(scorer, settings, idf_V=idf_V)
             possible[name_of(settings, len(asked.targets) > 1)] = settings
         except InputError as error:
             refused += error.problems
@@ -33,7 +34,7 @@ def variants(
 
 def name_of(settings: config.Attribution, with_target: bool) -> str:
     """kv_direct layer 2; the layer only where the method reads one."""
-    method = f"{settings.method}/l2" if settings.reduction == "l2" else settings.method
+    method = settings.method if settings.reduction == "auto" else f"{settings.method}/{settings.reduction}"
     layer = "" if method_of(settings).reads(settings) == "none" else f" layer {settings.layer}"
     return f"{method}{layer}{f' {settings.target}' if with_target else ''}"
 
@@ -42,8 +43,8 @@ def _every(scorer: Loaded, asked: config.Faithfulness, base: config.Attribution)
     depth = scorer.model.config.num_hidden_layers
     layers = sorted({round(fraction * depth) for fraction in asked.layers})
     for name in asked.methods:
-        method, _, norm = name.partition("/")
-        settings = base.model_copy(update={"method": method, "reduction": "l2" if norm else "sum"})
+        method, _, reduction = name.partition("/")
+        settings = base.model_copy(update={"method": method, "reduction": reduction or "auto"})
         reads = method_of(settings).reads(settings)
         for target in asked.targets:
             for layer in [0] if reads == "none" else layers:

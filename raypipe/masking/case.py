@@ -32,6 +32,12 @@ def phi_ranges(text: str, patterns: Sequence[str]) -> Ints:
     return np.asarray(found, dtype=np.int32).reshape(-1, 2)
 
 
+def _n_before(is_counted_W: Bools) -> Index:
+    n_before = np.zeros(len(is_counted_W) + 1, dtype=np.intp)
+    np.cumsum(is_counted_W, out=n_before[1:])
+    return n_before
+
+
 @dataclass(frozen=True)
 class Pool:
     """The words that an arm may hide."""
@@ -40,6 +46,17 @@ class Pool:
     eligible_E: Index  # their word numbers, ascending
     inner_W: Bools  # stop-words: they may lie inside a span, but are nobody's choice
     barrier_W: Bools | None  # no span may reach from before this word into it: protected text stands between
+
+    @cached_property
+    def n_eligible_before(self) -> Index:
+        """[W + 1], eligible words to the left of each word."""
+        return _n_before(self.eligible_W)
+
+    @cached_property
+    def n_closed_before(self) -> Index | None:
+        """[W + 1], words to the left of each word that may not even lie inside a span; None if there are none."""
+        closed_W = self.eligible_W == self.inner_W  # no word is both
+        return _n_before(closed_W) if closed_W.any() else None
 
     @cached_property
     def eligible(self) -> list[bool]:

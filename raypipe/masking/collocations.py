@@ -9,9 +9,10 @@ from raypipe.config import Masking, Pmi
 from raypipe.errors import InputError
 from raypipe.masking.case import Case
 from raypipe.masking.selection import best
-from raypipe.masking.spans import PLAIN, VISIBLE, Hidden, Kinds
+from raypipe.masking.spans import PLAIN, Hidden
 from raypipe.masking.statistics import Statistics
-from raypipe.masking.terms import Run, Terms, allowed, size
+from raypipe.masking.terms import Terms
+from raypipe.masking.units import Units, allowed, fill_up
 
 
 def pmi_of_ngrams(statistics: Statistics) -> dict[str, float]:
@@ -62,31 +63,16 @@ def pmi(case: Case) -> Hidden:
     that the ratio is exact.
     """
     runs = allowed(case, case.prepared.find(case.note))
-    inside = {word for first, last in runs for word in range(first, last + 1)}
-    units: list[Run] = [*runs, *((word, word) for word in case.pool.eligible_E.tolist() if word not in inside)]
-    order = best(case.uniforms(len(units)), len(units)).tolist()
-    return hide_units(case, [units[number] for number in order])
+    eligible_E = case.pool.eligible_E
+    single = eligible_E[~runs.covered(len(case.note.words_W2))[eligible_E]]
+    units = runs.with_words(single)
+    return hide_units(case, units[best(case.uniforms(len(units)), len(units))])
 
 
-def hide_units(case: Case, units: list[Run]) -> Hidden:
+def hide_units(case: Case, units: Units) -> Hidden:
     """Hides runs of words in the given order until the budget is met exactly."""
-    kind_W, left, chosen = case.visible(), case.budget, list[int]()
-    for first, last in units:
-        n_words = size(case, (first, last))
-        if n_words <= left:
-            chosen += range(first, last + 1)
-            left -= n_words
-        if not left:
-            break
-    kind_W[chosen] = PLAIN
+    chosen, left = units.fitting(case.budget)
+    kind_W = case.visible()
+    kind_W[chosen.covered(len(kind_W))] = PLAIN
     fill_up(case, kind_W, units, left, PLAIN)
     return case.hide(kind_W)
-
-
-def fill_up(case: Case, kind_W: Kinds, units: list[Run], left: int, kind: int) -> None:
-    """Hides `left` more eligible words of the units, one by one, in place."""
-    for first, last in units if left else ():
-        for word in range(first, last + 1):
-            if left and case.pool.eligible[word] and kind_W[word] == VISIBLE:
-                kind_W[word] = kind
-                left -= 1

@@ -5,19 +5,18 @@ Source: MSLM, arXiv 2403.18025 and its code, adapted to decoders (methods 2.1, 2
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 
 from raypipe.config import Masking
 from raypipe.errors import InputError
-from raypipe.masking.case import Case
-from raypipe.masking.collocations import collocations, fill_up
+from raypipe.masking.case import Case, Index
+from raypipe.masking.collocations import collocations
 from raypipe.masking.selection import best
 from raypipe.masking.spans import BASE, ENTITY, Hidden
 from raypipe.masking.statistics import Statistics
 from raypipe.masking.strategy import COUNTS, GENERAL, LEXICON, NGRAMS, TAGS, TYPE_RELEVANCE
-from raypipe.masking.terms import Run, Terms, allowed, size, tagged
+from raypipe.masking.terms import Terms, tagged
+from raypipe.masking.units import Units, allowed, fill_up
 
 _NEEDS = {
     "lexicon": {LEXICON},
@@ -65,43 +64,34 @@ def mslm(case: Case) -> Hidden:
     into what is left is passed over, so the amount is exact.
     """
     settings = case.settings.mslm
-    found = tagged(case.note) if settings.terms == "ner" else case.prepared.find(case.note)
-    terms = allowed(case, found)
-    terms = [terms[number] for number in best(case.uniforms(len(terms), stream=1), len(terms)).tolist()]
+    terms = allowed(case, tagged(case.note) if settings.terms == "ner" else case.prepared.find(case.note))
+    terms = terms[best(case.uniforms(len(terms), stream=1), len(terms))]
     n_chosen = min(len(terms), max(1, int(settings.p_entity * len(terms) + 0.5))) if settings.p_entity else 0
-    others, n_base = _others(case, terms)
-    size_E = [size(case, term) for term in terms]
-    n_entity = sum(size_E[:n_chosen])
+    other_O, n_base = _others(case, terms)
+    n_entity = int(terms.size_U[:n_chosen].sum())
     n_hidden = n_entity + n_base
     if case.is_matched:
         n_hidden = case.budget
     elif settings.max_ratio is not None:
         n_hidden = min(n_hidden, int(settings.max_ratio * len(case.pool.eligible_E) + 0.5))
     share = min(n_entity, round(n_hidden * n_entity / max(n_entity + n_base, 1)))
-    return _hide(case, terms, size_E, others, share, n_hidden)
+    return _hide(case, terms, other_O, share, n_hidden)
 
 
-def _others(case: Case, terms: Sequence[Run]) -> tuple[list[int], int]:
+def _others(case: Case, terms: Units) -> tuple[Index, int]:
     """Eligible words outside all terms in the order in which they are drawn, and how many `p_base` draws."""
-    is_other_W = case.pool.eligible_W.copy()
-    is_other_W[[word for first, last in terms for word in range(first, last + 1)]] = False
-    other_O = np.flatnonzero(is_other_W)
+    other_O = np.flatnonzero(case.pool.eligible_W & ~terms.covered(len(case.note.words_W2)))
     uniform_O = case.uniforms(len(other_O), stream=2)
     drawn = int(np.count_nonzero(uniform_O < case.settings.mslm.p_base))
-    return other_O[np.argsort(uniform_O, kind="stable")].tolist(), drawn
+    return other_O[np.argsort(uniform_O, kind="stable")], drawn
 
 
-def _hide(case: Case, terms: list[Run], size_E: list[int], others: list[int], n_entity: int, n_hidden: int) -> Hidden:
+def _hide(case: Case, terms: Units, other_O: Index, n_entity: int, n_hidden: int) -> Hidden:
     """Terms in order up to `n_entity` words, then other words, then, if those run out, words of further terms."""
-    kind_W, taken, chosen = case.visible(), 0, list[int]()
-    for (first, last), n_words in zip(terms, size_E, strict=True):
-        if taken == n_entity:
-            break
-        if taken + n_words <= n_entity:
-            chosen += range(first, last + 1)
-            taken += n_words
-    kind_W[chosen] = ENTITY
-    base = others[: n_hidden - taken]
+    chosen, left = terms.fitting(n_entity)
+    kind_W = case.visible()
+    kind_W[chosen.covered(len(kind_W))] = ENTITY
+    base = other_O[: n_hidden - (n_entity - left)]
     kind_W[base] = BASE
-    fill_up(case, kind_W, terms, n_hidden - taken - len(base), ENTITY)
+    fill_up(case, kind_W, terms, n_hidden - (n_entity - left) - len(base), ENTITY)
     return case.hide(kind_W)

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 
 from raypipe.errors import Code, RowError
-from raypipe.masking.case import Case, Note
+from raypipe.masking.case import Note
 from raypipe.masking.counting import is_adjacent
+from raypipe.masking.units import Run
 from raypipe.words import word_spans
-
-Run = tuple[int, int]  # first and last word
 
 
 def read_terms(path: str) -> tuple[str, ...]:
@@ -24,20 +23,25 @@ class Terms:
 
     def __init__(self, terms: Iterable[str]) -> None:
         self._terms = {" ".join(term.lower()[a:b] for a, b in word_spans(term.lower())) for term in terms} - {""}
-        lengths: dict[str, set[int]] = {}
-        for term in self._terms:
-            head, *rest = term.split(" ")
-            lengths.setdefault(head, set()).add(1 + len(rest))
-        self._lengths = {head: sorted(found, reverse=True) for head, found in lengths.items()}
+        # first word -> (lengths of its terms, by second word; lengths whatever the second word), longest first
+        self._lengths: dict[str, tuple[dict[str, list[int]], list[int]]] = {}
+        for words in sorted((term.split(" ") for term in self._terms), key=len):
+            by_second, alone = self._lengths.setdefault(words[0], ({}, []))
+            if len(words) == 1:
+                alone.append(1)
+            elif len(words) not in (known := by_second.setdefault(words[1], list(alone))):
+                known.insert(0, len(words))
 
     def find(self, note: Note) -> list[Run]:
         """Occurrences in reading order; they do not overlap."""
-        words, lengths, found, free = note.words, self._lengths, [], 0
-        for first in [number for number, word in enumerate(words) if word in lengths]:
-            if first < free:
+        words, found, free = [*note.words, ""], list[Run](), 0
+        for first, lengths in enumerate(map(self._lengths.get, words)):
+            if lengths is None or first < free:
                 continue
-            for n in lengths[words[first]]:  # longest first
-                if n == 1 or (" ".join(words[first : first + n]) in self._terms and _is_one(note, first, n)):
+            by_second, alone = lengths
+            for n in by_second.get(words[first + 1], alone):
+                is_term = n <= 2 or " ".join(words[first : first + n]) in self._terms
+                if is_term and (n == 1 or _is_one(note, first, n)):
                     found.append((first, first + n - 1))
                     free = first + n
                     break
@@ -88,26 +92,3 @@ def word_token_numbers(note: Note) -> tuple[list[int], int]:
             token_number += 1
         numbers.append(token_number)
     return numbers, len(ends)
-
-
-def size(case: Case, run: Run) -> int:
-    """Eligible words of an allowed run."""
-    first, last = run
-    return 1 if first == last else sum(case.pool.eligible[first : last + 1])
-
-
-def allowed(case: Case, runs: Sequence[Run]) -> list[Run]:
-    """Runs without protected words, less the stop-words at their ends; runs with no eligible word are left out."""
-    pool, out = case.pool, []
-    eligible, inner = pool.eligible, pool.inner
-    for first, last in runs:
-        if first == last:
-            if eligible[first]:
-                out.append((first, last))
-            continue
-        inside = range(first, last + 1)
-        chosen = [word for word in inside if eligible[word]]
-        is_free = all(eligible[word] or inner[word] for word in inside)
-        if chosen and is_free and not any(pool.is_barred(word) for word in inside[1:]):
-            out.append((chosen[0], chosen[-1]))
-    return out

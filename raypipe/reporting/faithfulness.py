@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,8 +33,16 @@ class FaithfulnessRow:
     vs_random: float  # comprehensiveness less that of random relevance
     vs_random_low: float
     vs_random_high: float
+    vs_best: float  # comprehensiveness less that of the best variant, 0 for itself
+    vs_best_low: float
+    vs_best_high: float
     seconds: float  # attribution of all questions, this layer alone
     agreement: Agreement | None
+
+    @property
+    def may_be_best(self) -> bool:
+        """Whether the notes leave it open that this variant is as good as the best one."""
+        return self.vs_best_high >= 0
 
     def flat(self) -> dict[str, Any]:
         """The row as one line of a table."""
@@ -43,3 +52,18 @@ class FaithfulnessRow:
         line |= {"hit_share": a and a.hit_share, "hit_low": low, "hit_high": high, "chance": a and a.chance}
         line |= {"least_relevant_share": a and a.least_relevant_share, "average_precision": a and a.average_precision}
         return line | {"cases": a and a.n_cases}
+
+
+def where_to_start(rows: Sequence[FaithfulnessRow]) -> str:
+    """Which variant to start from: the cheapest of those that the best one does not beat (methods 5.4)."""
+    best, *others = sorted((r for r in rows if r.method != "random"), key=lambda r: -r.comprehensiveness)
+    level = [row for row in others if row.may_be_best]
+    if not level:
+        return f"{best.variant} is above every other variant (95 %, not corrected for their number)."
+    second, cheapest = level[0], min([best, *level], key=lambda row: row.seconds)
+    interval = f"[{100 * second.vs_best_low:.1f}, {100 * second.vs_best_high:.1f}]"
+    return (
+        f"{best.variant} is first; {second.variant} differs from it by {100 * second.vs_best:.1f} {interval} points. "
+        f"Variants that cannot be told from the first: {len(level)}; cheapest with it: {cheapest.variant} "
+        f"({cheapest.seconds:.1f} s)."
+    )

@@ -13,6 +13,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
 from raypipe.evaluation.uncertainty import CAVEATS, Estimate
 from raypipe.reporting import figures, heatmap
+from raypipe.reporting.faithfulness import where_to_start
 from raypipe.reporting.printable import printable
 from raypipe.reporting.probing import shown
 from raypipe.reporting.report import Report, outcome, verdict
@@ -34,6 +35,7 @@ def html(report: Report) -> str:
         faithfulness=figures.faithfulness(report.faithfulness) if report.faithfulness else None,
         layers=figures.layers(report.probing) if report.probing else None,
         shown=shown,
+        where_to_start=where_to_start(report.faithfulness) if report.faithfulness else None,
         task_ids=list(next(iter(report.tasks.values()), {})),
         used_caveats=_used_caveats(report),
         caveat_marks=CAVEAT_MARKS,

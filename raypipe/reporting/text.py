@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from raypipe.evaluation.uncertainty import CAVEATS, Estimate
+from raypipe.reporting.faithfulness import where_to_start
 from raypipe.reporting.probing import Probing, shown
 from raypipe.reporting.report import ArmRow, Report, outcome, verdict
 
@@ -102,15 +103,18 @@ def _faithfulness(report: Report) -> str:
     if not report.faithfulness:
         return ""
     lines = [["relevance", "compreh.", "suffic.", "soft NC", "soft NS", "reversed", "vs random", "95 % interval"]]
+    lines[0] += ["vs best", "95 % interval"]
     lines[0] += ["top words that decide", "chance", "least relevant", "seconds", ""]
     for row in report.faithfulness:
         found = row.agreement
         shares = (row.comprehensiveness, row.sufficiency, row.soft_nc, row.soft_ns, row.reversed, row.vs_random)
         decide = (found.hit_share, found.chance, found.least_relevant_share) if found else (None, None, None)
         interval = f"[{_points(row.vs_random_low)}, {_points(row.vs_random_high)}]"
-        cells = [row.variant, *map(_points, shares), interval, *map(_points, decide), f"{row.seconds:.1f}", ""]
+        behind = [_points(row.vs_best), f"[{_points(row.vs_best_low)}, {_points(row.vs_best_high)}]"]
+        cells = [row.variant, *map(_points, shares), interval, *behind, *map(_points, decide), f"{row.seconds:.1f}", ""]
         lines.append(cells)
-    return "\n".join(part for part in (report.subtitle, report.summary, _align(lines)) if part)
+    parts = (report.subtitle, report.summary, _align(lines), where_to_start(report.faithfulness))
+    return "\n".join(part for part in parts if part)
 
 
 def _conformal(report: Report) -> str:

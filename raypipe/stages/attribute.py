@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ from raypipe.hashing import generator
 from raypipe.prompts import EncodedNote, PromptEncoder
 from raypipe.stages.quiet import quiet
 from raypipe.tasks import Task
-from raypipe.words import Floats, relevance_of_words, word_spans
+from raypipe.words import SIGNS, Floats, relevance_of_words, word_spans
 
 
 @quiet
@@ -29,6 +29,7 @@ class Attribute:
         tasks: Sequence[Task],
         seed: int,
         threads: int = 1,
+        idf_V: Floats | None = None,
     ) -> None:
         import torch
 
@@ -41,7 +42,7 @@ class Attribute:
         self.tasks = {task.id: task for task in tasks}
         self.seed = seed
         self.encoder = PromptEncoder(scorer.tokenizer, prompt, tasks, use_chat=model.chat == "auto")
-        self.engine = AttributionEngine(scorer, attribution, seed)
+        self.engine = AttributionEngine(scorer, attribution, seed, idf_V)
 
     def __call__(self, table: pa.Table) -> pa.Table:
         notes = table.to_pylist()
@@ -101,11 +102,6 @@ class Attribute:
         }
 
 
-SIGNS: dict[str, Callable[[Floats], Floats]] = {
-    "abs": np.abs,
-    "positive": lambda relevance: np.maximum(relevance, 0),
-    "signed": lambda relevance: relevance,
-}
 WITH_TEXT = pa.schema([*rows.ATTRIBUTED, ("text", pa.string()), ("tags", pa.string())])
 
 

@@ -2,24 +2,33 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import ray
+import torch
 import yaml
+from transformers import BertConfig, BertModel
 
-from raypipe import configfile, experiment, results
+from raypipe import configfile, experiment, pipeline, results, statistics
 from raypipe.config import Arm
 from raypipe.masking import STRATEGIES
+from raypipe.masking.asked import asked
 from raypipe.masking.statistics import Statistics
+from raypipe.models import loading
+from raypipe.models.encoder import encoder_vectors
 from raypipe.notes import synthetic
 from raypipe.pipeline import masking_of
 from raypipe.run import SCORER, Run
 from raypipe.show import show
+from raypipe.training import trainer
 from tests.tiny_models import tiny_model, tiny_tokenizer
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(400)]
@@ -44,13 +53,16 @@ def write_corpus(folder: Path, settings: Any) -> dict[str, Any]:
     return {**paths, "source": "files", "columns": {"group_id": "group_id", "tags": "tags"}}
 
 
-def opened(folder: Path, name: str, *overrides: str) -> Run:
-    """A run of the recipe in which the model and the scorer are random, and one more arm reads the tags."""
+def opened(folder: Path, name: str, *overrides: str, arms: dict[str, Arm] | None = None) -> Run:
+    """A run of the recipe in which the model and the scorer are random, and one more arm reads the tags; or with
+    these arms instead."""
     model = folder / "model"
     settings = configfile.load(ROOT / "jobs/configs/strategies.yaml", [f"runs={folder}", f"name={name}", *overrides])
     whole = settings.model_dump()
     whole |= {"data": write_corpus(folder, settings.data.synthetic), "model": {"path": str(model)}, "pretrain": None}
     whole["arms"]["mslm_ner"] = Arm(masking=NER).model_dump()
+    if arms is not None:
+        whole["arms"] = {name: arm.model_dump() for name, arm in arms.items()}
     for place in (model, folder / name / "finetune" / SCORER / "model"):
         tiny_model("llama").save_pretrained(place)
         tiny_tokenizer().save_pretrained(place)
@@ -115,10 +127,99 @@ def test_plans_depend_on_neither_blocks_nor_workers(run: Run) -> None:
     assert plans_of(again) == plans_of(run)
 
 
+def test_counts_are_shared_by_runs_on_the_same_corpus(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is counted a second time; what another corpus or another question asks for is."""
+    wanted = asked(masking_of(run.settings))
+    known = Statistics.load(run.folder / "statistics" / "data")
+    folder = statistics.cache_folder(run.settings, run.corpus, wanted)
+    assert folder.parents[1].stat().st_mode & 0o077 == folder.stat().st_mode & 0o077 == 0
+    monkeypatch.setattr(pipeline, "count_words", lambda *_: pytest.fail("counted again"))
+    again = statistics._counted(run.settings, run.corpus, wanted, run.cluster)
+    assert (again.words, again.ngrams, again.n_words) == (known.words, known.ngrams, known.n_words)
+    assert again.general_V is not None
+    np.testing.assert_array_equal(again.general_V, known.general_V)
+    data = run.settings.data.model_copy(update={"max_unlabelled": 10})
+    changes = {"data": data}, {"statistics": run.settings.statistics.model_copy(update={"min_notes": 2})}
+    others = [statistics.cache_folder(run.settings.model_copy(update=c), run.corpus, wanted) for c in changes]
+    others.append(statistics.cache_folder(run.settings, run.corpus, replace(wanted, longest=2)))
+    assert len({folder, *others}) == 4
+
+
 def test_arms_are_shown_side_by_side(run: Run) -> None:
     note_id = min(plans_of(run))
-    page = show(run.step("mask").data, note_id)
-    assert all(f" {name}: " in page for name in masking_of(run.settings))
-    assert page.count("of") >= len(masking_of(run.settings))
+    task_id = min(plan["task_id"] for plan in plans_of(run)[note_id] if plan["task_id"])
+    plans = [p for p in plans_of(run)[note_id] if p["task_id"] in (task_id, None) and not p["draw"]]
+    assert {plan["arm"] for plan in plans} == set(masking_of(run.settings))
+    page = show(run.step("mask").data, note_id, task_id).splitlines()
+    captions = [line.split(" ", 1)[1] for line in page if " eligible words, " in line]
+    wanted = [(plan["arm"], plan["n_masked"], plan["n_eligible"]) for plan in plans]
+    assert captions == [f"{arm}: {n} of {total} eligible words, {n / total:.1%}" for arm, n, total in wanted]
     (first, *_) = results._heat_maps(run)
     assert {panel.title for panel in first.panels} == set(masking_of(run.settings))
+
+
+def test_every_arm_trains_on_its_rows(run: Run, tmp_path: Path) -> None:
+    """A step of reconstruction on the rows of each arm, in this process: one after the other, from the same model."""
+    start = run.backbone
+    before = loading.load(start).model.state_dict()
+    for arm in masking_of(run.settings):
+        stage = trainer.Stage(
+            str(tmp_path / arm), str(run.step("train/rows").data), arm, run.settings.train, start, run.tokenizer
+        )
+        trainer.run([stage], torch.device("cpu"))
+        assert trainer.outcome(stage.folder).steps == 1
+        (metrics,) = (json.loads(line) for line in (tmp_path / arm / "metrics.jsonl").read_text().splitlines())
+        assert 0 < metrics["loss"] < 20, arm
+        after = loading.load(start.model_copy(update={"path": f"{stage.folder}/model"})).model.state_dict()
+        moved = max(float((after[name] - before[name]).abs().max()) for name in before)
+        assert 0 < moved < 0.1, arm
+
+
+def test_words_are_compared_by_an_encoder(run: Run) -> None:
+    """`statistics.encoder`: the vectors are the encoder's, and the two strategies that read them use them."""
+    folder = run.folder.parent / "encoder"
+    shape = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 24}
+    torch.manual_seed(0)
+    BertModel(BertConfig(vocab_size=400, **shape)).save_pretrained(folder)
+    tiny_tokenizer().save_pretrained(folder)
+    strategies = ("difference_masking", "keyword")
+    arms = {name: Arm(masking={"strategy": name}) for name in strategies}
+    hidden = {}
+    for name, overrides in {"by_encoder": [f"statistics.encoder={folder}"], "by_student": []}.items():
+        one = opened(run.folder.parent, name, "data.synthetic.n_unlabelled=60", *overrides, arms=arms)
+        experiment.mask(one)
+        known = Statistics.load(one.folder / "statistics" / "data")
+        is_encoded = known.vectors_VD is not None and known.vectors_VD.shape[1] == shape["hidden_size"]
+        assert is_encoded == bool(overrides)
+        if overrides:
+            np.testing.assert_allclose(known.vectors_VD, encoder_vectors(str(folder), known.words), atol=1e-5)
+        plans = [plan for of_note in plans_of(one).values() for plan in of_note]
+        hidden[name] = {a: [p["start"] for p in plans if p["arm"] == a] for a in strategies}
+    for strategy in strategies:
+        assert len(hidden["by_encoder"][strategy]) == len(hidden["by_student"][strategy]) >= 60
+        assert hidden["by_encoder"][strategy] != hidden["by_student"][strategy]
+
+
+def test_tfidf_counts_the_corpus(run: Run) -> None:
+    """The control's relevance in the real pipeline is TF-IDF over the run's own notes, recomputed here by hand."""
+    one = opened(run.folder.parent, "tfidf", "data.synthetic.n_unlabelled=60", "attribution.method=tfidf")
+    experiment.attribute(one)
+    found = pq.read_table(one.step("attribute").data).to_pylist()
+    tokenizer = loading.load_tokenizer(one.tokenizer)
+    seen = [set(tokenizer(t, add_special_tokens=False)["input_ids"]) for t in one.corpus.texts(one.corpus.data)]
+    assert len(seen) > 100
+    texts = {note["note_id"]: note["text"] for note in pq.read_table(one.corpus.data.notes).to_pylist()}
+    tokens = {note_id: tokenizer(text, add_special_tokens=False)["input_ids"] for note_id, text in texts.items()}
+    done = [row for row in found if row["error"] is None]
+    assert len(done) >= 60
+    for row in done[:20]:
+        offsets = tokenizer(texts[row["note_id"]], return_offsets_mapping=True)["offset_mapping"]
+        ids = tokens[row["note_id"]]
+        relevance = [ids.count(t) * np.log((1 + len(seen)) / (1 + sum(t in note for note in seen))) for t in ids]
+        words = list(zip(row["word_start"], row["word_end"], strict=True))
+        by_word = [
+            max((r for r, (a, b) in zip(relevance, offsets, strict=True) if a < end and b > start), default=0)
+            for start, end in words
+        ]
+        own = np.array(row["relevance"], np.float32).reshape(-1, len(words))
+        np.testing.assert_allclose(own, np.tile(np.array(by_word) / max(by_word), (len(own), 1)), atol=2e-3)

@@ -13,7 +13,7 @@ from raypipe.attribution.decoder import Decoder
 from raypipe.attribution.method import NoteAttribution
 from raypipe.errors import Code
 from raypipe.prompts import EncodedNote, Question
-from raypipe.words import Floats
+from raypipe.words import Floats, tokens_of_words, word_spans
 from tests.tiny_models import TEXTS, tiny_loaded, tiny_tokenizer
 
 # no beginning of an answer is the beginning of another: the labels of `multi` have one to three tokens
@@ -32,17 +32,20 @@ def notes_of(n_notes: int, n_questions: int, labels: str = "single") -> list[Enc
     head = (tokenizer.bos_token_id, *tokenizer("Nota")["input_ids"])
     notes = []
     for index in range(n_notes):
-        encoded = tokenizer(" ".join(TEXTS[index % 7].split()[: 5 + index]), return_offsets_mapping=True)
+        text = " ".join(TEXTS[index % 7].split()[: 5 + index])
+        encoded = tokenizer(text, return_offsets_mapping=True)
         offsets = np.asarray(encoded["offset_mapping"], np.int32)
-        notes.append(EncodedNote(f"n{index}", (*head, *encoded["input_ids"]), len(head), offsets, 0, questions))
+        words, ids = tokens_of_words(offsets, word_spans(text)), (*head, *encoded["input_ids"])
+        notes.append(EncodedNote(f"n{index}", ids, len(head), offsets, 0, questions, words))
     return notes
 
 
 def engine_of(family: str = "llama", dtype: torch.dtype = torch.float32, **settings: Any) -> AttributionEngine:
-    """An engine on the tiny model of a family."""
+    """An engine on the tiny model of a family. Sums over the width, as captum does, if not told otherwise."""
     loaded = tiny_loaded(family)
     loaded.model.to(dtype)
-    return AttributionEngine(loaded, config.Attribution(**settings))
+    idf_V = np.linspace(0, 1, len(loaded.tokenizer), dtype=np.float32)  # any will do
+    return AttributionEngine(loaded, config.Attribution(**{"reduction": "sum", **settings}), idf_V=idf_V)
 
 
 def done(results: list[NoteAttribution | Code]) -> list[NoteAttribution]:

@@ -23,7 +23,7 @@ LAYERS = [
     ["attribution", "masking", "evaluation"],
     ["training", "check"],
     ["corpus"],
-    ["stages"],
+    ["stages", "frequencies"],
     ["pipeline", "reporting"],
     ["statistics", "show"],
     ["run"],

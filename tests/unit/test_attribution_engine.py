@@ -11,7 +11,7 @@ import torch
 
 from raypipe.attribution import AttributionEngine, NoteAttribution, gradients
 from raypipe.attribution.batches import token_batches, useful_share
-from raypipe.attribution.note_words import token_words
+from raypipe.attribution.scores import values_of
 from raypipe.attribution.tfidf import idf_of_notes
 from raypipe.config import Attribution
 from raypipe.errors import Code, InputError
@@ -43,6 +43,7 @@ def test_settings_that_do_not_fit_are_refused(settings: dict[str, Any], words: l
     [
         ({"layer": "all"}, (0, 1, 2)),
         ({"layer": "all", "reduction": "l2"}, (0, 1, 2, 3)),
+        ({"layer": "all", "reduction": "auto"}, (0, 1, 2, 3)),
         ({"layer": "all", "method": "attnlrp"}, (0, 1, 2, 3)),
         ({"layer": "all", "method": "occlusion"}, (0,)),
         ({"layer": 0.375}, (2,)),
@@ -51,6 +52,18 @@ def test_settings_that_do_not_fit_are_refused(settings: dict[str, Any], words: l
 )
 def test_layers_are_resolved(settings: dict[str, Any], layers: tuple[int, ...]) -> None:
     assert engine_of(**settings).layers == layers
+
+
+def test_reduction_follows_the_method() -> None:
+    notes = notes_of(1, 2)
+    for method, wanted in {"grad_x_activation": "l2", "integrated_gradients": "sum"}.items():
+        auto, *others = (
+            done(engine_of(method=method, reduction=how, layer=1).attribute(notes))[0].relevance_QKN
+            for how in ("auto", "l2", "sum")
+        )
+        same, other = others if wanted == "l2" else reversed(others)
+        np.testing.assert_array_equal(auto, same)
+        assert np.abs(auto - other).max() > 1e-3
 
 
 def failing_above(
@@ -166,7 +179,7 @@ def test_a_model_that_cannot_cache_takes_the_plain_path(monkeypatch: pytest.Monk
         return forward(*args, **{**kwargs, "use_cache": False})
 
     monkeypatch.setattr(loaded.model.model, "forward", forgets)
-    engine = AttributionEngine(loaded, Attribution())
+    engine = AttributionEngine(loaded, Attribution(reduction="sum"))
     assert not engine.decoder.can_cache
     assert not gradients.is_shared(engine.decoder, notes)
     for a, b in zip(done(engine.attribute(notes)), expected, strict=True):
@@ -200,18 +213,48 @@ def test_batches_hold_the_budget_and_every_note() -> None:
     assert token_batches([], 10) == []
 
 
-def test_words_of_a_note() -> None:
-    tokenizer = tiny_loaded().tokenizer
-    text = "Nega dispnea, però è pallido; PA 120/80"
-    ids = tokenizer(text)["input_ids"]
-    words = [tokenizer.decode([ids[t] for t in word]).strip(" ,;/") for word in token_words(tokenizer, ids)]
-    assert words == ["Nega", "dispnea", "però", "è", "pallido", "PA", "120", "80"]
+def test_item_mid_max_reads_the_middle_of_the_item() -> None:
+    """Not of all that follows the note: a template may say much around the item."""
+    decoder = engine_of().decoder
+    (note,) = notes_of(1, 1)
+    suffix = (*range(20, 31),)
+    for item, middle in {(2, 5): 3, (6, 10): 7, (9, 10): 9, None: 5}.items():
+        asked = replace(note, questions=(replace(note.questions[0], suffix_ids=suffix, item=item),))
+        (values,) = values_of(decoder, [asked], "item_mid_max", 1024)
+        ids = torch.tensor([[*note.prefix_ids, *suffix[: middle + 1]]])
+        with torch.no_grad():
+            expected = decoder.model(input_ids=ids).logits[0, -1].max()
+        assert values.z_Q[0] == pytest.approx(expected.item(), rel=1e-4)
 
 
 def test_tfidf_knows_the_corpus_it_is_given() -> None:
     notes = notes_of(4, 1)
-    idf_V = idf_of_notes(notes, 384)
+    idf_V = idf_of_notes([note.prefix_ids[note.note_start :] for note in notes], 384)
     engine = AttributionEngine(tiny_loaded(), Attribution(method="tfidf"), idf_V=idf_V)
     (result,) = done(engine.attribute(notes[:1]))
     ids = notes[0].prefix_ids[notes[0].note_start :]
     assert result.relevance_QKN[0, 0] == pytest.approx([ids.count(t) * idf_V[t] for t in ids])
+
+
+def test_tfidf_without_a_corpus_is_refused() -> None:
+    with pytest.raises(InputError, match="document frequencies"):
+        AttributionEngine(tiny_loaded(), Attribution(method="tfidf"))
+
+
+@pytest.mark.parametrize("size", [1, 2])
+def test_occlusion_deletes_windows_of_whole_words_and_no_punctuation(size: int) -> None:
+    """Against scores of notes in which the windows were deleted by hand."""
+    engine = engine_of(method="occlusion", window=size)
+    (note,) = notes_of(1, 1)
+    words = [list(range(a, b)) for a, b in note.tokens_W2.tolist()]
+    assert max(map(len, words)) > 1
+    (result,) = done(engine.attribute([note]))
+    expected = np.zeros(len(note.offsets_N2), np.float32)
+    for start in range(0, len(words), size):
+        window = sorted(token for word in words[start : start + size] for token in word)
+        ids = tuple(t for i, t in enumerate(note.prefix_ids) if i - note.note_start not in window)
+        rest = replace(note, prefix_ids=ids, offsets_N2=np.delete(note.offsets_N2, window, axis=0))
+        (whole,) = values_of(engine.decoder, [note], "label_margin", 1024)
+        (without,) = values_of(engine.decoder, [rest], "label_margin", 1024, [whole.chosen_Q2])
+        expected[window] = whole.z_Q - without.z_Q
+    np.testing.assert_allclose(result.relevance_QKN[0, 0], expected, atol=1e-5)

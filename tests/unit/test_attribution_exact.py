@@ -214,11 +214,11 @@ def test_trained_models(name: str) -> None:
     encoder = PromptEncoder(loaded.tokenizer, config.Prompt(max_tokens=160), tasks)
     text = "Once upon a time there was a little dog. The dog was sad, for it had lost its ball in the big garden. "
     notes = [encoder.encode(f"n{i}", text[5 * i :], [task.id for task in tasks]) for i in range(3)]
-    engine = AttributionEngine(loaded, config.Attribution(layer="all"))
+    engine = AttributionEngine(loaded, config.Attribution(layer="all", reduction="sum"))
     assert engine.layers == tuple(range(engine.decoder.depth - 1))
     ours = done(engine.attribute(notes))
     theirs = done(AttributionEngine(
-        loaded, config.Attribution(layer="all", method="captum:LayerGradientXActivation")
+        loaded, config.Attribution(layer="all", reduction="sum", method="captum:LayerGradientXActivation")
     ).attribute(notes))  # fmt: skip
     overlaps = []
     for a, b in zip(ours, theirs, strict=True):
@@ -227,7 +227,7 @@ def test_trained_models(name: str) -> None:
         overlaps.append(top_overlap(a.relevance_QKN, b.relevance_QKN))
     assert np.mean(overlaps) >= 0.999
     low = loading.load(section.model_copy(update={"dtype": "bfloat16"}))
-    half = done(AttributionEngine(low, config.Attribution(layer="all")).attribute(notes))
+    half = done(AttributionEngine(low, config.Attribution(layer="all", reduction="sum")).attribute(notes))
     kept = [top_overlap(a.relevance_QKN[:, :2], b.relevance_QKN[:, :2]) for a, b in zip(half, ours, strict=True)]
     assert np.mean(kept) > 0.7
 

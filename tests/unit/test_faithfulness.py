@@ -54,6 +54,12 @@ def test_finds_the_method_that_finds_the_word() -> None:
     assert oracle["reversed"] < oracle["comprehensiveness"]
     assert oracle["soft_nc"] > random["soft_nc"]
     assert random["vs_random"] == 0
+    best = rows[0]
+    assert best["vs_best"] == best["vs_best_low"] == best["vs_best_high"] == 0
+    for row in rows[1:]:
+        assert row["vs_best"] == pytest.approx(row["comprehensiveness"] - best["comprehensiveness"], abs=1e-6)
+        assert row["vs_best_low"] <= row["vs_best"] <= min(0, row["vs_best_high"])
+    assert random["vs_best_high"] < 0
     assert [row["comprehensiveness"] for row in rows] == sorted((r["comprehensiveness"] for r in rows), reverse=True)
     for row in rows:
         assert row["n_notes"] == 24

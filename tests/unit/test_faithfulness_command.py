@@ -19,7 +19,7 @@ from raypipe.run import Run
 from raypipe.tasks import Task
 from tests.tiny_models import tiny_loaded
 
-METHODS = ("grad_x_activation", "grad_x_activation/l2", "kv_direct", "occlusion")
+METHODS = ("grad_x_activation", "grad_x_activation/sum", "kv_direct", "occlusion")
 
 
 def settings(folder: Path, **faithfulness: Any) -> config.Config:

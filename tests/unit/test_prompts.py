@@ -93,3 +93,35 @@ def test_options_and_question_fill_the_template() -> None:
     (question,) = encoder.encode("n", NOTE, ["triage"]).questions
     assert encoder.tokenizer.decode(question.suffix_ids) == "\ncodice (codice rosso, codice giallo)?"
     assert [encoder.tokenizer.decode(ids) for ids in question.option_ids] == [" codice rosso", " codice giallo"]
+
+
+@pytest.mark.parametrize("template", ["\nDomanda: {question} ({options})?", "{options} {question}:", "{question}"])
+@pytest.mark.parametrize("chat", [False, True])
+def test_a_question_knows_the_tokens_of_its_item(template: str, chat: bool) -> None:
+    encoder = _encoder(chat, question=template)
+    for task in TASKS:
+        question = encoder.questions[task.id]
+        assert question.item is not None
+        own = encoder.tokenizer.decode(question.suffix_ids[slice(*question.item)])
+        assert task.question in own
+        assert len(own) <= len(task.question) + 2  # a blank or a bracket may share a token with it
+        rest = template.replace("{question}", task.question).replace("{options}", ", ".join(task.answers))
+        assert encoder.tokenizer.decode(question.suffix_ids).startswith(rest)
+
+
+@pytest.mark.parametrize("keep", ["head", "tail"])
+def test_a_note_knows_the_tokens_of_its_words(keep: str) -> None:
+    text = "Nega dispnea, però è pallido; PA 120/80"
+    for n_tokens in (200, 24):
+        encoder = _encoder(max_tokens=n_tokens, keep=keep)
+        note = encoder.encode("n", text, ["fever"])
+        own = note.prefix_ids[note.note_start :]
+        words = [encoder.tokenizer.decode(own[a:b]).strip(" ,;/") for a, b in note.tokens_W2.tolist()]
+        every = ["Nega", "dispnea", "però", "è", "pallido", "PA", "120", "80"]
+        if n_tokens == 200:
+            assert words == every
+        else:  # the word at the edge may be cut
+            n_inner = len(words) - 1
+            assert 0 < n_inner < len(every) - 1
+            inner, kept = {"head": (words[:-1], every[:n_inner]), "tail": (words[1:], every[-n_inner:])}[keep]
+            assert inner == kept

@@ -1,0 +1,31 @@
+"""Rows on disk: small, and the same when read back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+
+from raypipe import rows
+from raypipe.words import word_spans
+
+TEXT = "Paziente di anni 74, giunge in PS per dispnea ingravescente e febbre da tre giorni. " * 40
+
+
+def test_offsets_are_stored_as_differences(tmp_path: Path) -> None:
+    words = word_spans(TEXT)
+    plan = {"arm": "a", "task_id": "t", "draw": 0, "n_masked": 1, "n_eligible": len(words)}
+    plan |= {"start": words[::7, 0], "end": words[::7, 1], "kind": np.zeros(len(words[::7]), np.int8)}
+    row = {"text": TEXT, "plans": [plan], "task_id": ["t"], "predicted": ["no"], "margin": [0.5], "layers": [0]}
+    row |= {"word_start": words[:, 0], "word_end": words[:, 1], "relevance": np.ones(len(words), np.float16)}
+    table = rows.table([{"note_id": f"n{i}", **row} for i in range(50)], rows.MASKED)
+    pq.write_table(table, tmp_path / "rows.parquet", **rows.PARQUET)
+    assert pq.read_table(tmp_path / "rows.parquet").equals(table)
+    group = pq.ParquetFile(tmp_path / "rows.parquet").metadata.row_group(0)
+    columns = {group.column(i).path_in_schema: group.column(i) for i in range(group.num_columns)}
+    for name, encoding in rows.PARQUET["column_encoding"].items():
+        assert encoding in columns[name].encodings, name
+        assert columns[name].total_uncompressed_size < 2 * columns[name].num_values  # bytes; an int32 has four
+    assert {column.compression for column in columns.values()} == {"ZSTD"}
+    assert set(rows.PARQUET["use_dictionary"]) <= set(columns)
