@@ -123,7 +123,8 @@ class Run:
     @property
     def sentinels(self) -> tuple[str, ...]:
         """Reserved tokens of the backbone's family."""
-        family = loading.FROM_SCRATCH if self.pretrains else loading.check(self.settings.model).model_type
+        made = self.settings.pretrain if self.pretrains else None
+        family = made.family if made is not None else loading.check(self.settings.model).model_type
         return FAMILIES[family].sentinels
 
     def reconstructs(self, arm: str) -> bool:
