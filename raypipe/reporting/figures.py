@@ -11,6 +11,7 @@ import io
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
@@ -45,16 +46,16 @@ def differences(rows: Sequence[tuple[str, Estimate]], reference: str) -> Chart:
     """Each arm's difference from the reference, in points, with its interval around a line at zero."""
 
     def draw(theme: str) -> Figure:
-        figure, axes = _canvas(theme, height=0.55 + 0.42 * len(rows))
+        figure, axes = canvas(theme, height=0.55 + 0.42 * len(rows))
         axes.axvline(0, color=GREY[theme], linewidth=1.2)
         for y, (_, estimate) in enumerate(rows):
             _dot(axes, y, estimate, _style(theme, y + 1))
-        _name_rows(axes, [name for name, _ in rows])
-        axes.set_xlabel(f"macro F1 less that of {_label(reference)}, points")
+        name_rows(axes, [name for name, _ in rows])
+        axes.set_xlabel(f"macro F1 less that of {label(reference)}, points")
         return figure
 
     alt = "; ".join(f"{name} {100 * e.value:+.1f} [{100 * e.low:+.1f}, {100 * e.high:+.1f}]" for name, e in rows)
-    return _chart(draw, f"Differences from {reference} in points: {alt}")
+    return chart(draw, f"Differences from {reference} in points: {alt}")
 
 
 def per_task(tasks: Mapping[str, Mapping[str, Estimate]], reference: str) -> Chart:
@@ -66,12 +67,12 @@ def per_task(tasks: Mapping[str, Mapping[str, Estimate]], reference: str) -> Cha
     offset_of = {arm: 0.62 * ((i + 0.5) / len(arms) - 0.5) for i, arm in enumerate(arms)}
 
     def draw(theme: str) -> Figure:
-        figure, axes = _canvas(theme, height=0.9 + len(shown) * max(0.3, 0.12 * len(arms)))
+        figure, axes = canvas(theme, height=0.9 + len(shown) * max(0.3, 0.12 * len(arms)))
         for i, arm in enumerate(arms):
             style = _style(theme, i if arms[0] == reference else i + 1)
             for y, task_id in enumerate(shown):
                 _dot(axes, y + offset_of[arm], tasks[arm][task_id], style)
-            axes.plot([], [], label=_label(arm), linestyle="", **style)
+            axes.plot([], [], label=label(arm), linestyle="", **style)
         axes.hlines(
             [y + 0.5 for y in range(len(shown) - 1)],
             0,
@@ -80,13 +81,13 @@ def per_task(tasks: Mapping[str, Mapping[str, Estimate]], reference: str) -> Cha
             linewidth=0.5,
             transform=axes.get_yaxis_transform(),
         )
-        _name_rows(axes, shown)
+        name_rows(axes, shown)
         axes.set_xlabel("macro F1, points")
         columns = max(1, min(len(arms), LEGEND_WIDTH // (6 + max(len(_label(arm)) for arm in arms))))
         axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=columns, frameon=False, labelcolor=INK[theme])
         return figure
 
-    return _chart(
+    return chart(
         draw, f"Macro F1 of {len(arms)} arms on {len(shown)} tasks; the same numbers stand in the table below"
     )
 
@@ -96,18 +97,18 @@ def faithfulness(rows: Sequence[FaithfulnessRow]) -> Chart:
     shown = [row for row in rows if row.method != "random"]
 
     def draw(theme: str) -> Figure:
-        figure, axes = _canvas(theme, height=0.8 + 0.3 * len(shown))
+        figure, axes = canvas(theme, height=0.8 + 0.3 * len(shown))
         axes.axvline(0, color=GREY[theme], linewidth=1.2)
         colour_of = {name: i for i, name in enumerate(dict.fromkeys((row.method, row.reduction) for row in shown))}
         for y, row in enumerate(shown):
             style = _style(theme, colour_of[row.method, row.reduction] + 1)
             axes.plot([100 * row.vs_random_low, 100 * row.vs_random_high], [y, y], color=style["color"], linewidth=1.6)
             axes.plot([100 * row.vs_random], [y], linestyle="", **style)
-        _name_rows(axes, [row.variant for row in shown])
+        name_rows(axes, [row.variant for row in shown])
         axes.set_xlabel("comprehensiveness (AOPC) less that of random relevance, points of probability")
         return figure
 
-    return _chart(draw, f"Comprehensiveness of {len(shown)} variants less random; the same numbers stand in the table")
+    return chart(draw, f"Comprehensiveness of {len(shown)} variants less random; the same numbers stand in the table")
 
 
 def _widest_spread(tasks: Mapping[str, Mapping[str, Estimate]]) -> list[str]:
@@ -126,7 +127,8 @@ def _dot(axes: Any, y: float, estimate: Estimate, style: Mapping[str, Any]) -> N
     axes.plot([100 * estimate.value], [y], linestyle="", **style)
 
 
-def _canvas(theme: str, height: float) -> tuple[Figure, Any]:
+def canvas(theme: str, height: float) -> tuple[Figure, Any]:
+    """An empty figure as wide as the page, and its axes."""
     figure = Figure(figsize=(8.6, height), layout="constrained")
     axes = figure.add_subplot()
     axes.patch.set_alpha(0)
@@ -140,25 +142,37 @@ def _canvas(theme: str, height: float) -> tuple[Figure, Any]:
     return figure, axes
 
 
-def _name_rows(axes: Any, names: Sequence[str]) -> None:
-    axes.set_yticks(range(len(names)), [_label(name) for name in names])
-    axes.set_ylim(len(names) - 0.5, -0.5)  # first on top
+def name_rows(axes: Any, names: Sequence[str]) -> None:
+    """Names down the left side, the first on top."""
+    axes.set_yticks(range(len(names)), [label(name) for name in names])
+    axes.set_ylim(len(names) - 0.5, -0.5)
 
 
-def _label(name: str) -> str:
+def label(name: str) -> str:
+    """A name as a picture can show it."""
     return printable(name if len(name) <= 32 else name[:31] + "…")
 
 
-def _chart(draw: Callable[[str], Figure], alt: str) -> Chart:
+def chart(draw: Callable[[str], Figure], alt: str) -> Chart:
+    """What `draw` makes of "light" and "dark", as SVG."""
     addresses = []
+    for theme in ("light", "dark"):
+        svg = io.BytesIO()
+        _save(draw, theme, svg, format="svg", metadata={"Date": None, "Creator": None})
+        addresses.append("data:image/svg+xml;base64," + base64.b64encode(svg.getvalue()).decode())
+    return Chart(addresses[0], addresses[1], alt)
+
+
+def png(draw: Callable[[str], Figure], path: Path) -> None:
+    """The light picture as a file, for slides."""
+    _save(draw, "light", path, format="png", dpi=160, metadata={"Software": None})
+
+
+def _save(draw: Callable[[str], Figure], theme: str, to: Any, **options: Any) -> None:
     # parse_math off: a dollar sign in a task id is no formula. hashsalt: the same report gives the same bytes.
     with mpl.rc_context({"text.parse_math": False, "svg.hashsalt": "raypipe", "svg.fonttype": "none", "font.size": 10}):
         mpl.rcParams["font.family"] = "sans-serif"
-        for theme in ("light", "dark"):
-            svg = io.BytesIO()
-            with warnings.catch_warnings():
-                # text stays text in the SVG: a letter that matplotlib's own font lacks, the reader's font has
-                warnings.filterwarnings("ignore", message="Glyph .* missing")
-                draw(theme).savefig(svg, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
-            addresses.append("data:image/svg+xml;base64," + base64.b64encode(svg.getvalue()).decode())
-    return Chart(addresses[0], addresses[1], alt)
+        with warnings.catch_warnings():
+            # text stays text in the SVG: a letter that matplotlib's own font lacks, the reader's font has
+            warnings.filterwarnings("ignore", message="Glyph .* missing")
+            draw(theme).savefig(to, transparent=options["format"] == "svg", **options)
