@@ -401,7 +401,7 @@ class Comparison(Section):
 class Tune(Section):
     """`raypipe tune`: a search over settings (tuning/). What is searched stands in a file of tune_spaces/."""
 
-    # Backbones, one study each: a local folder, a hub id with its commit (`id@<40 hex digits>`), or `pretrain:<family>`;
+    # Backbones, one study each: a local folder, a hub id with its commit (`id@<40 hex digits>`), `pretrain:<family>`;
     # none: that of the section `model`
     models: tuple[str, ...] = ()
     max_unlabelled: int | None = Field(None, ge=1)  # notes that trials learn from; None: data.max_unlabelled
@@ -409,8 +409,8 @@ class Tune(Section):
     cpus_per_trial: float = Field(1.0, gt=0)
     gpus_per_trial: float = Field(1.0, ge=0)  # if there is a GPU; less than 1: trials share it
     max_failures: int = Field(1, ge=0)  # times that a failed trial is tried again
-    keep_models: bool = False  # of trials: their predictions stay in any case
-    alone: int = Field(0, ge=0)  # trials that are repeated with nothing shared, to measure what sharing saves
+    keep_trials: bool = False  # keep models and masked notes of each trial; predictions and settings stay in any case
+    alone: int = Field(0, ge=0)  # trials of each model done again, with and without what is shared: what does it save?
 
 
 class Config(Section):

@@ -47,14 +47,14 @@ def changed(value: Mapping[str, Any], changes: Mapping[str, Any], name: str) -> 
     """
     whole: dict[str, Any] = copy.deepcopy(dict(value))
     for dotted, new in changes.items():
-        place = _place(whole, dotted.split("."))
+        place = [str(key) for key in _place(whole, dotted.split("."))]
         section = whole
         for key in place[:-1]:
             section[key] = {} if section.get(key) is None else section[key]
-            section = section[str(key)]
+            section = section[key]
             if not isinstance(section, dict):
                 raise InputError([Problem(f"{name}: {dotted}", f"{key} is a value, not a section")])
-        section[str(place[-1])] = tuple(new) if isinstance(new, list) else new
+        section[place[-1]] = tuple(new) if isinstance(new, list) else new
     return whole
 
 

@@ -19,6 +19,7 @@ from raypipe.run_dir import Step, settings_of, versions, write_json
 
 if TYPE_CHECKING:
     from raypipe.pipeline import Workers
+    from raypipe.training.trainer import Watch
 
 SCORER = "scorer"
 
@@ -33,6 +34,7 @@ class Run:
 
     settings: config.Config
     base: Run | None = None
+    watch: Watch | None = None  # hears of every step of training that happens in this process
     began: float = field(default_factory=time.perf_counter)
 
     def __post_init__(self) -> None:

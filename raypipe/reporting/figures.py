@@ -87,9 +87,7 @@ def per_task(tasks: Mapping[str, Mapping[str, Estimate]], reference: str) -> Cha
         axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=columns, frameon=False, labelcolor=INK[theme])
         return figure
 
-    return chart(
-        draw, f"Macro F1 of {len(arms)} arms on {len(shown)} tasks; the same numbers stand in the table below"
-    )
+    return chart(draw, f"Macro F1 of {len(arms)} arms on {len(shown)} tasks; the same numbers stand in the table below")
 
 
 def faithfulness(rows: Sequence[FaithfulnessRow]) -> Chart:

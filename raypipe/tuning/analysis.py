@@ -116,7 +116,7 @@ def varying(search: Search) -> list[str]:
 def axes(search: Search) -> tuple[str, ...]:
     """The one or two keys that a heat map is drawn over: masking ratio (down) and attribution layer (across) first."""
     keys = varying(search)
-    first = [k for k in keys if k.endswith(".ratio")][:1] + [k for k in keys if k == LAYER]
+    first = [k for k in keys if k.endswith(".ratio")][:1] + [k for k in keys if k.endswith(LAYER)][:1]
     return tuple([*first, *(k for k in keys if k not in first)][:2])
 
 
@@ -127,7 +127,9 @@ def neighbours(best: Values, every: Sequence[Values], levels: Sequence[Sequence[
     def steps(values: Values) -> list[float]:
         return [_step(a, b, of) for a, b, of in zip(best, values, levels, strict=True)]
 
-    exact = [values for values in others if sorted(steps(values))[:-1] == [0] * (len(best) - 1) and sum(steps(values)) == 1]
+    exact = [
+        values for values in others if sorted(steps(values))[:-1] == [0] * (len(best) - 1) and sum(steps(values)) == 1
+    ]
     return exact or sorted(others, key=lambda values: sum(s**2 for s in steps(values)))[:NEAREST]
 
 

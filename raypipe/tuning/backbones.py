@@ -41,7 +41,7 @@ def backbones(written: Mapping[str, Any], models: Sequence[str]) -> list[Backbon
             problems += [Problem(f"--models {model}: {p.where}" if model else p.where, p.what) for p in error.problems]
     names = [backbone.name for backbone in out]
     for name in sorted({name for name in names if names.count(name) > 1}):
-        problems.append(Problem("--models", f"two models would share the folder {name!r}; rename a folder, or use links"))
+        problems.append(Problem("--models", f"two models would share the folder {name!r}; rename one of them"))
     if problems:
         raise InputError(problems)
     return out

@@ -54,7 +54,9 @@ def heat_map(results: Results, scale: tuple[float, float]) -> Draw:
         axes.spines["bottom"].set_visible(False)
         for cell in found:
             share = (cell.setting.estimate.value - low) / max(high - low, 1e-9)
-            _field(axes, cell, colormaps[MAP](0.06 + 0.86 * share), "#ffffff" if share > DARK_CELL else "#14202b", theme)
+            _field(
+                axes, cell, colormaps[MAP](0.06 + 0.86 * share), "#ffffff" if share > DARK_CELL else "#14202b", theme
+            )
         name_rows(axes, [show(value) for value in down])
         axes.set_xlim(-0.5, len(across) - 0.5)
         axes.set_xticks(range(len(across)), [_column_name(results, value) for value in across])

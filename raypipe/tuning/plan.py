@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -30,23 +31,33 @@ class Plan:
     arm: str
     params: dict[str, Any]  # of the space, layers that are the same in this model once only
 
+    @property
+    def n_trials(self) -> int:
+        """How many trials the study will have."""
+        grids = [len(samplers.values(sampler)) for sampler in self.params.values() if samplers.is_grid(sampler)]
+        return self.space.num_samples * math.prod(grids)
+
     def config(self, values: Mapping[str, Any], name: str, runs: str) -> Config:
         """The resolved config of the run `<runs>/<name>`: one arm, scored on dev, layers as numbers."""
         config = self.backbone.config(values, self.space.path)
+        own = config.arms[self.arm].attribution
+        attribution = own or config.attribution
+        arms = {arm: config.arms[arm] for arm in _with_matched(config, self.arm)}
         changes = {
             "name": name,
             "runs": runs,
+            "arms": {**arms, self.arm: arms[self.arm].model_copy(update={"attribution": None})},
             "evaluation.split": "dev",  # the test split is never read by a search
-            "attribution.layer": layer_of(config.attribution, self.backbone.depth),
+            "attribution": attribution,
+            "attribution.layer": layer_of(attribution, self.backbone.depth),
+            "attribution.keep": "all",  # one pass serves the trials of every layer
             **({"data.max_unlabelled": config.tune.max_unlabelled} if config.tune.max_unlabelled else {}),
         }
-        out = configure(config, changes)
-        return out.model_copy(update={"arms": {name: out.arms[name] for name in _with_matched(out, self.arm)}})
+        return configure(config, changes)
 
     def best(self, values: Mapping[str, Any], name: str) -> Config:
         """The config as the user wrote it with the values of a trial: all arms, all notes, its own split."""
-        config = self.backbone.config(values, self.space.path)
-        return configure(config, {"name": name, "attribution.layer": layer_of(config.attribution, self.backbone.depth)})
+        return configure(self.backbone.config(values, self.space.path), {"name": name})
 
 
 def configure(config: Config, changes: Mapping[str, Any]) -> Config:
@@ -87,8 +98,8 @@ def valid_layers(attribution: Attribution, depth: int) -> list[int]:
 
 
 def layer_of(attribution: Attribution, depth: int) -> int:
-    """A layer's number; `all` (no single layer) is 0."""
-    layer = attribution.layer
+    """A layer's number; 0 where the method reads none, or `all` are asked for."""
+    layer = 0 if method_of(attribution).reads(attribution) == "none" else attribution.layer
     return round(layer * depth) if isinstance(layer, float) else 0 if layer == "all" else layer
 
 
@@ -124,14 +135,14 @@ def _check_values(space: Space, backbone: Backbone, problems: dict[Problem, None
 
 def _once(space: Space, backbone: Backbone) -> dict[str, Any]:
     """Fractions of the depth may meet in one layer of a shallow model: a grid tries each layer once."""
-    grid = space.params.get(LAYER)
-    if not samplers.is_grid(grid):
-        return dict(space.params)
-    attribution = backbone.config({}).attribution
-    kept: dict[int, Any] = {}
-    for value in samplers.values(grid):
-        kept.setdefault(layer_of(attribution.model_copy(update={"layer": value}), backbone.depth), value)
-    return {**space.params, LAYER: {samplers.GRID: list(kept.values())}}
+    out = dict(space.params)
+    for key, grid in space.params.items():
+        if key.endswith(LAYER) and samplers.is_grid(grid):
+            kept: dict[Any, Any] = {}
+            for value in samplers.values(grid):
+                kept.setdefault(round(value * backbone.depth) if isinstance(value, float) else value, value)
+            out[key] = {samplers.GRID: list(kept.values())}
+    return out
 
 
 def _combined(plan: Plan) -> Iterator[Problem]:
@@ -142,12 +153,13 @@ def _combined(plan: Plan) -> Iterator[Problem]:
         layer, depth = config.attribution.layer, plan.backbone.depth
         valid = valid_layers(config.attribution, depth)
         if layer not in valid:
-            asked = values.get(LAYER, layer)
+            key = next((key for key in values if key.endswith(LAYER)), LAYER)
+            asked = values.get(key, layer)
             what = (
                 f"layer {layer} (asked: {asked}) of {plan.backbone.name}, which has layers 0..{depth}: "
                 f"{config.attribution.method} with reduction {config.attribution.reduction} is valid at {ranges(valid)}"
             )
-            yield Problem(_where(plan.space, LAYER), what)
+            yield Problem(_where(plan.space, key), what)
         yield from (Problem(f"{plan.space.path}: {p.where}", p.what) for p in of_settings(config))
 
 

@@ -1,9 +1,9 @@
 """`raypipe tune-report RUN`: a finished (or running) search as a page, tables, pictures, and `best.yaml` per model.
 
-    <run>/tune/report/report.html            everything, in one file
-    <run>/tune/report/settings.csv .parquet  a row per model and setting
-    <run>/tune/report/trials.csv             trials.parquet for spreadsheets
-    <run>/tune/report/*.png                  the pictures
+<run>/tune/report/report.html            everything, in one file
+<run>/tune/report/settings.csv .parquet  a row per model and setting
+<run>/tune/report/trials.csv             trials.parquet for spreadsheets
+<run>/tune/report/*.png                  the pictures
 """
 
 from __future__ import annotations
@@ -56,14 +56,14 @@ class Cost:
     per_trial: float
     steps: dict[str, float]  # mean seconds of each step of a trial
     shared: dict[str, float]  # seconds of the steps that were done once
-    # mean seconds of the trials that were done again with nothing shared, and of the same trials in the search
+    # mean seconds of the trials that were done again with nothing shared, and beside the base run
     alone: float | None
-    shared_twin: float | None
+    again: float | None
 
     @property
     def ratio(self) -> float | None:
         """How much longer a trial takes with nothing shared."""
-        return self.alone / self.shared_twin if self.alone and self.shared_twin else None
+        return self.alone / self.again if self.alone and self.again else None
 
 
 @dataclass(frozen=True)
@@ -117,12 +117,6 @@ def html(search: Search, pages: Sequence[ModelPage], charts: dict[str, Chart]) -
     )  # fmt: skip
 
 
-def best(search: Search, facts: ModelFacts) -> dict[str, Any] | None:
-    """The parameters of the best setting as its first trial had them, seeds left out; None without finished trials."""
-    found = analysis.results(search, facts)
-    return None if found is None else dict(zip(found.keys, found.best.values, strict=True))
-
-
 def settings_table(every: Sequence[Results]) -> pa.Table:
     """A row per model and setting, best first."""
     out: list[dict[str, Any]] = []
@@ -150,7 +144,7 @@ def text(search: Search) -> str:
             lines += [f"    vs {n.name}: {100 * n.difference.estimate.value:+.1f}, {n.verdict}" for n in page.against]
         if page.cost and page.cost.ratio:
             cost = page.cost
-            lines.append(f"  a trial takes {cost.shared_twin:.1f} s; with nothing shared {cost.alone:.1f} s, "
+            lines.append(f"  a trial done again takes {cost.again:.1f} s; with nothing shared {cost.alone:.1f} s, "
                          f"{cost.ratio:.1f} times as long")  # fmt: skip
         lines += [f"  {n} x {error}" for error, n in page.errors.items()]
     return "\n".join(lines)
@@ -194,14 +188,14 @@ def _cost(search: Search, facts: ModelFacts) -> Cost:
         return sum(known) / max(1, len(known))
 
     steps = {step: mean([trial[f"seconds/{step}"] for trial in trials]) for step in search.steps}
-    twins = [t for t in trials if t["trial_id"] in facts.alone]
+    again = list(facts.alone.values())
     return Cost(
         len(trials),
         mean([trial["seconds"] for trial in trials]),
         {step: seconds for step, seconds in steps.items() if seconds},
         facts.shared_seconds,
-        mean([sum(facts.alone[t["trial_id"]].values()) for t in twins]) if twins else None,
-        mean([t["seconds"] for t in twins]) if twins else None,
+        mean([alone for _, alone in again]) if again else None,
+        mean([shared for shared, _ in again]) if again else None,
     )
 
 

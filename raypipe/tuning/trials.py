@@ -1,10 +1,10 @@
 """What a search found, as tables: written from the JSON that each trial leaves, never from Ray's own (pickled) state.
 
-    <run>/tune/study.json             models, tasks, what the shared steps cost
-    <run>/tune/trials.parquet         a row per trial: its parameters, its dev macro F1 with interval, its seconds
-    <run>/tune/trial_tasks.parquet    the same by task
-    <run>/tune/curves.parquet         dev macro F1 on the way, by epoch of fine-tuning
-    <run>/tune/predictions.parquet    rows.PREDICTIONS of every finished trial, and of the scorer (labels only)
+<run>/tune/study.json             models, tasks, what the shared steps cost
+<run>/tune/trials.parquet         a row per trial: its parameters, its dev macro F1 with interval, its seconds
+<run>/tune/trial_tasks.parquet    the same by task
+<run>/tune/curves.parquet         dev macro F1 on the way, by epoch of fine-tuning
+<run>/tune/predictions.parquet    rows.PREDICTIONS of every finished trial, and of the scorer (labels only)
 """
 
 from __future__ import annotations
@@ -54,9 +54,7 @@ TASKS = pa.schema(
 CURVES = pa.schema(
     [("model", pa.string()), ("trial_id", pa.string()), ("epoch", pa.float64()), ("dev_macro_f1", pa.float64())]
 )
-PREDICTIONS = pa.schema(
-    [("model", pa.string()), ("trial_id", pa.string()), ("run", pa.int16()), *rows.PREDICTIONS]
-)
+PREDICTIONS = pa.schema([("model", pa.string()), ("trial_id", pa.string()), ("run", pa.int16()), *rows.PREDICTIONS])
 
 
 @dataclass(frozen=True)
@@ -68,8 +66,8 @@ class ModelFacts:
     depth: int
     arm: str
     shared_seconds: dict[str, float]  # steps that were done once for all trials
-    # trials that were done again with nothing shared: trial id -> seconds by step
-    alone: dict[str, dict[str, float]]
+    # trials that were done again: trial id -> seconds beside the base run, and with nothing shared
+    alone: dict[str, tuple[float, float]]
     proxy: dict[str, float] | None = None  # comprehensiveness by "<layer>/<ratio>"
 
 
@@ -167,10 +165,15 @@ def load(folder: Path) -> Search:
         name=facts["name"],
         doc=facts["doc"],
         tasks=tuple(_task(task) for task in facts["tasks"]),
-        models=tuple(ModelFacts(**model) for model in facts["models"]),
+        models=tuple(facts_of(model) for model in facts["models"]),
         per_task=pq.read_table(inside / "trial_tasks.parquet"),
         **tables,
     )
+
+
+def facts_of(values: Mapping[str, Any]) -> ModelFacts:
+    """Facts as JSON has them."""
+    return ModelFacts(**{**values, "alone": {key: tuple(both) for key, both in values["alone"].items()}})
 
 
 def _flat(record: Mapping[str, Any]) -> dict[str, Any]:
@@ -182,11 +185,12 @@ def _flat(record: Mapping[str, Any]) -> dict[str, Any]:
 
 def _column(values: Sequence[Any]) -> pa.Array:
     """Numbers as numbers, all else as text."""
-    is_number = all(isinstance(v, int | float) and not isinstance(v, bool) for v in values if v is not None)
-    if is_number:
-        return pa.array([None if v is None else float(v) for v in values], pa.float64())
+    kinds = {type(v) for v in values if v is not None}
+    if kinds <= {int, float}:
+        return pa.array(values, pa.int64() if kinds == {int} else pa.float64())
     return pa.array([None if v is None else v if isinstance(v, str) else json.dumps(v) for v in values], pa.string())
 
 
 def _task(values: Mapping[str, Any]) -> Task:
-    return Task(**{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()})
+    known: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
+    return Task(**known)
