@@ -14,6 +14,8 @@ from raypipe.attribution.registry import method_of
 from raypipe.check import of_settings
 from raypipe.config import Attribution, Config
 from raypipe.errors import InputError, Problem
+from raypipe.masking.check import needs
+from raypipe.masking.strategy import RELEVANCE
 from raypipe.tuning import samplers
 from raypipe.tuning.backbones import Backbone
 from raypipe.tuning.space import LAYER, Space
@@ -108,18 +110,21 @@ def _where(space: Space, key: str) -> str:
 
 
 def _arm(space: Space, backbone: Backbone, problems: dict[Problem, None]) -> str | None:
-    """The arm that is searched."""
+    """The arm that is searched: said by ARM or by the keys; else the only one that masks, or masks by relevance."""
     config = backbone.config({})
     named = sorted({key.split(".")[1] for key in space.params if key.startswith("arms.") and key.count(".") > 1})
     for name in [*named, *([space.arm] if space.arm else [])]:
         if name not in config.arms:
             known = f"no such arm; the config has {', '.join(config.arms)}{did_you_mean(name, config.arms)}"
             problems[Problem(f"{space.path}: arms.{name}", known)] = None
-    masked = [name for name, arm in config.arms.items() if arm.masking is not None]
-    chosen = space.arm or (named[0] if len(named) == 1 else masked[0] if len(masked) == 1 and not named else None)
-    if chosen is None:
+    masked = {name: arm.masking for name, arm in config.arms.items() if arm.masking is not None}
+    by_relevance = [name for name, masking in masked.items() if RELEVANCE in needs({name: masking})]
+    candidates = [space.arm] if space.arm else next((c for c in (named, list(masked), by_relevance) if len(c) == 1), [])
+    if len(named) > 1 and not space.arm:
+        candidates = []
+    if not candidates:
         problems[Problem(f"{space.path}: ARM", f"must say which arm to search: {', '.join(config.arms)}")] = None
-    return chosen
+    return candidates[0] if candidates else None
 
 
 def _check_values(space: Space, backbone: Backbone, problems: dict[Problem, None]) -> None:

@@ -1,8 +1,8 @@
 """Does the order of settings hold: over tasks (Kendall's W), between models (Spearman); what does each parameter move?
 
 Kendall's W is 1 where all tasks rank the settings alike, and 1 / n_tasks on average where each ranks them at random;
-its p is Friedman's. The share of variance of a parameter is eta squared of its main effect: the spread of the means of its
-values over the spread of all trials. It rises by chance, too: a parameter that does nothing has (values - 1) /
+its p is Friedman's. The share of variance of a parameter is eta squared of its main effect: the spread of the means of
+its values over the spread of all trials. It rises by chance, too: a parameter that does nothing has (values - 1) /
 (trials - 1) on average. What no main effect explains is interaction and noise.
 """
 

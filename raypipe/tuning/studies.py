@@ -19,11 +19,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 
-from raypipe import configfile, experiment, pipeline
+from raypipe import configfile, experiment
 from raypipe.config import Arm, Config
-from raypipe.masking.check import needs
-from raypipe.masking.strategy import IMPORTANCE, RELEVANCE, TYPE_RELEVANCE
-from raypipe.run import SCORER, Run
+from raypipe.run import Run
 from raypipe.run_dir import Step, write_json
 from raypipe.tuning import analysis, trial, trials
 from raypipe.tuning.plan import Plan, configure
@@ -58,11 +56,7 @@ def base_run(plan: Plan, folder: Path, say: Callable[[str], None]) -> Run:
     settings = plan.config({}, "base", str(folder))
     run = Run(settings.model_copy(update={"arms": {**settings.arms, LABELS_ONLY: Arm()}}))
     run.say = lambda what: say(f"{plan.backbone.name}: {what}")  # type: ignore[method-assign]
-    if run.pretrains:
-        experiment.pretrain(run)
-    experiment.finetune(run, SCORER)
-    if needs(pipeline.masking_of(settings)) & {RELEVANCE, TYPE_RELEVANCE, IMPORTANCE}:
-        experiment.attribute(run)
+    trial.share(run)
     experiment.learn(run, LABELS_ONLY)
     experiment.evaluate(run, LABELS_ONLY)
     return run

@@ -19,13 +19,15 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from raypipe import config, experiment
+from raypipe import config, experiment, pipeline
 from raypipe.errors import InputError
 from raypipe.evaluation import metrics, uncertainty
 from raypipe.hashing import fingerprint
+from raypipe.masking.check import needs
+from raypipe.masking.strategy import IMPORTANCE, RELEVANCE, TYPE_RELEVANCE
 from raypipe.models import loading
 from raypipe.run import SCORER, Run
-from raypipe.run_dir import write_json
+from raypipe.run_dir import settings_of, write_json
 from raypipe.stages.quiet import place
 from raypipe.tuning.plan import Plan, configure
 from raypipe.tuning.trials import FAILED, FINISHED, RUNNING
@@ -110,8 +112,8 @@ def repeat(job: Job, base: Run, values: Mapping[str, Any], folder: str) -> Repea
     took, found = [], []
     for own in (settings, configure(settings, {"name": f"{settings.name}-alone", "attribution.keep": "layer"})):
         began = time.perf_counter()
-        run = Run(own, base=base if own is settings else None)
-        run.say = lambda what: None  # type: ignore[method-assign]
+        run = Run(own, base=_sharing(job, base, settings) if own is settings else None)
+        run.say = _silent  # type: ignore[method-assign]
         tables = _steps(run, arm)
         took.append(time.perf_counter() - began)
         found.append([t.sort_by([("task_id", "ascending"), ("note_id", "ascending")]) for t in tables])
@@ -128,8 +130,8 @@ def _run(job: Job, base: Run, settings: config.Config, record: dict[str, Any], r
         write_json(folder / RECORD, record)
         report({"dev_macro_f1": value, "epoch": epoch, "is_final": False})
 
-    own = Run(settings, base=base)
-    own.say = lambda what: None  # type: ignore[method-assign]
+    own = Run(settings, base=_sharing(job, base, settings))
+    own.say = _silent  # type: ignore[method-assign]
     own.watch = DevScore(own, arm, on_epoch) if job.reports_epochs else None
     predictions = _steps(own, arm)
     (folder / "evaluate").mkdir(exist_ok=True)
@@ -149,6 +151,32 @@ def _run(job: Job, base: Run, settings: config.Config, record: dict[str, Any], r
         "steps": seconds_of(folder),
         "seconds": time.perf_counter() - began,
     }
+
+
+def share(run: Run) -> None:
+    """What trials read of a base run: backbone, scorer, and the notes' relevance if masking reads any."""
+    if run.pretrains:
+        experiment.pretrain(run)
+    experiment.finetune(run)
+    if needs(pipeline.masking_of(run.settings)) & {RELEVANCE, TYPE_RELEVANCE, IMPORTANCE}:
+        experiment.attribute(run)
+
+
+def _sharing(job: Job, base: Run, settings: config.Config) -> Run:
+    """The study's base run; for a trial with another scorer or relevance, one beside it for all trials like it."""
+    wanted = settings_of("attribute", settings, base.corpus.listing)
+    if settings.data != base.settings.data or base.finished("attribute", wanted) is not None:
+        return base
+    name = fingerprint(wanted)
+    run = Run(configure(settings, {"name": name, "runs": str(Path(job.folder) / "shared")}), base=base)
+    run.say = _silent  # type: ignore[method-assign]
+    with _alone_in(run.folder):
+        share(run)
+    return run
+
+
+def _silent(what: str) -> None:
+    """Trials run beside each other: their lines of progress would mix."""
 
 
 def _steps(run: Run, arm: str) -> list[Any]:
