@@ -410,6 +410,8 @@ class Tune(Section):
     gpus_per_trial: float = Field(1.0, ge=0)  # if there is a GPU; less than 1: trials share it
     max_failures: int = Field(1, ge=0)  # times that a failed trial is tried again
     keep_trials: bool = False  # keep models and masked notes of each trial; predictions and settings stay in any case
+    # Share of the grid's layers that a cheap proxy lets through (tuning/proxy.py); 1: measured, nothing left out
+    proxy_keep: float | None = Field(None, gt=0, le=1)
     alone: int = Field(0, ge=0)  # trials of each model done again, with and without what is shared: what does it save?
 
 

@@ -18,7 +18,7 @@ from raypipe.config import Config, Resources
 from raypipe.errors import ExitCode, InputError, Problem
 from raypipe.run import Run
 from raypipe.run_dir import write_json
-from raypipe.tuning import studies, trial, trials
+from raypipe.tuning import proxy, studies, trial, trials
 from raypipe.tuning.plan import Plan
 from raypipe.tuning.space import Space
 from raypipe.tuning.trial import RECORD, Job
@@ -47,8 +47,8 @@ def tune(plans: list[Plan], say: Say) -> tuple[Search, Path]:
     known: list[ModelFacts] = []
     for plan, folder in zip(plans, folders, strict=True):
         base = studies.base_run(plan, folder, say)
-        facts = studies.model_facts(plan, base)
-        _study(plan, folder, base, say)
+        facts = studies.model_facts(plan, base, folder)
+        _study(_filtered(plan, facts, say), folder, base, say)
         known.append(replace(facts, alone=_alone(plan, folder, base, say)))
         studies.save_facts(folder, known[-1])
         found = studies.collect(config.name, plan.space.doc, root, base, known)
@@ -107,6 +107,16 @@ def job_of(plan: Plan, folder: Path, base: Run, has_gpu: bool) -> Job:
     resources = config.resources.model_copy(update={"ray": False, "use_gpu": "auto" if has_gpu else False})
     slim = replace(plan, space=Space(plan.space.path, {}), params={})
     return Job(config.name, slim, str(folder), Resources(**resources.model_dump()), plan.space.scheduler is not None)
+
+
+def _filtered(plan: Plan, facts: ModelFacts, say: Say) -> Plan:
+    """The plan without the layers that the proxy leaves out, if the config asks for one."""
+    keep = plan.backbone.config({}).tune.proxy_keep
+    if keep is None or facts.proxy is None:
+        return plan
+    kept, left_out = proxy.filtered(plan, facts.proxy, keep)
+    say(f"{plan.backbone.name}: the proxy leaves out layers {left_out or 'none'}")
+    return kept
 
 
 def _trainable(values: Mapping[str, Any], job: Job, base: Run) -> None:

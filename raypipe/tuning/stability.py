@@ -15,9 +15,12 @@ from itertools import combinations
 import numpy as np
 from scipy import stats
 
+from raypipe.evaluation.faithfulness import SHARES
 from raypipe.tuning.analysis import Results, short
+from raypipe.tuning.proxy import key
 from raypipe.tuning.trials import CONFIG, Search
 
+SHUFFLES = 2000
 BINS = 4  # of a number with more values than this times two: quarters of the trials
 
 
@@ -49,14 +52,14 @@ def effects(search: Search, model: str) -> list[Effect]:
     y = np.asarray([trial["dev_macro_f1"] for trial in trials])
     total = float(np.sum((y - y.mean()) ** 2)) if len(y) else 0.0
     out = []
-    for key in search.keys:
-        level = _levels([trial[CONFIG + key] for trial in trials])
+    for name in search.keys:
+        level = _levels([trial[CONFIG + name] for trial in trials])
         n_levels = len(set(level.tolist()))
         if n_levels < 2 or n_levels >= len(y) or total == 0:
             continue
         groups = [y[level == n] for n in set(level.tolist())]
         between = sum(len(group) * float(group.mean() - y.mean()) ** 2 for group in groups)
-        out.append(Effect(key, between / total, (n_levels - 1) / (len(y) - 1), n_levels, len(y)))
+        out.append(Effect(name, between / total, (n_levels - 1) / (len(y) - 1), n_levels, len(y)))
     return sorted(out, key=lambda effect: -effect.share)
 
 
@@ -85,18 +88,29 @@ def between_models(every: Sequence[Results]) -> list[Agreement]:
 
 
 def proxy(results: Results) -> Agreement | None:
-    """Spearman's rank correlation of the cheap proxy with dev macro F1, where the search measured it."""
+    """Rank correlation, within each ratio, of the cheap proxy with dev macro F1 over layers; needs 3 layers.
+
+    Both are ranked among the layers of one ratio, and the ranks pooled: a larger ratio removes more words, which says
+    nothing about a layer. p: of ranks shuffled within each ratio.
+    """
     known = results.model.proxy or {}
-    ratio = next((i for i, key in enumerate(results.keys) if short(key) == "ratio"), None)
-    pairs = [
-        (known[name], s.estimate.value)
-        for s in results.settings
-        if (name := f"{s.layer}/{s.values[ratio]}" if ratio is not None else str(s.layer)) in known
-    ]
-    if len(pairs) < 3 or any(len({pair[i] for pair in pairs}) < 2 for i in (0, 1)):
+    place = next((i for i, name in enumerate(results.keys) if short(name) == "ratio"), None)
+    groups: dict[object, list[tuple[float, float]]] = {}
+    for s in results.settings:
+        ratio = s.values[place] if place is not None else SHARES[len(SHARES) // 2]
+        if (name := key(s.layer, ratio)) in known:
+            groups.setdefault(ratio, []).append((known[name], s.estimate.value))
+    ranked = [stats.rankdata(group, axis=0) - (len(group) + 1) / 2 for group in groups.values() if len(group) >= 3]
+    if not ranked:
         return None
-    rho, p = stats.spearmanr(*zip(*pairs, strict=True))
-    return Agreement(f"faithfulness and macro F1 of {results.model.name}", float(rho), float(p), len(pairs), 2)
+    a, b = np.concatenate(ranked).T
+    scale = float(np.sqrt(np.sum(a**2) * np.sum(b**2)))
+    if scale == 0:
+        return None
+    rng, found = np.random.default_rng(0), float(a @ b) / scale
+    shuffled = [sum(g[:, 0] @ rng.permutation(g[:, 1]) for g in ranked) / scale for _ in range(SHUFFLES)]
+    p = (1 + sum(abs(value) >= abs(found) - 1e-9 for value in shuffled)) / (SHUFFLES + 1)
+    return Agreement(f"faithfulness and macro F1 of {results.model.name}", found, p, len(a), 2)
 
 
 def _levels(values: Sequence[object]) -> np.ndarray:

@@ -23,7 +23,7 @@ from raypipe import configfile, experiment
 from raypipe.config import Arm, Config
 from raypipe.run import Run
 from raypipe.run_dir import Step, write_json
-from raypipe.tuning import analysis, trial, trials
+from raypipe.tuning import analysis, proxy, trial, trials
 from raypipe.tuning.plan import Plan, configure
 from raypipe.tuning.trial import RECORD
 from raypipe.tuning.trials import FINISHED, LABELS_ONLY, ModelFacts, Search
@@ -74,10 +74,18 @@ def records(folder: Path) -> list[dict[str, Any]]:
     return [json.loads(path.read_text()) for path in sorted((folder / "trials").glob(f"*/{RECORD}"))]
 
 
-def model_facts(plan: Plan, base: Run) -> ModelFacts:
-    """What the analysis needs to know of a study beside its trials."""
-    backbone = plan.backbone
-    return ModelFacts(backbone.name, backbone.family, backbone.depth, plan.arm, trial.seconds_of(base.folder), {})
+def model_facts(plan: Plan, base: Run, folder: Path) -> ModelFacts:
+    """What the analysis needs to know of a study beside its trials; the proxy is measured once, if it is wanted."""
+    backbone, before = plan.backbone, load_facts(folder)
+    known = before.proxy if before else None
+    if known is None and backbone.config({}).tune.proxy_keep is not None:
+        known = proxy.measure(base.inline())
+    alone = before.alone if before else {}
+    found = ModelFacts(
+        backbone.name, backbone.family, backbone.depth, plan.arm, trial.seconds_of(base.folder), alone, known
+    )
+    save_facts(folder, found)
+    return found
 
 
 def save_facts(folder: Path, facts: ModelFacts) -> None:
