@@ -83,7 +83,7 @@ def per_task(tasks: Mapping[str, Mapping[str, Estimate]], reference: str) -> Cha
         )
         name_rows(axes, shown)
         axes.set_xlabel("macro F1, points")
-        columns = max(1, min(len(arms), LEGEND_WIDTH // (6 + max(len(_label(arm)) for arm in arms))))
+        columns = max(1, min(len(arms), LEGEND_WIDTH // (6 + max(len(label(arm)) for arm in arms))))
         axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=columns, frameon=False, labelcolor=INK[theme])
         return figure
 

@@ -73,8 +73,10 @@ def run(job: Job, base: Run, values: Mapping[str, Any], report: Report) -> None:
     with _alone_in(folder):
         record = read(folder)
         if record.get("status") != FINISHED:
+            attempts = record.get("attempts", 0) + 1
             record = {"study": job.study, "model": job.plan.backbone.name, "trial_id": settings.name}
             record |= {"params": dict(values), "layer": settings.attribution.layer, "status": RUNNING, "curve": []}
+            record["attempts"] = attempts
             write_json(folder / RECORD, record)
             record |= _recorded(folder, record, lambda: _run(job, base, settings, record, report))
             write_json(folder / RECORD, record)

@@ -124,6 +124,7 @@ def study(folder: Path) -> Path:
 def test_killed_and_started_again_loses_nothing(study: Path) -> None:
     records = _records(study)
     assert {record["status"] for record in records.values()} == {"finished"}
+    assert sorted(record["attempts"] for record in records.values())[:2] == [1, 1]
     params = {tuple(record["params"].values()) for record in records.values()}
     assert params == {(ratio, layer) for ratio in RATIOS for layer in LAYERS}
     table = pq.read_table(study.parent / "trials.parquet")
@@ -215,13 +216,17 @@ def test_test_labels_make_no_difference_and_failures_end_in_an_exit_code(folder:
         "SCHEDULER = ASHAScheduler(grace_period=20)\n"
     )
     labels = f"data.labels={folder / 'turned.parquet'}"
-    code, out = _finish(folder, "--set", labels, "--set", "name=turned", space="failing.py")
+    code, out = _finish(
+        folder, "--set", labels, "--set", "name=turned", "--set", "tune.max_failures=1", space="failing.py"
+    )
     assert code == 4, out
     assert "Traceback" not in out
     turned = list(_records(folder / "runs/turned/tune/tiny").values())
     by_status = {status: [r for r in turned if r["status"] == status] for status in ("finished", "failed")}
     assert [r["params"]["arms.relevant.masking.phi_patterns"] for r in by_status["failed"]] == [[".+"], [".+"]]
     assert all("E_NO_SPAN" in r["error"] for r in by_status["failed"])
+    assert [r["attempts"] for r in by_status["failed"]] == [2, 2], "tried again once"
+    assert [r["attempts"] for r in by_status["finished"]] == [1, 1]
     assert out.count("E_NO_SPAN") >= 2
     mine = {r["params"]["arms.relevant.masking.ratio"]: r for r in by_status["finished"]}
     assert set(mine) == set(RATIOS)

@@ -219,3 +219,20 @@ def test_out_of_range(tmp_path, path, bound, limit):
 def test_the_fuzz_covers_the_schema():
     assert len(FIELDS) > 100
     assert len(BOUNDS) > 50
+
+
+def test_changes_lie_over_what_was_written(tmp_path):
+    """Keys that the file leaves open stay open, sections are made where there are none, the file is kept."""
+    path = tmp_path / "a.yaml"
+    path.write_text("name: a\ntrain:\narms: {m.1: {masking: {ratio: 0.2}}}\n")
+    written = configfile.written(path).value
+    changed = configfile.changed(written, {"arms.m.1.masking.draws": 2, "train.betas": [0.5, 0.6]}, "here")
+    config = configfile.build(changed, "here")
+    assert config.arms["m.1"].masking.draws == 2
+    assert config.arms["m.1"].masking.ratio == 0.2
+    assert config.train.betas == (0.5, 0.6)
+    assert configfile.written(path).value == written
+    with pytest.raises(InputError, match=r"here: name\.x: name is a value"):
+        configfile.changed(written, {"name.x": 1}, "here")
+    with pytest.raises(InputError, match=r"here: train\.epochs: must be a number"):
+        configfile.build(configfile.changed(written, {"train.epochs": "many"}, "here"), "here")
