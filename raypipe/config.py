@@ -407,7 +407,7 @@ class Tune(Section):
     max_unlabelled: int | None = Field(None, ge=1)  # notes that trials learn from; None: data.max_unlabelled
     concurrent_trials: int | Literal["auto"] = "auto"  # auto: as many as the cores, or the shares of the GPUs
     cpus_per_trial: float = Field(1.0, gt=0)
-    gpus_per_trial: float = Field(1.0, ge=0)  # if there is a GPU; less than 1: trials share it
+    gpus_per_trial: float = Field(1.0, gt=0)  # if there is a GPU; less than 1: trials share it
     max_failures: int = Field(1, ge=0)  # times that a failed trial is tried again
     keep_trials: bool = False  # keep models and masked notes of each trial; predictions and settings stay in any case
     # Share of the grid's layers that a cheap proxy lets through (tuning/proxy.py); 1: measured, nothing left out

@@ -104,6 +104,7 @@ def write(search: Search, folder: Path) -> Path:
 def html(search: Search, pages: Sequence[ModelPage], charts: dict[str, Chart]) -> str:
     """The page."""
     every = [page.results for page in pages if page.results]
+    costs = [page.cost for page in pages if page.cost is not None]
     return environment(Path(__file__).parent).get_template("report.html").render(
         search=search,
         pages=pages,
@@ -112,6 +113,9 @@ def html(search: Search, pages: Sequence[ModelPage], charts: dict[str, Chart]) -
         pooled=[k for k in analysis.varying(search) if k not in analysis.axes(search)],
         seeds=[key for key in search.keys if analysis.is_seed(key)],
         between=stability.between_models(every),
+        costed=[page for page in pages if page.cost is not None],
+        trial_steps=list(dict.fromkeys(step for cost in costs for step in cost.steps)),
+        shared_steps=list(dict.fromkeys(step for cost in costs for step in cost.shared)),
         versions=versions(),
         shades=(),
     )  # fmt: skip

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from raypipe import cluster
-from raypipe.config import Config, Resources
+from raypipe.config import Config
 from raypipe.errors import ExitCode, InputError, Problem
 from raypipe.run import Run
 from raypipe.run_dir import write_json
@@ -77,7 +77,7 @@ def _study(plan: Plan, folder: Path, base: Run, say: Say) -> None:
     joined = cluster.join(config.resources.model_copy(update={"ray": True}))
     gpus = getattr(joined, "gpus", 0.0)
     share = {"cpu": config.tune.cpus_per_trial, "gpu": config.tune.gpus_per_trial if gpus else 0.0}
-    job = job_of(plan, folder, base, has_gpu=share["gpu"] > 0)
+    job = job_of(plan, folder)
     trainable = ray_tune.with_parameters(_trainable, job=job, base=studies.shipped(base))
     trainable = ray_tune.with_resources(trainable, {key: value for key, value in share.items() if value})
     path = str(folder / RAY)
@@ -101,12 +101,13 @@ def _study(plan: Plan, folder: Path, base: Run, say: Say) -> None:
     _note_ends(job, tuner.fit())
 
 
-def job_of(plan: Plan, folder: Path, base: Run, has_gpu: bool) -> Job:
+def job_of(plan: Plan, folder: Path) -> Job:
     """What the workers of a study get: the config and its model, not the space's own objects."""
     config = plan.backbone.config({})
-    resources = config.resources.model_copy(update={"ray": False, "use_gpu": "auto" if has_gpu else False})
     slim = replace(plan, space=Space(plan.space.path, {}), params={})
-    return Job(config.name, slim, str(folder), Resources(**resources.model_dump()), plan.space.scheduler is not None)
+    # nothing but `ray` may differ from the base run's resources: the device stands in what a step is made from
+    resources = config.resources.model_copy(update={"ray": False})
+    return Job(config.name, slim, str(folder), resources, plan.space.scheduler is not None)
 
 
 def _filtered(plan: Plan, facts: ModelFacts, say: Say) -> Plan:
@@ -192,11 +193,13 @@ def _alone(plan: Plan, folder: Path, base: Run, say: Say) -> dict[str, tuple[flo
 
     tune, before = plan.backbone.config({}).tune, studies.load_facts(folder)
     out = dict(before.alone) if before else {}
-    job = job_of(plan, folder, base, has_gpu=False)
+    job = job_of(plan, folder)
+    gpus = ray.cluster_resources().get("GPU", 0.0) if plan.backbone.config({}).resources.use_gpu is not False else 0.0
+    share = {"num_cpus": tune.cpus_per_trial, "num_gpus": tune.gpus_per_trial if gpus else 0.0}
     done = [record for record in studies.records(folder) if record["status"] == FINISHED]
     for record in done[: max(0, tune.alone - len(out))]:
         work = partial(trial.repeat, job, studies.shipped(base), record["params"], str(folder / "alone"))
-        found = ray.get(ray.remote(num_cpus=tune.cpus_per_trial)(_call).remote(work))
+        found = ray.get(ray.remote(**share)(_call).remote(work))
         out[record["trial_id"]] = found.shared, found.alone
         same = "the same" if found.same else "DIFFERENT"
         took = f"{found.shared:.1f} s, with nothing shared {found.alone:.1f} s; its predictions were {same}"
