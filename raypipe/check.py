@@ -63,7 +63,7 @@ def check(config: Config, with_data: bool = True) -> CheckReport:
     problems: list[Problem] = []
     tried = _Collector(problems)
     data = config.data
-    problems += _settings(config)
+    problems += of_settings(config)
     if data.source == "synthetic" or not with_data:  # the tables are made, and checked, when the run starts
         tried(lambda: problems.extend(_model(config, [])))
         return _result(CheckReport(), problems)
@@ -121,7 +121,7 @@ def _set(value: str | None, field: str) -> str:
     return value
 
 
-def _settings(config: Config) -> Iterator[Problem]:
+def of_settings(config: Config) -> Iterator[Problem]:
     """What other modules know about the names in the config."""
     from raypipe.attribution.registry import method_of
     from raypipe.masking.check import problems as masking_problems

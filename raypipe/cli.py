@@ -163,6 +163,44 @@ def compare(config: ConfigPath, set_: Overrides = None) -> None:
     print(results.report(run, *comparing.by_budget(cells)))
 
 
+@app.command()
+def tune(
+    config: ConfigPath,
+    space: Annotated[Path, typer.Option(help="Python file that says what to try; it is run (tuning/space.py)")],
+    models: Annotated[str | None, typer.Option(help="backbones, by commas: folders, id@commit, pretrain:qwen3")] = None,
+    set_: Overrides = None,
+) -> None:
+    """Search settings on dev notes, one study per model. The same command again goes on where it stopped."""
+    import time
+
+    from raypipe import yamlfile
+    from raypipe.config import Config
+    from raypipe.tuning import backbones, plan, report, search
+    from raypipe.tuning import space as spaces
+
+    written = configfile.written(config, set_ or ())
+    settings = yamlfile.validate(Config, written)
+    loaded = spaces.load(space)
+    asked = [name for name in (models or "").split(",") if name] or settings.tune.models or loaded.models
+    plans = plan.plans(loaded, backbones.backbones(written.value, asked))
+    began = time.perf_counter()
+    found, folder = search.tune(plans, lambda what: print(f"[{time.perf_counter() - began:6.1f} s] {what}", flush=True))
+    print(report.text(found))
+    print(report.write(found, folder / "report"))
+    if (error := search.failed(found)) is not None:
+        raise error
+
+
+@app.command("tune-report")
+def tune_report(run: Annotated[Path, typer.Argument(help="the run's folder, such as runs/demo")]) -> None:
+    """Heat maps, best settings, effects of parameters, and costs of a search."""
+    from raypipe.tuning import report, trials
+
+    found = trials.load(run)
+    print(report.text(found))
+    print(report.write(found, (run if (run / "study.json").exists() else run / "tune") / "report"))
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run a command and exit. Wrong input is told line by line, without a traceback."""
     try:

@@ -17,6 +17,7 @@ from raypipe.words import WordReduction
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]  # becomes a directory name
 Split = Literal["train", "dev", "test"]
+ScratchFamily = Literal["llama", "qwen3", "gpt_neox"]  # what `pretrain` can build
 
 
 class Section(BaseModel):
@@ -138,8 +139,9 @@ class Training(Section):
 
 
 class Pretrain(Section):
-    """A small Llama decoder and its byte-level BPE tokenizer, from scratch."""
+    """A small decoder and its byte-level BPE tokenizer, from scratch."""
 
+    family: ScratchFamily = "llama"  # of the architectures in models/families.py
     vocab_size: int = Field(2000, ge=300)  # without the mask sentinels, which come on top
     hidden_size: int = Field(128, ge=8)
     intermediate_size: int = Field(384, ge=8)
@@ -448,6 +450,23 @@ class Comparison(Section):
     keep_models: bool = False  # of the students that differ from another in the order of fine-tuning alone
 
 
+class Tune(Section):
+    """`raypipe tune`: a search over settings (tuning/). What is searched stands in a file of tune_spaces/."""
+
+    # Backbones, one study each: a local folder, a hub id with its commit (`id@<40 hex digits>`), `pretrain:<family>`;
+    # none: that of the section `model`
+    models: tuple[str, ...] = ()
+    max_unlabelled: int | None = Field(None, ge=1)  # notes that trials learn from; None: data.max_unlabelled
+    concurrent_trials: int | Literal["auto"] = "auto"  # auto: as many as the cores, or the shares of the GPUs
+    cpus_per_trial: float = Field(1.0, gt=0)
+    gpus_per_trial: float = Field(1.0, gt=0)  # if there is a GPU; less than 1: trials share it
+    max_failures: int = Field(1, ge=0)  # times that a failed trial is tried again
+    keep_trials: bool = False  # keep models and masked notes of each trial; predictions and settings stay in any case
+    # Share of the grid's layers that a cheap proxy lets through (tuning/proxy.py); 1: measured, nothing left out
+    proxy_keep: float | None = Field(None, gt=0, le=1)
+    alone: int = Field(0, ge=0)  # trials of each model done again, with and without what is shared: what does it save?
+
+
 class Config(Section):
     """A whole run. The resolved form is written to `<run>/config.yaml`."""
 
@@ -469,6 +488,7 @@ class Config(Section):
     probe: Probe = Probe()
     comparison: Comparison = Comparison()
     resources: Resources = Resources()
+    tune: Tune = Tune()
 
     @model_validator(mode="before")
     @classmethod

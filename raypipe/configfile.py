@@ -7,6 +7,7 @@ Problems read `file:line: dotted.path: message`. See yamlfile.py for the dialect
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -25,13 +26,41 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> Config:
 
     Raises `InputError` with every problem found; nothing else, whatever the file holds.
     """
+    return yamlfile.validate(Config, written(path, overrides))
+
+
+def written(path: str | Path, overrides: Sequence[str] = ()) -> Document:
+    """What `load` validates: the file with overrides laid over it, defaults not filled in."""
     document = yamlfile.read(path)
     if document.value is None:
         document.value = {}
     if isinstance(document.value, dict):
         for override in overrides:
             _override(document, override)
-    return yamlfile.validate(Config, document)
+    return document
+
+
+def changed(value: Mapping[str, Any], changes: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """A copy of a document's value (`written`) with values at dotted keys; `build` turns it into a `Config`.
+
+    Raises `InputError` with a key that leads through something that is no section; `name` says where it stands.
+    """
+    whole: dict[str, Any] = copy.deepcopy(dict(value))
+    for dotted, new in changes.items():
+        place = [str(key) for key in _place(whole, dotted.split("."))]
+        section = whole
+        for key in place[:-1]:
+            section[key] = {} if section.get(key) is None else section[key]
+            section = section[key]
+            if not isinstance(section, dict):
+                raise InputError([Problem(f"{name}: {dotted}", f"{key} is a value, not a section")])
+        section[place[-1]] = tuple(new) if isinstance(new, list) else new
+    return whole
+
+
+def build(value: Mapping[str, Any], name: str) -> Config:
+    """The config that a document's value says; `name` stands before its problems."""
+    return yamlfile.validate(Config, Document(name, dict(value)))
 
 
 def located(error: InputError, path: str | Path) -> InputError:

@@ -206,7 +206,7 @@ def _fit(run: Run, prepared: Sequence[Prepared], at_once: int = 1) -> None:
     names, stages = ", ".join(p.stage.name for p in todo), [p.stage for p in todo]
     if isinstance(run.cluster, Inline):
         run.say(f"{names}: training in this process")
-        outcomes = trainer.fit_here(stages, run.cluster.threads, run.cluster.has_gpu)
+        outcomes = trainer.fit_here(stages, run.cluster.threads, run.cluster.has_gpu, run.watch)
     else:
         resources = run.settings.resources
         workers = resources.training_workers

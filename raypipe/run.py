@@ -19,6 +19,7 @@ from raypipe.run_dir import Step, settings_of, versions, write_json
 
 if TYPE_CHECKING:
     from raypipe.pipeline import Workers
+    from raypipe.training.trainer import Watch
 
 SCORER = "scorer"
 
@@ -33,6 +34,7 @@ class Run:
 
     settings: config.Config
     base: Run | None = None
+    watch: Watch | None = None  # hears of every step of training that happens in this process
     began: float = field(default_factory=time.perf_counter)
 
     def __post_init__(self) -> None:
@@ -123,7 +125,8 @@ class Run:
     @property
     def sentinels(self) -> tuple[str, ...]:
         """Reserved tokens of the backbone's family."""
-        family = loading.FROM_SCRATCH if self.pretrains else loading.check(self.settings.model).model_type
+        made = self.settings.pretrain if self.pretrains else None
+        family = made.family if made is not None else loading.check(self.settings.model).model_type
         return FAMILIES[family].sentinels
 
     def reconstructs(self, arm: str) -> bool:

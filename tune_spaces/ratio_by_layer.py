@@ -1,8 +1,7 @@
 """Masking ratio x attribution layer: the grid that matters first, for any model.
 
-A space is Python: PARAM_SPACE maps dotted config keys to ray.tune samplers. Layers are fractions of the depth, so that
-one space serves models of different depth; layers where the method's relevance is rounding noise are refused when the
-attribution engine opens the model.
+Layers are fractions of the depth, so that one space serves models of different depth: those that meet in one layer of a
+shallow model are tried once, and a layer at which the attribution method says nothing is refused with the valid ones.
 """
 
 from ray import tune
@@ -12,4 +11,4 @@ PARAM_SPACE = {
     "attribution.layer": tune.grid_search([0.0, 0.25, 0.5, 0.75]),
 }
 METRIC = "dev_macro_f1"
-NUM_SAMPLES = 1
+MODE = "max"

@@ -24,7 +24,6 @@ transformers_logging.disable_progress_bar()
 transformers_logging.set_verbosity_error()
 
 BEGIN, END, PAD = "<s>", "</s>", "<pad>"  # of tokenizers that `pretrain` makes
-FROM_SCRATCH = "llama"  # the family of models that `pretrain` makes
 
 
 @dataclass(frozen=True)
@@ -157,29 +156,29 @@ def train_tokenizer(texts: Iterable[str], pretrain: config.Pretrain, folder: Pat
     fast = PreTrainedTokenizerFast(
         tokenizer_object=bpe, bos_token=BEGIN, eos_token=END, pad_token=PAD, model_max_length=pretrain.context
     )
-    fast.add_special_tokens({"additional_special_tokens": list(FAMILIES[FROM_SCRATCH].sentinels)})
+    fast.add_special_tokens({"additional_special_tokens": list(FAMILIES[pretrain.family].sentinels)})
     fast.save_pretrained(folder)
 
 
 def from_scratch(pretrain: config.Pretrain, tokenizer: Any) -> Any:
-    """A Llama decoder with random weights (seed torch first)."""
-    from transformers import LlamaConfig, LlamaForCausalLM
-
-    return LlamaForCausalLM(
-        LlamaConfig(
-            vocab_size=len(tokenizer),
-            hidden_size=pretrain.hidden_size,
-            intermediate_size=pretrain.intermediate_size,
-            num_hidden_layers=pretrain.layers,
-            num_attention_heads=pretrain.heads,
-            max_position_embeddings=pretrain.context,
-            initializer_range=pretrain.initializer_range,
-            tie_word_embeddings=True,
-            bos_token_id=tokenizer.bos_token_id,
-            eos_token_id=tokenizer.eos_token_id,
-            pad_token_id=tokenizer.pad_token_id,
-        )
+    """A decoder of `pretrain.family` with random weights (seed torch first)."""
+    own = {"qwen3": {"num_key_value_heads": pretrain.heads, "head_dim": pretrain.hidden_size // pretrain.heads}}
+    settings = AutoConfig.for_model(
+        pretrain.family,
+        vocab_size=len(tokenizer),
+        hidden_size=pretrain.hidden_size,
+        intermediate_size=pretrain.intermediate_size,
+        num_hidden_layers=pretrain.layers,
+        num_attention_heads=pretrain.heads,
+        max_position_embeddings=pretrain.context,
+        initializer_range=pretrain.initializer_range,
+        tie_word_embeddings=True,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+        **own.get(pretrain.family, {}),
     )
+    return AutoModelForCausalLM.from_config(settings, attn_implementation="sdpa")
 
 
 def random_like(section: config.Model) -> Any:

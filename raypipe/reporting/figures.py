@@ -12,6 +12,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
+from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
@@ -50,16 +51,16 @@ def differences(rows: Sequence[tuple[str, Estimate]], reference: str) -> Chart:
     """Each arm's difference from the reference, in points, with its interval around a line at zero."""
 
     def draw(theme: str) -> Figure:
-        figure, axes = _canvas(theme, height=0.55 + 0.42 * len(rows))
+        figure, axes = canvas(theme, height=0.55 + 0.42 * len(rows))
         axes.axvline(0, color=GREY[theme], linewidth=1.2)
         for y, (_, estimate) in enumerate(rows):
             _dot(axes, y, estimate, _style(theme, y + 1))
-        _name_rows(axes, [name for name, _ in rows])
-        axes.set_xlabel(f"macro F1 less that of {_label(reference)}, points")
+        name_rows(axes, [name for name, _ in rows])
+        axes.set_xlabel(f"macro F1 less that of {label(reference)}, points")
         return figure
 
     alt = "; ".join(f"{name} {100 * e.value:+.1f} [{100 * e.low:+.1f}, {100 * e.high:+.1f}]" for name, e in rows)
-    return _chart(draw, f"Differences from {reference} in points: {alt}")
+    return chart(draw, f"Differences from {reference} in points: {alt}")
 
 
 def per_task(tasks: Mapping[str, Mapping[str, Estimate]], reference: str) -> Chart:
@@ -71,12 +72,12 @@ def per_task(tasks: Mapping[str, Mapping[str, Estimate]], reference: str) -> Cha
     offset_of = {arm: 0.62 * ((i + 0.5) / len(arms) - 0.5) for i, arm in enumerate(arms)}
 
     def draw(theme: str) -> Figure:
-        figure, axes = _canvas(theme, height=0.9 + len(shown) * max(0.3, 0.12 * len(arms)))
+        figure, axes = canvas(theme, height=0.9 + len(shown) * max(0.3, 0.12 * len(arms)))
         for i, arm in enumerate(arms):
             style = _style(theme, i if arms[0] == reference else i + 1)
             for y, task_id in enumerate(shown):
                 _dot(axes, y + offset_of[arm], tasks[arm][task_id], style)
-            axes.plot([], [], label=_label(arm), linestyle="", **style)
+            axes.plot([], [], label=label(arm), linestyle="", **style)
         axes.hlines(
             [y + 0.5 for y in range(len(shown) - 1)],
             0,
@@ -85,15 +86,13 @@ def per_task(tasks: Mapping[str, Mapping[str, Estimate]], reference: str) -> Cha
             linewidth=0.5,
             transform=axes.get_yaxis_transform(),
         )
-        _name_rows(axes, shown)
+        name_rows(axes, shown)
         axes.set_xlabel("macro F1, points")
-        columns = max(1, min(len(arms), LEGEND_WIDTH // (6 + max(len(_label(arm)) for arm in arms))))
+        columns = max(1, min(len(arms), LEGEND_WIDTH // (6 + max(len(label(arm)) for arm in arms))))
         axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=columns, frameon=False, labelcolor=INK[theme])
         return figure
 
-    return _chart(
-        draw, f"Macro F1 of {len(arms)} arms on {len(shown)} tasks; the same numbers stand in the table below"
-    )
+    return chart(draw, f"Macro F1 of {len(arms)} arms on {len(shown)} tasks; the same numbers stand in the table below")
 
 
 def faithfulness(rows: Sequence[FaithfulnessRow]) -> Chart:
@@ -101,18 +100,18 @@ def faithfulness(rows: Sequence[FaithfulnessRow]) -> Chart:
     shown = [row for row in rows if row.method != "random"]
 
     def draw(theme: str) -> Figure:
-        figure, axes = _canvas(theme, height=0.8 + 0.3 * len(shown))
+        figure, axes = canvas(theme, height=0.8 + 0.3 * len(shown))
         axes.axvline(0, color=GREY[theme], linewidth=1.2)
         colour_of = {name: i for i, name in enumerate(dict.fromkeys((row.method, row.reduction) for row in shown))}
         for y, row in enumerate(shown):
             style = _style(theme, colour_of[row.method, row.reduction] + 1)
             axes.plot([100 * row.vs_random_low, 100 * row.vs_random_high], [y, y], color=style["color"], linewidth=1.6)
             axes.plot([100 * row.vs_random], [y], linestyle="", **style)
-        _name_rows(axes, [row.variant for row in shown])
+        name_rows(axes, [row.variant for row in shown])
         axes.set_xlabel("comprehensiveness (AOPC) less that of random relevance, points of probability")
         return figure
 
-    return _chart(draw, f"Comprehensiveness of {len(shown)} variants less random; the same numbers stand in the table")
+    return chart(draw, f"Comprehensiveness of {len(shown)} variants less random; the same numbers stand in the table")
 
 
 def layers(probing: Probing) -> Chart:
@@ -134,7 +133,7 @@ def layers(probing: Probing) -> Chart:
             row[0].set_ylabel("macro F1, points")
         names = [BACKBONE, *arms]
         handles = [
-            Line2D([], [], label=_label(NAMES.get(name, name)), **_style(theme, i)) for i, name in enumerate(names)
+            Line2D([], [], label=label(NAMES.get(name, name)), **_style(theme, i)) for i, name in enumerate(names)
         ]
         place = {"loc": "outside upper left", "ncols": min(5, len(handles))}
         figure.legend(handles=handles, **place, frameon=False, labelcolor=INK[theme])
@@ -142,7 +141,7 @@ def layers(probing: Probing) -> Chart:
 
     found = ((shown(best.score.student), best.score) for best in probing.best)
     best = "; ".join(f"{name} {100 * score.macro_f1.value:.1f} at layer {score.layer}" for name, score in found)
-    return _chart(draw, f"Macro F1 of probes over the layers. Best layers: {best}")
+    return chart(draw, f"Macro F1 of probes over the layers. Best layers: {best}")
 
 
 def _panels(theme: str, n_rows: int, n_columns: int) -> tuple[Figure, Any]:
@@ -178,7 +177,8 @@ def _dot(axes: Any, y: float, estimate: Estimate, style: Mapping[str, Any]) -> N
     axes.plot([100 * estimate.value], [y], linestyle="", **style)
 
 
-def _canvas(theme: str, height: float) -> tuple[Figure, Any]:
+def canvas(theme: str, height: float) -> tuple[Figure, Any]:
+    """An empty figure as wide as the page, and its axes."""
     figure = Figure(figsize=(8.6, height), layout="constrained")
     axes = figure.add_subplot()
     _plain_axes(axes, theme, "x")
@@ -197,25 +197,37 @@ def _plain_axes(axes: Any, theme: str, grid: str) -> None:
         axis.label.set_color(INK[theme])
 
 
-def _name_rows(axes: Any, names: Sequence[str]) -> None:
-    axes.set_yticks(range(len(names)), [_label(name) for name in names])
-    axes.set_ylim(len(names) - 0.5, -0.5)  # first on top
+def name_rows(axes: Any, names: Sequence[str]) -> None:
+    """Names down the left side, the first on top."""
+    axes.set_yticks(range(len(names)), [label(name) for name in names])
+    axes.set_ylim(len(names) - 0.5, -0.5)
 
 
-def _label(name: str) -> str:
+def label(name: str) -> str:
+    """A name as a picture can show it."""
     return printable(name if len(name) <= 32 else name[:31] + "…")
 
 
-def _chart(draw: Callable[[str], Figure], alt: str) -> Chart:
+def chart(draw: Callable[[str], Figure], alt: str) -> Chart:
+    """What `draw` makes of "light" and "dark", as SVG."""
     addresses = []
+    for theme in ("light", "dark"):
+        svg = io.BytesIO()
+        _save(draw, theme, svg, format="svg", metadata={"Date": None, "Creator": None})
+        addresses.append("data:image/svg+xml;base64," + base64.b64encode(svg.getvalue()).decode())
+    return Chart(addresses[0], addresses[1], alt)
+
+
+def png(draw: Callable[[str], Figure], path: Path) -> None:
+    """The light picture as a file, for slides."""
+    _save(draw, "light", path, format="png", dpi=160, metadata={"Software": None})
+
+
+def _save(draw: Callable[[str], Figure], theme: str, to: Any, **options: Any) -> None:
     # parse_math off: a dollar sign in a task id is no formula. hashsalt: the same report gives the same bytes.
     with mpl.rc_context({"text.parse_math": False, "svg.hashsalt": "raypipe", "svg.fonttype": "none", "font.size": 10}):
         mpl.rcParams["font.family"] = "sans-serif"
-        for theme in ("light", "dark"):
-            svg = io.BytesIO()
-            with warnings.catch_warnings():
-                # text stays text in the SVG: a letter that matplotlib's own font lacks, the reader's font has
-                warnings.filterwarnings("ignore", message="Glyph .* missing")
-                draw(theme).savefig(svg, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
-            addresses.append("data:image/svg+xml;base64," + base64.b64encode(svg.getvalue()).decode())
-    return Chart(addresses[0], addresses[1], alt)
+        with warnings.catch_warnings():
+            # text stays text in the SVG: a letter that matplotlib's own font lacks, the reader's font has
+            warnings.filterwarnings("ignore", message="Glyph .* missing")
+            draw(theme).savefig(to, transparent=options["format"] == "svg", **options)

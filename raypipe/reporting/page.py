@@ -50,8 +50,13 @@ def html(report: Report) -> str:
 
 @cache
 def _template() -> Template:
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
+    return environment().get_template("template.html")
+
+
+def environment(*folders: Path) -> Environment:
+    """Templates of these folders and of this one, everything escaped, with our number formats."""
+    found = Environment(
+        loader=FileSystemLoader([*folders, Path(__file__).parent]),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
@@ -59,8 +64,8 @@ def _template() -> Template:
         # type, not isinstance: what jinja has escaped already is a subclass of str, and must stay one
         finalize=lambda value: printable(value) if type(value) is str else value,
     )
-    environment.filters |= {"points": points, "signed": signed, "count": count, "duration": duration, "plain": plain}
-    return environment.get_template("template.html")
+    found.filters |= {"points": points, "signed": signed, "count": count, "duration": duration, "plain": plain}
+    return found
 
 
 def points(share: float | None) -> str:

@@ -36,13 +36,13 @@ def _guarded(stage: str, function: Any) -> Any:
         except InputError as error:
             failure = InputError(error.problems, error.exit_code)
         except Exception as error:
-            failure = RuntimeError(f"stage {stage}: {type(error).__name__} at {_place(error.__traceback__)}")
+            failure = RuntimeError(f"stage {stage}: {type(error).__name__} at {place(error.__traceback__)}")
         raise failure from None  # outside the handlers, or the original would go along as its context
 
     return guarded
 
 
-def _place(traceback: TracebackType | None) -> str:
+def place(traceback: TracebackType | None) -> str:
     """File and line of the innermost frame in this package."""
     place = "?"
     while traceback is not None:

@@ -74,14 +74,19 @@ def fit(
     return [outcome(stage.folder) for stage in stages]
 
 
-def fit_here(stages: Sequence[Stage], threads: int, has_gpu: bool) -> list[Outcome]:
+# Hears of every optimiser step of a stage: the stage, the model in training, its tokenizer, and the step's metrics.
+Watch = Callable[[Stage, Any, Any, dict[str, Any]], None]
+
+
+def fit_here(stages: Sequence[Stage], threads: int, has_gpu: bool, watch: Watch | None = None) -> list[Outcome]:
     """The same in this process, without Ray, on `threads` CPU threads or its GPU."""
     import torch
 
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        run(stages, torch.device("cuda" if has_gpu and stages[0].tokenizer.device != "cpu" else "cpu"))
+        device = torch.device("cuda" if has_gpu and stages[0].tokenizer.device != "cpu" else "cpu")
+        run(stages, device, watch=watch)
     finally:
         torch.set_num_threads(before)
     return [outcome(stage.folder) for stage in stages]
@@ -104,7 +109,13 @@ def _work(loop_config: dict[str, Any]) -> None:
     run(stages, device, ray.train.get_context().get_world_rank() == 0, loop_config["sharding"])
 
 
-def run(stages: Sequence[Stage], device: Any, is_first: bool = True, sharding: str = "ddp") -> None:
+def run(
+    stages: Sequence[Stage],
+    device: Any,
+    is_first: bool = True,
+    sharding: str = "ddp",
+    watch: Watch | None = None,
+) -> None:
     """The stages in this process; without Ray and torch.distributed it is a single worker."""
     import torch
     import torch.distributed as dist
@@ -116,7 +127,8 @@ def run(stages: Sequence[Stage], device: Any, is_first: bool = True, sharding: s
         torch.manual_seed(stage.training.seed)
         if not isinstance(stage.start, config.Model) or stage.start.path != in_memory:
             model = _start(stage.start, stage)
-        model, in_memory = _train(model, stage, device, is_first, sharding), str(Path(stage.folder) / "model")
+        model = _train(model, stage, device, is_first, sharding, watch)
+        in_memory = str(Path(stage.folder) / "model")
         if dist.is_initialized():
             dist.barrier()
 
@@ -132,7 +144,7 @@ def _start(start: config.Model | config.Pretrain, stage: Stage) -> Any:
     return loading.load(start.model_copy(update={"dtype": "float32", "device": "cpu"})).model
 
 
-def _train(model: Any, stage: Stage, device: Any, is_first: bool, sharding: str) -> Any:
+def _train(model: Any, stage: Stage, device: Any, is_first: bool, sharding: str, watch: Watch | None) -> Any:
     """One stage; returns the trained model with adapters merged."""
     from raypipe.models import loading
     from raypipe.training import examples, loop
@@ -141,8 +153,9 @@ def _train(model: Any, stage: Stage, device: Any, is_first: bool, sharding: str)
     loading.set_dropout(model, stage.training.dropout)
     adapted = loop.add_lora(model, stage.training.lora) if stage.training.lora else None
     folder = Path(stage.folder)
+    trained = adapted.get_base_model() if adapted is not None else model
     result = loop.fit(
-        adapted.get_base_model() if adapted is not None else model,
+        trained,
         tokenizer.pad_token_id,
         examples.read(stage.rows, stage.arm),
         stage.training,
@@ -150,6 +163,7 @@ def _train(model: Any, stage: Stage, device: Any, is_first: bool, sharding: str)
         dev=examples.read(stage.dev_rows, stage.arm) if stage.dev_rows else None,
         device=device,
         sharding=sharding,
+        on_step=lambda metrics: watch(stage, trained, tokenizer, metrics) if watch else None,
     )
     if adapted is not None:
         if is_first:

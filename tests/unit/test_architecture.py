@@ -31,9 +31,10 @@ LAYERS = [
     ["experiment"],
     ["gates", "coverage"],
     ["results", "choosing", "compare"],
+    ["tuning"],
     ["cli"],
 ]  # fmt: skip
-KNOW_RAY = {"cluster", "notes.files", "notes.source", "training.trainer"}
+KNOW_RAY = {"cluster", "notes.files", "notes.source", "training.trainer", "tuning.search"}
 PICKLES = {"pickle", "cloudpickle", "dill", "joblib", "marshal", "shelve"}
 
 

@@ -226,3 +226,20 @@ def test_fewest_workers(tmp_path):
     assert load(tmp_path, "resources: {training_workers: 4, min_training_workers: 2}").resources.workers == (2, 4)
     (problem,) = problems_of(tmp_path, "resources:\n  training_workers: 2\n  min_training_workers: 3\n")
     assert problem == "1: resources: min_training_workers is more than training_workers"
+
+
+def test_changes_lie_over_what_was_written(tmp_path):
+    """Keys that the file leaves open stay open, sections are made where there are none, the file is kept."""
+    path = tmp_path / "a.yaml"
+    path.write_text("name: a\ntrain:\narms: {m.1: {masking: {ratio: 0.2}}}\n")
+    written = configfile.written(path).value
+    changed = configfile.changed(written, {"arms.m.1.masking.draws": 2, "train.betas": [0.5, 0.6]}, "here")
+    config = configfile.build(changed, "here")
+    assert config.arms["m.1"].masking.draws == 2
+    assert config.arms["m.1"].masking.ratio == 0.2
+    assert config.train.betas == (0.5, 0.6)
+    assert configfile.written(path).value == written
+    with pytest.raises(InputError, match=r"here: name\.x: name is a value"):
+        configfile.changed(written, {"name.x": 1}, "here")
+    with pytest.raises(InputError, match=r"here: train\.epochs: must be a number"):
+        configfile.build(configfile.changed(written, {"train.epochs": "many"}, "here"), "here")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ import torch
 from raypipe import config
 from raypipe.errors import InputError
 from raypipe.models import loading
+from raypipe.models.families import FAMILIES
 from raypipe.training import loop
 from tests.tiny_models import CONFIGS, TEXTS, tiny_model, tiny_tokenizer
 
@@ -147,3 +149,18 @@ def test_from_scratch_depends_on_the_seed_alone(tmp_path: Path) -> None:
 
     assert torch.equal(weights(1), weights(1))
     assert not torch.equal(weights(1), weights(2))
+
+
+@pytest.mark.parametrize("family", get_args(config.ScratchFamily))
+def test_from_scratch_builds_every_family_it_names(family: config.ScratchFamily, tmp_path: Path) -> None:
+    """With the asked number of blocks, tied embeddings, and the family's sentinels; it loads as what it says."""
+    pretrain = config.Pretrain(family=family, vocab_size=400, hidden_size=32, intermediate_size=64, layers=3, heads=2)
+    loading.train_tokenizer(TEXTS, pretrain, tmp_path)
+    section = config.Model(path=str(tmp_path))
+    tokenizer = loading.load_tokenizer(section)
+    assert set(FAMILIES[family].sentinels) <= set(tokenizer.get_vocab())
+    loading.from_scratch(pretrain, tokenizer).save_pretrained(tmp_path, safe_serialization=True)
+    assert loading.check(section).model_type == family
+    loaded = loading.load(section)
+    assert len(loaded.model.get_submodule(loaded.family.blocks)) == 3
+    assert loaded.model.get_output_embeddings().weight is loaded.model.get_input_embeddings().weight

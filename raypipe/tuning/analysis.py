@@ -1,0 +1,169 @@
+"""Questions to a finished search: how good each setting is, which is best, and against which neighbours.
+
+A setting is the parameters of a trial without its seeds; trials that differ in seeds alone are runs of one setting.
+Only trials that ran to their end count: those that a scheduler stopped had less training (unequal budgets).
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from raypipe.evaluation import uncertainty
+from raypipe.evaluation.uncertainty import Difference, Estimate
+from raypipe.tuning.space import LAYER
+from raypipe.tuning.trials import CONFIG, LABELS_ONLY, ModelFacts, Search
+
+BOOTSTRAP = 2000
+NEAREST = 4  # neighbours, where no setting is exactly one step away
+Values = tuple[Any, ...]  # of the keys of a `Results`, in their order
+
+
+def is_seed(key: str) -> bool:
+    """Keys whose values are repetitions, not settings."""
+    return key.rpartition(".")[2] == "seed"
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One setting of one model, with its runs."""
+
+    values: Values
+    estimate: Estimate
+    per_task: dict[str, float]  # mean over runs
+    trial_ids: tuple[str, ...]
+    layer: int | None
+
+
+@dataclass(frozen=True)
+class Results:
+    """The settings of one model, best first."""
+
+    model: ModelFacts
+    keys: tuple[str, ...]  # that vary, seeds left out
+    settings: tuple[Setting, ...]
+    labels_only: Estimate | None
+    differences: tuple[Difference, ...]  # best less each neighbour, and less labels only (`LABELS_ONLY`)
+    neighbours: tuple[Setting, ...]
+
+    @property
+    def best(self) -> Setting:
+        """The setting with the highest mean. It was chosen for that, so its own value flatters it."""
+        return self.settings[0]
+
+    def name(self, values: Values) -> str:
+        """ratio 0.15, layer 0.25."""
+        return ", ".join(f"{short(key)} {show(value)}" for key, value in zip(self.keys, values, strict=True))
+
+    @cached_property
+    def levels(self) -> dict[str, list[Any]]:
+        """The values of each key, in order."""
+        return {key: ordered(s.values[i] for s in self.settings) for i, key in enumerate(self.keys)}
+
+
+def results(search: Search, model: ModelFacts, keys: Sequence[str] | None = None) -> Results | None:
+    """Everything about a model's settings; None if no trial has finished.
+
+    `keys`: the parameters that make a setting (default: all that vary); trials that differ in others are pooled.
+    """
+    chosen = tuple(varying(search) if keys is None else keys)
+    groups = _grouped(search, model, chosen)
+    if not groups:
+        return None
+    tables = {_id(values): [run for t in trials for run in search.runs(model.name, t["trial_id"])]
+              for values, trials in groups.items()}  # fmt: skip
+    means = {values: float(np.mean([t["dev_macro_f1"] for t in trials])) for values, trials in groups.items()}
+    best = max(means, key=lambda values: means[values])
+    near = neighbours(best, list(groups), [ordered(v[i] for v in groups) for i in range(len(chosen))])
+    scorer = search.runs(model.name, LABELS_ONLY)
+    compared = uncertainty.compare(
+        {**tables, **({LABELS_ONLY: scorer} if scorer else {})},
+        search.tasks,
+        [(_id(best), _id(values)) for values in near] + ([(_id(best), LABELS_ONLY)] if scorer else []),
+        n_bootstrap=BOOTSTRAP,
+    )
+    settings = {
+        values: Setting(
+            values,
+            compared.arms[_id(values)],
+            {task: e.value for task, e in compared.tasks[_id(values)].items()},
+            tuple(t["trial_id"] for t in trials),
+            trials[0]["layer"],
+        )
+        for values, trials in groups.items()
+    }
+    ranked = sorted(settings.values(), key=lambda s: -s.estimate.value)
+    return Results(
+        model,
+        chosen,
+        tuple(ranked),
+        compared.arms.get(LABELS_ONLY),
+        compared.differences,
+        tuple(settings[values] for values in near),
+    )
+
+
+def varying(search: Search) -> list[str]:
+    """Searched keys with more than one value, seeds left out."""
+    return [k for k in search.keys if not is_seed(k) and len(set(search.trials[CONFIG + k].to_pylist())) > 1]
+
+
+def axes(search: Search) -> tuple[str, ...]:
+    """The one or two keys that a heat map is drawn over: masking ratio (down) and attribution layer (across) first."""
+    keys = varying(search)
+    first = [k for k in keys if k.endswith(".ratio")][:1] + [k for k in keys if k.endswith(LAYER)][:1]
+    return tuple([*first, *(k for k in keys if k not in first)][:2])
+
+
+def neighbours(best: Values, every: Sequence[Values], levels: Sequence[Sequence[Any]]) -> list[Values]:
+    """Settings one step from the best in one key: the next number up or down, any other word; else the nearest."""
+    others = [values for values in every if values != best]
+
+    def steps(values: Values) -> list[float]:
+        return [_step(a, b, of) for a, b, of in zip(best, values, levels, strict=True)]
+
+    exact = [
+        values for values in others if sorted(steps(values))[:-1] == [0] * (len(best) - 1) and sum(steps(values)) == 1
+    ]
+    return exact or sorted(others, key=lambda values: sum(s**2 for s in steps(values)))[:NEAREST]
+
+
+def ordered(values: Iterable[Any]) -> list[Any]:
+    """Distinct values: numbers in order, then words."""
+    return sorted(set(values), key=lambda v: (1, 0.0, str(v)) if _is_word(v) else (0, v, ""))
+
+
+def short(key: str) -> str:
+    """The last part of a dotted key."""
+    return key.rpartition(".")[2]
+
+
+def show(value: Any) -> str:
+    """A parameter's value, short."""
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _grouped(search: Search, model: ModelFacts, keys: Sequence[str]) -> dict[Values, list[Mapping[str, Any]]]:
+    groups: dict[Values, list[Mapping[str, Any]]] = defaultdict(list)
+    for trial in search.of(model.name):
+        groups[tuple(trial[CONFIG + key] for key in keys)].append(trial)
+    return dict(groups)
+
+
+def _id(values: Values) -> str:
+    return repr(values)
+
+
+def _is_word(value: Any) -> bool:
+    return value is None or isinstance(value, str)
+
+
+def _step(a: Any, b: Any, levels: Sequence[Any]) -> float:
+    if _is_word(a) or _is_word(b):
+        return float(a != b)
+    return abs(levels.index(a) - levels.index(b))

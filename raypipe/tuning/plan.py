@@ -1,0 +1,193 @@
+"""A space and a model as one study: checked before anything starts, and the config of each of its trials."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice, product
+from typing import Any
+
+from raypipe.attribution.engine import ranges
+from raypipe.attribution.registry import method_of
+from raypipe.check import of_settings
+from raypipe.config import Attribution, Config
+from raypipe.errors import InputError, Problem
+from raypipe.masking.check import needs
+from raypipe.masking.strategy import RELEVANCE
+from raypipe.tuning import samplers
+from raypipe.tuning.backbones import Backbone
+from raypipe.tuning.space import LAYER, Space
+from raypipe.yamlfile import did_you_mean
+
+COMBINATIONS = 256  # of values that are tried on the config before a study starts
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One study: a model, what varies, and the arm that it varies for."""
+
+    backbone: Backbone
+    space: Space
+    arm: str
+    params: dict[str, Any]  # of the space, layers that are the same in this model once only
+
+    @property
+    def n_trials(self) -> int:
+        """How many trials the study will have."""
+        grids = [len(samplers.values(sampler)) for sampler in self.params.values() if samplers.is_grid(sampler)]
+        return self.space.num_samples * math.prod(grids)
+
+    def config(self, values: Mapping[str, Any], name: str, runs: str) -> Config:
+        """The resolved config of the run `<runs>/<name>`: one arm, scored on dev, layers as numbers."""
+        config = self.backbone.config(values, self.space.path)
+        own = config.arms[self.arm].attribution
+        attribution = own or config.attribution
+        arms = {arm: config.arms[arm] for arm in _with_matched(config, self.arm)}
+        changes = {
+            "name": name,
+            "runs": runs,
+            "arms": {**arms, self.arm: arms[self.arm].model_copy(update={"attribution": None})},
+            "evaluation.split": "dev",  # the test split is never read by a search
+            "attribution": attribution,
+            "attribution.layer": layer_of(attribution, self.backbone.depth),
+            "attribution.keep": "all",  # one pass serves the trials of every layer
+            **({"data.max_unlabelled": config.tune.max_unlabelled} if config.tune.max_unlabelled else {}),
+        }
+        return configure(config, changes)
+
+    def best(self, values: Mapping[str, Any], name: str) -> Config:
+        """The config as the user wrote it with the values of a trial: all arms, all notes, its own split."""
+        return configure(self.backbone.config(values, self.space.path), {"name": name})
+
+
+def configure(config: Config, changes: Mapping[str, Any]) -> Config:
+    """A resolved config with other values; they are known to be right."""
+    for dotted, value in changes.items():
+        section, _, key = dotted.rpartition(".")
+        if section:
+            config = config.model_copy(update={section: getattr(config, section).model_copy(update={key: value})})
+        else:
+            config = config.model_copy(update={key: value})
+    return config
+
+
+def plans(space: Space, backbones: Sequence[Backbone]) -> list[Plan]:
+    """One study per model. Raises `InputError` with everything that is wrong with the space, for all models."""
+    problems: dict[Problem, None] = {}
+    out = []
+    for backbone in backbones:
+        before = len(problems)
+        arm = _arm(space, backbone, problems)
+        _check_values(space, backbone, problems)
+        if len(problems) == before and arm is not None:
+            out.append(Plan(backbone, space, arm, _once(space, backbone)))
+            problems.update(dict.fromkeys(_combined(out[-1])))
+    if problems:
+        raise InputError(list(problems))
+    return out
+
+
+def valid_layers(attribution: Attribution, depth: int) -> list[int]:
+    """Layers at which the method says something, known before there is a model.
+
+    All families of models/families.py normalise before each block, so what enters the last block acts through a
+    normalisation alone, and no token of the note reaches the answer after it; `resolve_layers` measures the same.
+    """
+    reads = method_of(attribution).reads(attribution)
+    return list(range({"none": depth + 1, "mixing": depth, "scale": depth - 1}[reads]))
+
+
+def layer_of(attribution: Attribution, depth: int) -> int:
+    """A layer's number; 0 where the method reads none, or `all` are asked for."""
+    layer = 0 if method_of(attribution).reads(attribution) == "none" else attribution.layer
+    return round(layer * depth) if isinstance(layer, float) else 0 if layer == "all" else layer
+
+
+def _where(space: Space, key: str) -> str:
+    return f"{space.path}: PARAM_SPACE[{key!r}]"
+
+
+def _arm(space: Space, backbone: Backbone, problems: dict[Problem, None]) -> str | None:
+    """The arm that is searched: said by ARM or by the keys; else the only one that masks, or masks by relevance."""
+    config = backbone.config({})
+    named = sorted({key.split(".")[1] for key in space.params if key.startswith("arms.") and key.count(".") > 1})
+    for name in [*named, *([space.arm] if space.arm else [])]:
+        if name not in config.arms:
+            known = f"no such arm; the config has {', '.join(config.arms)}{did_you_mean(name, config.arms)}"
+            problems[Problem(f"{space.path}: arms.{name}", known)] = None
+    masked = {name: arm.masking for name, arm in config.arms.items() if arm.masking is not None}
+    by_relevance = [name for name, masking in masked.items() if RELEVANCE in needs({name: masking})]
+    candidates = [space.arm] if space.arm else next((c for c in (named, list(masked), by_relevance) if len(c) == 1), [])
+    if len(named) > 1 and not space.arm:
+        candidates = []
+    if not candidates:
+        problems[Problem(f"{space.path}: ARM", f"must say which arm to search: {', '.join(config.arms)}")] = None
+    return candidates[0] if candidates else None
+
+
+def _check_values(space: Space, backbone: Backbone, problems: dict[Problem, None]) -> None:
+    """Each value of each key against the config, the other keys as the config has them."""
+    for key, sampler in space.params.items():
+        for value in samplers.values(sampler):
+            try:
+                backbone.config({key: value}, _where(space, key))
+            except InputError as error:
+                shown = [Problem(p.where, f"{p.what}; value {value!r}") for p in error.problems]
+                problems.update(dict.fromkeys(shown))
+
+
+def _once(space: Space, backbone: Backbone) -> dict[str, Any]:
+    """Fractions of the depth may meet in one layer of a shallow model: a grid tries each layer once."""
+    out = dict(space.params)
+    for key, grid in space.params.items():
+        if key.endswith(LAYER) and samplers.is_grid(grid):
+            kept: dict[Any, Any] = {}
+            for value in samplers.values(grid):
+                kept.setdefault(round(value * backbone.depth) if isinstance(value, float) else value, value)
+            out[key] = {samplers.GRID: list(kept.values())}
+    return out
+
+
+def _combined(plan: Plan) -> Iterator[Problem]:
+    """What only values together can get wrong: layers against methods, masking keys that nobody reads."""
+    every = {key: samplers.values(sampler) for key, sampler in plan.params.items()}
+    for values in _combinations(every):
+        config = plan.config(values, "trial", "runs")
+        layer, depth = config.attribution.layer, plan.backbone.depth
+        valid = valid_layers(config.attribution, depth)
+        if layer not in valid:
+            key = next((key for key in values if key.endswith(LAYER)), LAYER)
+            asked = values.get(key, layer)
+            what = (
+                f"layer {layer} (asked: {asked}) of {plan.backbone.name}, which has layers 0..{depth}: "
+                f"{config.attribution.method} with reduction {config.attribution.reduction} is valid at {ranges(valid)}"
+            )
+            yield Problem(_where(plan.space, key), what)
+        yield from (Problem(f"{plan.space.path}: {p.where}", p.what) for p in of_settings(config))
+
+
+def _combinations(every: Mapping[str, list[Any]]) -> Iterator[dict[str, Any]]:
+    """All, up to COMBINATIONS; beyond that, each value once and a seeded sample."""
+    n = 1
+    for values in every.values():
+        n *= len(values)
+    if n <= COMBINATIONS:
+        yield from (dict(zip(every, values, strict=True)) for values in product(*every.values()))
+        return
+    longest = max(map(len, every.values()))
+    yield from ({key: values[i % len(values)] for key, values in every.items()} for i in range(longest))
+    rng = random.Random(0)  # noqa: S311 (no secret)
+    draws = iter(lambda: {key: rng.choice(values) for key, values in every.items()}, None)
+    yield from islice(draws, COMBINATIONS)
+
+
+def _with_matched(config: Config, arm: str) -> list[str]:
+    """The arm, and the arms whose ratio it copies, in the config's order."""
+    wanted = {arm}
+    while True:
+        more = {m.match_ratio_to for name in wanted if (m := config.arms[name].masking) and m.match_ratio_to}
+        if more <= wanted:
+            return [name for name in config.arms if name in wanted]
+        wanted |= more

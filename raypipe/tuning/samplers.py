@@ -1,0 +1,61 @@
+"""What a sampler of a space can yield. It knows ray.tune's samplers by their shape, so that a check starts no Ray."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+GRID = "grid_search"
+DRAWS = 8  # of a sampler whose ends are not known
+
+
+def is_sampler(value: Any) -> bool:
+    """A grid or a ray.tune domain (a plain value is none: it is the same in every trial)."""
+    return is_grid(value) or (hasattr(value, "sample") and hasattr(value, "sampler"))
+
+
+def is_grid(value: Any) -> bool:
+    """Every value of a grid is tried, so grids multiply the number of trials."""
+    return isinstance(value, Mapping) and set(value) == {GRID}
+
+
+def values(sampler: Any) -> list[Any]:
+    """All values of a grid or a choice; the ends of a range; a few draws of anything else; else the value itself."""
+    if is_grid(sampler):
+        return list(sampler[GRID])
+    if not is_sampler(sampler):
+        return [sampler]
+    if hasattr(sampler, "categories"):
+        return list(sampler.categories)
+    low, high = getattr(sampler, "lower", None), getattr(sampler, "upper", None)
+    if low is None or high is None or not (math.isfinite(low) and math.isfinite(high)):
+        return [sampler.sample() for _ in range(DRAWS)]
+    if not hasattr(sampler.sampler, "q"):  # a plain range does not reach its upper end
+        high = high - 1 if isinstance(high, int) and isinstance(low, int) else math.nextafter(high, low)
+    return [low, high]
+
+
+def described(sampler: Any) -> Any:
+    """A sampler as JSON: what must not change when a study goes on."""
+    if is_grid(sampler) or not is_sampler(sampler):
+        return {"values": values(sampler)}
+    if hasattr(sampler, "categories"):
+        return {"choice": values(sampler)}
+    inner = getattr(sampler.sampler, "sampler", sampler.sampler)  # of a quantized one
+    ends = {name: getattr(sampler, name) for name in ("lower", "upper") if hasattr(sampler, name)}
+    return {type(inner).__name__.strip("_").lower(): ends, "q": getattr(sampler.sampler, "q", None)}
+
+
+def plain(thing: Any) -> Any:
+    """A scheduler or search algorithm as JSON: its class and its simple public attributes."""
+    if thing is None or isinstance(thing, str | int | float | bool):
+        return thing
+    if isinstance(thing, Mapping):
+        return {str(key): plain(value) for key, value in thing.items()}
+    simple = {k: v for k, v in vars(thing).items() if isinstance(v, str | int | float | bool)} if _own(thing) else {}
+    return {type(thing).__name__: simple}
+
+
+def _own(thing: Any) -> bool:
+    return hasattr(thing, "__dict__") and not callable(thing)

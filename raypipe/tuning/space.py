@@ -1,0 +1,102 @@
+"""A search space: a Python file of the user's own that says what a study tries (tune_spaces/).
+
+    PARAM_SPACE   dotted config keys -> ray.tune samplers or plain values     (required)
+    METRIC, MODE  what trials report and how it is ranked: dev_macro_f1, max  (the only ones so far)
+    NUM_SAMPLES   draws of the samplers that are no grid                      (1)
+    ARM           the arm that is searched             (the arm in PARAM_SPACE's keys, or the only one that masks)
+    SCHEDULER     a ray.tune scheduler, such as ASHA   (none: every trial runs to its end)
+    SEARCH        a ray.tune search algorithm          (random)
+    STOP          a ray.tune stop rule                 (none)
+    MODELS        backbones, as `--models` takes them  (the config's)
+
+Loading a space runs the file. It is taken only from a path that the user names on the command line.
+"""
+
+from __future__ import annotations
+
+import runpy
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from raypipe.errors import InputError, Problem
+from raypipe.tuning import samplers
+from raypipe.yamlfile import did_you_mean
+
+METRIC, MODE = "dev_macro_f1", "max"
+NAMES = ("PARAM_SPACE", "METRIC", "MODE", "NUM_SAMPLES", "ARM", "SCHEDULER", "SEARCH", "STOP", "MODELS")
+LAYER = "attribution.layer"
+# Keys that belong to the study as a whole; and what decides which notes are scored.
+CLOSED = ("name", "runs", "data", "tune", "resources", "evaluation", "model", "pretrain")
+
+
+@dataclass(frozen=True)
+class Space:
+    """What a study tries."""
+
+    path: str
+    params: dict[str, Any]
+    num_samples: int = 1
+    arm: str | None = None
+    scheduler: Any = None
+    search: Any = None
+    stop: Any = None
+    models: tuple[str, ...] = ()
+    metric: str = METRIC
+    mode: str = MODE
+    doc: str = field(default="", compare=False)  # the file's docstring
+
+    def described(self) -> dict[str, Any]:
+        """What must not change when a study goes on, as JSON."""
+        return {
+            "params": {key: samplers.described(value) for key, value in self.params.items()},
+            "num_samples": self.num_samples,
+            "arm": self.arm,
+            "metric": [self.metric, self.mode],
+            **{name: samplers.plain(getattr(self, name)) for name in ("scheduler", "search", "stop")},
+        }
+
+
+def load(path: str | Path) -> Space:
+    """Run the file and take its names. Raises `InputError` with all that is wrong with their form."""
+    name = str(path)
+    if not Path(path).is_file():
+        raise InputError([Problem(name, "no such file; spaces are Python files such as tune_spaces/smoke.py")])
+    try:
+        found = runpy.run_path(name)
+    except Exception as error:
+        what = f"cannot be run: {type(error).__name__}: {error}"  # the user's own file: nothing of a note
+        raise InputError([Problem(name, what)]) from None
+    problems = list(_problems(found))
+    if problems:
+        raise InputError([Problem(f"{name}: {problem.where}", problem.what) for problem in problems])
+    doc, models = str(found.get("__doc__") or "").strip(), tuple(found.get("MODELS", ()))
+    optional = {n.lower(): found[n] for n in ("NUM_SAMPLES", "ARM", "SCHEDULER", "SEARCH", "STOP") if n in found}
+    return Space(name, dict(found["PARAM_SPACE"]), models=models, doc=doc, **optional)
+
+
+def _problems(found: Mapping[str, Any]) -> list[Problem]:
+    """Names that are not known, and values of the wrong kind."""
+    capitals = [n for n in found if n.isupper() and not n.startswith("_")]
+    out = [Problem(n, f"is not a name of a space{did_you_mean(n, NAMES)}") for n in capitals if n not in NAMES]
+    params = found.get("PARAM_SPACE")
+    if not isinstance(params, Mapping) or not params or not all(isinstance(key, str) for key in params):
+        return [*out, Problem("PARAM_SPACE", "must map dotted config keys to ray.tune samplers, at least one")]
+    for key, sampler in params.items():
+        where = f"PARAM_SPACE[{key!r}]"
+        if key.split(".")[0] in CLOSED:
+            out.append(Problem(where, "is the same for all trials of a study; set it in the config"))
+        if isinstance(sampler, Mapping) and not samplers.is_grid(sampler):
+            out.append(Problem(where, "must be a sampler or a value; write nested keys with dots"))
+        elif not samplers.values(sampler):
+            out.append(Problem(where, "has no values"))
+    for name, wanted in (("METRIC", METRIC), ("MODE", MODE)):
+        if found.get(name, wanted) != wanted:
+            out.append(Problem(name, f"must be {wanted}: it is what trials report"))
+    samples, models = found.get("NUM_SAMPLES", 1), found.get("MODELS", ())
+    if not isinstance(samples, int) or samples < 1:
+        out.append(Problem("NUM_SAMPLES", "must be a whole number above 0"))
+    if isinstance(models, str) or not all(isinstance(model, str) for model in models):
+        out.append(Problem("MODELS", "must be a list of names, as --models takes them"))
+    return out
