@@ -16,6 +16,7 @@ from raypipe.tuning.stability import Effect
 
 Draw = Callable[[str], Figure]
 MAP = "YlGnBu"
+LEAST_SPAN = 0.03  # of macro F1, from the lightest to the darkest colour
 DARK_CELL = 0.55  # share of the scale above which white letters are read more easily
 
 
@@ -39,21 +40,22 @@ def cells(results: Results) -> list[Cell]:
     ]
 
 
-def heat_map(results: Results, scale: tuple[float, float]) -> Draw:
+def heat_map(results: Results) -> Draw:
     """Mean dev macro F1 (points) by the two axes, with its interval and the number of trials; the best is framed.
 
-    `scale`: the shares where the colours begin and end, the same for all models of a search.
+    Colours run over this model's own values, and over LEAST_SPAN at least: noise is not to look like a landscape.
     """
     found, down = cells(results), results.levels[results.keys[0]]
     across = results.levels[results.keys[1]] if len(results.keys) > 1 else [None]
-    low, high = scale
+    values = [cell.setting.estimate.value for cell in found]
+    middle, span = (max(values) + min(values)) / 2, max(max(values) - min(values), LEAST_SPAN)
 
     def draw(theme: str) -> Figure:
         figure, axes = canvas(theme, height=1.1 + 0.82 * len(down))
         axes.grid(visible=False)
         axes.spines["bottom"].set_visible(False)
         for cell in found:
-            share = (cell.setting.estimate.value - low) / max(high - low, 1e-9)
+            share = (cell.setting.estimate.value - middle) / span + 0.5
             _field(
                 axes, cell, colormaps[MAP](0.06 + 0.86 * share), "#ffffff" if share > DARK_CELL else "#14202b", theme
             )
@@ -129,7 +131,7 @@ def effects(found: Mapping[str, Sequence[Effect]]) -> Draw:
             axes.barh([0], [0], color=colour, label=label(model))
         name_rows(axes, [short(key) if short(key) != "seed" else key for key in keys])
         axes.set_xlabel("share of the variance of dev macro F1, %")
-        axes.legend(loc="lower right", frameon=False, labelcolor=INK[theme])
+        axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=4, frameon=False, labelcolor=INK[theme])
         return figure
 
     return draw

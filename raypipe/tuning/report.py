@@ -205,11 +205,10 @@ def _cost(search: Search, facts: ModelFacts) -> Cost:
 
 def _pictures(search: Search, pages: Sequence[ModelPage]) -> Iterator[tuple[str, figures.Draw, str]]:
     """File name, picture, and what it shows in words."""
-    values = [s.estimate.value for page in pages if page.cells for s in page.cells.settings]
     for page in pages:
         if page.cells and page.cells.keys:
             said = "; ".join(f"{page.cells.name(s.values)}: {100 * s.estimate.value:.1f}" for s in page.cells.settings)
-            draw = figures.heat_map(page.cells, (min(values), max(values)))
+            draw = figures.heat_map(page.cells)
             yield f"heat_map_{page.facts.name}", draw, f"Dev macro F1 of {page.facts.name}: {said}"
     found = {page.facts.name: page.effects for page in pages if page.effects}
     if found:
