@@ -164,7 +164,7 @@ def main() -> None:
     scale = options.scale or (0.5 if options.device == "cpu" else 1.0)
     mixed = [max(8, round(n * scale)) for n in lengths(options.rows)]
     fixed = [round(256 * scale)] * options.rows
-    print(f"{'case':22}{'variant':26}{'tokens/s':>10}{'ours / it':>8}  [min, max] of {options.rounds} rounds")
+    print(f"{'case':22}{'variant':26}{'tokens/s':>10}{'ratio':>8}  [min, max] of {options.rounds} rounds")
     both = ["random", "group_by_length"]
     table = compare("one length", rows_of(fixed, 1.0), options, ["random"])
     table += compare("length mix", rows_of(mixed, 1.0), options, both)

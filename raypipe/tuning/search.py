@@ -6,6 +6,7 @@ from JSON alone (trials.py).
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -73,6 +74,7 @@ def _study(plan: Plan, folder: Path, base: Run, say: Say) -> None:
     os.environ.update({key: value for key, value in QUIET.items() if key not in os.environ})
     from ray import tune as ray_tune
 
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # failures are told by `failed`, without a traceback
     config = plan.backbone.config({})
     joined = cluster.join(config.resources.model_copy(update={"ray": True}))
     gpus = getattr(joined, "gpus", 0.0)

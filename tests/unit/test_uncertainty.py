@@ -149,7 +149,7 @@ def test_caveats(n_runs, n_tasks, caveats):
 @pytest.mark.parametrize("n_runs", [2, 3, 6])
 def test_run_weights_have_the_variance_of_a_mean(n_runs):
     value_R = np.random.default_rng(0).normal(size=n_runs)
-    means = uncertainty._run_weights(40_000, n_runs, seed=0) @ value_R
+    means = uncertainty._run_weights(40_000, range(n_runs), seed=0) @ value_R
     assert means.var() == pytest.approx(value_R.var(ddof=1) / n_runs, rel=0.05)
 
 
