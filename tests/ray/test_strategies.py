@@ -12,7 +12,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import ray
 import torch
 import yaml
 from transformers import BertConfig, BertModel
@@ -80,7 +79,6 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
         experiment.mask(one)
         experiment.render(one)
         yield one
-        ray.shutdown()
 
 
 def plans_of(run: Run) -> dict[str, list[dict[str, Any]]]:
