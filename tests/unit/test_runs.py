@@ -108,17 +108,18 @@ def test_sure_answers_are_kept_and_classes_evened_out(base: Run) -> None:
     answers = base.step("pseudo").folder / "answers"
     arm = base.settings.arms["pseudo"].pseudo_labels
     assert arm is not None
-    _, every = selection.keep_shares(answers, arm)
+    tasks = base.corpus.tasks
+    _, every = selection.keep_shares(answers, arm, tasks)
     assert set(every.values()) == {1.0}  # no limit
     found: Counter[tuple[str, str]] = Counter()
     for row in pq.read_table(answers).to_pylist():
         found.update(zip(row["task_id"] or (), row["predicted"] or (), strict=True))
     assert set(every) <= set(found)
     confidence, evened = selection.keep_shares(
-        answers, arm.model_copy(update={"max_imbalance": 1.0, "confidence": 0.01})
+        answers, arm.model_copy(update={"max_imbalance": 1.0, "confidence": 0.01}), tasks
     )
     for (task_id, answer), share in evened.items():
-        rarest = min(n for (task, _), n in found.items() if task == task_id)
+        rarest = min(found[task_id, option] for task in tasks if task.id == task_id for option in task.options)
         assert share == pytest.approx(rarest / found[task_id, answer])
     task_id, answer = next(iter(evened))
     assert selection.is_kept("n", task_id, answer, 0.5, (confidence, {(task_id, answer): 1.0}))
