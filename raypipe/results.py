@@ -33,7 +33,6 @@ from raypipe.stages.mask import words_and_relevance
 from raypipe.tasks import Task
 
 UNLABELLED_FOR_IDF = 5000
-MIN_NOTES = 20  # methods 5.1
 
 
 def report(run: Run, cells: Sequence[Run] = (), fewer_labels: Mapping[int, Sequence[Run]] | None = None) -> Path:
@@ -51,7 +50,8 @@ def build(run: Run, cells: Sequence[Run] = (), fewer_labels: Mapping[int, Sequen
     label budgets, by budget.
     """
     cells, settings = cells or [run], run.settings
-    tasks, left_out = measurable(run)
+    of_split = run.corpus.labels.filter(pc.equal(run.corpus.labels["split"], settings.evaluation.split))
+    tasks = metrics.measurable(run.corpus.tasks, of_split)
     pooled = _predictions(cells, tasks)
     arms = pooled.tables
     reference = next((arm for arm in settings.arms if run.student_of(arm) == SCORER), next(iter(arms)))
@@ -85,21 +85,9 @@ def build(run: Run, cells: Sequence[Run] = (), fewer_labels: Mapping[int, Sequen
         steps=tuple(_steps(run)),
         counts=_counts(cells[0]),
         dead_letters={code: n for code, n in _errors(cells[0]).items() if code.startswith("E_")},
-        facts={**versions(), "seed": str(settings.seed), **_pseudo_labels(cells), **left_out},
+        facts={**versions(), "seed": str(settings.seed), **_pseudo_labels(cells), **_left_out(run, tasks)},
         config=configfile.dump(settings),
     )
-
-
-def measurable(run: Run) -> tuple[list[Task], dict[str, str]]:
-    """Tasks that count, and a line on those that do not: one class, or too few notes, in the evaluation split."""
-    labels = run.corpus.labels.filter(pc.equal(run.corpus.labels["split"], run.settings.evaluation.split))
-    tasks, found = run.corpus.tasks, defaultdict[str, Counter[str]](Counter)
-    for row in labels.select(["task_id", "label"]).to_pylist():
-        found[row["task_id"]][row["label"]] += 1
-    varied = [task for task in tasks if len(found[task.id]) > 1]
-    kept = [task for task in varied if found[task.id].total() >= MIN_NOTES] or varied or list(tasks)
-    left_out = [task.id for task in tasks if task not in kept]
-    return kept, {"tasks left out, of one class or few notes": ", ".join(left_out)} if left_out else {}
 
 
 def _predictions(cells: Sequence[Run], tasks: Sequence[Task]) -> Pooled:
@@ -229,6 +217,11 @@ def _precision(run: Run, confidence: float) -> float | None:
         if row["predicted"] == binary.get(row["task_id"]) and np.ptp(row["scores"]) >= margin
     ]
     return float(np.mean(right)) if right else None
+
+
+def _left_out(run: Run, measured: Sequence[Task]) -> dict[str, str]:
+    names = [task.id for task in run.corpus.tasks if task not in measured]
+    return {"tasks left out (one class, or few notes)": ", ".join(names)} if names else {}
 
 
 def _steps(run: Run) -> Iterator[StepTime]:
