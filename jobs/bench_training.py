@@ -7,8 +7,9 @@ Random weights, random tokens; both train all parameters with fused AdamW, 16 ro
 Trainer pads a batch to its longest row, in random order or, as its second baseline, grouped by length. Cases: rows of
 one length; a length mix (log-normal, median 150, 95th percentile 700, times --scale); the same mix with the loss on
 the last fifth of each row, as in reconstruction. Variants run in turn, round by round, after a step to warm up; a ratio
-is our speed over Trainer's in the same round: median, smallest and largest. Trainer's start-up is not counted. On one
-CPU thread, seconds are CPU seconds of this process: other work on the machine does not count.
+is our speed over Trainer's in the same round: median, smallest and largest. Trainer's start-up is not counted, ours is
+(on a GPU with the measurement of the card's matrix peak). On one CPU thread, seconds are CPU seconds of this process:
+other work on the machine does not count.
 """
 
 from __future__ import annotations
