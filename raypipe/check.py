@@ -269,14 +269,14 @@ def _sizes(config: Config, n_layers: int, context: int | None) -> Iterator[Probl
 
     of_arms = {f"arms.{name}.": arm.attribution for name, arm in config.arms.items() if arm.attribution is not None}
     has = f"the model has layers 0..{n_layers}"
-    for where, attribution in {"": config.attribution, **of_arms}.items():
-        layer = attribution.layer
+    for arm, attribution in {"": config.attribution, **of_arms}.items():
+        layer, where = attribution.layer, f"{arm}attribution.layer"
         if isinstance(layer, int) and not 0 <= layer <= n_layers:
-            yield Problem(f"{where}attribution.layer", f"is {layer}, but {has}")
+            yield Problem(where, f"is {layer}, but {has}")
             continue
         with suppress(InputError):  # a method that is not known has been told
             if layer_of(attribution, n_layers) not in valid_layers(attribution, n_layers):
-                yield Problem(f"{where}attribution.layer", f"is {layer}, but {has}, and {valid_at(attribution, n_layers)}")
+                yield Problem(where, f"is {layer}, but {has}, and {valid_at(attribution, n_layers)}")
     with suppress(InputError):
         layers = {round(fraction * n_layers) for fraction in config.faithfulness.layers}
         compared = [_compared(config, name) for name in config.faithfulness.methods]

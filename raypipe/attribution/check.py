@@ -34,9 +34,8 @@ def valid_at(attribution: Attribution, depth: int) -> str:
 
 def in_vain(attribution: Attribution) -> list[str]:
     """Keys that differ from the default although the method does not read them."""
-    default = Attribution()
-    changed = [key for key in sorted(SOME_READ) if getattr(attribution, key) != getattr(default, key)]
-    return [key for key in changed if key not in method_of(attribution).settings]
+    default, ignored = Attribution(), SOME_READ - method_of(attribution).settings
+    return [key for key in sorted(ignored) if getattr(attribution, key) != getattr(default, key)]
 
 
 def ranges(numbers: Sequence[int]) -> str:

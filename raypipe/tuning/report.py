@@ -147,10 +147,10 @@ def text(search: Search) -> str:
             lines += [f"    vs {n.name}: {100 * n.difference.estimate.value:+.1f}, {n.verdict}" for n in page.against]
             lines += [f"    note: {caveat}" for caveat in page.results.caveats]
         if page.cost and page.cost.again:
-            shared, attributing, alone = page.cost.again
+            cost, (shared, attributing, alone) = page.cost, page.cost.again
             lines.append(f"  a trial done again takes {shared:.1f} s")
-            lines.append(f"    with attribution of its own {attributing:.1f} s, {page.cost.attributing:.1f} times as long")
-            lines.append(f"    with nothing shared {alone:.1f} s, {page.cost.alone:.1f} times as long")
+            lines.append(f"    with attribution of its own {attributing:.1f} s, {cost.attributing:.1f} times as long")
+            lines.append(f"    with nothing shared {alone:.1f} s, {cost.alone:.1f} times as long")
         lines += [f"  {n} x {error}" for error, n in page.errors.items()]
     return "\n".join(lines)
 

@@ -29,8 +29,8 @@ METRIC, MODE = "dev_macro_f1", "max"
 NAMES = ("PARAM_SPACE", "METRIC", "MODE", "NUM_SAMPLES", "ARM", "SCHEDULER", "SEARCH", "STOP", "MODELS")
 LAYER = "attribution.layer"
 # Keys that belong to the study as a whole; what decides which notes are scored; and what no trial reads.
-CLOSED = ("name", "runs", "data", "tune", "resources", "evaluation", "model", "pretrain")
-CLOSED += ("faithfulness", "comparison", "probe")
+CLOSED = ("name", "runs", "data", "tune", "resources", "evaluation", "model", "pretrain",
+          "faithfulness", "comparison", "probe")  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -108,22 +108,22 @@ class Repeat:
 
 
 def repeat(job: Job, base: Run, values: Mapping[str, Any], folder: str) -> Repeat:
-    """The trial once more beside its base; with relevance of its own layer, made for itself; and with nothing shared."""
+    """The trial once more beside its base; the same with its own layer attributed for it alone; with nothing shared."""
     settings, arm = configure(job.settings(values), {"runs": folder}), job.plan.arm
     loading.load(base.model(SCORER))  # none of the three is to pay for imports
     shared = _sharing(job, base, settings)
-    one_layer = {"attribution.keep": "layer"}  # which the base has not: it keeps all
-    ways = (("shared", {}, shared), ("attributing", one_layer, shared), ("alone", one_layer, None))
+    attributing = configure(settings, {"attribution.keep": "layer"})  # which the base has not: it keeps all
     took, found = [], []
-    for name, changes, beside in ways:
+    for own, beside in ((settings, shared), (attributing, shared), (attributing, None)):
         began = time.perf_counter()
-        run = Run(configure(settings, {"name": f"{settings.name}-{name}", **changes}), base=beside)
+        run = Run(own, base=beside)
         run.say = _silent  # type: ignore[method-assign]
         tables = _steps(run, arm)
         took.append(time.perf_counter() - began)
         found.append([t.sort_by([("task_id", "ascending"), ("note_id", "ascending")]) for t in tables])
-        shutil.rmtree(run.folder)
-    return Repeat(*took, all(a.equals(b) for other in found[1:] for a, b in zip(found[0], other, strict=True)))
+        shutil.rmtree(folder)  # with the counts of words that it would leave for the next
+    is_same = all(a.equals(b) for other in found[1:] for a, b in zip(found[0], other, strict=True))
+    return Repeat(took[0], took[1], took[2], is_same)
 
 
 def _run(job: Job, base: Run, settings: config.Config, record: dict[str, Any], report: Report) -> dict[str, Any]:
