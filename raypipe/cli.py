@@ -110,9 +110,8 @@ def train(config: ConfigPath, set_: Overrides = None, arm: Arm = None) -> None:
     from raypipe import experiment
 
     run = _open(config, set_)
-    experiment.render(run)
     for name in _arms(run, arm):
-        if run.settings.arms[name].masking is not None:
+        if run.reconstructs(name):
             experiment.train(run, name)
 
 
@@ -136,10 +135,12 @@ def probe(config: ConfigPath, set_: Overrides = None) -> None:
 
 @app.command()
 def report(config: ConfigPath, set_: Overrides = None) -> None:
-    """Tables, intervals and figures of a run, from what is there."""
+    """Tables, intervals and figures of a run or comparison, from what is there."""
+    from raypipe import compare as comparing
     from raypipe import results
 
-    print(results.report(_open(config, set_)))
+    run = _open(config, set_)
+    print(results.report(run, *comparing.by_budget(comparing.opened(run))))
 
 
 @app.command()

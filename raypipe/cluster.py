@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from raypipe.config import Data, Resources
-from raypipe.errors import ExitCode, InputError
+from raypipe.errors import ExitCode, InputError, QuietError
 from raypipe.inline import Inline
 from raypipe.notes.files import read_notes
 
@@ -106,7 +106,8 @@ class Cluster:
                 yield running.pop(ended), None
             except ray.exceptions.RayError as failure:  # its message may hold a library's, and so note text
                 cause = getattr(failure, "cause", None) or failure
-                yield running.pop(ended), cause if isinstance(cause, InputError) else RuntimeError(type(cause).__name__)
+                known = cause if isinstance(cause, InputError | QuietError) else QuietError(type(cause).__name__)
+                yield running.pop(ended), known
 
     def worker(self, at_once: int, wanted: float | str, workers: int) -> dict[str, float]:
         """Resources of one training worker when `at_once` trainings of `workers` workers run side by side."""

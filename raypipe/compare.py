@@ -3,7 +3,8 @@
 A cell is a run of its own, one for each seed and label budget (`cells/seed0-all`, `cells/seed0-50`, ...): its own
 subset of the labels, order, scorer, masks and reconstructions. All cells share the backbone, and each arm of a cell has
 `repeats` fine-tunings. One cell per seed has a quarter of the labels and the labels-only arm alone, for the gate that
-four times the labels must help. Every cell takes as many optimiser steps for fine-tuning, whatever its labels.
+four times the labels must help. A cell with fewer labels takes as many optimiser steps for fine-tuning as its seed's
+cell with all of them, so those come first.
 
 Arms are learned and evaluated side by side as Ray tasks, `resources.concurrent_arms` at once, each in one process;
 with more than one training worker by Ray Train, one after the other. The same command again does what is missing.
@@ -12,19 +13,18 @@ with more than one training worker by Ray Train, one after the other. The same c
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from statistics import median
 from typing import Any
-
-import pyarrow.compute as pc
 
 from raypipe import config, experiment, pipeline
 from raypipe.errors import ExitCode, InputError, Problem
+from raypipe.gates import EMBEDDINGS, QUARTER, TFIDF
 from raypipe.inline import Inline
+from raypipe.reporting.probing import BACKBONE
 from raypipe.run import SCORER, Run
+from raypipe.stages.quiet import quiet
 
-QUARTER = 4
 SEED_STRIDE = 1000  # repeats count up from a seed; seeds must not meet
 
 
@@ -44,43 +44,58 @@ class Cell:
 
 def compare(run: Run) -> dict[Cell, Run]:
     """Run what is not there yet; returns the runs of all cells, for the report (results.py)."""
+    wanted = cells(run)
+    if all(arm.start != "random" for arm in run.settings.arms.values()):
+        run.say(
+            "no arm has `start: random`: whether the backbone has learned anything stays open, so nothing is ranked"
+        )
     if run.pretrains and not run.is_done("pretrain"):
         experiment.pretrain(run)
-    opened = {cell: Run(settings_of(cell, run), base=run) for cell in cells(run)}
-    for cell in opened.values():
-        cell.began = run.began
-    unprepared = [(cell,) for cell in opened.values() if not _is_prepared(cell)]
-    _each(run, experiment.prepare, unprepared, in_tasks=run.settings.comparison.seeds_in_tasks)
-    unlearned = [(cell, arm) for cell in opened.values() for arm in cell.settings.arms if not _is_measured(cell, arm)]
+    found: dict[Cell, Run] = {}
+    for some in ([c for c in wanted if c.budget is None], [c for c in wanted if c.budget is not None]):
+        fresh = {cell: Run(settings_of(cell, run, found), base=run, began=run.began) for cell in some}
+        unprepared = [(cell,) for cell in fresh.values() if not _is_prepared(cell)]
+        _each(run, experiment.prepare, unprepared, in_tasks=run.settings.comparison.seeds_in_tasks)
+        found |= fresh
+    unlearned = [(cell, arm) for cell in found.values() for arm in cell.settings.arms if not _is_measured(cell, arm)]
     _each(run, _learn, unlearned, in_tasks=run.settings.resources.training_workers == 1)
-    return opened
+    return {cell: found[cell] for cell in wanted}
 
 
-def cells(run: Run) -> list[Cell]:
-    """All cells, seed by seed."""
-    n_labels, wanted = labels_per_task(run), run.settings.comparison
-    found = []
-    for seed in range(wanted.seeds):
-        found += [Cell(seed, None), *(Cell(seed, budget) for budget in wanted.budgets if budget < n_labels)]
-        if n_labels // QUARTER not in wanted.budgets:
-            found.append(Cell(seed, n_labels // QUARTER, labels_only=True))
+def opened(run: Run) -> dict[Cell, Run]:
+    """The runs of a comparison that was made before; none if the run has no cells."""
+    found: dict[Cell, Run] = {}
+    if (run.folder / "cells").exists():
+        for cell in sorted(cells(run), key=lambda cell: cell.budget is not None):
+            found[cell] = Run(settings_of(cell, run, found), base=run, began=run.began)
     return found
 
 
-def labels_per_task(run: Run) -> int:
-    """Training labels in use, the median over tasks."""
-    train = run.corpus.labels.filter(pc.equal(run.corpus.labels["split"], "train"))
-    return int(median(pc.value_counts(train["task_id"]).field("counts").to_pylist()))
+def cells(run: Run) -> list[Cell]:
+    """All cells, seed by seed. Raises `InputError` if a label budget is not below the labels there are."""
+    n_labels, wanted = run.corpus.labels_per_task, run.settings.comparison
+    if too_many := [budget for budget in wanted.budgets if budget >= n_labels]:
+        what = f"{too_many} must be less than the {n_labels} training labels per task (median)"
+        raise InputError([Problem("comparison.budgets", what)])
+    if unknown := [pair for pair in wanted.pairs if not set(pair) <= {*run.settings.arms, TFIDF, EMBEDDINGS}]:
+        raise InputError([Problem("comparison.pairs", f"{pair} names an arm that is not there") for pair in unknown])
+    found, quarter = [], n_labels // QUARTER
+    for seed in range(wanted.seeds):
+        found += [Cell(seed, None), *(Cell(seed, budget) for budget in wanted.budgets)]
+        if quarter and quarter not in wanted.budgets:
+            found.append(Cell(seed, quarter, labels_only=True))
+    return found
 
 
-def settings_of(cell: Cell, run: Run) -> config.Config:
-    """The run's settings with the cell's seed, budget and folder."""
+def settings_of(cell: Cell, run: Run, found: Mapping[Cell, Run]) -> config.Config:
+    """The run's settings with the cell's seed, budget and folder. `found`: at least the seed's cell with all labels."""
     settings, shift = run.settings, SEED_STRIDE * cell.seed
     data, finetune, arms = settings.data.model_copy(update={"label_seed": cell.seed}), settings.finetune, settings.arms
-    epochs = finetune.epochs
     if cell.budget is not None:
         data = data.model_copy(update={"max_labelled": cell.budget})
-        epochs *= labels_per_task(run) / cell.budget
+        steps = found[Cell(cell.seed, None)].needed(f"finetune/{SCORER}").manifest["steps"]
+        as_many = {"epochs": float(steps), "max_steps": steps}  # an epoch has a step or more
+        finetune = finetune.model_copy(update=as_many)
     if cell.labels_only:
         arms = {name: arm for name, arm in arms.items() if run.is_labels_only(name)}
     return settings.model_copy(
@@ -89,7 +104,7 @@ def settings_of(cell: Cell, run: Run) -> config.Config:
             "runs": str(run.folder / "cells"),
             "seed": settings.seed + shift,
             "data": data,
-            "finetune": finetune.model_copy(update={"seed": finetune.seed + shift, "epochs": epochs}),
+            "finetune": finetune.model_copy(update={"seed": finetune.seed + shift}),
             "train": settings.train.model_copy(update={"seed": settings.train.seed + shift}),
             "arms": arms,
         }
@@ -100,7 +115,7 @@ def _each(run: Run, work: Callable[..., None], units: Sequence[tuple[Any, ...]],
     """`work` on every unit (a cell, and what of it); a unit that fails does not stop the others."""
     if not units:
         return
-    cluster, failed = run.cluster, []
+    cluster, failed, work = run.cluster, [], quiet(work)
     if in_tasks and not isinstance(cluster, Inline):
         at_once, cpus = run.settings.resources.concurrent_arms, run.settings.resources.cpus_per_worker
         todo = [(cell.inline(), *rest) for cell, *rest in units]
@@ -109,9 +124,9 @@ def _each(run: Run, work: Callable[..., None], units: Sequence[tuple[Any, ...]],
         outcomes = _one_by_one(work, units)
     for n, (unit, error) in enumerate(outcomes, start=1):
         name = "/".join([units[unit][0].settings.name, *map(str, units[unit][1:])])
-        run.say(f"{n}/{len(units)} {name}: {'done' if error is None else type(error).__name__}")
+        run.say(f"{n}/{len(units)} {name}: {'done' if error is None else 'failed'}")
         if error is not None:
-            failed.append(Problem(name, str(error) if isinstance(error, InputError) else type(error).__name__))
+            failed.append(Problem(name, str(error)))
     if failed:
         raise InputError(failed, ExitCode.PARTIAL)
 
@@ -129,12 +144,13 @@ def _is_prepared(cell: Run) -> bool:
     steps = [f"finetune/{SCORER}"]
     steps += ["train/rows"] if pipeline.masking_of(cell.settings) else []
     steps += ["pseudo"] if pipeline.pseudo_of(cell.settings) else []
-    variants = [cell.of(arm) for arm in cell.settings.arms if cell.of(arm) is not cell]
-    return all(cell.is_done(step) for step in steps) and all(map(_is_prepared, variants))
+    steps += [f"probe/{BACKBONE}"] if cell.settings.evaluation.embeddings else []
+    return all(cell.is_done(step) for step in steps) and all(map(_is_prepared, cell.all_variants()))
 
 
 def _is_measured(cell: Run, arm: str) -> bool:
-    return all(cell.of(arm).is_done(f"evaluate/{student}") for student in cell.students(arm))
+    wanted = ["evaluate", *(["calibrate"] if cell.settings.evaluation.conformal is not None else [])]
+    return all(cell.of(arm).is_done(f"{step}/{student}") for step in wanted for student in cell.students(arm))
 
 
 def _learn(run: Run, arm: str) -> None:
@@ -147,10 +163,10 @@ def _learn(run: Run, arm: str) -> None:
             shutil.rmtree(run.step(f"finetune/{student}").folder / "model", ignore_errors=True)
 
 
-def by_budget(opened: dict[Cell, Run]) -> tuple[list[Run], dict[int, list[Run]]]:
+def by_budget(found: Mapping[Cell, Run]) -> tuple[list[Run], dict[int, list[Run]]]:
     """Runs with all labels, one per seed; and those with fewer, by labels per task."""
     fewer: dict[int, list[Run]] = {}
-    for cell, run in opened.items():
+    for cell, run in found.items():
         if cell.budget is not None:
             fewer.setdefault(cell.budget, []).append(run)
-    return [run for cell, run in opened.items() if cell.budget is None], fewer
+    return [run for cell, run in found.items() if cell.budget is None], fewer

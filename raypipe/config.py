@@ -359,6 +359,11 @@ class Arm(Section):
     start: Literal["backbone", "random"] = "backbone"  # random: the same architecture, untrained (a control)
     finetune: bool = True  # false: the backbone answers as it is (zero-shot)
 
+    @property
+    def reconstructs(self) -> bool:
+        """Does the student learn from unlabelled notes before it sees the labels?"""
+        return self.masking is not None or self.pseudo_labels is not None
+
     @model_validator(mode="after")
     def _one_way(self) -> Arm:
         if self.masking is not None and self.pseudo_labels is not None:

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import pyarrow as pa
@@ -65,6 +66,12 @@ class Corpus:
     def has_dev(self) -> bool:
         """Are there labels for validation?"""
         return bool(pc.any(pc.equal(self.labels["split"], "dev")).as_py())
+
+    @property
+    def labels_per_task(self) -> int:
+        """Training labels in use, the median over tasks."""
+        train = self.labels.filter(pc.equal(self.labels["split"], "train"))
+        return int(median(pc.value_counts(train["task_id"]).field("counts").to_pylist()))
 
     @cached_property
     def guard(self) -> Guard | None:
@@ -131,14 +138,14 @@ def collect(settings: config.Config, folder: Path, base: Corpus | None = None) -
         return base
     folder.mkdir(parents=True, exist_ok=True)
     checked, data = check(settings), settings.data
-    listing: dict[str, Any] = {}
+    listing: dict[str, Any] = _models(settings)
     if data.source == "synthetic":
         Step(folder, settings_of("corpus", settings, listing))  # before anything is written
         generated = base is not None and base.settings.synthetic == data.synthetic
         data = _generate(data, base.folder if generated and base else folder)
         checked = check(settings.model_copy(update={"data": data}))
     else:
-        listing = _listing(data, checked.tasks)
+        listing |= _listing(data, checked.tasks)
     step = Step(folder, settings_of("corpus", settings, listing))
     corpus = Corpus(folder, settings.data, data, checked.tasks, checked.labels, listing)
     if not step.done:
@@ -178,6 +185,18 @@ def _listing(data: config.Data, tasks: list[Task]) -> dict[str, Any]:
     uris = {name: getattr(data, name) for name in ("notes", "labels", "pretraining")}
     files = {name: storage.listing(uri, f"data.{name}") for name, uri in uris.items() if uri}
     return files | {"tasks": fingerprint([asdict(task) for task in tasks])}
+
+
+def _models(settings: config.Config) -> dict[str, Any]:
+    """The same of models in local folders: weights may change under the same name. Ids of a hub name a commit."""
+    of_section = {
+        "model": [settings.model.path, settings.model.adapter],
+        "statistics": [settings.statistics.encoder],
+    }
+    return {
+        section: {path: storage.listing(path, section) for path in paths if path and Path(path).is_dir()}
+        for section, paths in of_section.items()
+    }
 
 
 def _copy_labelled(corpus: Corpus) -> None:

@@ -61,6 +61,10 @@ class InputError(Exception):
         super().__init__("\n".join(str(problem) for problem in self.problems))
 
 
+class QuietError(RuntimeError):
+    """Something failed; the message holds no note text."""
+
+
 class RowError(Exception):
     """One note that cannot be processed. Holds a code only."""
 

@@ -47,16 +47,24 @@ def pretrain(run: Run) -> None:
 
 def finetune(run: Run, arm: str = SCORER) -> None:
     """Supervised fine-tuning: of the backbone (the scorer), or of an arm's student after reconstruction."""
+    run = run.of(arm)
     _need_backbone(run)
+    if arm in run.settings.arms and not run.settings.arms[arm].finetune:
+        raise InputError([Problem(f"arms.{arm}", "has `finetune: false`: there is nothing to fine-tune")])
     if run.reconstructs(arm):
         run.needed(f"train/{arm}")
     _fit(run, [_finetune_stage(run, student) for student in (run.students(arm) if arm != SCORER else [SCORER])])
 
 
 def train(run: Run, arm: str) -> None:
-    """Reconstruction: the arm's student learns to fill in what its masking hid."""
+    """Reconstruction: the arm's student learns to fill in what its masking hid, or the scorer's answers."""
+    run = run.of(arm)
     _need_backbone(run)
-    run.needed(_rows_of(run, arm))
+    if run.settings.arms[arm].masking is not None:
+        run.needed("mask")
+        render(run)
+    else:
+        pseudo_label(run)
     _fit(run, [_train_stage(run, arm)])
 
 
@@ -83,6 +91,8 @@ def mask(run: Run) -> None:
         pipeline.mask(run.settings, run.corpus, run.model(SCORER), run.cluster, step.data, stored, known)
         ratios = {arm: {"plans": t.plans, "ratio": round(t.ratio, 4)} for arm, t in tally(step.data).items()}
         _finish_notes(run, step, arms=ratios)
+    for variant in run.all_variants():
+        mask(variant)
 
 
 def corpus_statistics(run: Run) -> Path | None:
@@ -121,7 +131,8 @@ def pseudo_label(run: Run) -> None:
         run.say(f"pseudo: the scorer answers -> {', '.join(arms)}")
         answers = step.folder / "answers"
         pipeline.answer(run.settings, run.corpus, run.model(SCORER), run.cluster, answers)
-        kept = {arm: selection.keep_shares(answers, settings) for arm, settings in arms.items()}
+        tasks = run.corpus.tasks
+        kept = {arm: selection.keep_shares(answers, settings, tasks) for arm, settings in arms.items()}
         pipeline.teach(run.settings, run.corpus, run.tokenizer, answers, kept, run.cluster, step.data)
         step.finish(arms={arm: selection.tally(answers, shares) for arm, shares in kept.items()})
 
@@ -150,7 +161,8 @@ def evaluate(run: Run, arm: str) -> None:
                 run.needed(f"finetune/{student}")
             run.say(f"{name}/{student}: scoring the {split} notes")
             pipeline.score(run.settings, run.corpus, run.model(student), split, run.cluster, step.data)
-            step.finish(predictions=pq.read_table(step.data, columns=[]).num_rows)
+            predicted = pq.read_table(step.data, columns=["predicted"])["predicted"]
+            step.finish(predictions=len(predicted), without_room=predicted.null_count)  # these count as wrong
 
 
 def prepare(run: Run) -> None:
@@ -161,9 +173,8 @@ def prepare(run: Run) -> None:
     pseudo_label(run)
     if run.settings.evaluation.embeddings:
         probing.probe_backbone(run)
-    for arm in run.settings.arms:
-        if run.of(arm) is not run:
-            prepare(run.of(arm))
+    for variant in run.all_variants():
+        prepare(variant)
 
 
 def learn(run: Run, arm: str, at_once: int = 1) -> None:
@@ -238,9 +249,8 @@ def _pretrain_stage(run: Run) -> Prepared:
 def _finetune_stage(run: Run, student: str) -> Prepared:
     rows_step = run.step("finetune/rows")
     if not rows_step.done:
-        for split in ("train", "dev"):
-            _write_supervised(run, split, rows_step.folder / split)
-        rows_step.finish()
+        skipped = {split: _write_supervised(run, split, rows_step.folder / split) for split in ("train", "dev")}
+        rows_step.finish(notes_without_room=skipped)
     arm, _, repeat = student.partition("@")
     step, settings = run.step(f"finetune/{student}"), run.settings.finetune
     stage = trainer.Stage(
@@ -271,20 +281,22 @@ def _rows_of(run: Run, arm: str) -> str:
     return "train/rows" if run.settings.arms[arm].masking is not None else "pseudo"
 
 
-def _write_supervised(run: Run, split: str, folder: Path) -> None:
-    """Fine-tuning rows of the labelled notes; few by nature, so this process writes them."""
+def _write_supervised(run: Run, split: str, folder: Path) -> int:
+    """Fine-tuning rows of the labelled notes; few by nature, so this process writes them. How many had no room?"""
     encoder, options = run.encoder(), {task.id: task.options for task in run.corpus.tasks}
-    out = []
+    out, n_skipped = [], 0
     for note, labels in run.corpus.labelled(split):
         try:
             encoded = encoder.encode(note["note_id"], note["text"], sorted(labels))
         except RowError:  # the questions alone fill the context: nothing to learn from
+            n_skipped += 1
             continue
         answer = {task_id: options[task_id].index(label) for task_id, label in labels.items()}
         for part, row in enumerate(supervised.training_rows(encoded, answer, encoder.eos_id)):
             out.append({"arm": LABELS, "key": f"{note['note_id']}\t{part}", "draw": 0, **row})
     if out:
         examples.write(out, folder / "rows.parquet")
+    return n_skipped
 
 
 def _finish_notes(run: Run, step: Step, **facts: Any) -> None:
@@ -298,7 +310,8 @@ def _finish_notes(run: Run, step: Step, **facts: Any) -> None:
     by_code = {row["values"]: row["counts"] for row in pc.value_counts(ids["error"].drop_null()).to_pylist()}
     letters = failed.append_column("step", pa.array([step.folder.name] * len(failed), pa.string()))
     pq.write_table(letters.select(rows.DEAD_LETTERS.names), step.folder / "dead_letters.parquet")
-    if len(failed) > run.settings.data.max_error_rate * max(1, len(ids)):
-        what = f"{len(failed)} of {len(ids)} notes failed ({by_code}), more than data.max_error_rate allows"
+    n_tried = len(failed) + ids["error"].null_count  # not those held out or beyond `max_unlabelled`
+    if len(failed) > run.settings.data.max_error_rate * max(1, n_tried):
+        what = f"{len(failed)} of {n_tried} notes failed ({by_code}), more than data.max_error_rate allows"
         raise InputError(what, ExitCode.DATA)
     step.finish(notes=len(ids), errors=by_code, **facts)

@@ -6,30 +6,32 @@ import json
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from heapq import nsmallest
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.dataset as pds
 import pyarrow.parquet as pq
 
-from raypipe import configfile, pipeline, probing
+from raypipe import configfile, known_words, pipeline, probing
 from raypipe.coverage import prediction_sets
 from raypipe.evaluation import baselines, metrics, uncertainty
-from raypipe.evaluation.agreement import Agreement, agreement, cases_from_tables
-from raypipe.gates import AUC_RESAMPLES, TFIDF, Pooled, gates
+from raypipe.gates import AUC_RESAMPLES, EMBEDDINGS, QUARTER, TFIDF, Pooled, gates
+from raypipe.hashing import stable_hash
 from raypipe.masking.tally import tally
 from raypipe.reporting.heatmap import HeatMap, Panel
-from raypipe.reporting.report import AgreementRow, Material, Report, arm_rows
+from raypipe.reporting.report import Material, Report, arm_rows
 from raypipe.reporting.report import Step as StepTime
 from raypipe.reporting.text import text_table
 from raypipe.reporting.write import write_report
 from raypipe.run import SCORER, Run
 from raypipe.run_dir import versions
 from raypipe.stages.mask import words_and_relevance
+from raypipe.tasks import Task
 
-EMBEDDINGS = "embeddings_logistic"  # there once the backbone was probed
 UNLABELLED_FOR_IDF = 5000
 
 
@@ -47,8 +49,10 @@ def build(run: Run, cells: Sequence[Run] = (), fewer_labels: Mapping[int, Sequen
     `cells`: a comparison's runs (compare.py), one per seed; none: the run itself. `fewer_labels`: its runs with smaller
     label budgets, by budget.
     """
-    cells, tasks, settings = cells or [run], run.corpus.tasks, run.settings
-    pooled = _predictions(cells)
+    cells, settings = cells or [run], run.settings
+    of_split = run.corpus.labels.filter(pc.equal(run.corpus.labels["split"], settings.evaluation.split))
+    tasks = metrics.measurable(run.corpus.tasks, of_split)
+    pooled = _predictions(cells, tasks)
     arms = pooled.tables
     reference = next((arm for arm in settings.arms if run.student_of(arm) == SCORER), next(iter(arms)))
     declared = [(arm, reference) for arm in arms if arm != reference] if reference in arms else []
@@ -59,19 +63,21 @@ def build(run: Run, cells: Sequence[Run] = (), fewer_labels: Mapping[int, Sequen
     n_auc = min(n_bootstrap, AUC_RESAMPLES)
     by_auc = uncertainty.compare(arms, tasks, declared, measure="auc", n_bootstrap=n_auc, **options)
     measured = {arm: [metrics.evaluate(table, tasks) for table in tables] for arm, tables in arms.items()}
-    fewer = {budget: _predictions(runs) for budget, runs in (fewer_labels or {}).items()}
+    fewer = {budget: _predictions(runs, tasks) for budget, runs in (fewer_labels or {}).items()}
+    n_quarter = run.corpus.labels_per_task // QUARTER
+    quarter = (n_quarter, fewer[n_quarter]) if n_quarter in fewer else None
     start = next((arm for arm, a in settings.arms.items() if a.start == "random" and arm in arms), None)
-    found = _agreement(cells)
+    found = known_words.agreement_of(cells)
     return Report(
         title=f"raypipe: {settings.name}",
         subtitle=_subtitle(run, cells),
         reference=reference,
         pairs=tuple(d for d in compared.differences if d.reference != reference),
-        budgets=_budgets(run, compared, fewer),
+        budgets=_budgets(run, tasks, compared, fewer),
         arms=arm_rows(compared, measured, reference, by_auc),
         tasks=compared.tasks,
-        gates=tuple(gates(pooled, fewer, tasks, reference, start, found)),
-        agreement=tuple(_agreements(cells, found)),
+        gates=tuple(gates(pooled, quarter, tasks, reference, start, found)),
+        agreement=tuple(known_words.agreements(cells, found)),
         conformal=dict(prediction_sets(cells, _tfidf)),
         probing=None if len(cells) > 1 else probing.found(cells[0]),
         heat_maps=tuple(_heat_maps(cells[0])),
@@ -79,14 +85,14 @@ def build(run: Run, cells: Sequence[Run] = (), fewer_labels: Mapping[int, Sequen
         steps=tuple(_steps(run)),
         counts=_counts(cells[0]),
         dead_letters={code: n for code, n in _errors(cells[0]).items() if code.startswith("E_")},
-        facts={**versions(), "seed": str(settings.seed), **_pseudo_labels(cells)},
+        facts={**versions(), "seed": str(settings.seed), **_pseudo_labels(cells), **_left_out(run, tasks)},
         config=configfile.dump(settings),
     )
 
 
-def _predictions(cells: Sequence[Run]) -> Pooled:
-    """Of the arms whose repeats are all there, and of TF-IDF."""
-    pooled = Pooled()
+def _predictions(cells: Sequence[Run], tasks: Sequence[Task]) -> Pooled:
+    """Of the arms whose repeats are all there, and of the baselines."""
+    pooled = Pooled({task.id for task in tasks})
     for place, cell in enumerate(cells):
         for arm in cell.settings.arms:
             steps = [cell.of(arm).step(f"evaluate/{student}") for student in cell.students(arm)]
@@ -104,55 +110,26 @@ def _tfidf(run: Run, split: str) -> pa.Table:
     """TF-IDF + logistic regression on the same labels; IDF also from unlabelled notes, as the arms see them."""
     masked, texts = _masked(run), []
     if masked is not None:
-        some = pds.dataset(masked).head(UNLABELLED_FOR_IDF, columns=["note_id", "text"]).sort_by("note_id")
-        texts = some["text"].drop_null().to_pylist()
+        dataset = pds.dataset(masked)
+        ids = dataset.to_table(columns=["note_id"], filter=pc.field("text").is_valid())["note_id"].to_pylist()
+        some = pa.array(nsmallest(UNLABELLED_FOR_IDF, ids, key=stable_hash), pa.string())
+        texts = dataset.to_table(columns=["text"], filter=pc.field("note_id").isin(some))["text"].to_pylist()
     notes, labels = pq.read_table(run.corpus.labelled_path), run.corpus.labels
     return baselines.tfidf_logistic(notes, labels, run.corpus.tasks, texts, split)
 
 
 def _budgets(
-    run: Run, compared: uncertainty.Comparison, fewer: Mapping[int, Pooled]
+    run: Run, tasks: Sequence[Task], compared: uncertainty.Comparison, fewer: Mapping[int, Pooled]
 ) -> dict[str, dict[str, uncertainty.Estimate]]:
     """Macro F1 by label budget, smallest first."""
     if not fewer:
         return {}
     options: dict[str, Any] = {"n_bootstrap": run.settings.evaluation.bootstrap, "seed": run.settings.seed}
     tables = {
-        str(budget): uncertainty.compare(pooled.tables, run.corpus.tasks, seeds=pooled.seeds, **options).arms
+        str(budget): uncertainty.compare(pooled.tables, tasks, seeds=pooled.seeds, **options).arms
         for budget, pooled in sorted(fewer.items())
     }
     return {**tables, "all": compared.arms}
-
-
-def _agreement(cells: Sequence[Run]) -> Agreement | None:
-    """Do the most relevant words fall on the deciding ones, where those are known? Over the notes of all cells."""
-    run, cases = cells[0], []
-    if not run.corpus.deciding_path.exists():
-        return None
-    for cell in cells:
-        if (path := _masked(cell)) is not None:
-            columns = ["note_id", "task_id", "word_start", "word_end", "layers", "relevance", "error"]
-            masked = pq.read_table(path, columns=columns)
-            if masked["relevance"].null_count < len(masked):
-                cases += list(cases_from_tables(masked, pq.read_table(cell.corpus.deciding_path), _layer(cell)))
-    share = next((m.ratio for m in pipeline.masking_of(run.settings).values() if m.match_ratio_to is None), None)
-    return agreement(cases, share) if cases and share else None
-
-
-def _agreements(cells: Sequence[Run], found: Agreement | None) -> Iterator[AgreementRow]:
-    """The run's relevance, and that of the arms that have their own."""
-    if found is not None:
-        yield AgreementRow(_scorer_name(cells[0]), found)
-    for arm in cells[0].settings.arms:
-        own = [cell.of(arm) for cell in cells]
-        if own[0] is not cells[0] and (of_arm := _agreement(own)) is not None:
-            yield AgreementRow(f"{_scorer_name(own[0])} ({arm})", of_arm)
-
-
-def _layer(run: Run) -> int | None:
-    """The layer that masking read; None where only one is kept."""
-    attribution = run.settings.attribution
-    return pipeline.layer_of(attribution, run.model(SCORER)) if attribution.keep == "all" else None
 
 
 def _heat_maps(run: Run) -> Iterator[HeatMap]:
@@ -165,12 +142,13 @@ def _heat_maps(run: Run) -> Iterator[HeatMap]:
         for row in pq.read_table(run.corpus.deciding_path).to_pylist():
             deciding[row["note_id"], row["task_id"]].append((row["start"], row["end"]))
     question = {task.id: task.question for task in run.corpus.tasks}
+    layer = known_words.layer_of(run)
     first = pq.ParquetFile(sorted(_masked(run).glob("*.parquet"))[0]).read()  # type: ignore[union-attr]
     for note in first.sort_by("note_id").to_pylist():
         asked = [t for t in note["task_id"] or [] if not deciding or (note["note_id"], t) in deciding]
         if wanted and asked and note["error"] is None:
             wanted -= 1
-            yield _heat_map(note, asked[0], question[asked[0]], deciding[note["note_id"], asked[0]], _layer(run))
+            yield _heat_map(note, asked[0], question[asked[0]], deciding[note["note_id"], asked[0]], layer)
 
 
 def _heat_map(
@@ -241,6 +219,11 @@ def _precision(run: Run, confidence: float) -> float | None:
     return float(np.mean(right)) if right else None
 
 
+def _left_out(run: Run, measured: Sequence[Task]) -> dict[str, str]:
+    names = [task.id for task in run.corpus.tasks if task not in measured]
+    return {"tasks left out (one class, or few notes)": ", ".join(names)} if names else {}
+
+
 def _steps(run: Run) -> Iterator[StepTime]:
     """Time of the finished steps; those of cells and repeats added up."""
     seconds: dict[str, float] = defaultdict(float)
@@ -279,11 +262,6 @@ def _errors(run: Run) -> dict[str, int]:
 def _masked(run: Run) -> Path | None:
     step = run.step("mask")
     return step.data if step.done else None
-
-
-def _scorer_name(run: Run) -> str:
-    a = run.settings.attribution
-    return f"{a.method}, {a.target}, layer {a.layer}"
 
 
 def _subtitle(run: Run, cells: Sequence[Run]) -> str:

@@ -15,7 +15,7 @@ from raypipe.errors import InputError, Problem
 from raypipe.models import loading
 from raypipe.models.families import FAMILIES
 from raypipe.prompts import PromptEncoder
-from raypipe.run_dir import Step, settings_of, versions, write_json
+from raypipe.run_dir import Step, settings_of
 
 if TYPE_CHECKING:
     from raypipe.pipeline import Workers
@@ -45,7 +45,6 @@ class Run:
             model = self.settings.model.model_copy(update={"device": "cpu"})
             self.settings = self.settings.model_copy(update={"model": model})
         (self.folder / "config.yaml").write_text(configfile.dump(self.settings))
-        write_json(self.folder / "versions.json", versions())
 
     @property
     def folder(self) -> Path:
@@ -81,6 +80,10 @@ class Run:
             own["arms"] = {arm: settings.model_copy(update={"attribution": None})}
             self.variants[arm] = Run(self.settings.model_copy(update=own), base=self, began=self.began)
         return self.variants[arm]
+
+    def all_variants(self) -> list[Run]:
+        """The runs of the arms that have an attribution of their own."""
+        return [own for arm in self.settings.arms if (own := self.of(arm)) is not self]
 
     def step(self, name: str) -> Step:
         """The folder of a step, or the base's if it has this very step; refused if it was made with other settings."""
@@ -131,8 +134,7 @@ class Run:
 
     def reconstructs(self, arm: str) -> bool:
         """Does the arm's student learn from unlabelled notes before it sees the labels?"""
-        settings = self.settings.arms.get(arm, config.Arm())
-        return settings.masking is not None or settings.pseudo_labels is not None
+        return self.settings.arms.get(arm, config.Arm()).reconstructs
 
     def is_labels_only(self, arm: str) -> bool:
         """Is the arm fine-tuning of the backbone and nothing else, as the scorer is?"""

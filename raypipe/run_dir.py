@@ -1,7 +1,7 @@
 """Where each artefact of a run lands, what it was made from, and whether it is still true.
 
     runs/<name>/
-      config.yaml versions.json         what was asked, with which packages
+      config.yaml                       what was asked last
       corpus/                           tasks, labels and labelled notes in use (and the generated notes of the demo)
       pretrain/                         tokenizer/ rows/ model/ metrics.jsonl
       finetune/rows/ finetune/scorer/   model/ metrics.jsonl
@@ -20,8 +20,8 @@
     runs/.cache/statistics/             counts of a corpus, by fingerprint: shared by all runs in this folder
 
 Every step folder holds `settings.json` (all that its output depends on, written first) and `manifest.json` (facts about
-the output, written last). A folder without manifest is unfinished: the same command goes on there. A folder with other
-settings is refused: nothing is silently computed from two configurations.
+the output and the packages that made it, written last). A folder without manifest is unfinished: the same command goes
+on there. A folder with other settings is refused: nothing is silently computed from two configurations.
 """
 
 from __future__ import annotations
@@ -54,9 +54,9 @@ MADE_FROM: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "finetune/scorer": (("finetune",), ("finetune/rows",)),
     "attribute": (("attribution", "prompt", "seed"), ("corpus", "finetune/scorer")),
     "faithfulness": (("faithfulness", "attribution", "prompt", "seed"), ("corpus", "finetune/scorer")),
-    "statistics": (("statistics",), ("corpus", "pretrain")),  # and what the arms ask for: experiment.statistics
+    "statistics": (("statistics", "model"), ("corpus", "pretrain")),  # and what the arms ask for: experiment.statistics
     "mask": (("arms", "attribution.layer"), ("attribute", "statistics")),
-    "train/rows": ((), ("mask",)),
+    "train/rows": (("train.lora",), ("mask",)),  # with LoRA, sentinels are plain text
     "pseudo": (("arms", "prompt", "evaluation.batch_tokens"), ("corpus", "finetune/scorer")),
     "train/{arm}": (("train",), ("train/rows",)),
     "finetune/{arm}": (("finetune",), ("finetune/rows", "train/{arm}")),
@@ -81,23 +81,27 @@ NO_ROWS, CHOOSE_LABELS = {"max_error_rate"}, {"max_labelled", "label_seed"}
 
 def settings_of(step: str, config: Config, inputs: Mapping[str, Any]) -> dict[str, Any]:
     """All that a step's output depends on: its own sections, those of the steps before it, and the input files."""
-    sections = _sections(step)
+    sections = _sections(step, config)
     data = _keys_of("data", config, NO_ROWS if "data" in sections else NO_ROWS | CHOOSE_LABELS)
     attribution = {"attribution"} & sections
     if attribution and config.attribution.keep == "all":
         attribution = _keys_of("attribution", config, {"layer"})
     sections = sections - {"data", "notes", "attribution"} | data | attribution
-    return configfile.determinants(config, sorted(sections), inputs)
+    models = {"model", "statistics"} - sections  # files of models that this step does not read
+    return configfile.determinants(config, sorted(sections), {k: v for k, v in inputs.items() if k not in models})
 
 
 def _keys_of(section: str, config: Config, but: set[str]) -> set[str]:
     return {f"{section}.{key}" for key in type(getattr(config, section)).model_fields if key not in but}
 
 
-def _sections(step: str) -> set[str]:
-    arm = "" if step in MADE_FROM else step.rpartition("/")[2]
-    own, before = MADE_FROM[step if not arm else f"{step.rpartition('/')[0]}/{{arm}}"]
-    return {name.format(arm=arm) for name in own}.union(*(_sections(name.format(arm=arm)) for name in before))
+def _sections(step: str, config: Config) -> set[str]:
+    student = "" if step in MADE_FROM else step.rpartition("/")[2]
+    own, before = MADE_FROM[step if not student else f"{step.rpartition('/')[0]}/{{arm}}"]
+    if "train/{arm}" in before and (arm := config.arms.get(student.partition("@")[0])) and not arm.reconstructs:
+        own, before = (*own, f"arms.{student.partition('@')[0]}.start"), ("finetune/rows",)  # labels alone: no masks
+    sections = (_sections(name.format(arm=student), config) for name in before)
+    return {name.format(arm=student) for name in own}.union(*sections)
 
 
 @dataclass
@@ -142,8 +146,8 @@ class Step:
 
     def finish(self, **facts: Any) -> None:
         """Declare the output complete; written last, and in one move."""
-        facts = {"fingerprint": fingerprint(self.settings), "seconds": time.perf_counter() - self.began} | facts
-        write_json(self.folder / "manifest.json", facts)
+        told = {"fingerprint": fingerprint(self.settings), "seconds": time.perf_counter() - self.began}
+        write_json(self.folder / "manifest.json", told | facts | {"versions": versions()})
 
 
 def write_json(path: Path, value: Any) -> None:

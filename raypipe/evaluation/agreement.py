@@ -6,12 +6,11 @@ words reach (pilot section 3: a scorer of good AUC pointed away from the negatio
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 
 from raypipe.evaluation.resampling import group_weights
 
@@ -22,7 +21,7 @@ Spans = Sequence[tuple[int, int]] | npt.NDArray[np.integer]
 
 @dataclass(frozen=True)
 class Case:
-    """The eligible words of one note, asked one task."""
+    """The words of one note that count, asked one task."""
 
     note_id: str
     relevance_W: npt.NDArray[np.floating]  # higher = more relevant
@@ -37,7 +36,7 @@ class Agreement:
     hit_share: float  # of the most relevant words, those that decide
     hit_interval: tuple[float, float]
     least_relevant_share: float  # the same of as many least relevant words
-    chance: float  # the same of random words = deciding words / eligible words
+    chance: float  # the same of random words = deciding words / all that count
     lift_interval: tuple[float, float]  # of hit_share - chance: above chance if it lies above 0
     average_precision: float
     average_precision_interval: tuple[float, float]
@@ -81,32 +80,6 @@ def deciding_words(words_W2: Spans, gold_S2: Spans) -> Bools:
     gold = np.asarray(gold_S2, dtype=np.int64).reshape(1, -1, 2)
     overlaps_WS = (words[..., 0] < gold[..., 1]) & (gold[..., 0] < words[..., 1])
     return np.asarray(overlaps_WS.any(axis=1))
-
-
-def cases_from_tables(attributed: pa.Table, deciding: pa.Table, layer: int | None = None) -> Iterator[Case]:
-    """Cases from `rows.ATTRIBUTED` and gold spans (note_id, task_id, start, end), for the tasks asked of each note.
-
-    `layer` picks one of the kept layers (None: the first); ValueError if it was not kept. Relevance is ranked as it is
-    stored, as masking ranks it. The scorer sees one stretch of a note: words before its first and after its last word
-    of any relevance were cut, and are not eligible.
-    """
-    gold: dict[tuple[str, str], list[tuple[int, int]]] = {}
-    for row in deciding.to_pylist():
-        gold.setdefault((row["note_id"], row["task_id"]), []).append((row["start"], row["end"]))
-    for row in attributed.to_pylist():
-        if row["error"] or not row["word_start"]:
-            continue
-        words_W2 = np.stack([row["word_start"], row["word_end"]], axis=1)
-        shape = (len(row["task_id"]), len(row["layers"]), len(words_W2))
-        relevance_QKW = np.asarray(row["relevance"], dtype=np.float32).reshape(shape)
-        relevant = np.flatnonzero(relevance_QKW.any(axis=(0, 1)))
-        seen = slice(relevant[0], relevant[-1] + 1) if len(relevant) else slice(0, 0)
-        if layer is not None and layer not in row["layers"]:
-            raise ValueError(f"relevance of layer {layer} was not kept, only of {row['layers']}")
-        k = 0 if layer is None else row["layers"].index(layer)
-        for q, task_id in enumerate(row["task_id"]):
-            is_deciding_W = deciding_words(words_W2, gold.get((row["note_id"], task_id), []))
-            yield Case(row["note_id"], relevance_QKW[q, k, seen], is_deciding_W[seen])
 
 
 def _measures(case: Case, top_share: float) -> tuple[float, ...]:

@@ -6,6 +6,7 @@ threshold also measures how many positives it calls (pilot section 2): AUC, and 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -21,6 +22,7 @@ Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
 FOLDS = 5
+MIN_NOTES = 20  # of a task in the split that is scored (methods 5.1)
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,18 @@ class TaskRows:
     def margin(self) -> Floats:  # [N]
         """Binary tasks: score of the first option less that of the second, nats."""
         return self.scores_NC[:, 0] - self.scores_NC[:, 1]
+
+
+def measurable(tasks: Sequence[Task], labels: pa.Table) -> list[Task]:
+    """Tasks with two classes and `MIN_NOTES` labels (rows.LABELS of the split): on others, macro F1 says nothing.
+
+    If all have few notes, those with two classes; if none has, all.
+    """
+    found: dict[str, Counter[str]] = {task.id: Counter() for task in tasks}
+    for row in labels.select(["task_id", "label"]).to_pylist():
+        found[row["task_id"]][row["label"]] += 1
+    varied = [task for task in tasks if len(found[task.id]) > 1]
+    return [task for task in varied if found[task.id].total() >= MIN_NOTES] or varied or list(tasks)
 
 
 def evaluate(predictions: pa.Table, tasks: Sequence[Task]) -> Metrics:

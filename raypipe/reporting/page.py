@@ -19,7 +19,7 @@ from raypipe.reporting.probing import shown
 from raypipe.reporting.report import Report, outcome, verdict
 
 MINUS, NOTHING = "\u2212", "\u2013"
-CAVEAT_MARKS = dict(zip(CAVEATS, "†‡¶§", strict=True))
+CAVEAT_MARKS = dict(zip(CAVEATS, "†‖‡¶§", strict=True))
 
 
 def html(report: Report) -> str:

@@ -15,10 +15,13 @@ import numpy as np
 from raypipe.evaluation.agreement import Agreement
 from raypipe.evaluation.conformal import Sets
 from raypipe.evaluation.metrics import Metrics
-from raypipe.evaluation.uncertainty import Comparison, Difference, Estimate
+from raypipe.evaluation.uncertainty import Caveat, Comparison, Difference, Estimate
 from raypipe.reporting.faithfulness import FaithfulnessRow
 from raypipe.reporting.heatmap import HeatMap
 from raypipe.reporting.probing import Probing
+
+SIGNIFICANT = 0.05  # of p, corrected for all declared differences
+ALONE: dict[Caveat, str] = {"single_run": "one run only", "single_seed": "one seed only"}  # no verdict from these
 
 
 @dataclass(frozen=True)
@@ -44,6 +47,7 @@ class Gate:
     threshold: float | None
     passed: bool | None  # None: could not be measured
     detail: str = ""  # how it was measured, or why it was not
+    is_needed: bool = True  # if it cannot be measured, nothing is ranked
 
 
 @dataclass(frozen=True)
@@ -108,8 +112,8 @@ class Report:
 
     @property
     def failed_gates(self) -> tuple[Gate, ...]:
-        """Gates that were not passed or not measured: with any of them, no arm may be called better."""
-        return tuple(gate for gate in self.gates if not gate.passed)
+        """Gates that failed, or could not be measured but must be: with any of them, no arm may be called better."""
+        return tuple(g for g in self.gates if g.passed is False or (g.passed is None and g.is_needed))
 
 
 def arm_rows(
@@ -147,11 +151,12 @@ def outcome(difference: Difference, report: Report) -> str:
     """What may be said of a difference."""
     if report.failed_gates:
         return "not measurable"
-    if "single_run" in difference.estimate.caveats:
-        return "one run only"
-    if difference.estimate.low > 0:
-        return "better"
-    return "worse" if difference.estimate.high < 0 else "no clear difference"
+    for caveat, told in ALONE.items():
+        if caveat in difference.estimate.caveats:
+            return told
+    if difference.p_holm >= SIGNIFICANT or difference.estimate.low <= 0 <= difference.estimate.high:
+        return "no clear difference"
+    return "better" if difference.estimate.low > 0 else "worse"
 
 
 def _mean(values: Sequence[float | None]) -> float | None:

@@ -8,14 +8,14 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
 
-from raypipe.errors import InputError
+from raypipe.errors import InputError, QuietError
 
 Stage = TypeVar("Stage", bound=Callable[..., Any])
 _PACKAGE = Path(__file__).parents[1]
 
 
 def quiet(stage: Stage) -> Stage:
-    """The same stage; whatever it raises becomes a RuntimeError with the stage's name, the exception's and the line.
+    """The same stage; whatever it raises becomes a `QuietError` with the stage's name, the exception's and the line.
 
     A library's message may quote the text it choked on, and Ray logs messages with all their causes. `InputError`
     passes: it speaks of the config alone (errors.py).
@@ -36,7 +36,7 @@ def _guarded(stage: str, function: Any) -> Any:
         except InputError as error:
             failure = InputError(error.problems, error.exit_code)
         except Exception as error:
-            failure = RuntimeError(f"stage {stage}: {type(error).__name__} at {place(error.__traceback__)}")
+            failure = QuietError(f"stage {stage}: {type(error).__name__} at {place(error.__traceback__)}")
         raise failure from None  # outside the handlers, or the original would go along as its context
 
     return guarded

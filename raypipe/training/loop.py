@@ -73,7 +73,7 @@ def fit(
     log = _Log(folder, enabled=rank == 0)
     log.forget_after(done.step)
     evaluate = partial(mean_loss, parallel.core, pad_id, training=training)
-    began, loss = time.perf_counter() - done.seconds, float("nan")
+    began, loss = time.perf_counter() - done.seconds, log.last_loss()
     work = sum((work_of(examples, rows) for rows in plan[: done.step]), Work())
     parallel.loss.train()
     for step in range(done.step, len(plan)):
@@ -192,6 +192,11 @@ class _Log:
         if self.enabled and self.path.exists():
             lines = self.path.read_text().splitlines()[:step]
             self.path.write_text("".join(line + "\n" for line in lines))
+
+    def last_loss(self) -> float:
+        """Of the step that a resumed run goes on from, which may have been the last."""
+        lines = self.path.read_text().splitlines() if self.path.exists() else []
+        return float(json.loads(lines[-1])["loss"]) if lines else float("nan")
 
     def write(self, metrics: dict[str, Any]) -> None:
         if self.enabled:

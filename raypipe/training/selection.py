@@ -8,7 +8,7 @@ note and task alone.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,20 +16,20 @@ import pyarrow.dataset as pds
 
 from raypipe.config import PseudoLabels
 from raypipe.hashing import stable_hash
+from raypipe.tasks import Task
 
 Class = tuple[str, str]  # task and answer
 ALL = 2**64
 
 
-def keep_shares(answers: Path, settings: PseudoLabels) -> tuple[float, dict[Class, float]]:
+def keep_shares(answers: Path, settings: PseudoLabels, tasks: Sequence[Task]) -> tuple[float, dict[Class, float]]:
     """The least confidence, and by class the share of its confident answers to keep.
 
-    `answers`: rows of rows.ANSWERED. A class is cut to `max_imbalance` times the rarest one that the task has.
+    `answers`: rows of rows.ANSWERED. A class is cut to `max_imbalance` times the rarest one of its task; of a task in
+    which the scorer is never sure of some option, nothing is kept.
     """
     counts = _counts(answers, settings.confidence)
-    rarest: dict[str, int] = {}
-    for (task_id, _), n in counts.items():
-        rarest[task_id] = min(n, rarest.get(task_id, n))
+    rarest = {task.id: min(counts[task.id, option] for option in task.options) for task in tasks}
     limit = settings.max_imbalance
     shares = {c: 1.0 if limit is None else min(1.0, limit * rarest[c[0]] / n) for c, n in counts.items()}
     return settings.confidence, shares

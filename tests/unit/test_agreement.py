@@ -1,12 +1,10 @@
 """Relevance against known deciding words: hand-computed shares, scikit-learn, and simulation under chance."""
 
 import numpy as np
-import pyarrow as pa
 import pytest
 from sklearn.metrics import average_precision_score
 
-from raypipe import rows
-from raypipe.evaluation.agreement import Case, agreement, cases_from_tables, deciding_words
+from raypipe.evaluation.agreement import Case, agreement, deciding_words
 from raypipe.words import word_spans
 
 
@@ -72,33 +70,3 @@ def test_a_word_decides_if_one_character_of_it_does():
     assert deciding_words(word_spans(text), [(10, 14)]).tolist() == [False, True, True]
     assert deciding_words(word_spans(text), [(11, 13)]).tolist() == [False, False, False]  # comma and space
     assert deciding_words(word_spans(text), []).tolist() == [False] * 3
-
-
-def test_cases_from_tables():
-    text = "Nega febbre e tosse oggi"
-    words = word_spans(text)
-    relevance_QKW = np.zeros((2, 2, 5), dtype=np.float16)
-    relevance_QKW[0, 1] = [0.1, -0.9, 0, 0.3, 0]  # the last word was cut; the third has no relevance, but was seen
-    relevance_QKW[1, 0, 0] = 0.5
-    attributed = rows.table(
-        [
-            {
-                "note_id": "n",
-                "task_id": ["fever", "cough"],
-                "word_start": words[:, 0].tolist(),
-                "word_end": words[:, 1].tolist(),
-                "layers": [0, 3],
-                "relevance": relevance_QKW.ravel().tolist(),
-            },
-            {"note_id": "broken", "error": "E_NULL"},
-        ],
-        rows.ATTRIBUTED,
-    )
-    gold = pa.table({"note_id": ["n"], "task_id": ["fever"], "start": [5], "end": [11]})
-    fever, cough = cases_from_tables(attributed, gold, layer=3)
-    assert fever.relevance_W == pytest.approx([0.1, -0.9, 0, 0.3], abs=1e-3)
-    assert fever.is_deciding_W.tolist() == [False, True, False, False]
-    assert not cough.is_deciding_W.any()
-    assert next(cases_from_tables(attributed, gold)).relevance_W.tolist() == [0, 0, 0, 0]
-    with pytest.raises(ValueError, match="layer 7"):
-        list(cases_from_tables(attributed, gold, layer=7))

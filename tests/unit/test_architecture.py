@@ -29,7 +29,7 @@ LAYERS = [
     ["run"],
     ["probing"],
     ["experiment"],
-    ["gates", "coverage"],
+    ["gates", "coverage", "known_words"],
     ["results", "choosing", "compare"],
     ["tuning"],
     ["cli"],

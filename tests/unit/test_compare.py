@@ -24,6 +24,7 @@ TASK = Task("t", "binary", "?", ("yes", "no"), ("yes", "no"))
 @pytest.fixture(scope="module")
 def compared(tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, dict[compare.Cell, Run]]:
     changes = {"repeats": 2, "comparison__seeds": 2, "comparison__budgets": (12,)}
+    changes |= {"finetune__max_steps": None, "finetune__epochs": 1.6}
     run = Run(settings(tmp_path_factory.mktemp("runs"), **changes))
     return run, compare.compare(run)
 
@@ -52,11 +53,31 @@ def test_cells_differ_in_labels_order_and_masks(compared: tuple[Run, dict[compar
 
 
 def test_backbone_is_shared_and_steps_of_fine_tuning_are_alike(compared: tuple[Run, dict[compare.Cell, Run]]) -> None:
+    """24 notes in batches of 8 are 3 steps an epoch, 12 notes 2, 6 notes 1."""
     run, cells = compared
     assert {cell.step("pretrain").folder for cell in cells.values()} == {run.folder / "pretrain"}
-    full = next(cell for cell in cells.values() if cell.settings.name == "seed0-all")
-    fewer = next(cell for cell in cells.values() if cell.settings.name == "seed0-12")
-    assert fewer.settings.finetune.epochs == pytest.approx(2 * full.settings.finetune.epochs)
+    students = [cell.step(f"finetune/{student}") for cell in cells.values() for student in ("scorer", "sft@1")]
+    assert {step.manifest["steps"] for step in students} == {5}
+    assert {cell.settings.finetune.max_steps for cell in cells.values()} == {None, 5}
+
+
+def test_what_cannot_be_compared_is_refused_at_once(compared: tuple[Run, dict[compare.Cell, Run]]) -> None:
+    run, _ = compared
+    for key, value, said in (("budgets", (12, 24), "24. must be less than the 24"), ("pairs", (("sft", "x"),), "'x'")):
+        asked = run.settings.comparison.model_copy(update={key: value})
+        with pytest.raises(InputError, match=said):
+            compare.cells(Run(run.settings.model_copy(update={"comparison": asked})))
+
+
+def test_the_report_of_a_comparison_is_made_again_from_its_cells(
+    compared: tuple[Run, dict[compare.Cell, Run]],
+) -> None:
+    run, cells = compared
+    again = compare.opened(Run(run.settings))
+    assert again.keys() == cells.keys()
+    first, second = (results.build(run, *compare.by_budget(found)) for found in (cells, again))
+    assert first.arms == second.arms
+    assert first.gates == second.gates
 
 
 def test_models_of_repeats_are_not_kept(compared: tuple[Run, dict[compare.Cell, Run]]) -> None:
@@ -103,6 +124,7 @@ def test_a_failing_unit_does_not_stop_the_others(
     assert failure.value.exit_code == ExitCode.PARTIAL
     assert "seed0-all" in str(failure.value)
     assert "patient" not in str(failure.value)
+    assert "ValueError at" in str(failure.value)
 
 
 def _table(scores: list[float], labels: list[str]) -> pa.Table:
@@ -128,7 +150,7 @@ def test_gates_ask_for_an_interval_above_zero(skill: float, passed: bool) -> Non
         pooled.add("random_init", seed, _scored(0.0, 100 + seed))
         pooled.add(TFIDF, seed, _scored(1.5, 200 + seed))
         fewer.add("sft", seed, _scored(0.2 * skill, 300 + seed))
-    found = list(gates(pooled, {30: fewer}, [TASK], "sft", "random_init", None))
+    found = list(gates(pooled, (30, fewer), [TASK], "sft", "random_init", None))
     assert [gate.passed for gate in found] == [passed, passed, passed, None]
 
 
@@ -136,7 +158,7 @@ def test_a_gate_without_its_arm_is_not_measurable() -> None:
     pooled = Pooled()
     pooled.add("sft", 0, _scored(1.0, 0))
     pooled.add(TFIDF, 0, _scored(1.0, 1))
-    assert next(gates(pooled, {}, [TASK], "sft", None, None)).passed is None
+    assert next(gates(pooled, None, [TASK], "sft", None, None)).passed is None
 
 
 def test_seeds_are_resampled_above_their_runs() -> None:

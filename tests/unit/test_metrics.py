@@ -163,3 +163,16 @@ def test_refuses_what_would_give_wrong_numbers():
         metrics.evaluate(predictions(FEVER, ["yes"], ["yes"], [[0.0, 0.0, 0.0]]), [FEVER])
     with pytest.raises(ValueError, match="no predictions"):
         metrics.evaluate(good.slice(0, 0), [FEVER])
+
+
+def test_tasks_of_one_class_or_few_notes_measure_nothing():
+    tasks = [Task(name, "binary", "?", ("yes", "no"), ("yes", "no")) for name in ("many", "one_class", "few")]
+    labels = {"many": ["yes"] * 10 + ["no"] * 10, "one_class": ["no"] * 40, "few": ["yes", "no"]}
+
+    def table(*names):
+        found = [{"task_id": n, "note_id": f"{i}", "label": of} for n in names for i, of in enumerate(labels[n])]
+        return rows.table(found, rows.LABELS)
+
+    assert [task.id for task in metrics.measurable(tasks, table("many", "one_class", "few"))] == ["many"]
+    assert [task.id for task in metrics.measurable(tasks, table("one_class", "few"))] == ["few"]
+    assert metrics.measurable(tasks, table("one_class")) == tasks

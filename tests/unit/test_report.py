@@ -3,6 +3,7 @@
 import base64
 import json
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from xml.etree import ElementTree
@@ -259,6 +260,14 @@ def test_numbers_are_points_with_intervals():
     assert "plain2,afterfine-tuning1last60.0[58.0,62.0]+2.0[+0.0,+4.0]45.015.0" in packed
 
 
+def test_a_gate_that_need_not_be_measurable_forbids_nothing():
+    report = full_report()
+    report = Report(**{**vars(report), "gates": (Gate("words", None, 0, None, is_needed=False),)})
+    assert verdict(report.arms[1], report) == "better"
+    report = Report(**{**vars(report), "gates": (Gate("words", -1, 0, False, is_needed=False),)})
+    assert verdict(report.arms[1], report) == "not measurable"
+
+
 @pytest.mark.parametrize("passed", [False, None])
 def test_a_failed_gate_forbids_a_ranking(passed):
     report = full_report()
@@ -281,6 +290,9 @@ def test_verdicts():
     assert say(-0.05, 0.02) == "worse"
     assert say(0.01, 0.02) == "no clear difference"
     assert say(0.05, 0.02, "single_run") == "one run only"
+    assert say(0.05, 0.02, "single_seed") == "one seed only"
+    unsure = replace(difference("x", 0.05, 0.02, ()), p_holm=0.2)
+    assert verdict(ArmRow("x", estimate(0.6), unsure), report) == "no clear difference"
     assert verdict(report.arms[0], report) == "reference"
 
 

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 from collections import Counter
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 
-from raypipe import experiment, results
-from raypipe.config import Config
+from raypipe import experiment, results, rows, run_dir
+from raypipe.config import Config, PseudoLabels
 from raypipe.errors import InputError
 from raypipe.models import loading
 from raypipe.run import SCORER, Run
+from raypipe.tasks import Task
 from raypipe.training import selection
 from tests.small_run import settings
 
@@ -77,6 +80,71 @@ def test_a_child_shares_what_its_settings_do_not_touch(base: Run) -> None:
     assert child.corpus is base.corpus
 
 
+def test_what_a_step_is_made_from(base: Run) -> None:
+    def settings_of(name: str, **changes: object) -> dict[str, object]:
+        return run_dir.settings_of(name, settings(base.folder, arms=ARMS, **changes), inputs)
+
+    inputs: dict[str, object] = {"model": {"backbone": [1]}, "statistics": {"encoder": [1]}}
+    lora = {"rank": 4, "alpha": 8}
+    assert settings_of("train/rows") != settings_of("train/rows", train__lora=lora), "plain-text sentinels"
+    assert settings_of("mask") == settings_of("mask", train__lora=lora)
+    fewer = run_dir.settings_of("finetune/sft@1", settings(base.folder, arms={"sft": {}}), inputs)
+    assert settings_of("finetune/sft@1") == fewer, "no mask touches an arm of labels alone"
+    assert settings_of("finetune/sft@1") != settings_of("finetune/random_init@1")
+    asks = {step: settings_of(step) for step in ("corpus", "mask", "finetune/scorer")}
+    inputs["model"] = {"backbone": [2]}  # other weights in the same folder
+    assert settings_of("corpus") == asks["corpus"]
+    assert settings_of("finetune/scorer") != asks["finetune/scorer"]
+    inputs["model"] = {"backbone": [1]}
+    inputs["statistics"] = {"encoder": [2]}
+    assert settings_of("finetune/scorer") == asks["finetune/scorer"]
+    assert settings_of("mask") != asks["mask"]
+
+
+def test_other_weights_in_a_folder_are_another_model(base: Run, tmp_path: Path) -> None:
+    shutil.copytree(base.backbone.path, tmp_path / "model")
+    asked = settings(tmp_path, model__path=str(tmp_path / "model"), pretrain=None)
+    assert Run(asked).step(f"finetune/{SCORER}").done is False
+    weights = tmp_path / "model/model.safetensors"
+    os.utime(weights, ns=(0, 0))
+    with pytest.raises(InputError, match=r"inputs\.model"):
+        Run(asked).step(f"finetune/{SCORER}")
+
+
+def test_an_option_that_is_never_sure_teaches_nothing(tmp_path: Path) -> None:
+    answers = [{"note_id": f"n{i}", "task_id": ["t"], "predicted": ["no"], "confidence": [0.9]} for i in range(50)]
+    pq.write_table(rows.table(answers, rows.ANSWERED), tmp_path / "answers.parquet")
+    task = Task("t", "binary", "?", ("yes", "no"), ("yes", "no"))
+    _, shares = selection.keep_shares(tmp_path, PseudoLabels(confidence=0.5, max_imbalance=3.0), [task])
+    assert shares == {("t", "no"): 0.0}
+
+
+def test_each_step_alone_also_for_an_arm_with_its_own_attribution(tmp_path: Path) -> None:
+    run = Run(settings(tmp_path, arms=ARMS))
+    experiment.pretrain(run)
+    experiment.finetune(run)
+    experiment.mask(run)
+    for arm in ("kv", "pseudo"):
+        experiment.train(run, arm)
+        experiment.finetune(run, arm)
+        experiment.evaluate(run, arm)
+    assert (run.folder / "variants/kv/evaluate/kv/manifest.json").exists()
+    assert run.is_done("evaluate/pseudo")
+    with pytest.raises(InputError, match="nothing to fine-tune"):
+        experiment.finetune(run, "zero_shot")
+
+
+def test_errors_are_a_share_of_the_notes_that_were_tried(tmp_path: Path) -> None:
+    run = Run(settings(tmp_path, data__max_error_rate=0.2))
+    step, n = run.step("attribute"), run.corpus.facts["notes"]
+    errors = ["E_OOM", "E_OOM", None, None] + ["NOT_SAMPLED"] * (n - 4)
+    found = [{"note_id": f"n{i}", "error": error} for i, error in enumerate(errors)]
+    step.data.mkdir()
+    pq.write_table(rows.table(found, rows.ATTRIBUTED), step.data / "part.parquet")
+    with pytest.raises(InputError, match="2 of 4 notes failed"):
+        experiment._finish_notes(run, step)
+
+
 def test_a_trial_equals_the_same_config_run_by_hand(base: Run, tmp_path: Path) -> None:
     changes = {"arms": {"decselfmask": {"masking": {"ratio": 0.4}}}, "attribution__layer": 1}
     child = Run(_child(base, **changes), base=base)
@@ -113,17 +181,18 @@ def test_sure_answers_are_kept_and_classes_evened_out(base: Run) -> None:
     answers = base.step("pseudo").folder / "answers"
     arm = base.settings.arms["pseudo"].pseudo_labels
     assert arm is not None
-    _, every = selection.keep_shares(answers, arm)
+    tasks = base.corpus.tasks
+    _, every = selection.keep_shares(answers, arm, tasks)
     assert set(every.values()) == {1.0}  # no limit
     found: Counter[tuple[str, str]] = Counter()
     for row in pq.read_table(answers).to_pylist():
         found.update(zip(row["task_id"] or (), row["predicted"] or (), strict=True))
     assert set(every) <= set(found)
     confidence, evened = selection.keep_shares(
-        answers, arm.model_copy(update={"max_imbalance": 1.0, "confidence": 0.01})
+        answers, arm.model_copy(update={"max_imbalance": 1.0, "confidence": 0.01}), tasks
     )
     for (task_id, answer), share in evened.items():
-        rarest = min(n for (task, _), n in found.items() if task == task_id)
+        rarest = min(found[task_id, option] for task in tasks if task.id == task_id for option in task.options)
         assert share == pytest.approx(rarest / found[task_id, answer])
     task_id, answer = next(iter(evened))
     assert selection.is_kept("n", task_id, answer, 0.5, (confidence, {(task_id, answer): 1.0}))

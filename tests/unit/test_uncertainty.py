@@ -112,6 +112,24 @@ def simulate(rng, n_runs, task_sd, run_sd, n_tasks=12, n_notes=60):
     return compare(arms, tasks, [("a", "b")], n_bootstrap=200).differences[0].estimate
 
 
+def simulate_seeds(rng, n_seeds, n_runs, seed_sd, run_sd, n_tasks=12, n_notes=60):
+    """Two arms without a difference, as a comparison makes them: runs within seeds, noise of both kinds."""
+    tasks, gold = binary(n_tasks), rng.random((n_tasks, n_notes)) < 0.5
+    arms, seeds = {"a": [], "b": []}, np.repeat(range(n_seeds), n_runs)
+    for runs in arms.values():
+        shift_S = seed_sd * rng.normal(size=n_seeds)
+        runs += [one_run(tasks, gold, [0.7 + shift_S[s] + run_sd * rng.normal()] * n_tasks, rng) for s in seeds]
+    compared = compare(arms, tasks, [("a", "b")], n_bootstrap=200, seeds={"a": seeds, "b": seeds})
+    return compared.differences[0].estimate
+
+
+def test_interval_covers_few_seeds():
+    """Three seeds of two runs: 1.96 standard errors would hold the truth about 80 times in a hundred."""
+    rng = np.random.default_rng(9)
+    found = [simulate_seeds(rng, 3, 2, seed_sd=0.5, run_sd=0.2) for _ in range(60)]
+    assert np.mean([e.low <= 0 <= e.high for e in found]) >= 0.9
+
+
 def coverage(n, **how):
     rng = np.random.default_rng(7)
     return np.mean([e.low <= 0 <= e.high for e in (simulate(rng, **how) for _ in range(n))])
@@ -150,7 +168,18 @@ def test_caveats(n_runs, n_tasks, caveats):
 def test_run_weights_have_the_variance_of_a_mean(n_runs):
     value_R = np.random.default_rng(0).normal(size=n_runs)
     means = uncertainty._run_weights(40_000, range(n_runs), seed=0) @ value_R
-    assert means.var() == pytest.approx(value_R.var(ddof=1) / n_runs, rel=0.05)
+    widen = {2: 12.706, 3: 4.303, 6: 2.571}[n_runs] / 1.96  # Student's quantiles
+    assert means.mean() == pytest.approx(value_R.mean(), abs=0.05)
+    assert means.var() == pytest.approx(widen**2 * value_R.var(ddof=1) / n_runs, rel=0.05)
+
+
+def test_run_weights_know_seeds():
+    weight_BR = uncertainty._run_weights(1000, [4, 4, 4, 7, 7, 9], seed=0)
+    np.testing.assert_allclose(weight_BR.sum(axis=1), 1)
+    np.testing.assert_allclose(weight_BR[:, [0, 0, 3]], weight_BR[:, [1, 2, 4]])  # runs of a seed move together
+    zero_shot_BR = uncertainty._run_weights(1000, [4, 7, 9], seed=0)  # one run per seed: paired all the same
+    np.testing.assert_allclose(zero_shot_BR, weight_BR[:, [0, 3, 5]] * [3, 2, 1])
+    assert (uncertainty._run_weights(10, [2, 2], seed=0).std(axis=0) > 0).all()  # one seed: its runs
 
 
 def test_equal_systems_differ_by_nothing_because_tasks_groups_and_runs_are_paired():
