@@ -69,6 +69,14 @@ def test_one_run_of_a_setting_is_no_verdict() -> None:
     assert '<span class="tag">one run only</span>' in page
 
 
+def test_a_verdict_needs_an_interval_and_tasks_that_agree(results: list[analysis.Results]) -> None:
+    difference = results[0].differences[0]
+    clear = replace(difference, p_holm=0.01, estimate=replace(difference.estimate, low=0.01, high=0.2))
+    tasks_disagree = replace(clear, p_holm=0.2)
+    said = [report.Neighbour("x", d.estimate, d).verdict for d in (clear, tasks_disagree)]
+    assert said == ["better", "no clear difference"]
+
+
 def test_a_setting_is_worth_the_mean_of_its_trials(search: Search, results: list[analysis.Results]) -> None:
     for setting in results[0].settings:
         values = [trial["dev_macro_f1"] for trial in search.of("llama") if trial["trial_id"] in setting.trial_ids]
