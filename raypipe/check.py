@@ -7,6 +7,7 @@ print(report)               # one line per task
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import chain, islice
 from pathlib import Path
@@ -16,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from raypipe import rows, storage
-from raypipe.config import Config, Data, Masking
+from raypipe.config import Attribution, Config, Data, Masking
 from raypipe.errors import InputError, Problem
 from raypipe.notes import labels as labels_of
 from raypipe.notes.deciding import read_deciding
@@ -123,7 +124,6 @@ def _set(value: str | None, field: str) -> str:
 
 def of_settings(config: Config) -> Iterator[Problem]:
     """What other modules know about the names in the config."""
-    from raypipe.attribution.registry import method_of
     from raypipe.masking.check import problems as masking_problems
 
     arms = {name: arm.masking for name, arm in config.arms.items() if arm.masking is not None}
@@ -138,13 +138,7 @@ def of_settings(config: Config) -> Iterator[Problem]:
     for name, masking in arms.items():
         if masking.match_ratio_to in own:
             yield Problem(f"arms.{name}.masking.match_ratio_to", f"{masking.match_ratio_to} has relevance of its own")
-    methods = {f"faithfulness.methods.{i}": m.partition("/")[0] for i, m in enumerate(config.faithfulness.methods)}
-    methods |= {f"arms.{name}.attribution.method": attribution.method for name, attribution in own.items()}
-    for where, method in {"attribution.method": config.attribution.method, **methods}.items():
-        try:
-            method_of(config.attribution.model_copy(update={"method": method}))
-        except InputError as error:
-            yield from (Problem(where, problem.what) for problem in error.problems)
+    yield from _attributions(config, own)
     if not config.arms:
         yield Problem("arms", "is empty: there is nothing to compare")
     for name in sorted(set(config.probe.arms or ()) - set(config.arms)):
@@ -153,6 +147,34 @@ def of_settings(config: Config) -> Iterator[Problem]:
         yield Problem("evaluation.embeddings", f"is a logistic regression, but probe.head is {config.probe.head}")
     if config.evaluation.conformal is not None and config.evaluation.split == "dev":
         yield Problem("evaluation.conformal", "is calibrated on dev, so evaluation.split must be another split")
+
+
+def _attributions(config: Config, own: Mapping[str, Attribution]) -> Iterator[Problem]:
+    """Methods that are not known, and keys that they do not read."""
+    from raypipe.attribution.check import in_vain
+    from raypipe.attribution.registry import method_of
+
+    also: frozenset[str] = frozenset()  # what the methods compared read of the section `attribution`
+    for i, name in enumerate(config.faithfulness.methods):
+        where, asked = f"faithfulness.methods.{i}", _compared(config, name)
+        try:
+            read = method_of(asked).settings
+        except InputError as error:
+            yield from (Problem(where, problem.what) for problem in error.problems)
+            continue
+        if "methods" in config.faithfulness.model_fields_set:
+            also |= read - {"reduction"}
+        if asked.reduction != "auto" and "reduction" not in read:
+            yield Problem(where, f"{asked.method} does not read a reduction; write {asked.method} alone")
+    of_arms = {f"arms.{name}.attribution": attribution for name, attribution in own.items()}
+    for where, attribution in {"attribution": config.attribution, **of_arms}.items():
+        elsewhere = also if where == "attribution" else frozenset()
+        try:
+            for key in in_vain(attribution):
+                if key not in elsewhere:
+                    yield Problem(f"{where}.{key}", f"not read by {attribution.method}; remove it")
+        except InputError as error:
+            yield from (Problem(f"{where}.method", problem.what) for problem in error.problems)
 
 
 def _sources(config: Config, arms: Mapping[str, Masking]) -> Iterator[Problem]:
@@ -242,13 +264,34 @@ def _model(config: Config, tasks: list[Task]) -> Iterator[Problem]:
 
 
 def _sizes(config: Config, n_layers: int, context: int | None) -> Iterator[Problem]:
+    from raypipe.attribution.check import layer_of, valid_at, valid_layers
+    from raypipe.attribution.registry import method_of
+
     of_arms = {f"arms.{name}.": arm.attribution for name, arm in config.arms.items() if arm.attribution is not None}
-    for where, attribution in {"": config.attribution, **of_arms}.items():
-        layer = attribution.layer
+    has = f"the model has layers 0..{n_layers}"
+    for arm, attribution in {"": config.attribution, **of_arms}.items():
+        layer, where = attribution.layer, f"{arm}attribution.layer"
         if isinstance(layer, int) and not 0 <= layer <= n_layers:
-            yield Problem(f"{where}attribution.layer", f"is {layer}, but the model has layers 0..{n_layers}")
+            yield Problem(where, f"is {layer}, but {has}")
+            continue
+        with suppress(InputError):  # a method that is not known has been told
+            if layer_of(attribution, n_layers) not in valid_layers(attribution, n_layers):
+                yield Problem(where, f"is {layer}, but {has}, and {valid_at(attribution, n_layers)}")
+    with suppress(InputError):
+        layers = {round(fraction * n_layers) for fraction in config.faithfulness.layers}
+        compared = [_compared(config, name) for name in config.faithfulness.methods]
+        compared = [attribution for attribution in compared if method_of(attribution).reads(attribution) != "none"]
+        if compared and not any(layers & {*valid_layers(attribution, n_layers)} for attribution in compared):
+            told = "; ".join(valid_at(attribution, n_layers) for attribution in compared)
+            yield Problem("faithfulness.layers", f"{has}, and no method says anything at these: {told}")
     if context is not None and config.prompt.max_tokens > context:
         yield Problem("prompt.max_tokens", f"is {config.prompt.max_tokens}, but the model's context is {context}")
+
+
+def _compared(config: Config, name: str) -> Attribution:
+    """The attribution that one of faithfulness.methods names: method, or method/reduction."""
+    method, _, reduction = name.partition("/")
+    return config.attribution.model_copy(update={"method": method, "reduction": reduction or "auto"})
 
 
 def _tokens(config: Config, tasks: list[Task]) -> Iterator[Problem]:

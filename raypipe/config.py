@@ -165,6 +165,7 @@ class Attribution(Section):
     keep: Literal["layer", "all"] = "layer"
     # Over the width. auto: l2 for grad_x_activation, whose sum is the derivative along a token's length, which the
     # first normalisation removes (EXPERIMENTS.md); sum for the other methods, because the sum is what completes.
+    # kv_direct, occlusion, attention_mean, tfidf and random have no width to reduce.
     reduction: Literal["auto", "sum", "l2"] = "auto"
     sign: Literal["abs", "positive", "signed"] = "abs"
     word_reduction: WordReduction = "max"

@@ -106,9 +106,11 @@ def corpus_statistics(run: Run) -> Path | None:
     settings = settings_of("statistics", run.settings, run.corpus.listing) | {"asked": wanted.settings()}
     if wanted.needs & {TYPE_RELEVANCE, IMPORTANCE}:
         settings |= settings_of("attribute", run.settings, run.corpus.listing)
+    if TYPE_RELEVANCE in wanted.needs:
+        settings["layer"] = run.settings.attribution.layer  # of all that may be stored, one is averaged
     files = [*wanted.lexicons, run.settings.statistics.general_counts]
     settings["files"] = {path: storage.listing(path, "") for path in files if path and path != statistics.PRETRAINING}
-    step = Step(run.folder / "statistics", settings)
+    step = run.finished("statistics", settings) or Step(run.folder / "statistics", settings)
     if not step.done:
         run.say(f"statistics: {', '.join(sorted(wanted.needs))}")
         attributed = run.step("attribute").data

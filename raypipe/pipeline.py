@@ -30,6 +30,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from raypipe import config, rows
+from raypipe.attribution import check
 from raypipe.corpus import Corpus
 from raypipe.frequencies import token_idf
 from raypipe.masking.asked import Asked
@@ -215,12 +216,9 @@ def masking_of(settings: config.Config) -> dict[str, config.Masking]:
     return {name: arm.masking for name, arm in arms.items() if arm.masking is not None}
 
 
-def layer_of(attribution: config.Attribution, scorer: config.Model) -> int | None:
-    """The number of the layer that masking reads; None: the lowest that is kept."""
-    layer = attribution.layer
-    if isinstance(layer, float):
-        return round(layer * loading.check(scorer).num_hidden_layers)
-    return None if layer == "all" else layer
+def layer_of(attribution: config.Attribution, scorer: config.Model) -> int:
+    """The number of the layer that masking reads."""
+    return check.layer_of(attribution, loading.check(scorer).num_hidden_layers)
 
 
 def _attributed(settings: config.Config, corpus: Corpus, scorer: config.Model, cluster: Workers) -> Stream:

@@ -101,4 +101,4 @@ def _attention(module: nn.Module, query: Tensor, key: Tensor, value: Tensor, *ar
 AttentionInterface.register(ATTENTION, _attention)
 AttentionMaskInterface.register(ATTENTION, sdpa_mask)
 
-ATTNLRP = Method(attribute=attribute, reads=lambda _: "mixing")
+ATTNLRP = Method(attribute=attribute, reads=lambda _: "mixing", settings=frozenset({"reduction"}))

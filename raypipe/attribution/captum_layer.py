@@ -27,6 +27,7 @@ from raypipe.hashing import stable_hash
 from raypipe.prompts import EncodedNote
 
 PREFIX = "captum:"
+ARGUMENTS = {"baseline": "baselines", "steps": "n_steps"}  # what captum calls them, in the methods that have them
 # They do not depend on the question, need modules that decoders do not have, or a distribution of baselines.
 REFUSED = {"LayerActivation", "LayerDeepLiftShap", "LayerFeaturePermutation", "LayerGradCam", "LayerLRP"}
 
@@ -39,9 +40,11 @@ def names() -> list[str]:
 
 def captum_layer(name: str) -> Method:
     """The captum class of this name as a method."""
+    accepted = inspect.signature(getattr(captum.attr, name).attribute).parameters
     return Method(
         attribute=lambda request, notes: [_one(request, note, getattr(captum.attr, name)) for note in notes],
         reads=lambda config: "scale" if config.norm == "sum" and name == "LayerGradientXActivation" else "mixing",
+        settings=frozenset({"reduction", *(key for key, argument in ARGUMENTS.items() if argument in accepted)}),
     )
 
 
@@ -84,7 +87,7 @@ def _question(request: Request, note: EncodedNote, method: Any) -> NoteAttributi
         found_RTD = []
         for row in range(len(rows.ids_RT)):
             target = Target(rows, row, states_PD, values.chosen_Q2)
-            given = {"baselines": baseline_RTD[[row]], "n_steps": request.config.steps}
+            given = {ARGUMENTS["baseline"]: baseline_RTD[[row]], ARGUMENTS["steps"]: request.config.steps}
             with seeded(seed), torch.enable_grad(), hooks.tap(decoder.blocks, layer) as module:
                 explainer = method(target, module)
                 accepted = inspect.signature(explainer.attribute).parameters

@@ -18,6 +18,7 @@ import torch
 from raypipe import config
 from raypipe.attribution import gradients
 from raypipe.attribution.batches import token_batches
+from raypipe.attribution.check import layer_of, ranges
 from raypipe.attribution.decoder import Decoder
 from raypipe.attribution.method import Method, NoteAttribution, Request
 from raypipe.attribution.registry import method_of
@@ -135,32 +136,24 @@ class AttributionEngine:
 
 
 def resolve_layers(config: config.Attribution, method: Method, decoder: Decoder) -> tuple[int, ...]:
-    """Kept layers, ascending: all valid ones, one number, or a fraction of the depth.
+    """Kept layers, ascending: all valid ones, one number, or a fraction of the depth; 0 of a method that reads none.
 
     Raises `InputError` where the method would return noise or zeros, naming the valid range.
     """
     reads = method.reads(config)
     if reads == "none":
-        valid = list(range(decoder.depth + 1))
-    else:
-        useless = decoder.scale_free_layers if reads == "scale" else {decoder.depth}
-        valid = [layer for layer in range(decoder.depth + 1) if layer not in useless]
+        return (0,)
+    useless = decoder.scale_free_layers if reads == "scale" else {decoder.depth}
+    valid = [layer for layer in range(decoder.depth + 1) if layer not in useless]
     if config.layer == "all":
-        return (0,) if reads == "none" else tuple(valid)
-    layer = round(config.layer * decoder.depth) if isinstance(config.layer, float) else config.layer
+        return tuple(valid)
+    layer = layer_of(config, decoder.depth)
     if layer in valid:
         return (layer,)
     what = f"layer {layer} of a model with layers 0..{decoder.depth}: {config.method} is valid at {ranges(valid)}"
     if reads == "scale" and layer < decoder.depth:
         what += "; there the sum of gradient x activation is rounding noise, `reduction: l2` is not"
     raise InputError([Problem("attribution.layer", what)])
-
-
-def ranges(numbers: Sequence[int]) -> str:
-    """Ascending numbers as text: 0..3, 5."""
-    starts = [n for n in numbers if n - 1 not in numbers]
-    ends = [n for n in numbers if n + 1 not in numbers]
-    return ", ".join(str(a) if a == b else f"{a}..{b}" for a, b in zip(starts, ends, strict=True))
 
 
 def cost_tokens(note: EncodedNote, is_shared: bool) -> int:

@@ -14,4 +14,5 @@ from raypipe.attribution.method import Method
 GRAD_X_ACTIVATION = Method(
     attribute=gradients.attribute,
     reads=lambda config: "scale" if config.norm == "sum" else "mixing",
+    settings=frozenset({"reduction"}),
 )

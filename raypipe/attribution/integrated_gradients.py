@@ -93,4 +93,6 @@ def _average_gradient(request: Request, rows: Rows, ends: _Ends, layer: int) -> 
     return total_RTD
 
 
-INTEGRATED_GRADIENTS = Method(attribute=attribute, reads=lambda _: "mixing")
+INTEGRATED_GRADIENTS = Method(
+    attribute=attribute, reads=lambda _: "mixing", settings=frozenset({"reduction", "steps", "baseline"})
+)

@@ -82,6 +82,9 @@ class Request:
 # the last, after which no token of the note reaches the answer. `none`: the method reads no layer.
 Reads = Literal["scale", "mixing", "none"]
 
+# Keys of config.Attribution that only some methods read; all read the others.
+SOME_READ = frozenset({"reduction", "steps", "baseline", "window"})
+
 
 @dataclass(frozen=True)
 class Method:
@@ -89,5 +92,6 @@ class Method:
 
     attribute: Callable[[Request, Sequence[EncodedNote]], list[NoteAttribution]]
     reads: Callable[[config.Attribution], Reads]
+    settings: frozenset[str] = frozenset()  # of SOME_READ, those that it reads
     needs_cache: bool = False  # has no form without the keys and values of the note
     needs_idf: bool = False  # reads `Request.idf_V`

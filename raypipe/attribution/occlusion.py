@@ -45,4 +45,4 @@ def without(note: EncodedNote, tokens: Sequence[int]) -> EncodedNote:
     return replace(note, prefix_ids=ids, offsets_N2=note.offsets_N2[kept])
 
 
-OCCLUSION = Method(attribute=attribute, reads=lambda _: "none")
+OCCLUSION = Method(attribute=attribute, reads=lambda _: "none", settings=frozenset({"window"}))

@@ -27,6 +27,7 @@ from raypipe import config
 from raypipe.attribution import AttributionEngine, NoteAttribution
 from raypipe.attribution.batches import token_batches
 from raypipe.attribution.decoder import Decoder
+from raypipe.attribution.registry import method_of
 from raypipe.attribution.rows import Rows
 from raypipe.attribution.scores import values_of
 from raypipe.attribution.targets import NoteValues
@@ -357,7 +358,7 @@ def _row(
     return {
         "variant": name,
         "method": settings.method,
-        "reduction": settings.norm,
+        "reduction": settings.norm if "reduction" in method_of(settings).settings else "sum",
         "target": settings.target,
         "layer": layer,
         "n_notes": len(own_N),

@@ -24,11 +24,6 @@ class Asked:
     lexicons: tuple[str, ...]
     delta: float  # of selective masking
 
-    @property
-    def statistics(self) -> bool:
-        """Is there anything to count or to read?"""
-        return bool(self.needs)
-
     def settings(self) -> dict[str, Any]:
         """As JSON."""
         return {**vars(self), "needs": sorted(self.needs)}

@@ -67,7 +67,7 @@ def _unknown(name: str) -> str:
 
 def _in_vain(settings: Masking, strategy: Strategy) -> dict[str, str]:
     """Keys that differ from the profile's default although nothing will read them, with the reason."""
-    reads = COMMON | strategy.reads
+    reads = (COMMON | strategy.reads) - strategy.ignores
     if "selection" in reads:
         reads -= {"ratio", "temperature", "hysteresis"} - _OF_SELECTION[settings.selection]
     if settings.match_ratio_to is not None:

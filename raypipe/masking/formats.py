@@ -37,17 +37,6 @@ def cut(text: str, start_S: Sequence[int], end_S: Sequence[int], form: Format) -
     return Pieces(tuple(parts[::2]), tuple(parts[1::2]), tuple(bounds))
 
 
-def written(pieces: Pieces, first: int, last: int, form: Format, sentinels: Sentinels) -> tuple[str, str]:
-    """Masked note and target of one example that hides the spans first..last; the others stay visible."""
-    note, target = [pieces.visible[0]], []
-    for number, hidden in enumerate(pieces.hidden):
-        is_hidden = first <= number <= last
-        note += [sentinels[number - first] if is_hidden else hidden, pieces.visible[number + 1]]
-        if is_hidden:
-            target += [sentinels[number - first], hidden] if form == "multi" else [hidden]
-    return "".join(note), "".join(target)
-
-
 def fill(masked: str, target: str, sentinels: Sentinels) -> str:
     """The note again, exactly: fill(masked, target) == note for every example of every format."""
     pattern = sentinels.pattern()

@@ -29,7 +29,7 @@ STRATEGIES: dict[str, Strategy] = {
     "least_relevant": Strategy(relevance.least_relevant, _RANKED, needs=_needs(RELEVANCE)),
     "shuffled_relevance": Strategy(relevance.shuffled_relevance, _RANKED, True, _needs(RELEVANCE)),
     "random_word": Strategy(chance.random_word, samples=True),
-    "random_token": Strategy(chance.random_token, samples=True),
+    "random_token": Strategy(chance.random_token, samples=True, ignores=frozenset({"max_span_words"})),
     "span": Strategy(chance.span, frozenset({"ratio", "span"}), samples=True),
     "mslm": Strategy(mslm.mslm, frozenset({"mslm", "pmi"}), True, mslm.needs, mslm.prepare),
     "difference_masking": Strategy(

@@ -1,4 +1,4 @@
-"""What the table of strategies (masking/__init__.py) says about each strategy."""
+"""What the table of strategies (strategies.py) says about each strategy."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ RELEVANCE, COUNTS, NGRAMS, GENERAL, VECTORS, TAGS, LEXICON, TYPE_RELEVANCE, IMPO
     "importance",  # how often each word mattered in the labelled notes
 )
 
-# Keys that every strategy reads, and those of the strategies with a ratio.
+# Keys that strategies read unless they say otherwise.
 COMMON = frozenset(
     {"profile", "strategy", "match_ratio_to", "seed", "stop_words", "phi_patterns", "max_span_words", "max_spans"}
     | {"format", "condition", "instruction", "sentinels", "prompt_loss"}
@@ -46,3 +46,4 @@ class Strategy:
     prepare: Callable[[Masking, Statistics], Any] | None = None  # once per arm, from the corpus statistics
     refills: bool = False  # hides nothing: the sequences of the arm it matches, unmasked
     once: bool = False  # one plan per note, whatever the tasks
+    ignores: frozenset[str] = frozenset()  # keys of COMMON that it does not read

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from raypipe.evaluation import uncertainty
-from raypipe.evaluation.uncertainty import Difference, Estimate
+from raypipe.evaluation.uncertainty import CAVEATS, Difference, Estimate
 from raypipe.tuning.space import LAYER
 from raypipe.tuning.trials import CONFIG, LABELS_ONLY, ModelFacts, Search
 
@@ -56,6 +56,13 @@ class Results:
         """The setting with the highest mean. It was chosen for that, so its own value flatters it."""
         return self.settings[0]
 
+    @property
+    def caveats(self) -> list[str]:
+        """What the intervals of the best setting and of its differences lack, in words."""
+        estimates = [self.best.estimate, *(difference.estimate for difference in self.differences)]
+        used = {caveat for estimate in estimates for caveat in estimate.caveats}
+        return [sentence for caveat, sentence in CAVEATS.items() if caveat in used]
+
     def name(self, values: Values) -> str:
         """ratio 0.15, layer 0.25."""
         return ", ".join(f"{short(key)} {show(value)}" for key, value in zip(self.keys, values, strict=True))
@@ -75,17 +82,20 @@ def results(search: Search, model: ModelFacts, keys: Sequence[str] | None = None
     groups = _grouped(search, model, chosen)
     if not groups:
         return None
-    tables = {_id(values): [run for t in trials for run in search.runs(model.name, t["trial_id"])]
-              for values, trials in groups.items()}  # fmt: skip
+    of_trials = {_id(values): [search.runs(model.name, t["trial_id"]) for t in trials]
+                 for values, trials in groups.items()}  # fmt: skip
+    if scorer := search.runs(model.name, LABELS_ONLY):
+        of_trials[LABELS_ONLY] = [scorer]
     means = {values: float(np.mean([t["dev_macro_f1"] for t in trials])) for values, trials in groups.items()}
     best = max(means, key=lambda values: means[values])
     near = neighbours(best, list(groups), [ordered(v[i] for v in groups) for i in range(len(chosen))])
-    scorer = search.runs(model.name, LABELS_ONLY)
     compared = uncertainty.compare(
-        {**tables, **({LABELS_ONLY: scorer} if scorer else {})},
+        {name: [run for runs in trials for run in runs] for name, trials in of_trials.items()},
         search.tasks,
         [(_id(best), _id(values)) for values in near] + ([(_id(best), LABELS_ONLY)] if scorer else []),
         n_bootstrap=BOOTSTRAP,
+        # the repeats of a trial share its reconstruction: each trial is a seed
+        seeds={name: [n for n, runs in enumerate(trials) for _ in runs] for name, trials in of_trials.items()},
     )
     settings = {
         values: Setting(

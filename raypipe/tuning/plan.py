@@ -9,13 +9,14 @@ from dataclasses import dataclass
 from itertools import islice, product
 from typing import Any
 
-from raypipe.attribution.engine import ranges
-from raypipe.attribution.registry import method_of
+from raypipe.attribution.check import layer_of, valid_at, valid_layers
 from raypipe.check import of_settings
-from raypipe.config import Attribution, Config
+from raypipe.config import Arm, Config, Masking
 from raypipe.errors import InputError, Problem
+from raypipe.hashing import fingerprint
 from raypipe.masking.check import needs
 from raypipe.masking.strategy import RELEVANCE
+from raypipe.pipeline import masking_of
 from raypipe.tuning import samplers
 from raypipe.tuning.backbones import Backbone
 from raypipe.tuning.space import LAYER, Space
@@ -39,17 +40,24 @@ class Plan:
         grids = [len(samplers.values(sampler)) for sampler in self.params.values() if samplers.is_grid(sampler)]
         return self.space.num_samples * math.prod(grids)
 
+    @property
+    def constants(self) -> dict[str, Any]:
+        """What all trials have in common of the space."""
+        return {key: value for key, value in self.params.items() if not samplers.is_sampler(value)}
+
     def config(self, values: Mapping[str, Any], name: str, runs: str) -> Config:
         """The resolved config of the run `<runs>/<name>`: one arm, scored on dev, layers as numbers."""
         config = self.backbone.config(values, self.space.path)
         own = config.arms[self.arm].attribution
         attribution = own or config.attribution
-        arms = {arm: config.arms[arm] for arm in _with_matched(config, self.arm)}
         changes = {
             "name": name,
             "runs": runs,
-            "arms": {**arms, self.arm: arms[self.arm].model_copy(update={"attribution": None})},
+            "arms": _arms(config, self.arm),
             "evaluation.split": "dev",  # the test split is never read by a search
+            "evaluation.conformal": None,
+            "evaluation.embeddings": False,
+            "probe.arms": None,
             "attribution": attribution,
             "attribution.layer": layer_of(attribution, self.backbone.depth),
             "attribution.keep": "all",  # one pass serves the trials of every layer
@@ -89,20 +97,10 @@ def plans(space: Space, backbones: Sequence[Backbone]) -> list[Plan]:
     return out
 
 
-def valid_layers(attribution: Attribution, depth: int) -> list[int]:
-    """Layers at which the method says something, known before there is a model.
-
-    All families of models/families.py normalise before each block, so what enters the last block acts through a
-    normalisation alone, and no token of the note reaches the answer after it; `resolve_layers` measures the same.
-    """
-    reads = method_of(attribution).reads(attribution)
-    return list(range({"none": depth + 1, "mixing": depth, "scale": depth - 1}[reads]))
-
-
-def layer_of(attribution: Attribution, depth: int) -> int:
-    """A layer's number; 0 where the method reads none, or `all` are asked for."""
-    layer = 0 if method_of(attribution).reads(attribution) == "none" else attribution.layer
-    return round(layer * depth) if isinstance(layer, float) else 0 if layer == "all" else layer
+def identity(config: Config) -> str:
+    """A fingerprint of all in a trial's config that its result may depend on."""
+    but = {"resources", "tune", "runs", "comparison", "faithfulness"}
+    return fingerprint(config.model_dump(mode="json", exclude=but))
 
 
 def _where(space: Space, key: str) -> str:
@@ -151,21 +149,29 @@ def _once(space: Space, backbone: Backbone) -> dict[str, Any]:
 
 
 def _combined(plan: Plan) -> Iterator[Problem]:
-    """What only values together can get wrong: layers against methods, masking keys that nobody reads."""
+    """What only values together can get wrong: layers against methods, keys that nobody reads."""
     every = {key: samplers.values(sampler) for key, sampler in plan.params.items()}
+    alike = {key for key, values in every.items() if len(values) > 1}  # keys of which no value has changed a trial
     for values in _combinations(every):
         config = plan.config(values, "trial", "runs")
         layer, depth = config.attribution.layer, plan.backbone.depth
-        valid = valid_layers(config.attribution, depth)
-        if layer not in valid:
+        if layer not in valid_layers(config.attribution, depth):
             key = next((key for key in values if key.endswith(LAYER)), LAYER)
             asked = values.get(key, layer)
             what = (
                 f"layer {layer} (asked: {asked}) of {plan.backbone.name}, which has layers 0..{depth}: "
-                f"{config.attribution.method} with reduction {config.attribution.reduction} is valid at {ranges(valid)}"
+                f"{valid_at(config.attribution, depth)}"
             )
             yield Problem(_where(plan.space, key), what)
         yield from (Problem(f"{plan.space.path}: {p.where}", p.what) for p in of_settings(config))
+        same = identity(config)
+        alike = {
+            key
+            for key in alike
+            if all(identity(plan.config({**values, key: other}, "trial", "runs")) == same for other in every[key])
+        }
+    for key in sorted(alike):
+        yield Problem(_where(plan.space, key), f"changes nothing for {plan.arm}, the arm that is searched; remove it")
 
 
 def _combinations(every: Mapping[str, list[Any]]) -> Iterator[dict[str, Any]]:
@@ -181,6 +187,21 @@ def _combinations(every: Mapping[str, list[Any]]) -> Iterator[dict[str, Any]]:
     rng = random.Random(0)  # noqa: S311 (no secret)
     draws = iter(lambda: {key: rng.choice(values) for key, values in every.items()}, None)
     yield from islice(draws, COMBINATIONS)
+
+
+def _arms(config: Config, arm: str) -> dict[str, Arm]:
+    """The arm with what its masks depend on of other arms: whom it matches, and whether a note is asked any task.
+
+    A note is asked tasks, and has a plan for each, if some arm needs its relevance: any such arm does in its place.
+    """
+    arms = {name: config.arms[name] for name in _with_matched(config, arm)}
+    if arms[arm].attribution is not None:  # a run of its own, in which there is no other arm
+        return {arm: arms[arm].model_copy(update={"attribution": None})}
+    masked = masking_of(config) if arms[arm].masking is not None else {}
+    if RELEVANCE in needs(masked) - needs({name: masked[name] for name in arms if name in masked}):
+        asking = next(name for name, masking in masked.items() if RELEVANCE in needs({name: masking}))
+        arms[asking] = Arm(masking=Masking())
+    return arms
 
 
 def _with_matched(config: Config, arm: str) -> list[str]:

@@ -14,11 +14,12 @@ from dataclasses import replace
 from scipy.stats import rankdata
 
 from raypipe import choosing
+from raypipe.attribution.check import layer_of
 from raypipe.evaluation.faithfulness import SHARES, faithfulness_table
 from raypipe.models import loading
 from raypipe.run import SCORER, Run
 from raypipe.tuning import samplers
-from raypipe.tuning.plan import Plan, layer_of
+from raypipe.tuning.plan import Plan
 from raypipe.tuning.space import LAYER
 
 
@@ -47,9 +48,8 @@ def filtered(plan: Plan, known: Mapping[str, float], keep: float) -> tuple[Plan,
     if name is None:
         return plan, []
     values = samplers.values(plan.params[name])
-    layers = [
-        layer_of(plan.config({name: value}, "trial", "runs").attribution, plan.backbone.depth) for value in values
-    ]
+    read = [plan.config({**plan.constants, name: value}, "trial", "runs").attribution for value in values]
+    layers = [layer_of(attribution, plan.backbone.depth) for attribution in read]
     ratios = next((samplers.values(s) for n, s in plan.params.items() if n.endswith(".ratio")), list(SHARES))
     rank = sum(rankdata([-known[key(layer, ratio)] for layer in layers]) for ratio in ratios)
     best: Sequence[int] = sorted(range(len(values)), key=lambda i: rank[i])[: math.ceil(keep * len(values))]

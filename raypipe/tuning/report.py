@@ -22,13 +22,12 @@ from raypipe.evaluation.uncertainty import Difference, Estimate
 from raypipe.reporting import figures as look
 from raypipe.reporting.figures import Chart
 from raypipe.reporting.page import environment
+from raypipe.reporting.report import Report, outcome
 from raypipe.run_dir import versions
 from raypipe.tuning import analysis, figures, stability
 from raypipe.tuning.analysis import Results
 from raypipe.tuning.stability import Agreement, Effect
 from raypipe.tuning.trials import CONFIG, ModelFacts, Search
-
-NO_DIFFERENCE, BETTER, WORSE = "no clear difference", "better", "worse"
 
 
 @dataclass(frozen=True)
@@ -41,11 +40,8 @@ class Neighbour:
 
     @property
     def verdict(self) -> str:
-        """What may be said: the interval of the difference excludes 0, and the tasks agree (Holm)."""
-        e = self.difference.estimate
-        if self.difference.p_holm >= 0.05 or e.low <= 0 <= e.high:
-            return NO_DIFFERENCE
-        return BETTER if e.value > 0 else WORSE
+        """What may be said, as in every report."""
+        return outcome(self.difference, Report(""))
 
 
 @dataclass(frozen=True)
@@ -56,14 +52,17 @@ class Cost:
     per_trial: float
     steps: dict[str, float]  # mean seconds of each step of a trial
     shared: dict[str, float]  # seconds of the steps that were done once
-    # mean seconds of the trials that were done again with nothing shared, and beside the base run
-    alone: float | None
-    again: float | None
+    again: tuple[float, float, float] | None  # mean seconds of the trials that were done again: ModelFacts.alone
 
     @property
-    def ratio(self) -> float | None:
+    def attributing(self) -> float | None:
+        """How much longer a trial takes that attributes for itself; backbone and scorer are shared."""
+        return self.again[1] / self.again[0] if self.again else None
+
+    @property
+    def alone(self) -> float | None:
         """How much longer a trial takes with nothing shared."""
-        return self.alone / self.again if self.alone and self.again else None
+        return self.again[2] / self.again[0] if self.again else None
 
 
 @dataclass(frozen=True)
@@ -146,10 +145,12 @@ def text(search: Search) -> str:
             interval = f"{100 * e.value:.1f} [{100 * e.low:.1f}, {100 * e.high:.1f}]"
             lines.append(f"  best on dev: {page.best}: macro F1 {interval}")
             lines += [f"    vs {n.name}: {100 * n.difference.estimate.value:+.1f}, {n.verdict}" for n in page.against]
-        if page.cost and page.cost.ratio:
-            cost = page.cost
-            lines.append(f"  a trial done again takes {cost.again:.1f} s; with nothing shared {cost.alone:.1f} s, "
-                         f"{cost.ratio:.1f} times as long")  # fmt: skip
+            lines += [f"    note: {caveat}" for caveat in page.results.caveats]
+        if page.cost and page.cost.again:
+            cost, (shared, attributing, alone) = page.cost, page.cost.again
+            lines.append(f"  a trial done again takes {shared:.1f} s")
+            lines.append(f"    with attribution of its own {attributing:.1f} s, {cost.attributing:.1f} times as long")
+            lines.append(f"    with nothing shared {alone:.1f} s, {cost.alone:.1f} times as long")
         lines += [f"  {n} x {error}" for error, n in page.errors.items()]
     return "\n".join(lines)
 
@@ -192,14 +193,13 @@ def _cost(search: Search, facts: ModelFacts) -> Cost:
         return sum(known) / max(1, len(known))
 
     steps = {step: mean([trial[f"seconds/{step}"] for trial in trials]) for step in search.steps}
-    again = list(facts.alone.values())
+    shared, attributing, alone = zip(*facts.alone.values(), strict=True) if facts.alone else ((), (), ())
     return Cost(
         len(trials),
         mean([trial["seconds"] for trial in trials]),
         {step: seconds for step, seconds in steps.items() if seconds},
         facts.shared_seconds,
-        mean([alone for _, alone in again]) if again else None,
-        mean([shared for shared, _ in again]) if again else None,
+        (mean(shared), mean(attributing), mean(alone)) if facts.alone else None,
     )
 
 

@@ -15,6 +15,11 @@ def is_sampler(value: Any) -> bool:
     return is_grid(value) or (hasattr(value, "sample") and hasattr(value, "sampler"))
 
 
+def is_function(value: Any) -> bool:
+    """A draw by the user's own code: nothing can be said of what it yields."""
+    return is_sampler(value) and hasattr(value, "func")
+
+
 def is_grid(value: Any) -> bool:
     """Every value of a grid is tried, so grids multiply the number of trials."""
     return isinstance(value, Mapping) and set(value) == {GRID}
@@ -44,7 +49,7 @@ def described(sampler: Any) -> Any:
         return {"choice": values(sampler)}
     inner = getattr(sampler.sampler, "sampler", sampler.sampler)  # of a quantized one
     ends = {name: getattr(sampler, name) for name in ("lower", "upper") if hasattr(sampler, name)}
-    return {type(inner).__name__.strip("_").lower(): ends, "q": getattr(sampler.sampler, "q", None)}
+    return {type(inner).__name__.strip("_").lower(): ends | vars(inner), "q": getattr(sampler.sampler, "q", None)}
 
 
 def plain(thing: Any) -> Any:

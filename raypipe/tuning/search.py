@@ -90,7 +90,7 @@ def _study(plan: Plan, folder: Path, base: Run, say: Say) -> None:
         tuner = ray_tune.Tuner(
             trainable,
             param_space=plan.params,
-            tune_config=_tune_config(plan.space, config, gpus),
+            tune_config=_tune_config(plan.space, config, getattr(joined, "cpus", 1.0), gpus),
             run_config=ray_tune.RunConfig(
                 name=RAY,
                 storage_path=str(folder),
@@ -129,13 +129,15 @@ def _trainable(values: Mapping[str, Any], job: Job, base: Run) -> None:
     trial.run(job, base, values, ray_tune.report)
 
 
-def _tune_config(space: Space, config: Config, gpus: float) -> Any:
+def _tune_config(space: Space, config: Config, cpus: float, gpus: float) -> Any:
     from ray import tune as ray_tune
     from ray.tune.search.basic_variant import BasicVariantGenerator
 
     at_once = config.tune.concurrent_trials
     if at_once == "auto":
-        by_cpu = (os.cpu_count() or 1) / config.tune.cpus_per_trial
+        # here, logical CPUs may outnumber the cores (cluster.join)
+        real = cpus if os.environ.get("RAY_ADDRESS") else min(cpus, os.cpu_count() or 1)
+        by_cpu = real / config.tune.cpus_per_trial
         at_once = max(1, int(gpus / config.tune.gpus_per_trial if gpus and config.tune.gpus_per_trial else by_cpu))
     search = space.search or BasicVariantGenerator(random_state=config.seed, max_concurrent=at_once)
     return ray_tune.TuneConfig(
@@ -189,8 +191,8 @@ def _note_ends(job: Job, results: Any) -> None:
             write_json(folder / RECORD, record | {"status": STOPPED})
 
 
-def _alone(plan: Plan, folder: Path, base: Run, say: Say) -> dict[str, tuple[float, float]]:
-    """Some trials again with and without what is shared, in a worker like theirs: both seconds, by trial."""
+def _alone(plan: Plan, folder: Path, base: Run, say: Say) -> dict[str, tuple[float, float, float]]:
+    """Some trials again with and without what is shared, in a worker like theirs: seconds of each way, by trial."""
     import ray
 
     tune, before = plan.backbone.config({}).tune, studies.load_facts(folder)
@@ -199,13 +201,13 @@ def _alone(plan: Plan, folder: Path, base: Run, say: Say) -> dict[str, tuple[flo
     gpus = ray.cluster_resources().get("GPU", 0.0) if plan.backbone.config({}).resources.use_gpu is not False else 0.0
     share = {"num_cpus": tune.cpus_per_trial, "num_gpus": tune.gpus_per_trial if gpus else 0.0}
     done = [record for record in studies.records(folder) if record["status"] == FINISHED]
-    for record in done[: max(0, tune.alone - len(out))]:
+    for record in [r for r in done if r["trial_id"] not in out][: max(0, tune.alone - len(out))]:
         work = partial(trial.repeat, job, studies.shipped(base), record["params"], str(folder / "alone"))
         found = ray.get(ray.remote(**share)(_call).remote(work))
-        out[record["trial_id"]] = found.shared, found.alone
+        out[record["trial_id"]] = found.shared, found.attributing, found.alone
         same = "the same" if found.same else "DIFFERENT"
-        took = f"{found.shared:.1f} s, with nothing shared {found.alone:.1f} s; its predictions were {same}"
-        say(f"{plan.backbone.name}: a trial done again took {took}")
+        took = f"{found.shared:.1f} s, with attribution of its own {found.attributing:.1f} s, with nothing shared "
+        say(f"{plan.backbone.name}: a trial done again took {took}{found.alone:.1f} s; its predictions were {same}")
     return out
 
 
@@ -214,11 +216,11 @@ def _call(work: Callable[[], Any]) -> Any:
 
 
 def _demand_own(folders: list[Path]) -> None:
-    """Ray's state is pickle: loading it runs what its writer wants."""
+    """Ray's state is pickle, of the search and of each trial: loading it runs what its writer wants."""
     problems = []
     for folder in folders:
         state = folder / RAY
-        for path in [state, *state.glob("*.pkl"), *state.glob("*.json")] if state.exists() else []:
+        for path in [state, *state.rglob("*")] if state.exists() else []:
             if os.stat(path).st_uid != os.getuid():
                 problems.append(Problem(str(path), "belongs to another user: a search is not restored from there"))
     if problems:

@@ -3,7 +3,8 @@
     PARAM_SPACE   dotted config keys -> ray.tune samplers or plain values     (required)
     METRIC, MODE  what trials report and how it is ranked: dev_macro_f1, max  (the only ones so far)
     NUM_SAMPLES   draws of the samplers that are no grid                      (1)
-    ARM           the arm that is searched             (the arm in PARAM_SPACE's keys, or the only one that masks)
+    ARM           the arm that is searched             (the arm in PARAM_SPACE's keys; else the only one that masks;
+                                                        else the only one that masks by relevance)
     SCHEDULER     a ray.tune scheduler, such as ASHA   (none: every trial runs to its end)
     SEARCH        a ray.tune search algorithm          (random)
     STOP          a ray.tune stop rule                 (none)
@@ -27,8 +28,9 @@ from raypipe.yamlfile import did_you_mean
 METRIC, MODE = "dev_macro_f1", "max"
 NAMES = ("PARAM_SPACE", "METRIC", "MODE", "NUM_SAMPLES", "ARM", "SCHEDULER", "SEARCH", "STOP", "MODELS")
 LAYER = "attribution.layer"
-# Keys that belong to the study as a whole; and what decides which notes are scored.
-CLOSED = ("name", "runs", "data", "tune", "resources", "evaluation", "model", "pretrain")
+# Keys that belong to the study as a whole; what decides which notes are scored; and what no trial reads.
+CLOSED = ("name", "runs", "data", "tune", "resources", "evaluation", "model", "pretrain",
+          "faithfulness", "comparison", "probe")  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -89,6 +91,9 @@ def _problems(found: Mapping[str, Any]) -> list[Problem]:
             out.append(Problem(where, "is the same for all trials of a study; set it in the config"))
         if isinstance(sampler, Mapping) and not samplers.is_grid(sampler):
             out.append(Problem(where, "must be a sampler or a value; write nested keys with dots"))
+        elif samplers.is_function(sampler):
+            what = "is a function, and another one could not be told from it; take a grid, a choice or a range"
+            out.append(Problem(where, what))
         elif not samplers.values(sampler):
             out.append(Problem(where, "has no values"))
     for name, wanted in (("METRIC", METRIC), ("MODE", MODE)):

@@ -28,7 +28,7 @@ from raypipe.tuning.plan import Plan, configure
 from raypipe.tuning.trial import RECORD
 from raypipe.tuning.trials import FINISHED, LABELS_ONLY, ModelFacts, Search
 
-# Sections on which no trial's result depends.
+# Sections on which no trial's result depends. (The proxy depends on `faithfulness`, but is measured once.)
 FREE = {"name", "runs", "resources", "tune", "comparison", "faithfulness"}
 FACTS = "facts.json"
 
@@ -53,10 +53,11 @@ def claim(plan: Plan) -> Path:
 
 def base_run(plan: Plan, folder: Path, say: Callable[[str], None]) -> Run:
     """The run whose steps the trials share, done as far as they need it; and the scorer's dev score."""
-    settings = plan.config({}, "base", str(folder))
+    settings = plan.config(plan.constants, "base", str(folder))
     run = Run(settings.model_copy(update={"arms": {**settings.arms, LABELS_ONLY: Arm()}}))
     run.say = lambda what: say(f"{plan.backbone.name}: {what}")  # type: ignore[method-assign]
     trial.share(run)
+    experiment.corpus_statistics(run)
     experiment.learn(run, LABELS_ONLY)
     experiment.evaluate(run, LABELS_ONLY)
     return run

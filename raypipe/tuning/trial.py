@@ -29,7 +29,7 @@ from raypipe.models import loading
 from raypipe.run import SCORER, Run
 from raypipe.run_dir import settings_of, write_json
 from raypipe.stages.quiet import place
-from raypipe.tuning.plan import Plan, configure
+from raypipe.tuning.plan import Plan, configure, identity
 from raypipe.tuning.trials import FAILED, FINISHED, RUNNING
 from raypipe.tuning.watching import DevScore
 
@@ -61,8 +61,7 @@ class Job:
         """The config of a trial, named by what it says."""
         found = self.plan.config(values, "trial", str(self.trials))
         found = configure(found, {"resources": self.resources})
-        whole = found.model_dump(mode="json", exclude={"resources", "tune", "runs", "comparison", "faithfulness"})
-        return configure(found, {"name": fingerprint(whole)})
+        return configure(found, {"name": identity(found)})
 
 
 def run(job: Job, base: Run, values: Mapping[str, Any], report: Report) -> None:
@@ -100,27 +99,31 @@ def flat(record: Mapping[str, Any]) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Repeat:
-    """A trial done again, with and without what it shares."""
+    """A trial done again, with and without what it shares: seconds."""
 
-    shared: float  # seconds
-    alone: float
-    same: bool  # its predictions, in both
+    shared: float
+    attributing: float  # backbone and scorer shared, relevance its own
+    alone: float  # nothing shared
+    same: bool  # its predictions, in all
 
 
 def repeat(job: Job, base: Run, values: Mapping[str, Any], folder: str) -> Repeat:
-    """The trial once more beside its base, then as a run of its own that shares nothing and keeps one layer."""
+    """The trial once more beside its base; the same with its own layer attributed for it alone; with nothing shared."""
     settings, arm = configure(job.settings(values), {"runs": folder}), job.plan.arm
-    loading.load(base.model(SCORER))  # neither of the two is to pay for imports
+    loading.load(base.model(SCORER))  # none of the three is to pay for imports
+    shared = _sharing(job, base, settings)
+    attributing = configure(settings, {"attribution.keep": "layer"})  # which the base has not: it keeps all
     took, found = [], []
-    for own in (settings, configure(settings, {"name": f"{settings.name}-alone", "attribution.keep": "layer"})):
+    for own, beside in ((settings, shared), (attributing, shared), (attributing, None)):
         began = time.perf_counter()
-        run = Run(own, base=_sharing(job, base, settings) if own is settings else None)
+        run = Run(own, base=beside)
         run.say = _silent  # type: ignore[method-assign]
         tables = _steps(run, arm)
         took.append(time.perf_counter() - began)
         found.append([t.sort_by([("task_id", "ascending"), ("note_id", "ascending")]) for t in tables])
-        shutil.rmtree(run.folder)
-    return Repeat(took[0], took[1], all(a.equals(b) for a, b in zip(*found, strict=True)))
+        shutil.rmtree(folder)  # with the counts of words that it would leave for the next
+    is_same = all(a.equals(b) for other in found[1:] for a, b in zip(found[0], other, strict=True))
+    return Repeat(took[0], took[1], took[2], is_same)
 
 
 def _run(job: Job, base: Run, settings: config.Config, record: dict[str, Any], report: Report) -> dict[str, Any]:
@@ -167,7 +170,7 @@ def share(run: Run) -> None:
 def _sharing(job: Job, base: Run, settings: config.Config) -> Run:
     """The study's base run; for a trial with another scorer or relevance, one beside it for all trials like it."""
     wanted = settings_of("attribute", settings, base.corpus.listing)
-    if settings.data != base.settings.data or base.finished("attribute", wanted) is not None:
+    if base.finished("attribute", wanted) is not None:
         return base
     name = fingerprint(wanted)
     run = Run(configure(settings, {"name": name, "runs": str(Path(job.folder) / "shared")}), base=base)

@@ -66,9 +66,9 @@ class ModelFacts:
     depth: int
     arm: str
     shared_seconds: dict[str, float]  # steps that were done once for all trials
-    # trials that were done again: trial id -> seconds beside the base run, and with nothing shared
-    alone: dict[str, tuple[float, float]]
-    proxy: dict[str, float] | None = None  # comprehensiveness by "<layer>/<ratio>"
+    # trials that were done again: trial id -> seconds with all shared, with relevance of its own, with nothing shared
+    alone: dict[str, tuple[float, float, float]]
+    proxy: dict[str, float] | None = None  # comprehensiveness by "<layer>/<share of words removed>"
 
 
 @dataclass(frozen=True)
@@ -173,7 +173,8 @@ def load(folder: Path) -> Search:
 
 def facts_of(values: Mapping[str, Any]) -> ModelFacts:
     """Facts as JSON has them."""
-    return ModelFacts(**{**values, "alone": {key: tuple(both) for key, both in values["alone"].items()}})
+    again = {key: tuple(took) for key, took in values["alone"].items() if len(took) == 3}  # earlier versions: two
+    return ModelFacts(**{**values, "alone": again})
 
 
 def _flat(record: Mapping[str, Any]) -> dict[str, Any]:

@@ -17,7 +17,11 @@ import pytest
 import yaml
 
 from raypipe import configfile, experiment
+from raypipe.errors import InputError
 from raypipe.run import Run
+from raypipe.tuning import search, space
+from raypipe.tuning.backbones import backbones
+from raypipe.tuning.plan import plans
 from tests.tiny_models import tiny_model, tiny_tokenizer
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
@@ -198,12 +202,23 @@ def test_another_space_is_refused(folder: Path, study: Path) -> None:
 
 def test_state_of_another_user_is_not_loaded(folder: Path, study: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Ray's state is pickle; the check stands before Ray starts."""
-    from raypipe.errors import InputError
-    from raypipe.tuning import search
-
+    written = configfile.written(folder / "config.yaml").value
+    searched = plans(space.load(folder / "space.py"), backbones(written, []))
     monkeypatch.setattr(os, "getuid", lambda: os.stat(study).st_uid + 1)
     with pytest.raises(InputError, match="belongs to another user"):
-        search._demand_own([study])
+        search.tune(searched, print)
+
+
+def test_what_sharing_saves_is_measured_on_a_trial(folder: Path, study: Path) -> None:
+    code, out = _finish(folder, "--set", "tune.alone=1")
+    assert code == 0, out
+    assert "its predictions were the same" in out
+    ((trial_id, took),) = json.loads((study / "facts.json").read_text())["alone"].items()
+    assert trial_id in _records(study)
+    assert len(took) == 3  # which is longer, a busy machine decides: these trials take a second
+    assert min(took) > 0
+    assert "with attribution of its own" in out
+    assert not (study / "alone").exists()
 
 
 def test_test_labels_make_no_difference_and_failures_end_in_an_exit_code(folder: Path, study: Path) -> None:

@@ -46,6 +46,7 @@ def test_settings_that_do_not_fit_are_refused(settings: dict[str, Any], words: l
         ({"layer": "all", "reduction": "auto"}, (0, 1, 2, 3)),
         ({"layer": "all", "method": "attnlrp"}, (0, 1, 2, 3)),
         ({"layer": "all", "method": "occlusion"}, (0,)),
+        ({"layer": 0.5, "method": "occlusion"}, (0,)),
         ({"layer": 0.375}, (2,)),
         ({"layer": 0.0}, (0,)),
     ],

@@ -11,7 +11,7 @@ import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from raypipe import rows
+from raypipe import configfile, rows
 from raypipe.check import check
 from raypipe.config import Arm, Attribution, Columns, Config, Data, Masking, Model, Pretrain, Prompt
 from raypipe.errors import InputError
@@ -202,6 +202,66 @@ def test_leaflets_in_time():
     report = check(config(data))
     assert time.perf_counter() - start < 30  # 3 s on an idle core
     assert (len(report.tasks), report.n_notes, report.labels.num_rows) == (150, 8081, 1_150_329)
+
+
+@pytest.mark.parametrize(
+    ("attribution", "said"),
+    [
+        ({"layer": 1.0}, "attribution.layer: is 1.0, but the model has layers 0..4, and grad_x_activation"),
+        ({"layer": 4}, "with reduction l2 is valid at 0..3"),
+        ({"layer": 3, "reduction": "sum"}, "with reduction sum is valid at 0..2"),
+        ({"layer": 1.0, "method": "kv_direct"}, "and kv_direct is valid at 0..3"),
+        ({"layer": 1.0, "method": "occlusion"}, None),
+        ({"layer": 3}, None),
+        ({"reduction": "sum", "method": "kv_direct"}, "attribution.reduction: not read by kv_direct; remove it"),
+        ({"reduction": "l2", "method": "random"}, "attribution.reduction: not read by random"),
+        ({"window": 2}, "attribution.window: not read by grad_x_activation"),
+        ({"steps": 50, "method": "attnlrp"}, "attribution.steps: not read by attnlrp"),
+        ({"baseline": "mean", "method": "captum:LayerConductance"}, None),
+        ({"baseline": "mean", "steps": 50, "method": "integrated_gradients"}, None),
+        ({"baseline": "mean", "method": "captum:LayerGradientXActivation"}, "attribution.baseline: not read by captum"),
+    ],
+)
+@pytest.mark.parametrize("of_arm", [False, True])
+def test_attribution_that_says_nothing_or_is_not_read(data, attribution, said, of_arm):
+    own = Attribution(**attribution)
+    sections = {"arms": {"a": Arm(masking=Masking(), attribution=own)}} if of_arm else {"attribution": own}
+    if said is None:
+        check(config(data, **sections))
+    else:
+        (problem,) = problems_of(config(data, **sections))
+        assert said in problem
+        assert problem.startswith("arms.a.attribution." if of_arm else "attribution.")
+
+
+def test_keys_of_methods_that_are_compared_are_read(data):
+    check(config(data, attribution=Attribution(steps=50), faithfulness={"methods": ("integrated_gradients",)}))
+    (problem,) = problems_of(config(data, attribution=Attribution(steps=50), faithfulness={"methods": ("attnlrp",)}))
+    assert problem.startswith("attribution.steps: not read")
+
+
+@pytest.mark.parametrize(
+    ("faithfulness", "said"),
+    [
+        ({"methods": ("kv_direct/l2",)}, "faithfulness.methods.0: kv_direct does not read a reduction"),
+        ({"layers": (1.0,)}, "faithfulness.layers: the model has layers 0..4, and no method says anything at these"),
+        ({"layers": (0.75,), "methods": ("grad_x_activation/sum",)}, "valid at 0..2"),
+        ({"layers": (0.75, 1.0)}, None),
+        ({"layers": (1.0,), "methods": ("occlusion",)}, None),
+    ],
+)
+def test_what_faithfulness_cannot_compare(data, faithfulness, said):
+    if said is None:
+        check(config(data, faithfulness=faithfulness))
+    else:
+        (problem,) = problems_of(config(data, faithfulness=faithfulness))
+        assert said in problem
+
+
+def test_a_resolved_config_is_no_complaint(data, tmp_path):
+    """It holds every default as if the user had set it."""
+    (tmp_path / "resolved.yaml").write_text(configfile.dump(config(data, attribution=Attribution(method="occlusion"))))
+    check(configfile.load(tmp_path / "resolved.yaml"))
 
 
 @pytest.mark.parametrize(

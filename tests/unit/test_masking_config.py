@@ -50,6 +50,7 @@ def test_strategies_read_keys_that_exist() -> None:
         ),
         ({"hysteresis": {"low": 0.1}}, "arms.a.masking.hysteresis"),
         ({"strategy": "pmi", "mslm": {"p_base": 0.3}}, "arms.a.masking.mslm: not read by pmi"),
+        ({"strategy": "random_token", "max_span_words": 3}, "arms.a.masking.max_span_words: not read by random_token"),
         ({"strategy": "cpt", "ratio": 0.3}, "arms.a.masking.ratio"),
         ({"strategy": "cpt", "condition": "item"}, "arms.a.masking.condition"),
         ({"draws": 3}, "arms.a.masking.draws: this arm hides the same words in every draw"),

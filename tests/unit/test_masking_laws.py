@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import random
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -14,12 +15,13 @@ from hypothesis import strategies as st
 from raypipe import rows
 from raypipe.config import Masking
 from raypipe.errors import Code, RowError
-from raypipe.masking import STRATEGIES, Masker
+from raypipe.masking import STRATEGIES, Masker, Renderer
 from raypipe.masking.case import Note, phi_ranges
-from raypipe.masking.formats import cut, fill, written
+from raypipe.masking.formats import fill
 from raypipe.masking.sentinels import Sentinels, contains_sentinel
 from raypipe.words import word_spans
 from tests.masking_cases import CHOICES, NOTES, SENTENCES, STATISTICS, arms, masking, relevance
+from tests.unit.test_masking_rendering import ENCODERS, RESERVED, parts
 
 EASY = settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.filter_too_much])
 LONG = " ".join(SENTENCES * 6)
@@ -76,18 +78,22 @@ def test_the_count_is_what_the_spans_hide(everything: Masker, text: str, seed: i
 
 
 @EASY
-@given(text=NOTES, reserved=st.booleans(), seed=st.integers(0, 99))
-def test_filling_gives_the_note_back(everything: Masker, text: str, reserved: bool, seed: int) -> None:
+@given(text=NOTES, form=st.sampled_from(["single", "multi"]), reserved=st.booleans(), seed=st.integers(0, 99))
+def test_filling_gives_the_note_back(everything: Masker, text: str, form: str, reserved: bool, seed: int) -> None:
+    """Every example of every strategy, as the student gets it, with its spans back in place."""
     assume(not contains_sentinel(text))
-    sentinels = Sentinels(tuple(f"<unused{n}>" for n in range(10, 74)) if reserved else ())
+    tokenizer, sentinels = ENCODERS[reserved].tokenizer, Sentinels(RESERVED if reserved else ())
     for plan in plans(everything, text, seed):
-        single = cut(text, plan["start"], plan["end"], "single")
-        for number in range(len(single.hidden)):
-            assert fill(*written(single, number, number, "single", sentinels), sentinels) == text
-        multi = cut(text, plan["start"], plan["end"], "multi")
-        for first in range(0, min(len(multi.hidden), 64), 20):
-            last = min(first + 19, len(multi.hidden) - 1)
-            assert fill(*written(multi, first, last, "multi", sentinels), sentinels) == text
+        rendered = renderer(plan["arm"], form, reserved).render(text, plan)
+        assert bool(rendered.examples) == bool(plan["start"])
+        for example in rendered.examples:
+            before, answer = parts(tokenizer, example.row())
+            assert fill(before.removesuffix("\n"), answer, sentinels) == text
+
+
+@cache
+def renderer(arm: str, form: str, reserved: bool) -> Renderer:
+    return Renderer(ENCODERS[reserved], masking(arm, format=form), 100_000, RESERVED if reserved else ())
 
 
 @EASY

@@ -167,7 +167,12 @@ def test_masking_reads_the_layer_that_is_asked_for(base: Run) -> None:
 
 
 def test_a_layer_without_relevance_is_refused(base: Run) -> None:
-    child = Run(_child(base, attribution__layer=3, arms={"decselfmask": ARMS["decselfmask"]}), base=base)
+    arms = {"decselfmask": ARMS["decselfmask"]}
+    wanted = _child(base, attribution__layer=3, arms=arms)
+    with pytest.raises(InputError, match=r"attribution\.layer: is 3, .* valid at 0\.\.2"):
+        Run(wanted, base=base)
+    child = Run(_child(base, arms=arms), base=base)
+    child.settings = wanted  # past the check
     with pytest.raises(InputError, match="relevance was kept at"):
         experiment.mask(child)
 

@@ -49,6 +49,34 @@ def test_seeds_are_runs_and_what_did_not_finish_does_not_count(search: Search, r
     assert {trial["status"] for trial in finished} == {FINISHED}
 
 
+def test_repeats_of_a_trial_are_no_seeds() -> None:
+    """Three trials of two runs each: six runs, but three reconstructions."""
+    search = made_search(("llama",), n_notes=10, seeds=(0, 1, 2), repeats=2)
+    found = analysis.results(search, search.models[0])
+    assert found is not None
+    for estimate in (found.best.estimate, found.differences[0].estimate):
+        assert estimate.n_runs == 6
+        assert "few_seeds" in estimate.caveats
+
+
+def test_one_run_of_a_setting_is_no_verdict() -> None:
+    search = made_search(("llama",), seeds=(0,))
+    assert "one run only" in (said := report.text(search))
+    assert "note: one run only: the interval lacks run-to-run noise" in said
+    assert "better" not in said
+    page = report.html(search, [report._model_page(search, search.models[0])], {})
+    assert "one run only: the interval lacks run-to-run noise" in page
+    assert '<span class="tag">one run only</span>' in page
+
+
+def test_a_verdict_needs_an_interval_and_tasks_that_agree(results: list[analysis.Results]) -> None:
+    difference = results[0].differences[0]
+    clear = replace(difference, p_holm=0.01, estimate=replace(difference.estimate, low=0.01, high=0.2))
+    tasks_disagree = replace(clear, p_holm=0.2)
+    said = [report.Neighbour("x", d.estimate, d).verdict for d in (clear, tasks_disagree)]
+    assert said == ["better", "no clear difference"]
+
+
 def test_a_setting_is_worth_the_mean_of_its_trials(search: Search, results: list[analysis.Results]) -> None:
     for setting in results[0].settings:
         values = [trial["dev_macro_f1"] for trial in search.of("llama") if trial["trial_id"] in setting.trial_ids]
@@ -152,11 +180,15 @@ def test_the_page_and_the_tables(search: Search, tmp_path: Path) -> None:
     assert (float(rows[0][f"config/{RATIO}"]), float(rows[0][f"config/{LAYER}"])) == BEST
     text = re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", page))
     assert "1 \u00d7 RuntimeError at raypipe/x.py:1" in text
-    assert "times as long 3.5 3.5" in text  # 56.5 s alone, 16 s beside the base run
+    # 16 s beside the base run
+    assert "with attribution of its own 28.8 s 1.8 times as long" in text
+    assert "with backbone, scorer and attribution of its own 56.0 s 3.5 times as long" in text
     assert "<script" not in page
     assert "http" not in page.replace("http-equiv", "")
     said = report.text(search)
     assert "ratio 0.3, layer 0.25" in said
+    assert "with attribution of its own 28.8 s, 1.8 times as long" in said
+    assert "with nothing shared 56.0 s, 3.5 times as long" in said
 
 
 def test_what_a_search_calls_itself_cannot_become_markup(search: Search, tmp_path: Path) -> None:

@@ -9,13 +9,17 @@ from typing import Any
 import pytest
 
 from raypipe import config, configfile
+from raypipe.attribution.check import valid_layers
 from raypipe.attribution.decoder import Decoder
 from raypipe.attribution.engine import resolve_layers
 from raypipe.attribution.registry import METHODS
 from raypipe.errors import InputError
+from raypipe.masking.check import needs
+from raypipe.masking.strategy import RELEVANCE
+from raypipe.pipeline import masking_of
 from raypipe.tuning import proxy, samplers, space
 from raypipe.tuning.backbones import backbones
-from raypipe.tuning.plan import Plan, plans, valid_layers
+from raypipe.tuning.plan import Plan, plans
 from tests.tiny_models import CONFIGS, tiny_loaded
 
 DEMO = Path(__file__).parents[2] / "jobs/configs/demo.yaml"
@@ -90,6 +94,10 @@ def test_fractions_that_meet_in_one_layer_are_tried_once(tmp_path: Path) -> None
     [
         ("PARAM_SPAC = {}", "Did you mean 'PARAM_SPACE'?"),
         ('PARAM_SPACE = {"evaluation.split": "test"}', "the same for all trials"),
+        ('PARAM_SPACE = {"faithfulness.questions": 9, "train.seed": 1}', "the same for all trials"),
+        ('PARAM_SPACE = {"comparison.seeds": 9, "train.seed": 1}', "the same for all trials"),
+        ('PARAM_SPACE = {"probe.folds": 9, "train.seed": 1}', "the same for all trials"),
+        ('PARAM_SPACE = {"train.epochs": tune.sample_from(lambda _: 1.0)}', "is a function"),
         ('PARAM_SPACE = {"seed": 1}\nMETRIC = "test_macro_f1"', "must be dev_macro_f1"),
         ('PARAM_SPACE = {"seed": 1}\nNUM_SAMPLES = 0', "above 0"),
         ('PARAM_SPACE = {"seed": tune.grid_search([])}', "has no values"),
@@ -132,6 +140,69 @@ def test_the_config_of_a_trial(tmp_path: Path) -> None:
     assert set(best.arms) == {"sft", "random_init", "random_word", "decselfmask"}
     (tmp_path / "best.yaml").write_text(configfile.dump(best))
     assert configfile.load(tmp_path / "best.yaml") == best
+
+
+def test_an_arm_masks_in_a_trial_as_in_the_whole_run(tmp_path: Path) -> None:
+    """Notes have a plan per task if any arm needs relevance, so a trial without the other arms needs it, too."""
+    text = 'PARAM_SPACE = {"train.epochs": tune.choice([1.0])}\nARM = "random_word"'
+    own_ratio = ("arms.random_word.masking={strategy: random_word, ratio: 0.2}",)
+    (plan,) = _plans(_space(tmp_path, text), overrides=own_ratio)
+    trial, whole = plan.config({}, "trial", "runs"), plan.best({}, "best")
+    assert trial.arms["random_word"] == whole.arms["random_word"]
+    assert needs(masking_of(trial)) == needs(masking_of(whole)) == {RELEVANCE}
+    none = (*own_ratio, "arms.decselfmask.masking={strategy: span}")
+    (plan,) = _plans(_space(tmp_path, text), overrides=none)
+    assert list(plan.config({}, "trial", "runs").arms) == ["random_word"]
+    (plan,) = _plans(_space(tmp_path, text.replace("random_word", "sft")), overrides=own_ratio)
+    assert list(plan.config({}, "trial", "runs").arms) == ["sft"], "masks nothing"
+    alone = ("arms.decselfmask.attribution.method=kv_direct", "arms.random_word.masking={strategy: relevance}")
+    (plan,) = _plans(_space(tmp_path, text.replace("random_word", "decselfmask")), overrides=alone)
+    assert list(plan.config({}, "trial", "runs").arms) == ["decselfmask"], "a run of its own"
+
+
+@pytest.mark.parametrize(
+    ("text", "overrides", "key"),
+    [
+        (
+            f'PARAM_SPACE = {{"{LAYER}": tune.grid_search([0, 1]), "{RATIO}": tune.uniform(0.1, 0.2)}}',
+            ("arms.decselfmask.attribution.method=kv_direct", "arms.random_word.masking={strategy: random_word}"),
+            LAYER,
+        ),
+        (
+            f'PARAM_SPACE = {{"{RATIO}": tune.grid_search([0.1, 0.2]), "train.seed": 1}}\nARM = "random_word"',
+            ("arms.random_word.masking={strategy: random_word}",),
+            RATIO,
+        ),
+        (
+            f'PARAM_SPACE = {{"{LAYER}": tune.choice([0, 1]), "train.seed": tune.choice([0, 1])}}',
+            ("attribution.method=occlusion",),
+            LAYER,
+        ),
+    ],
+)
+def test_a_key_that_changes_no_trial_is_refused(
+    tmp_path: Path, text: str, overrides: tuple[str, ...], key: str
+) -> None:
+    (said,) = _refused(tmp_path, text, overrides=overrides)
+    assert f"PARAM_SPACE[{key!r}]: changes nothing" in said
+
+
+def test_a_key_that_some_trials_read_is_none(tmp_path: Path) -> None:
+    """The layer says nothing to occlusion, but to the other method."""
+    text = (
+        f'PARAM_SPACE = {{"{LAYER}": tune.choice([0, 1]), "attribution.method": tune.choice(["occlusion", "attnlrp"])}}'
+    )
+    assert len(_plans(_space(tmp_path, text))) == 1
+
+
+def test_what_a_whole_run_asks_for_beside_its_arms_does_not_stop_a_search(tmp_path: Path) -> None:
+    (plan,) = _plans(
+        _space(tmp_path, f'PARAM_SPACE = {{"{RATIO}": tune.grid_search([0.1, 0.2])}}'),
+        overrides=("evaluation={conformal: {alpha: 0.1}, embeddings: true}", "probe.arms=[sft]"),
+    )
+    evaluation = plan.config({}, "trial", "runs").evaluation
+    assert (evaluation.conformal, evaluation.embeddings) == (None, False)
+    assert plan.best({}, "best").evaluation.conformal is not None
 
 
 def test_a_profile_brings_its_defaults() -> None:
@@ -195,6 +266,10 @@ def test_a_changed_space_is_described_otherwise() -> None:
         said(params={"a": tune.loguniform(0.1, 1)}),
         said(params={"a": tune.grid_search([0, 1])}),
         said(params={"a": tune.choice([0, 1])}),
+        said(params={"a": tune.randn(0.1, 0.01)}),
+        said(params={"a": tune.randn(0.3, 0.05)}),
+        said(params={"a": tune.qrandn(0.3, 0.05, 0.1)}),
+        said(params={"a": tune.qrandn(0.4, 0.05, 0.1)}),
         said(num_samples=2),
         said(scheduler=ASHAScheduler()),
         said(stop={"training_iteration": 2}),
