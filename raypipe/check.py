@@ -260,7 +260,7 @@ def _model(config: Config, tasks: list[Task]) -> Iterator[Problem]:
     yield from _sizes(config, known.num_hidden_layers, getattr(known, "max_position_embeddings", None))
     if config.model.adapter is not None and not (Path(config.model.adapter) / "adapter_model.safetensors").is_file():
         yield Problem("model.adapter", "no adapter_model.safetensors in this folder")
-    yield from _tokens(config, tasks)
+    yield from of_tokens(config, tasks)
 
 
 def _sizes(config: Config, n_layers: int, context: int | None) -> Iterator[Problem]:
@@ -294,7 +294,7 @@ def _compared(config: Config, name: str) -> Attribution:
     return config.attribution.model_copy(update={"method": method, "reduction": reduction or "auto"})
 
 
-def _tokens(config: Config, tasks: list[Task]) -> Iterator[Problem]:
+def of_tokens(config: Config, tasks: list[Task]) -> Iterator[Problem]:
     """Can the model say each answer, and tell them apart? Does the longest question leave room for a note?"""
     from raypipe.models import loading
     from raypipe.prompts import PromptEncoder

@@ -22,6 +22,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from raypipe import config, pipeline, probing, rows, statistics, storage
+from raypipe.check import of_tokens
 from raypipe.errors import ExitCode, InputError, Problem, RowError
 from raypipe.inline import Inline
 from raypipe.masking import Masker
@@ -238,6 +239,9 @@ def _pretrain_stage(run: Run) -> Prepared:
     if not cut.done:
         run.say("pretrain: a tokenizer, and notes cut into rows")
         loading.train_tokenizer(run.corpus.texts(), architecture, step.folder / "tokenizer")
+        asked = run.settings.model_copy(update={"model": run.tokenizer})
+        if problems := list(of_tokens(asked, run.corpus.tasks)):  # before hours of training
+            raise InputError(problems)
         pipeline.cut(run.settings, run.corpus, run.tokenizer, run.cluster, cut.data)
         cut.finish()
     stage = trainer.Stage(

@@ -203,3 +203,10 @@ def test_sure_answers_are_kept_and_classes_evened_out(base: Run) -> None:
 def _child(base: Run, **changes: object) -> Config:
     name = f"child{len(list(base.folder.parent.iterdir()))}"
     return settings(base.folder.parent, name=name, attribution__keep="all", **changes)
+
+
+def test_questions_that_the_new_tokenizer_cannot_fit_are_refused_before_training(tmp_path: Path) -> None:
+    run = Run(settings(tmp_path, prompt__max_tokens=16, prompt__instruction="Rispondi alla domanda. " * 9))
+    with pytest.raises(InputError, match="leaves no room for a note"):
+        experiment.pretrain(run)
+    assert not (run.folder / "pretrain/model").exists()
