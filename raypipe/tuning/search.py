@@ -45,7 +45,7 @@ def tune(plans: list[Plan], say: Say) -> tuple[Search, Path]:
     _demand_own(folders)
     config = plans[0].backbone.config({})
     root, found = studies.root_of(config), None
-    known: list[ModelFacts] = []
+    known = studies.searched_before(folders)
     for plan, folder in zip(plans, folders, strict=True):
         base = studies.base_run(plan, folder, say)
         facts = studies.model_facts(plan, base, folder)

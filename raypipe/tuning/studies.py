@@ -11,7 +11,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -98,6 +98,19 @@ def load_facts(folder: Path) -> ModelFacts | None:
     """What `save_facts` kept."""
     path = folder / FACTS
     return trials.facts_of(json.loads(path.read_text())) if path.exists() else None
+
+
+def searched_before(folders: Sequence[Path]) -> list[ModelFacts]:
+    """Other models whose studies stand beside these and differ in the model alone: the tables hold them, too."""
+    others = [path.parent for path in sorted(folders[0].parent.glob(f"*/{FACTS}")) if path.parent not in folders]
+    alike = [folder for folder in others if _but_model(folder) == _but_model(folders[0])]
+    return [facts for folder in alike if (facts := load_facts(folder)) is not None]
+
+
+def _but_model(folder: Path) -> dict[str, Any]:
+    settings: dict[str, Any] = json.loads((folder / "settings.json").read_text())
+    config = {key: value for key, value in settings["config"].items() if key not in ("model", "pretrain")}
+    return settings | {"config": config}
 
 
 def collect(name: str, doc: str, root: Path, base: Run, models: Iterable[ModelFacts]) -> Search:

@@ -202,3 +202,14 @@ def test_a_study_is_claimed_by_its_space_and_config(tmp_path: Path) -> None:
         studies.claim(_plan(tmp_path, [0.1, 0.2], "finetune.epochs=3"))
     with pytest.raises(InputError, match="sample"):
         studies.claim(_plan(tmp_path, [0.1, 0.2], "tune.max_unlabelled=5"))
+
+
+def test_models_that_were_searched_before_stand_in_the_tables(tmp_path: Path) -> None:
+    written = configfile.written(DEMO, [f"runs={tmp_path}"]).value
+    folders = {}
+    for name, ratios in (("llama", [0.1, 0.2]), ("gpt_neox", [0.1, 0.2]), ("qwen3", [0.1, 0.3])):
+        (plan,) = plans(Space("mine.py", {RATIO: {"grid_search": ratios}}), backbones(written, [f"pretrain:{name}"]))
+        folders[name] = studies.claim(plan)
+        studies.save_facts(folders[name], ModelFacts(name, name, 3, plan.arm, {}, {}, None))
+    assert [facts.name for facts in studies.searched_before([folders["llama"]])] == ["gpt_neox"]
+    assert studies.searched_before([folders["llama"], folders["gpt_neox"]]) == []
