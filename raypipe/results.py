@@ -52,7 +52,7 @@ def build(run: Run, cells: Sequence[Run] = (), fewer_labels: Mapping[int, Sequen
     cells, settings = cells or [run], run.settings
     of_split = run.corpus.labels.filter(pc.equal(run.corpus.labels["split"], settings.evaluation.split))
     tasks = metrics.measurable(run.corpus.tasks, of_split)
-    pooled = _predictions(cells, tasks)
+    pooled = predictions(cells, tasks)
     arms = pooled.tables
     reference = next((arm for arm in settings.arms if run.student_of(arm) == SCORER), next(iter(arms)))
     declared = [(arm, reference) for arm in arms if arm != reference] if reference in arms else []
@@ -63,7 +63,7 @@ def build(run: Run, cells: Sequence[Run] = (), fewer_labels: Mapping[int, Sequen
     n_auc = min(n_bootstrap, AUC_RESAMPLES)
     by_auc = uncertainty.compare(arms, tasks, declared, measure="auc", n_bootstrap=n_auc, **options)
     measured = {arm: [metrics.evaluate(table, tasks) for table in tables] for arm, tables in arms.items()}
-    fewer = {budget: _predictions(runs, tasks) for budget, runs in (fewer_labels or {}).items()}
+    fewer = {budget: predictions(runs, tasks) for budget, runs in (fewer_labels or {}).items()}
     n_quarter = run.corpus.labels_per_task // QUARTER
     quarter = (n_quarter, fewer[n_quarter]) if n_quarter in fewer else None
     start = next((arm for arm, a in settings.arms.items() if a.start == "random" and arm in arms), None)
@@ -90,7 +90,7 @@ def build(run: Run, cells: Sequence[Run] = (), fewer_labels: Mapping[int, Sequen
     )
 
 
-def _predictions(cells: Sequence[Run], tasks: Sequence[Task]) -> Pooled:
+def predictions(cells: Sequence[Run], tasks: Sequence[Task]) -> Pooled:
     """Of the arms whose repeats are all there, and of the baselines."""
     pooled = Pooled({task.id for task in tasks})
     for place, cell in enumerate(cells):

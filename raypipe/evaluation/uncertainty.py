@@ -191,7 +191,7 @@ def _draw(
     for name, runs in arms.items():
         mine = slice(first, first + len(runs))
         first = mine.stop
-        weight_BR = _run_weights(n_bootstrap, seeds[name], seed)
+        weight_BR = seed_weights(n_bootstrap, seeds[name], seed)
         draws[name] = _Draws(
             [c.task_id for c in counts],
             len(runs),
@@ -204,7 +204,7 @@ def _draw(
     return draws
 
 
-def _run_weights(n_bootstrap: int, seed_R: Sequence[int], seed: int) -> Floats:
+def seed_weights(n_bootstrap: int, seed_R: Sequence[int], seed: int) -> Floats:
     """Weight of each run in each resample [B, R], around its share. Arms with as many seeds get the same draws.
 
     Seeds are perturbed, since their means carry the noise of the runs within; with one seed, the runs. The weights are

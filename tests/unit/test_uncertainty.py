@@ -165,21 +165,21 @@ def test_caveats(n_runs, n_tasks, caveats):
 
 
 @pytest.mark.parametrize("n_runs", [2, 3, 6])
-def test_run_weights_have_the_variance_of_a_mean(n_runs):
+def testseed_weights_have_the_variance_of_a_mean(n_runs):
     value_R = np.random.default_rng(0).normal(size=n_runs)
-    means = uncertainty._run_weights(40_000, range(n_runs), seed=0) @ value_R
+    means = uncertainty.seed_weights(40_000, range(n_runs), seed=0) @ value_R
     widen = {2: 12.706, 3: 4.303, 6: 2.571}[n_runs] / 1.96  # Student's quantiles
     assert means.mean() == pytest.approx(value_R.mean(), abs=0.05)
     assert means.var() == pytest.approx(widen**2 * value_R.var(ddof=1) / n_runs, rel=0.05)
 
 
-def test_run_weights_know_seeds():
-    weight_BR = uncertainty._run_weights(1000, [4, 4, 4, 7, 7, 9], seed=0)
+def testseed_weights_know_seeds():
+    weight_BR = uncertainty.seed_weights(1000, [4, 4, 4, 7, 7, 9], seed=0)
     np.testing.assert_allclose(weight_BR.sum(axis=1), 1)
     np.testing.assert_allclose(weight_BR[:, [0, 0, 3]], weight_BR[:, [1, 2, 4]])  # runs of a seed move together
-    zero_shot_BR = uncertainty._run_weights(1000, [4, 7, 9], seed=0)  # one run per seed: paired all the same
+    zero_shot_BR = uncertainty.seed_weights(1000, [4, 7, 9], seed=0)  # one run per seed: paired all the same
     np.testing.assert_allclose(zero_shot_BR, weight_BR[:, [0, 3, 5]] * [3, 2, 1])
-    assert (uncertainty._run_weights(10, [2, 2], seed=0).std(axis=0) > 0).all()  # one seed: its runs
+    assert (uncertainty.seed_weights(10, [2, 2], seed=0).std(axis=0) > 0).all()  # one seed: its runs
 
 
 def test_equal_systems_differ_by_nothing_because_tasks_groups_and_runs_are_paired():
