@@ -70,6 +70,14 @@ def _finish(command: str, config: Path, *more: str) -> tuple[int, str]:
     return process.returncode, out
 
 
+def _rows_of(part: Path) -> int:
+    """0 if the kill left half a file."""
+    try:
+        return int(pq.read_metadata(part).num_rows)
+    except pa.ArrowInvalid:
+        return 0
+
+
 def test_killed_and_started_again(config: Path) -> None:
     code, out = _finish("finetune", config)
     assert code == 0, out
@@ -83,7 +91,7 @@ def test_killed_and_started_again(config: Path) -> None:
     finally:
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
-    written = sum(pq.read_metadata(part).num_rows for part in data.glob("*.parquet"))
+    written = sum(_rows_of(part) for part in data.glob("*.parquet"))
     assert 0 < written < N_NOTES, "the kill must land in the middle"
 
     code, out = _finish("mask", config)
