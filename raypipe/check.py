@@ -20,7 +20,7 @@ from raypipe import rows, storage
 from raypipe.config import Attribution, Config, Data, Masking
 from raypipe.errors import InputError, Problem
 from raypipe.notes import labels as labels_of
-from raypipe.notes.deciding import read_deciding
+from raypipe.notes.deciding import is_annotated, read_deciding
 from raypipe.notes.files import iter_notes
 from raypipe.notes.reading import read_unit, units
 from raypipe.tasks import Task, load_tasks
@@ -86,7 +86,7 @@ def check(config: Config, with_data: bool = True) -> CheckReport:
             problems.append(Problem("evaluation.split", f"no task has labels in the split {config.evaluation.split}"))
         if config.evaluation.conformal is not None and not pc.any(pc.equal(labels["split"], "dev")).as_py():
             problems.append(Problem("evaluation.conformal", "needs labels in the split dev to calibrate on"))
-    if data.columns.spans is not None and tasks and notes is not None:
+    if tasks and notes is not None and is_annotated(data, tasks):
         tried(lambda: read_deciding(data, tasks))
     if data.pretraining is not None:
         tried(lambda: units(data.for_pretraining, "data.pretraining"))

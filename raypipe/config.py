@@ -32,7 +32,7 @@ class Columns(Section):
     note_id: str = "note_id"
     text: str = "text"
     group_id: str | None = None  # patient, ingredient, ...: never straddles self-supervision and test
-    tags: str | None = None  # BIO tags, one per whitespace token, for masking.terms = ner
+    tags: str | None = None  # BIO tags, one per whitespace token: mslm.terms = ner, or in place of spans
     spans: str | None = None  # annotators' spans (notes/spans.py), for `spans:` of the tasks
 
 
@@ -432,10 +432,12 @@ class Probe(Section):
 
 
 class Evaluation(Section):
-    """Scoring by length-normalised label log-probability (methods 5.2)."""
+    """How students answer: by length-normalised label log-probability (methods 5.2), unless `mode` says otherwise."""
 
     split: Split = "test"
-    mode: Literal["label", "generate"] = "label"  # generate: greedy decoding bound to the options
+    # generate: greedy decoding bound to the options. head: no label text; a classifier per task (probe.head, c, folds)
+    # on the student's last state before the answer, fitted to the training labels after fine-tuning
+    mode: Literal["label", "generate", "head"] = "label"
     conformal: Conformal | None = None  # calibrated on the dev labels; None: no prediction sets
     embeddings: bool = False  # also the line `embeddings_logistic`: the frozen backbone, read as `probe` says
     batch_tokens: int = Field(16_384, ge=1)

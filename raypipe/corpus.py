@@ -24,7 +24,7 @@ from raypipe import config, rows, storage
 from raypipe.check import check
 from raypipe.hashing import fingerprint, stable_hash
 from raypipe.notes import synthetic
-from raypipe.notes.deciding import read_deciding
+from raypipe.notes.deciding import is_annotated, read_deciding
 from raypipe.notes.files import iter_notes
 from raypipe.notes.labels import for_self_supervision, read_labels
 from raypipe.notes.leakage import Guard
@@ -152,7 +152,7 @@ def collect(settings: config.Config, folder: Path, base: Corpus | None = None) -
         _copy_labelled(corpus)
         if data.notes and settings.data.source == "synthetic":
             shutil.copyfile(Path(data.notes).with_name("generated_deciding.parquet"), corpus.deciding_path)
-        if data.columns.spans is not None:
+        if is_annotated(data, corpus.tasks):
             pq.write_table(read_deciding(data, corpus.tasks), corpus.deciding_path, compression="zstd")
         used = pq.read_metadata(corpus.labels_path).num_rows
         unreadable = len(checked.labels) - used

@@ -10,7 +10,7 @@
     notes -> hold_out -> Cut                          -> pretrain/rows
     notes -> hold_out -> Answer                       -> pseudo/answers     the scorer's own answers
     pseudo/answers -> Teach                           -> pseudo/data        the sure ones as tokens of one student
-    corpus/labelled -> Score                          -> evaluate/<student>, calibrate/<student>
+    corpus/labelled -> Score (or States -> Fit)       -> evaluate/<student>, calibrate/<student>
     corpus/labelled -> States                         -> states/<student>   of every layer
     layers of states/<student> -> Fit                 -> probe/<student>    what can be read off each layer
 
@@ -157,9 +157,28 @@ def score(
     settings: config.Config, corpus: Corpus, model: config.Model, split: str, cluster: Workers, out: Path
 ) -> None:
     """Labelled notes of a split to predictions."""
+    if settings.evaluation.mode == "head":
+        _score_by_head(settings, corpus, model, split, cluster, out)
+        return
     notes = _blocks(settings, cluster.parquet(str(corpus.labelled_path)))
     args = (model, settings.prompt, corpus.tasks, str(corpus.labels_path), settings.evaluation, split)
     _replace(notes.map_batches(Score, fn_constructor_args=args, **cluster.on_devices(), **BLOCK), out)
+
+
+def _score_by_head(
+    settings: config.Config, corpus: Corpus, model: config.Model, split: str, cluster: Workers, out: Path
+) -> None:
+    """The same by a classifier for each task on the last layer's last state: a probe of that layer alone."""
+    head = settings.probe.model_copy(update={"layers": (1.0,), "pooling": ("last",), "control": False})
+    evaluation = settings.evaluation.model_copy(update={"split": split})
+    asked = settings.model_copy(update={"probe": head, "evaluation": evaluation})
+    stored, probed = out.parent / "states", out.parent / "probed"
+    states(asked, corpus, model, cluster, stored)
+    probe(asked, corpus, stored, cluster, probed)
+    out.mkdir(exist_ok=True)
+    pq.write_table(pq.read_table(probed).select(rows.PREDICTIONS.names), out / "part-00000.parquet", compression="zstd")
+    for folder in (stored, probed):
+        shutil.rmtree(folder)
 
 
 def states(settings: config.Config, corpus: Corpus, model: config.Model, cluster: Workers, out: Path) -> None:

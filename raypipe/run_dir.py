@@ -45,7 +45,8 @@ from raypipe.hashing import fingerprint
 PACKAGES = ("raypipe", "ray", "torch", "transformers", "peft", "captum", "pyarrow", "scikit-learn", "numpy")
 
 _STATES = ("prompt", "model", "evaluation.split", "probe.layers")
-_PROBE = ("probe.pooling", "probe.head", "probe.c", "probe.folds", "probe.control", "seed")
+_HEAD = ("probe.head", "probe.c", "probe.folds", "seed")
+_PROBE = ("probe.pooling", "probe.control", *_HEAD)
 # Step -> the config sections that determine its output, and the steps it is made from. {arm} stands for any arm.
 MADE_FROM: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "corpus": (("data",), ()),  # `notes`: the data less what chooses labels
@@ -98,6 +99,8 @@ def _keys_of(section: str, config: Config, but: set[str]) -> set[str]:
 def _sections(step: str, config: Config) -> set[str]:
     student = "" if step in MADE_FROM else step.rpartition("/")[2]
     own, before = MADE_FROM[step if not student else f"{step.rpartition('/')[0]}/{{arm}}"]
+    if step.startswith(("evaluate/", "calibrate/")) and config.evaluation.mode == "head":
+        own = (*own, *_HEAD)
     if "train/{arm}" in before and (arm := config.arms.get(student.partition("@")[0])) and not arm.reconstructs:
         own, before = (*own, f"arms.{student.partition('@')[0]}.start"), ("finetune/rows",)  # labels alone: no masks
     sections = (_sections(name.format(arm=student), config) for name in before)

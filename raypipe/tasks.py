@@ -15,7 +15,7 @@ The YAML file is local; its table (Parquet, JSONL or CSV) may be behind a URI, o
         question: "Il paziente fuma?"   # may hold {id} and {description}
         options: ["current", "former", "never"]     # labels as the labels table writes them
         verbalizers: {current: "fumatore"}          # as the model says them; an option without one speaks for itself
-        spans: [SMOKE]                  # types of the annotated spans (data.columns.spans) that decide this task
+        spans: [SMOKE]                  # types of the annotated spans (data.columns.spans, tags) that decide this task
 
 Order of the options: as `options` says; else as `verbalizers`, if they name every label of the table; else sorted.
 The first option of a binary task is the positive one.

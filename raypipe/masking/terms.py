@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
+import numpy as np
+
 from raypipe.errors import Code, RowError
 from raypipe.masking.case import Note
 from raypipe.masking.counting import is_adjacent
 from raypipe.masking.units import Run
+from raypipe.notes.spans import of_tags
 from raypipe.words import word_spans
 
 
@@ -59,36 +62,17 @@ def _is_one(note: Note, first: int, n: int) -> bool:
 
 
 def tagged(note: Note) -> list[Run]:
-    """Entities of the note's BIO tags, one tag per blank-separated token.
+    """The words of each entity of the note's BIO tags; an entity without a word is left out.
 
     Raises `RowError(TYPE)` if the tags are missing or of another number than the tokens.
     """
-    tokens = word_token_numbers(note)
-    if note.tags is None or tokens[1] != len(note.tags):
-        raise RowError(Code.TYPE)
-    found: list[Run] = []
-    previous = "O"
-    for word, token in enumerate(tokens[0]):
-        tag = note.tags[token]
-        is_same_token = word > 0 and tokens[0][word - 1] == token
-        if (tag.startswith("I") and previous != "O") or (tag.startswith("B") and is_same_token):
-            found[-1] = (found[-1][0], word)
-        elif tag != "O":
-            found.append((word, word))
-        previous = tag
-    return found
-
-
-def word_token_numbers(note: Note) -> tuple[list[int], int]:
-    """For each word the number of the blank-separated token it stands in, and the number of tokens."""
-    ends: list[int] = []
-    position = 0
-    for token in note.text.split():
-        position = note.text.index(token, position) + len(token)
-        ends.append(position)
-    numbers, token_number = [], 0
-    for end in note.words_W2[:, 1].tolist():
-        while ends[token_number] < end:
-            token_number += 1
-        numbers.append(token_number)
-    return numbers, len(ends)
+    try:
+        entities = of_tags(note.tags or (), note.text)
+    except ValueError:
+        raise RowError(Code.TYPE) from None
+    start_W, end_W = note.words_W2.T
+    found = (
+        (int(np.searchsorted(end_W, start, side="right")), int(np.searchsorted(start_W, end, side="left")) - 1)
+        for _, start, end in entities
+    )
+    return [(first, last) for first, last in found if first <= last]

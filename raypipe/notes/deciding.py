@@ -1,7 +1,8 @@
 """Annotators' spans -> the words that are known to decide a task.
 
-A task names the types of spans that decide it (`spans:` in the tasks file). Masking and training never see them: they
-judge relevance (evaluation/agreement.py), as the generated corpus's planted words do.
+The spans are those of `data.columns.spans`, or else the entities of the BIO tags in `data.columns.tags`. A task names
+the types that decide it (`spans:` in the tasks file). Nothing chooses or trains by that: it judges relevance
+(evaluation/agreement.py), as the generated corpus's planted words do.
 """
 
 from __future__ import annotations
@@ -15,20 +16,24 @@ from raypipe.config import Data
 from raypipe.errors import InputError, Problem
 from raypipe.notes.cleaning import hashed
 from raypipe.notes.files import iter_notes
-from raypipe.notes.spans import parsed
+from raypipe.notes.spans import Span, of_tags, parsed
 from raypipe.tasks import Task
 from raypipe.yamlfile import did_you_mean
 
-FIELD = "data.columns.spans"
+
+def is_annotated(data: Data, tasks: Sequence[Task]) -> bool:
+    """Do the notes say which words decide? Tags may be there for masking alone."""
+    return data.columns.spans is not None or (data.columns.tags is not None and any(task.spans for task in tasks))
 
 
 def read_deciding(data: Data, tasks: Sequence[Task]) -> pa.Table:
     """`rows.DECIDING` of all notes. Raises `InputError` if a cell is malformed, or no note has a type of a task."""
+    column = "tags" if data.columns.spans is None else "spans"
     out, seen, broken = [], set[str](), []
-    for table in iter_notes(data, ["note_id", "text", "error", "spans"]):
+    for table in iter_notes(data, ["note_id", "text", "error", column]):
         for note in table.filter(table["text"].is_valid()).to_pylist():
             try:
-                spans = parsed(note["spans"], len(note["text"]))
+                spans = _spans(note[column], note["text"], column)
             except (ValueError, RecursionError):
                 broken.append(note["note_id"])
                 continue
@@ -39,18 +44,23 @@ def read_deciding(data: Data, tasks: Sequence[Task]) -> pa.Table:
                 for kind, start, end in spans
                 if kind in task.spans
             ]
-    problems = _problems(tasks, seen)
+    problems = _problems(tasks, seen, f"data.columns.{column}")
     if broken:
-        what = f"{len(broken):,} notes hold no list of [type, start, end] within the note (one is, hashed, "
-        problems.append(Problem(FIELD, f"{what}{hashed(broken[0])})"))
+        wanted = "list of [type, start, end] within the note" if column == "spans" else "BIO tag for each token"
+        what = f"{len(broken):,} notes hold no {wanted} (one is, hashed, {hashed(broken[0])})"
+        problems.append(Problem(f"data.columns.{column}", what))
     if problems:
         raise InputError(problems)
     return rows.table(out, rows.DECIDING)
 
 
-def _problems(tasks: Sequence[Task], seen: set[str]) -> list[Problem]:
+def _spans(cell: str | None, text: str, column: str) -> list[Span]:
+    return parsed(cell, len(text)) if column == "spans" else of_tags((cell or "").split(), text)
+
+
+def _problems(tasks: Sequence[Task], seen: set[str], field: str) -> list[Problem]:
     if not any(task.spans for task in tasks):
-        return [Problem(FIELD, "is set, but no task says by `spans` which types decide it")]
+        return [Problem(field, "is set, but no task says by `spans` which types decide it")]
     unknown = [(task.id, kind) for task in tasks for kind in task.spans if kind not in seen]
     what = "task {!r}: no note has a span of type {!r}{}"
     return [Problem("data.tasks", what.format(id, kind, did_you_mean(kind, seen))) for id, kind in unknown]

@@ -1,13 +1,20 @@
-"""Cells of `data.columns.spans`: JSON, [[type, start, end], ...], characters of the file's text, end exclusive."""
+"""Annotated spans of a note, (type, start, end) in characters, end exclusive.
+
+A cell of `data.columns.spans` is JSON, [[type, start, end], ...], offsets into the file's text. A cell of
+`data.columns.tags` has a BIO tag (`B-Disease I-Disease O`) for each blank-separated token.
+"""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 
 from raypipe.words import normalise
 
+Span = tuple[str, int, int]
 
-def parsed(cell: str | None, n_characters: int) -> list[tuple[str, int, int]]:
+
+def parsed(cell: str | None, n_characters: int) -> list[Span]:
     """The spans of one note; none if the cell is empty. Raises ValueError if it is anything but spans of the note."""
     spans = json.loads(cell) if cell else []
     if not isinstance(spans, list):
@@ -27,3 +34,21 @@ def in_nfc(cell: str | None, text: str) -> str | None:
         return cell
     moved = [(kind, len(normalise(text[:start])), len(normalise(text[:end]))) for kind, start, end in spans]
     return json.dumps(moved)
+
+
+def of_tags(tags: Sequence[str], text: str) -> list[Span]:
+    """Entities of BIO tags: an I after an O begins one, too; the first tag names the type.
+
+    Raises ValueError unless there is one tag for each token.
+    """
+    found: list[Span] = []
+    position, previous = 0, "O"
+    for token, tag in zip(text.split(), tags, strict=True):
+        start = text.index(token, position)
+        position = start + len(token)
+        if tag.startswith("I") and previous != "O":
+            found[-1] = (*found[-1][:2], position)
+        elif tag != "O":
+            found.append((tag.partition("-")[2], start, position))
+        previous = tag
+    return found

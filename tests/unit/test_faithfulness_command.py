@@ -13,7 +13,7 @@ import pytest
 
 from raypipe import choosing, config
 from raypipe.errors import InputError
-from raypipe.notes.deciding import read_deciding
+from raypipe.notes.deciding import is_annotated, read_deciding
 from raypipe.notes.spans import in_nfc, parsed
 from raypipe.run import Run
 from raypipe.tasks import Task
@@ -114,6 +114,21 @@ def test_spans_of_the_named_types_decide(tmp_path: Path) -> None:
         {"note_id": "0", "task_id": "negation", "start": 0, "end": 4},
         {"note_id": "2", "task_id": "negation", "start": 5, "end": 6},  # the accent is one character in NFC
     ]
+
+
+def test_entities_of_bio_tags_decide_where_there_are_no_spans(tmp_path: Path) -> None:
+    texts, tags = ["Ha febbre alta , tosse", "febbre"], ["O B-SIGN I-SIGN O I-DRUG", "O"]
+    pq.write_table(pa.table({"note_id": ["0", "1"], "text": texts, "bio": tags}), tmp_path / "notes.parquet")
+    data = config.Data(notes=str(tmp_path / "notes.parquet"), columns=config.Columns(tags="bio"))
+    assert read_deciding(data, [task("SIGN")]).to_pylist() == [
+        {"note_id": "0", "task_id": "negation", "start": 3, "end": 14}
+    ]
+    assert is_annotated(data, [task("SIGN")])
+    assert not is_annotated(data, [task()])  # tags for masking alone
+    pq.write_table(pa.table({"note_id": ["0"], "text": ["Ha febbre"], "bio": ["O"]}), tmp_path / "notes.parquet")
+    with pytest.raises(InputError, match=r"data\.columns\.tags: 1 notes hold no BIO tag") as refused:
+        read_deciding(data, [task("SIGN")])
+    assert "febbre" not in str(refused.value)
 
 
 @pytest.mark.parametrize("cell", ["{}", "[[1, 0, 2]]", '[["CUE", 3, 3]]', '[["CUE", 0, 99]]', "[", "[" * 5000, "[[]]"])

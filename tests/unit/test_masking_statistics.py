@@ -99,6 +99,14 @@ def test_tags_must_fit_the_note() -> None:
         tagged(Note(text, word_spans(text), None, ["O"]))
 
 
+def test_words_of_tagged_entities() -> None:
+    text = "forte dolore toracico-addominale , \u2192 tosse secca"
+    tags = ["O", "B-SIGN", "I-SIGN", "O", "B-SIGN", "B-SIGN", "B-SIGN"]
+    found = tagged(Note(text, word_spans(text), None, tags))
+    words = [text[a:b] for a, b in word_spans(text)]
+    assert [words[a : b + 1] for a, b in found] == [["dolore", "toracico", "addominale"], ["tosse"], ["secca"]]
+
+
 def test_vectors_of_words() -> None:
     tokenizer = tiny_tokenizer()
     embeddings_VD = np.random.default_rng(0).normal(size=(len(tokenizer), 4)).astype(np.float32)

@@ -12,7 +12,9 @@ import pytest
 from raypipe import check, config, experiment, probing, results, rows
 from raypipe.errors import InputError
 from raypipe.evaluation.metrics import by_task
+from raypipe.evaluation.probing import answers_of
 from raypipe.run import Run
+from raypipe.run_dir import settings_of
 from raypipe.tasks import Task
 from tests.tiny_models import tiny_loaded
 
@@ -98,6 +100,22 @@ def test_generated_answers_are_options_with_probabilities(done: tuple[Run, Path]
         for of_task in by_task(pq.read_table(run.step(step).data), run.corpus.tasks):
             assert (of_task.predicted_N >= 0).all()
             np.testing.assert_allclose(np.exp(of_task.scores_NC).sum(axis=1), 1, atol=1e-5)
+
+
+def test_a_head_reads_the_last_state(done: tuple[Run, Path], tmp_path: Path) -> None:
+    probed = pq.read_table(done[0].step("probe/finetune/scorer").data)
+    of_probe = answers_of(probed, layer=4, pooling="last").sort_by([("task_id", "ascending"), ("note_id", "ascending")])
+    asked = settings(tmp_path)
+    run = with_models(
+        Run(asked.model_copy(update={"evaluation": asked.evaluation.model_copy(update={"mode": "head"})}))
+    )
+    experiment.evaluate(run, "sft")
+    answers = pq.read_table(run.step("evaluate/scorer").data)
+    assert answers.sort_by([("task_id", "ascending"), ("note_id", "ascending")]).equals(of_probe)
+    assert len(pq.read_table(run.step("calibrate/scorer").data)) == 48  # dev notes, two tasks
+    assert sorted(path.name for path in run.step("evaluate/scorer").folder.iterdir() if path.is_dir()) == ["data"]
+    keys = [settings_of("evaluate/scorer", r.settings, r.corpus.listing) for r in (run, done[0])]
+    assert ["probe.c" in key for key in keys] == [True, False]  # another penalty is another answer
 
 
 def test_no_note_text_is_kept_but_in_the_corpus(done: tuple[Run, Path]) -> None:
