@@ -81,6 +81,7 @@ def check(config: Config, with_data: bool = True) -> CheckReport:
     if notes is not None and labels is not None:
         problems += labels_of.problems_with(notes, labels)
         warnings += labels_of.doubts(labels)
+        labels = tried(lambda: labels_of.to_learn_from(labels, notes, tasks, data)) or labels
         labels = labels_of.within_limits(labels, data)
         if not pc.any(pc.equal(labels["split"], config.evaluation.split)).as_py():
             problems.append(Problem("evaluation.split", f"no task has labels in the split {config.evaluation.split}"))
@@ -139,6 +140,8 @@ def of_settings(config: Config) -> Iterator[Problem]:
         if masking.match_ratio_to in own:
             yield Problem(f"arms.{name}.masking.match_ratio_to", f"{masking.match_ratio_to} has relevance of its own")
     yield from _attributions(config, own)
+    if config.data.pretraining_share and (config.data.pretraining is not None or config.data.source == "synthetic"):
+        yield Problem("data.pretraining_share", "is a share of data.notes, but pretraining has a corpus of its own")
     if not config.arms:
         yield Problem("arms", "is empty: there is nothing to compare")
     for name in sorted(set(config.probe.arms or ()) - set(config.arms)):

@@ -66,6 +66,9 @@ class Data(Section):
     labels: Location | None = None  # columns task_id, note_id, label, split
     tasks: Location | None = None  # YAML (docs in tasks.py), or a table with one task per row
     pretraining: Location | None = None  # notes for `pretrain`; None = the notes outside dev and test
+    # Share of the notes (of their groups) that only `pretrain` reads. Neither training labels nor unlabelled notes come
+    # from it: what a comparison of ways to learn from notes shows the backbone is new to it
+    pretraining_share: float = Field(0.0, ge=0, lt=1)
     columns: Columns = Columns()
     synthetic: Synthetic = Synthetic()
     task_ids: tuple[str, ...] | None = None  # a subset of the tasks

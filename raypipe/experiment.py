@@ -238,7 +238,7 @@ def _pretrain_stage(run: Run) -> Prepared:
     cut = Step(step.folder / "rows", step.settings)
     if not cut.done:
         run.say("pretrain: a tokenizer, and notes cut into rows")
-        loading.train_tokenizer(run.corpus.texts(), architecture, step.folder / "tokenizer")
+        loading.train_tokenizer(run.corpus.texts(pretrains=True), architecture, step.folder / "tokenizer")
         asked = run.settings.model_copy(update={"model": run.tokenizer})
         if problems := list(of_tokens(asked, run.corpus.tasks)):  # before hours of training
             raise InputError(problems)

@@ -14,6 +14,6 @@ NOTES = 5000  # the first of the corpus; the frequency of a word that matters se
 
 def token_idf(corpus: Corpus, tokenizer: Any) -> Floats:
     """Inverse document frequency [V] over notes outside validation and test, counted in this process."""
-    texts = islice(corpus.texts(corpus.data), NOTES)
+    texts = islice(corpus.texts(pretrains=False), NOTES)
     encoded = (tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"] for text in texts)
     return idf_of_notes(encoded, len(tokenizer))

@@ -71,11 +71,14 @@ def attribute(settings: config.Config, corpus: Corpus, scorer: config.Model, clu
         stream.select_columns(rows.ATTRIBUTED.names).write_parquet(str(out), **rows.PARQUET)
 
 
-def count_words(settings: config.Config, corpus: Corpus, data: config.Data, asked: Asked, cluster: Workers) -> pa.Table:
-    """Words and runs of words of the first `statistics.max_notes` notes of `data`."""
+def count_words(
+    settings: config.Config, corpus: Corpus, asked: Asked, cluster: Workers, pretrains: bool = False
+) -> pa.Table:
+    """Words and runs of words of the first `statistics.max_notes` notes for self-supervision, or for pretraining."""
+    data = corpus.data.for_pretraining if pretrains else corpus.data
     n_notes = min(settings.statistics.max_notes, data.max_unlabelled or settings.statistics.max_notes)
     kwargs = {"longest": asked.longest, "phi_patterns": asked.phi_patterns}
-    notes = _read(settings, corpus, data, corpus.last_hash_of(data, n_notes), cluster)
+    notes = _read(settings, corpus, corpus.last_hash_of(n_notes, pretrains), cluster, pretrains)
     return _added_up(settings, notes.map_batches(count, fn_kwargs=kwargs, num_cpus=0.5, **BLOCK), GRAMS, cluster)
 
 
@@ -148,7 +151,7 @@ def render(
 
 def cut(settings: config.Config, corpus: Corpus, tokenizer: config.Model, cluster: Workers, out: Path) -> None:
     """Notes to training rows of plain text."""
-    notes = _read(settings, corpus, corpus.data.for_pretraining, None, cluster)
+    notes = _read(settings, corpus, None, cluster, pretrains=True)
     args = (tokenizer, settings.pretrain)
     _replace(notes.map_batches(Cut, fn_constructor_args=args, **cluster.spread(), **BLOCK), out)
 
@@ -279,15 +282,17 @@ def _added_up(settings: config.Config, tables: Stream, schema: pa.Schema, cluste
 
 def _notes(settings: config.Config, corpus: Corpus, cluster: Workers) -> Stream:
     """Notes for self-supervision."""
-    return _read(settings, corpus, corpus.data, corpus.last_hash, cluster)
+    return _read(settings, corpus, corpus.last_hash, cluster)
 
 
 def _read(
-    settings: config.Config, corpus: Corpus, data: config.Data, last_hash: int | None, cluster: Workers
+    settings: config.Config, corpus: Corpus, last_hash: int | None, cluster: Workers, pretrains: bool = False
 ) -> Stream:
     """Notes; those of validation and test patients, and those beyond the limit, come marked, without their text."""
+    data = corpus.data.for_pretraining if pretrains else corpus.data
     notes = cluster.notes(data, settings.resources.rows_per_block)
-    kwargs = {"guard": corpus.guard, "last_hash": last_hash}
+    apart = {"pretraining_share": data.pretraining_share, "pretrains": pretrains}
+    kwargs = {"guard": corpus.guard, "last_hash": last_hash, **apart}
     return notes.map_batches(hold_out, fn_kwargs=kwargs, num_cpus=0.5, **BLOCK)
 
 

@@ -57,7 +57,7 @@ def _counted(settings: config.Config, corpus: Corpus, asked: Asked, cluster: Any
     folder = cache_folder(settings, corpus, asked)
     if folder.exists():
         return Statistics.load(folder)
-    counts = pipeline.count_words(settings, corpus, corpus.data, asked, cluster)
+    counts = pipeline.count_words(settings, corpus, asked, cluster)
     known = Statistics.of_counts(counts, settings.statistics.min_notes)
     if GENERAL in asked.needs:
         known = known.with_general(_general(settings, corpus, asked, cluster))
@@ -100,6 +100,6 @@ def _general(settings: config.Config, corpus: Corpus, asked: Asked, cluster: Any
     path = settings.statistics.general_counts or PRETRAINING
     if path != PRETRAINING:
         return read_counts(path)
-    table = pipeline.count_words(settings, corpus, corpus.data.for_pretraining, asked, cluster)
+    table = pipeline.count_words(settings, corpus, asked, cluster, pretrains=True)
     words = table.filter(pc.equal(table["n"], 1))
     return dict(zip(words["gram"].to_pylist(), words["count"].to_pylist(), strict=True))

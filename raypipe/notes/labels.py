@@ -5,7 +5,7 @@ A problem gives counts and at most a few hashed note ids: ids may be a hospital'
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -16,9 +16,11 @@ from raypipe.config import Data
 from raypipe.errors import InputError, Problem
 from raypipe.hashing import stable_hash
 from raypipe.notes.cleaning import hashed
+from raypipe.notes.leakage import is_for_pretraining
 from raypipe.tasks import NO, YES, Task
 
 SPLITS = ("train", "dev", "test")
+_Counts = dict[str | None, dict[str, int]]  # label -> split -> rows
 
 
 def read_labels(data: Data, tasks: Sequence[Task]) -> pa.Table:
@@ -64,6 +66,28 @@ def doubts(labels: pa.Table) -> Iterator[str]:
         yield f"{n_notes:,} notes are in different splits of different tasks: one model learns all tasks from them"
 
 
+def to_learn_from(labels: pa.Table, notes: pa.Table, tasks: Sequence[Task], data: Data) -> pa.Table:
+    """`labels` less the training labels of notes that only pretraining reads. `notes`: columns note_id and group_id.
+
+    Raises `InputError` if a task has one class left to learn from.
+    """
+    if not data.pretraining_share:
+        return labels
+    kept = labels.filter(pc.or_(pc.not_equal(labels["split"], "train"), _is_learned(labels["note_id"], notes, data)))
+    if problems := list(_one_class(counts_of(kept), tasks, " outside data.pretraining_share")):
+        raise InputError(problems)
+    return kept.combine_chunks()
+
+
+def _is_learned(ids: pa.ChunkedArray, notes: pa.Table, data: Data) -> pa.ChunkedArray:
+    """Which of these notes are outside the part that only pretraining reads?"""
+    pairs = zip(notes["note_id"].to_pylist(), notes["group_id"].to_pylist(), strict=True)
+    learned = [
+        note_id for note_id, group_id in pairs if not is_for_pretraining(note_id, group_id, data.pretraining_share)
+    ]
+    return pc.is_in(ids, pa.array(learned, pa.string()))
+
+
 def within_limits(labels: pa.Table, data: Data) -> pa.Table:
     """`labels` less what `max_labelled`, `max_dev` and `max_test` leave out, task by task.
 
@@ -82,12 +106,15 @@ def within_limits(labels: pa.Table, data: Data) -> pa.Table:
     return labels.filter(pa.array(keep))
 
 
-def for_self_supervision(notes: pa.Table, labels: pa.Table, data: Data) -> pa.Array:
-    """Ids of the notes that reconstruction may learn from: the first `max_unlabelled` by hashed id.
+def for_self_supervision(notes: pa.Table, labels: pa.Table, data: Data, pretrains: bool = False) -> pa.Array:
+    """Ids of the notes that reconstruction, or pretraining, may learn from: the first `max_unlabelled` by hashed id.
 
     `notes`: columns note_id and group_id. Left out are notes labelled for dev or test and all notes of their groups,
-    unless `data.transductive`.
+    unless `data.transductive`, and those that only the other one reads.
     """
+    if data.pretraining_share:
+        is_learned = _is_learned(notes["note_id"], notes, data)
+        notes = notes.filter(pc.invert(is_learned) if pretrains else is_learned)
     ids, groups = notes["note_id"].combine_chunks(), notes["group_id"].combine_chunks()
     if not data.transductive:
         held_out = pc.unique(labels["note_id"].filter(pc.not_equal(labels["split"], "train")))
@@ -128,16 +155,21 @@ def _row_problems(labels: pa.Table, tasks: Sequence[Task]) -> Iterator[Problem]:
                 f"{label!r} ({n:,} rows)" for label, n in sorted(odd.items(), key=lambda x: str(x[0]))[:3]
             )
             yield _problem(task.id, f"{len(odd)} labels are none of its options {task.options[:6]}: {shown}")
-        in_train = [label for label in seen if seen[label].get("train")]
-        if len(in_train) < 2:
-            yield _problem(
-                task.id, f"the train split has {len(in_train)} of its classes; two are needed to learn anything"
-            )
+    yield from _one_class(counts, tasks)
 
 
-def counts_of(labels: pa.Table) -> dict[str, dict[str | None, dict[str, int]]]:
+def _one_class(counts: Mapping[str, _Counts], tasks: Sequence[Task], where: str = "") -> Iterator[Problem]:
+    for task in tasks:
+        seen = counts.get(task.id, {})
+        n_classes = sum(1 for label in seen if seen[label].get("train"))
+        if seen and n_classes < 2:
+            what = f"the train split has {n_classes} of its classes{where}; two are needed to learn anything"
+            yield _problem(task.id, what)
+
+
+def counts_of(labels: pa.Table) -> dict[str, _Counts]:
     """task id -> label -> split -> rows."""
-    out: dict[str, dict[str | None, dict[str, int]]] = {}
+    out: dict[str, _Counts] = {}
     grouped = labels.group_by(["task_id", "label", "split"]).aggregate([([], "count_all")])
     for row in grouped.to_pylist():
         out.setdefault(row["task_id"], {}).setdefault(row["label"], {})[row["split"]] = row["count_all"]

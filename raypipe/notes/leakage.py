@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from raypipe.hashing import stable_hash
 from raypipe.words import normalise, word_spans
 
 Hashes = npt.NDArray[np.uint64]
@@ -33,6 +34,11 @@ _POWERS = np.array([pow(0x100000001B3, n, 2**64) for n in range(_SHINGLE)], dtyp
 
 def _no_signatures() -> Small:
     return np.empty((0, _BANDS * _ROWS), dtype=np.uint32)
+
+
+def is_for_pretraining(note_id: str, group_id: str | None, share: float) -> bool:
+    """Is this note in the part that only pretraining reads (`data.pretraining_share`)? A group is as a whole."""
+    return stable_hash("pretraining", group_id or note_id) < share * 2**64
 
 
 @dataclass(frozen=True)

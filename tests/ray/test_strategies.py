@@ -204,7 +204,7 @@ def test_tfidf_counts_the_corpus(run: Run) -> None:
     experiment.attribute(one)
     found = pq.read_table(one.step("attribute").data).to_pylist()
     tokenizer = loading.load_tokenizer(one.tokenizer)
-    seen = [set(tokenizer(t, add_special_tokens=False)["input_ids"]) for t in one.corpus.texts(one.corpus.data)]
+    seen = [set(tokenizer(t, add_special_tokens=False)["input_ids"]) for t in one.corpus.texts(pretrains=False)]
     assert len(seen) > 100
     texts = {note["note_id"]: note["text"] for note in pq.read_table(one.corpus.data.notes).to_pylist()}
     tokens = {note_id: tokenizer(text, add_special_tokens=False)["input_ids"] for note_id, text in texts.items()}

@@ -14,9 +14,11 @@ from hypothesis import strategies as st
 
 from raypipe import rows, storage
 from raypipe.config import Columns, Data
+from raypipe.errors import InputError
 from raypipe.notes import cleaning, labels
 from raypipe.notes.files import iter_notes, kept_rows
 from raypipe.notes.reading import units
+from raypipe.stages.hold_out import hold_out
 from raypipe.tasks import NO, YES, Task
 
 NOTES = [("007", "Tosse e febbre."), ("7", 'Nega dolore,\n"riferisce" nausea'), ("é", "E\u0300 vigile 🙂")]
@@ -165,6 +167,39 @@ def test_self_supervision_leaves_out_held_out_notes_and_their_groups():
     two = labels.for_self_supervision(notes, held, Data(transductive=True, max_unlabelled=2)).to_pylist()
     three = labels.for_self_supervision(notes, held, Data(transductive=True, max_unlabelled=3)).to_pylist()
     assert three[:2] == two
+
+
+def test_a_share_of_the_groups_is_for_pretraining_alone():
+    ids = [f"n{i}" for i in range(400)]
+    groups = [None if i % 4 else f"p{i // 8}" for i in range(400)]
+    held = table(*[("t", i, "1" if n % 2 else "0", "test" if n < 40 else "train") for n, i in enumerate(ids)])
+    data = Data(pretraining_share=0.6)
+    listed = pa.table({"note_id": ids, "group_id": pa.array(groups, pa.string())})
+    notes = rows.table(
+        [{"note_id": i, "group_id": g, "text": f"nota {i}"} for i, g in zip(ids, groups, strict=False)], rows.NOTES
+    )
+
+    read = [hold_out(notes, None, None, 0.6, pretrains) for pretrains in (True, False)]
+    apart, learned = ({n["note_id"] for n in part.to_pylist() if n["text"]} for part in read)
+    assert apart | learned == set(ids)
+    assert not apart & learned
+    assert 0.5 < len(apart) / 400 < 0.7
+    for group in set(groups) - {None}:
+        assert len({n["note_id"] in apart for n in notes.to_pylist() if n["group_id"] == group}) == 1
+
+    kept = labels.to_learn_from(held, listed, [task()], data)
+    train = {r["note_id"] for r in kept.to_pylist() if r["split"] == "train"}
+    assert train
+    assert train <= learned
+    assert sum(r["split"] == "test" for r in kept.to_pylist()) == 40
+    unlabelled, for_pretraining = (
+        set(labels.for_self_supervision(listed, held, data, p).to_pylist()) for p in (False, True)
+    )
+    assert unlabelled < learned
+    assert for_pretraining < apart
+    assert labels.to_learn_from(held, listed, [task()], Data()) is held
+    with pytest.raises(InputError, match=r"has 0 of its classes outside data\.pretraining_share"):
+        labels.to_learn_from(held, listed, [task()], Data(pretraining_share=0.9999))
 
 
 def test_multilabel_rows_become_yes_and_no(tmp_path):
