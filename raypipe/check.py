@@ -81,7 +81,8 @@ def check(config: Config, with_data: bool = True) -> CheckReport:
     if notes is not None and labels is not None:
         problems += labels_of.problems_with(notes, labels)
         warnings += labels_of.doubts(labels)
-        labels = tried(lambda: labels_of.to_learn_from(labels, notes, tasks, data)) or labels
+        learned = tried(lambda: labels_of.to_learn_from(labels, notes, tasks, data))
+        labels = labels if learned is None else learned
         labels = labels_of.within_limits(labels, data)
         if not pc.any(pc.equal(labels["split"], config.evaluation.split)).as_py():
             problems.append(Problem("evaluation.split", f"no task has labels in the split {config.evaluation.split}"))

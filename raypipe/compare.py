@@ -49,6 +49,8 @@ def compare(run: Run) -> dict[Cell, Run]:
         run.say(
             "no arm has `start: random`: whether the backbone has learned anything stays open, so nothing is ranked"
         )
+    if run.pretrains and run.corpus.data.pretraining is None and not run.settings.data.pretraining_share:
+        run.say("the backbone is pre-trained on the notes that the arms learn from: set data.pretraining_share")
     if run.pretrains and not run.is_done("pretrain"):
         experiment.pretrain(run)
     found: dict[Cell, Run] = {}

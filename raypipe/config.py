@@ -66,8 +66,8 @@ class Data(Section):
     labels: Location | None = None  # columns task_id, note_id, label, split
     tasks: Location | None = None  # YAML (docs in tasks.py), or a table with one task per row
     pretraining: Location | None = None  # notes for `pretrain`; None = the notes outside dev and test
-    # Share of the notes (of their groups) that only `pretrain` reads. Neither training labels nor unlabelled notes come
-    # from it: what a comparison of ways to learn from notes shows the backbone is new to it
+    # Share of the notes (of the groups, if columns.group_id names them) that only `pretrain` reads. Neither training
+    # labels nor unlabelled notes come from it: what a comparison of ways to learn shows the backbone is new to it
     pretraining_share: float = Field(0.0, ge=0, lt=1)
     columns: Columns = Columns()
     synthetic: Synthetic = Synthetic()
@@ -439,7 +439,8 @@ class Evaluation(Section):
 
     split: Split = "test"
     # generate: greedy decoding bound to the options. head: no label text; a classifier per task (probe.head, c, folds)
-    # on the student's last state before the answer, fitted to the training labels after fine-tuning
+    # on the student's last state before the answer, fitted to the training labels after fine-tuning (and without,
+    # for an arm with `finetune: false`)
     mode: Literal["label", "generate", "head"] = "label"
     conformal: Conformal | None = None  # calibrated on the dev labels; None: no prediction sets
     embeddings: bool = False  # also the line `embeddings_logistic`: the frozen backbone, read as `probe` says

@@ -27,7 +27,7 @@ from raypipe.notes import synthetic
 from raypipe.notes.deciding import is_annotated, read_deciding
 from raypipe.notes.files import iter_notes
 from raypipe.notes.labels import for_self_supervision, read_labels
-from raypipe.notes.leakage import Guard, is_for_pretraining
+from raypipe.notes.leakage import Guard, is_of_other_part
 from raypipe.run_dir import Step, settings_of
 from raypipe.tasks import Task
 
@@ -96,14 +96,12 @@ class Corpus:
     @cached_property
     def last_hash(self) -> int | None:
         """The largest hashed id among the `max_unlabelled` notes to learn from; None: no limit."""
-        return None if self.data.max_unlabelled is None else self.last_hash_of(self.data.max_unlabelled)
+        return None if self.data.max_unlabelled is None else self.last_hash_of(self.data, self.data.max_unlabelled)
 
-    def last_hash_of(self, n_notes: int, pretrains: bool = False) -> int:
-        """The largest hashed id among the first `n_notes` notes for self-supervision, or for pretraining."""
-        data = self.data.for_pretraining if pretrains else self.data
+    def last_hash_of(self, data: config.Data, n_notes: int) -> int:
+        """The largest hashed id among the first `n_notes` notes of `data` to learn from."""
         notes = pa.concat_tables(iter_notes(data, ["note_id", "group_id"]))
-        limited = data.model_copy(update={"max_unlabelled": n_notes})
-        ids = for_self_supervision(notes, self.all_labels, limited, pretrains)
+        ids = for_self_supervision(notes, self.all_labels, data.model_copy(update={"max_unlabelled": n_notes}))
         return max((stable_hash(note_id) for note_id in ids.to_pylist()), default=0)
 
     def labelled(self, split: str) -> Iterator[tuple[dict[str, Any], dict[str, str]]]:
@@ -122,7 +120,7 @@ class Corpus:
             for note in table.to_pylist():
                 if note["text"] is None:
                     continue
-                if share and is_for_pretraining(note["note_id"], note["group_id"], share) != pretrains:
+                if is_of_other_part(note["note_id"], note["group_id"], share, pretrains):
                     continue
                 if guard is None or not guard.blocks(note["note_id"], note["group_id"], note["text"]):
                     yield note["text"]

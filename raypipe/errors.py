@@ -38,7 +38,7 @@ class Code(enum.StrEnum):
     SENTINEL = "E_SENTINEL"  # the note already contains a mask sentinel
     MODEL = "E_MODEL"  # the model failed on this note alone
     HELD_OUT = "HELD_OUT"  # no error: kept from self-supervision because of a validation or test note
-    NOT_SAMPLED = "NOT_SAMPLED"  # no error: beyond data.max_unlabelled
+    NOT_SAMPLED = "NOT_SAMPLED"  # no error: beyond data.max_unlabelled, or for pretraining alone
 
 
 @dataclass(frozen=True)

@@ -78,7 +78,7 @@ def count_words(
     data = corpus.data.for_pretraining if pretrains else corpus.data
     n_notes = min(settings.statistics.max_notes, data.max_unlabelled or settings.statistics.max_notes)
     kwargs = {"longest": asked.longest, "phi_patterns": asked.phi_patterns}
-    notes = _read(settings, corpus, corpus.last_hash_of(n_notes, pretrains), cluster, pretrains)
+    notes = _read(settings, corpus, corpus.last_hash_of(data, n_notes), cluster, pretrains)
     return _added_up(settings, notes.map_batches(count, fn_kwargs=kwargs, num_cpus=0.5, **BLOCK), GRAMS, cluster)
 
 
@@ -175,12 +175,12 @@ def _score_by_head(
     head = settings.probe.model_copy(update={"layers": (1.0,), "pooling": ("last",), "control": False})
     evaluation = settings.evaluation.model_copy(update={"split": split})
     asked = settings.model_copy(update={"probe": head, "evaluation": evaluation})
-    stored, probed = out.parent / "states", out.parent / "probed"
+    stored, probed = out.parent / "states", out.parent / "probed" / "data"
     states(asked, corpus, model, cluster, stored)
     probe(asked, corpus, stored, cluster, probed)
     out.mkdir(exist_ok=True)
     pq.write_table(pq.read_table(probed).select(rows.PREDICTIONS.names), out / "part-00000.parquet", compression="zstd")
-    for folder in (stored, probed):
+    for folder in (stored, probed.parent):
         shutil.rmtree(folder)
 
 

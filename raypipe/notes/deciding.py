@@ -1,8 +1,8 @@
 """Annotators' spans -> the words that are known to decide a task.
 
 The spans are those of `data.columns.spans`, or else the entities of the BIO tags in `data.columns.tags`. A task names
-the types that decide it (`spans:` in the tasks file). Nothing chooses or trains by that: it judges relevance
-(evaluation/agreement.py), as the generated corpus's planted words do.
+the types that decide it (`spans:` in the tasks file). That judges relevance (evaluation/agreement.py), as the generated
+corpus's planted words do. Nothing is chosen or trained by it, but for `mslm.terms: ner`, which hides the same entities.
 """
 
 from __future__ import annotations
@@ -55,7 +55,9 @@ def read_deciding(data: Data, tasks: Sequence[Task]) -> pa.Table:
 
 
 def _spans(cell: str | None, text: str, column: str) -> list[Span]:
-    return parsed(cell, len(text)) if column == "spans" else of_tags((cell or "").split(), text)
+    if cell is None:
+        return []
+    return parsed(cell, len(text)) if column == "spans" else of_tags(cell.split(), text)
 
 
 def _problems(tasks: Sequence[Task], seen: set[str], field: str) -> list[Problem]:

@@ -16,7 +16,7 @@ from raypipe.config import Data
 from raypipe.errors import InputError, Problem
 from raypipe.hashing import stable_hash
 from raypipe.notes.cleaning import hashed
-from raypipe.notes.leakage import is_for_pretraining
+from raypipe.notes.leakage import is_of_other_part
 from raypipe.tasks import NO, YES, Task
 
 SPLITS = ("train", "dev", "test")
@@ -81,10 +81,8 @@ def to_learn_from(labels: pa.Table, notes: pa.Table, tasks: Sequence[Task], data
 
 def _is_learned(ids: pa.ChunkedArray, notes: pa.Table, data: Data) -> pa.ChunkedArray:
     """Which of these notes are outside the part that only pretraining reads?"""
-    pairs = zip(notes["note_id"].to_pylist(), notes["group_id"].to_pylist(), strict=True)
-    learned = [
-        note_id for note_id, group_id in pairs if not is_for_pretraining(note_id, group_id, data.pretraining_share)
-    ]
+    pairs, share = zip(notes["note_id"].to_pylist(), notes["group_id"].to_pylist(), strict=True), data.pretraining_share
+    learned = [pair[0] for pair in pairs if not is_of_other_part(*pair, share, pretrains=False)]
     return pc.is_in(ids, pa.array(learned, pa.string()))
 
 
@@ -106,15 +104,14 @@ def within_limits(labels: pa.Table, data: Data) -> pa.Table:
     return labels.filter(pa.array(keep))
 
 
-def for_self_supervision(notes: pa.Table, labels: pa.Table, data: Data, pretrains: bool = False) -> pa.Array:
-    """Ids of the notes that reconstruction, or pretraining, may learn from: the first `max_unlabelled` by hashed id.
+def for_self_supervision(notes: pa.Table, labels: pa.Table, data: Data) -> pa.Array:
+    """Ids of the notes that reconstruction may learn from: the first `max_unlabelled` by hashed id.
 
     `notes`: columns note_id and group_id. Left out are notes labelled for dev or test and all notes of their groups,
-    unless `data.transductive`, and those that only the other one reads.
+    unless `data.transductive`, and those that only pretraining reads.
     """
     if data.pretraining_share:
-        is_learned = _is_learned(notes["note_id"], notes, data)
-        notes = notes.filter(pc.invert(is_learned) if pretrains else is_learned)
+        notes = notes.filter(_is_learned(notes["note_id"], notes, data))
     ids, groups = notes["note_id"].combine_chunks(), notes["group_id"].combine_chunks()
     if not data.transductive:
         held_out = pc.unique(labels["note_id"].filter(pc.not_equal(labels["split"], "train")))
@@ -155,14 +152,14 @@ def _row_problems(labels: pa.Table, tasks: Sequence[Task]) -> Iterator[Problem]:
                 f"{label!r} ({n:,} rows)" for label, n in sorted(odd.items(), key=lambda x: str(x[0]))[:3]
             )
             yield _problem(task.id, f"{len(odd)} labels are none of its options {task.options[:6]}: {shown}")
-    yield from _one_class(counts, tasks)
+    yield from _one_class(counts, [task for task in tasks if task.id in counts])
 
 
 def _one_class(counts: Mapping[str, _Counts], tasks: Sequence[Task], where: str = "") -> Iterator[Problem]:
     for task in tasks:
         seen = counts.get(task.id, {})
         n_classes = sum(1 for label in seen if seen[label].get("train"))
-        if seen and n_classes < 2:
+        if n_classes < 2:
             what = f"the train split has {n_classes} of its classes{where}; two are needed to learn anything"
             yield _problem(task.id, what)
 

@@ -36,9 +36,12 @@ def _no_signatures() -> Small:
     return np.empty((0, _BANDS * _ROWS), dtype=np.uint32)
 
 
-def is_for_pretraining(note_id: str, group_id: str | None, share: float) -> bool:
-    """Is this note in the part that only pretraining reads (`data.pretraining_share`)? A group is as a whole."""
-    return stable_hash("pretraining", group_id or note_id) < share * 2**64
+def is_of_other_part(note_id: str, group_id: str | None, share: float, pretrains: bool) -> bool:
+    """Of the two parts that `data.pretraining_share` makes, is this note in the one that is not read here?
+
+    `pretrains`: pretraining reads, or else all other steps. A group is in one part as a whole.
+    """
+    return share > 0 and (stable_hash("pretraining", group_id or note_id) < share * 2**64) != pretrains
 
 
 @dataclass(frozen=True)

@@ -7,11 +7,13 @@ A cell of `data.columns.spans` is JSON, [[type, start, end], ...], offsets into 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 
 from raypipe.words import normalise
 
 Span = tuple[str, int, int]
+_TAG = re.compile(r"O|[BI](-.+)?")
 
 
 def parsed(cell: str | None, n_characters: int) -> list[Span]:
@@ -39,11 +41,13 @@ def in_nfc(cell: str | None, text: str) -> str | None:
 def of_tags(tags: Sequence[str], text: str) -> list[Span]:
     """Entities of BIO tags: an I after an O begins one, too; the first tag names the type.
 
-    Raises ValueError unless there is one tag for each token.
+    Raises ValueError unless there is one such tag for each token.
     """
     found: list[Span] = []
     position, previous = 0, "O"
     for token, tag in zip(text.split(), tags, strict=True):
+        if not _TAG.fullmatch(tag):  # a column of something else, which no message may quote
+            raise ValueError("no BIO tag")
         start = text.index(token, position)
         position = start + len(token)
         if tag.startswith("I") and previous != "O":

@@ -9,7 +9,7 @@ import pyarrow as pa
 from raypipe import rows
 from raypipe.errors import Code
 from raypipe.hashing import stable_hash
-from raypipe.notes.leakage import Guard, is_for_pretraining
+from raypipe.notes.leakage import Guard, is_of_other_part
 from raypipe.stages.quiet import quiet
 
 
@@ -17,7 +17,7 @@ from raypipe.stages.quiet import quiet
 def hold_out(
     table: pa.Table, guard: Guard | None, last_hash: int | None, pretraining_share: float, pretrains: bool
 ) -> pa.Table:
-    """Notes in, the same notes out; one that is left out loses its text and gets a code.
+    """Notes in, the same notes out; one that is left out loses its text and gets a code, be it broken or not.
 
     `last_hash`: notes whose hashed id is larger are beyond `data.max_unlabelled`. A threshold instead of a list of ids:
     the sample costs the workers nothing. `pretrains`: of the two parts that `data.pretraining_share` makes, keep
@@ -27,15 +27,14 @@ def hold_out(
     def verdict(note: dict[str, Any]) -> Code | None:
         if last_hash is not None and stable_hash(note["note_id"]) > last_hash:
             return Code.NOT_SAMPLED
-        is_apart = is_for_pretraining(note["note_id"], note["group_id"], pretraining_share)
-        if pretraining_share and is_apart != pretrains:
+        if is_of_other_part(note["note_id"], note["group_id"], pretraining_share, pretrains):
             return Code.NOT_SAMPLED
-        if guard is not None and guard.blocks(note["note_id"], note["group_id"], note["text"]):
-            return Code.HELD_OUT
+        if note["error"] is None and guard is not None:
+            return Code.HELD_OUT if guard.blocks(note["note_id"], note["group_id"], note["text"]) else None
         return None
 
     out = []
     for note in table.to_pylist():
-        code = verdict(note) if note["error"] is None else None
+        code = verdict(note)
         out.append(note if code is None else note | {"text": None, "error": code.value})
     return rows.table(out, table.schema)

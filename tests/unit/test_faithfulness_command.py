@@ -125,10 +125,12 @@ def test_entities_of_bio_tags_decide_where_there_are_no_spans(tmp_path: Path) ->
     ]
     assert is_annotated(data, [task("SIGN")])
     assert not is_annotated(data, [task()])  # tags for masking alone
-    pq.write_table(pa.table({"note_id": ["0"], "text": ["Ha febbre"], "bio": ["O"]}), tmp_path / "notes.parquet")
-    with pytest.raises(InputError, match=r"data\.columns\.tags: 1 notes hold no BIO tag") as refused:
-        read_deciding(data, [task("SIGN")])
-    assert "febbre" not in str(refused.value)
+    for wrong in ("O", "Ha anti-febbre", "O o"):
+        table = pa.table({"note_id": ["0", "1"], "text": ["Ha anti-febbre", "untagged"], "bio": [wrong, None]})
+        pq.write_table(table, tmp_path / "notes.parquet")
+        with pytest.raises(InputError, match=r"data\.columns\.tags: 1 notes hold no BIO tag") as refused:
+            read_deciding(data, [task("Febbre")])
+        assert "febbre" not in str(refused.value)
 
 
 @pytest.mark.parametrize("cell", ["{}", "[[1, 0, 2]]", '[["CUE", 3, 3]]', '[["CUE", 0, 99]]', "[", "[" * 5000, "[[]]"])

@@ -187,16 +187,16 @@ def test_a_share_of_the_groups_is_for_pretraining_alone():
     for group in set(groups) - {None}:
         assert len({n["note_id"] in apart for n in notes.to_pylist() if n["group_id"] == group}) == 1
 
+    broken = rows.table([{"note_id": i, "error": "E_NULL"} for i in ids], rows.NOTES)
+    codes = [n["error"] for n in hold_out(broken, None, None, 0.6, False).to_pylist()]
+    assert set(codes) == {"E_NULL", "NOT_SAMPLED"}  # a note that nobody asked for is no failure
+
     kept = labels.to_learn_from(held, listed, [task()], data)
     train = {r["note_id"] for r in kept.to_pylist() if r["split"] == "train"}
     assert train
     assert train <= learned
     assert sum(r["split"] == "test" for r in kept.to_pylist()) == 40
-    unlabelled, for_pretraining = (
-        set(labels.for_self_supervision(listed, held, data, p).to_pylist()) for p in (False, True)
-    )
-    assert unlabelled < learned
-    assert for_pretraining < apart
+    assert set(labels.for_self_supervision(listed, held, data).to_pylist()) < learned
     assert labels.to_learn_from(held, listed, [task()], Data()) is held
     with pytest.raises(InputError, match=r"has 0 of its classes outside data\.pretraining_share"):
         labels.to_learn_from(held, listed, [task()], Data(pretraining_share=0.9999))

@@ -210,3 +210,27 @@ def test_questions_that_the_new_tokenizer_cannot_fit_are_refused_before_training
     with pytest.raises(InputError, match="leaves no room for a note"):
         experiment.pretrain(run)
     assert not (run.folder / "pretrain/model").exists()
+
+
+def test_pretraining_and_learning_read_different_notes(tmp_path: Path) -> None:
+    generated = Run(settings(tmp_path, name="generated", arms=ARMS)).corpus.data
+    asked = settings(tmp_path, arms={"sft": {}, "cpt": {"masking": {"strategy": "cpt_packed"}}})
+    shared = {"source": "files", "pretraining": None, "pretraining_share": 0.5}
+    asked = asked.model_copy(update={"data": generated.model_copy(update=shared)})
+    with pytest.raises(InputError, match=r"data\.pretraining_share: is a share of data\.notes"):
+        Run(asked.model_copy(update={"data": asked.data.model_copy(update={"pretraining": generated.pretraining})}))
+    run = Run(asked)
+    assert not set(run.corpus.texts(pretrains=True)) & set(run.corpus.texts(pretrains=False))
+    experiment.pretrain(run)
+    experiment.finetune(run)
+    experiment.mask(run)
+    pretrained = {key.split("\t")[0] for key in pq.read_table(run.folder / "pretrain/rows/data")["key"].to_pylist()}
+    masked = pq.read_table(run.step("mask").data, columns=["note_id", "error"]).to_pylist()
+    learned = {note["note_id"] for note in masked if note["error"] is None}
+    train = {note["note_id"] for note, _ in run.corpus.labelled("train")}
+    assert pretrained
+    assert learned
+    assert train
+    assert not pretrained & (learned | train)
+    ids = {note["note_id"] for note in masked}
+    assert pretrained | learned == {note_id for note_id in ids if note_id.startswith(("train", "unlabelled"))}
