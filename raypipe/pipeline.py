@@ -177,6 +177,7 @@ def _score_by_head(
     asked = settings.model_copy(update={"probe": head, "evaluation": evaluation})
     stored, probed = out.parent / "states", out.parent / "probed" / "data"
     states(asked, corpus, model, cluster, stored)
+    probed.parent.mkdir(exist_ok=True)
     probe(asked, corpus, stored, cluster, probed)
     out.mkdir(exist_ok=True)
     pq.write_table(pq.read_table(probed).select(rows.PREDICTIONS.names), out / "part-00000.parquet", compression="zstd")
