@@ -64,7 +64,7 @@ def _is_one(note: Note, first: int, n: int) -> bool:
 def tagged(note: Note) -> list[Run]:
     """The words of each entity of the note's BIO tags; an entity without a word is left out.
 
-    Raises `RowError(TYPE)` if the tags are missing or of another number than the tokens.
+    Raises `RowError(TYPE)` if the tags are missing, no BIO tags, or of another number than the tokens.
     """
     try:
         entities = of_tags(note.tags or (), note.text)
