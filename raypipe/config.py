@@ -47,6 +47,8 @@ class Synthetic(Section):
     n_pretraining: int = Field(4000, ge=1)
     difficulty: Fraction = 0.0
     modifiers: Fraction = 0.3  # share of the mentions with a modifier, which ties the forms of a finding to each other
+    local_share: Fraction = 0.3  # of the mentions of a task's finding: in a form of the hospital's own
+    unseen: Fraction | None = None  # share of the tasks with a form that no label shows; None: difficulty decides
 
 
 def _no_password(uri: str) -> str:

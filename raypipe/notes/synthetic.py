@@ -21,9 +21,9 @@ What is planted, and how
   instruct model that can already look something up. What the labels have to teach is what the other hospital does not
   show: the local forms. The names are in capitals, so that the token that looks is not the token to look for (it
   would also find itself).
-* The target hospital's notes have no check-list, and use a local form in `LOCAL_SHARE` of the mentions of a task's
-  finding. One local form of a quarter of the tasks (of all, at `difficulty` 1) stands in no labelled train or dev
-  note: only the unlabelled and the test notes have it.
+* The target hospital's notes have no check-list, and use a local form in `local_share` of the mentions of a task's
+  finding. One local form of a quarter of the tasks (of all, at `difficulty` 1; of another share, with `unseen`) stands
+  in no labelled train or dev note: only the unlabelled and the test notes have it.
 * `difficulty` also adds negated and historical mentions, boilerplate, and longer lists under one cue.
 
 Deciding words (`Corpus.deciding`, character offsets): present: the words of the finding. Negated or history: the
@@ -31,14 +31,13 @@ words of the finding and, as a row of its own, the cue of its sentence. Modifier
 rows.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 YES, NO = "sì", "no"
-LOCAL_SHARE = 0.3  # of the target hospital's mentions of a task's finding
 SUMMARY_SHARE = 0.85  # of the pretraining notes
 
 
@@ -131,27 +130,31 @@ def generate(
     n_pretraining: int = 9600,
     difficulty: float = 0.0,
     modifiers: float = 0.3,
+    local_share: float = 0.3,
+    unseen: float | None = None,
 ) -> Corpus:
     """The whole corpus; same arguments, same bytes. `difficulty` in [0, 1] adds distractors and unseen forms.
 
     `modifiers`: share of the mentions with a modifier, which is all that ties the forms of a finding to each other.
+    `local_share`: share of the target hospital's mentions of a task's finding in a local form. `unseen`: share of the
+    tasks with a local form that no label shows; None lets `difficulty` say.
     """
     if not 0 <= difficulty <= 1:
         raise ValueError(f"difficulty is {difficulty}, but must lie in [0, 1]")
+    any_form = Style(local_share, difficulty, modifiers)
     seen: set[str] = set()
     other_hospital = np.random.default_rng([seed, 0])
-    pretraining = [_pretraining_text(other_hospital, difficulty, modifiers, seen) for _ in range(n_pretraining)]
+    pretraining = [_pretraining_text(other_hospital, any_form, seen) for _ in range(n_pretraining)]
 
     held_out_rng = np.random.default_rng([seed, 1])
-    n_held_out = round((0.25 + 0.75 * difficulty) * len(TASK_FINDINGS))
+    n_held_out = round((0.25 + 0.75 * difficulty if unseen is None else unseen) * len(TASK_FINDINGS))
     held_out = held_out_rng.permutation(len(TASK_FINDINGS))[:n_held_out]
-    labelled = Style(LOCAL_SHARE, difficulty, modifiers, frozenset(TASK_FINDINGS[i].local[-1] for i in held_out))
-    unrestricted = Style(LOCAL_SHARE, difficulty, modifiers)
+    labelled = replace(any_form, forbidden=frozenset(TASK_FINDINGS[i].local[-1] for i in held_out))
     note_rows: list[dict[str, str]] = []
     label_rows: list[dict[str, str]] = []
     deciding_rows: list[dict[str, str | int]] = []
-    splits = (("train", n_labelled, labelled), ("dev", n_dev, labelled), ("test", n_test, unrestricted))
-    for stream, (split, n, style) in enumerate((*splits, ("unlabelled", n_unlabelled, unrestricted)), start=2):
+    splits = (("train", n_labelled, labelled), ("dev", n_dev, labelled), ("test", n_test, any_form))
+    for stream, (split, n, style) in enumerate((*splits, ("unlabelled", n_unlabelled, any_form)), start=2):
         rng = np.random.default_rng([seed, stream])
         patient = 0
         for i in range(n):
@@ -201,10 +204,10 @@ def _table(rows: list[Any], **columns: pa.DataType) -> pa.Table:
     return pa.Table.from_pylist(rows, schema=pa.schema(list(columns.items())))
 
 
-def _pretraining_text(rng: np.random.Generator, difficulty: float, modifiers: float, seen: set[str]) -> str:
+def _pretraining_text(rng: np.random.Generator, any_form: Style, seen: set[str]) -> str:
     if rng.random() >= SUMMARY_SHARE:
-        return _new_note(rng, Style(LOCAL_SHARE, difficulty, modifiers), seen)[0]
-    text, mentions = _new_note(rng, Style(0.0, difficulty, modifiers), seen)
+        return _new_note(rng, any_form, seen)[0]
+    text, mentions = _new_note(rng, replace(any_form, local_share=0.0), seen)
     present = {m.finding for m in mentions if m.status == "present"}
     items = rng.permutation(len(FINDINGS))
     answers = ", ".join(f"{_question(FINDINGS[i])} {YES if i in present else NO}" for i in items)

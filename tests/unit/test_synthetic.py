@@ -92,6 +92,16 @@ def test_labels_miss_some_local_forms_that_unlabelled_notes_have(corpus: Corpus)
     assert len(forms_in("unlabelled") - forms_in("train", "dev")) >= len(TASK_FINDINGS) // 4
 
 
+@pytest.mark.parametrize("unseen", [0.0, 1.0])
+def test_how_many_forms_no_label_shows_can_be_set(unseen: float) -> None:
+    corpus = generate(seed=3, difficulty=0.25, local_share=0.9, unseen=unseen, **SIZES)
+    labelled = "\n".join(r["text"] for r in corpus.notes.to_pylist() if r["split"] in ("train", "dev"))
+    assert sum(f.local[-1] not in labelled for f in TASK_FINDINGS) == round(unseen * len(TASK_FINDINGS))
+    said = [words[-1] for (note, _), words in words_by_case(corpus).items() if note.startswith("test")]
+    local = {form for f in TASK_FINDINGS for form in f.local}
+    assert 0.85 < sum(word in local for word in said) / len(said) < 0.95
+
+
 def test_only_pretraining_notes_have_a_check_list_and_only_over_common_forms(corpus: Corpus) -> None:
     assert not any("Sintesi" in text for text in texts(corpus).values())
     with_list = [text.split("\nSintesi: ") for text in corpus.pretraining["text"].to_pylist() if "\nSintesi: " in text]
