@@ -127,10 +127,16 @@ def evaluate(config: ConfigPath, set_: Overrides = None, arm: Arm = None) -> Non
 
 @app.command()
 def probe(config: ConfigPath, set_: Overrides = None) -> None:
-    """What can be read off every layer of the backbone and of the arms' students. Needs what `run` leaves."""
+    """What can be read off every layer of the backbone and of the arms' students. Needs what `run` leaves.
+
+    Of a comparison, the first seed's models.
+    """
+    from raypipe import compare as comparing
     from raypipe import probing
 
-    print(probing.probe(_open(config, set_)))
+    run = _open(config, set_)
+    cells, _ = comparing.by_budget(comparing.opened(run))
+    print(probing.probe(cells[0] if cells else run))
 
 
 @app.command()

@@ -19,6 +19,7 @@ from typing import Any
 
 from raypipe import config, experiment, pipeline
 from raypipe.errors import ExitCode, InputError, Problem
+from raypipe.evaluation.uncertainty import MIN_RUNS
 from raypipe.gates import EMBEDDINGS, QUARTER, TFIDF
 from raypipe.inline import Inline
 from raypipe.reporting.probing import BACKBONE
@@ -45,12 +46,8 @@ class Cell:
 def compare(run: Run) -> dict[Cell, Run]:
     """Run what is not there yet; returns the runs of all cells, for the report (results.py)."""
     wanted = cells(run)
-    if all(arm.start != "random" for arm in run.settings.arms.values()):
-        run.say(
-            "no arm has `start: random`: whether the backbone has learned anything stays open, so nothing is ranked"
-        )
-    if run.pretrains and run.corpus.data.pretraining is None and not run.settings.data.pretraining_share:
-        run.say("the backbone is pre-trained on the notes that the arms learn from: set data.pretraining_share")
+    for what in _advice(run):
+        run.say(what)
     if run.pretrains and not run.is_done("pretrain"):
         experiment.pretrain(run)
     found: dict[Cell, Run] = {}
@@ -62,6 +59,20 @@ def compare(run: Run) -> dict[Cell, Run]:
     unlearned = [(cell, arm) for cell in found.values() for arm in cell.settings.arms if not _is_measured(cell, arm)]
     _each(run, _learn, unlearned, in_tasks=run.settings.resources.training_workers == 1)
     return {cell: found[cell] for cell in wanted}
+
+
+def _advice(run: Run) -> Iterator[str]:
+    """What the table will not be able to say."""
+    arms = run.settings.arms.values()
+    strategies = {arm.masking.strategy for arm in arms if arm.masking is not None}
+    if all(arm.start != "random" for arm in arms):
+        yield "no arm has `start: random`: whether the backbone has learned anything stays open, so nothing is ranked"
+    if run.pretrains and run.corpus.data.pretraining is None and not run.settings.data.pretraining_share:
+        yield "the backbone is pre-trained on the notes that the arms learn from: set data.pretraining_share"
+    if "relevance" in strategies and "least_relevant" not in strategies:
+        yield "no arm has the strategy least_relevant: whether relevance or hiding as such helps stays open"
+    if run.settings.repeats < MIN_RUNS:
+        yield f"repeats: {run.settings.repeats}: fewer than {MIN_RUNS} fine-tunings say little about their own noise"
 
 
 def opened(run: Run) -> dict[Cell, Run]:
@@ -151,15 +162,23 @@ def _is_prepared(cell: Run) -> bool:
 
 
 def _is_measured(cell: Run, arm: str) -> bool:
-    wanted = ["evaluate", *(["calibrate"] if cell.settings.evaluation.conformal is not None else [])]
-    return all(cell.of(arm).is_done(f"{step}/{student}") for step in wanted for student in cell.students(arm))
+    return all(_is_scored(cell.of(arm), student) for student in cell.students(arm))
+
+
+def _is_scored(run: Run, student: str) -> bool:
+    wanted = ["evaluate", *(["calibrate"] if run.settings.evaluation.conformal is not None else [])]
+    return all(run.is_done(f"{step}/{student}") for step in wanted)
 
 
 def _learn(run: Run, arm: str) -> None:
     """Reconstruction, fine-tunings and predictions of an arm of a cell."""
+    run = run.of(arm)
+    for student in run.students(arm)[1:]:  # a repeat whose model was not kept, and is asked for something new
+        fitted = run.step(f"finetune/{student}")
+        if fitted.done and not (fitted.folder / "model").exists() and not _is_scored(run, student):
+            shutil.rmtree(fitted.folder)
     experiment.learn(run, arm)
     experiment.evaluate(run, arm)
-    run = run.of(arm)
     if not run.settings.comparison.keep_models:  # of repeats, the predictions are what counts
         for student in run.students(arm)[1:]:
             shutil.rmtree(run.step(f"finetune/{student}").folder / "model", ignore_errors=True)

@@ -79,25 +79,26 @@ def build(run: Run, cells: Sequence[Run] = (), fewer_labels: Mapping[int, Sequen
         gates=tuple(gates(pooled, quarter, tasks, reference, start, found)),
         agreement=tuple(known_words.agreements(cells, found)),
         conformal=dict(prediction_sets(cells, _tfidf)),
-        probing=None if len(cells) > 1 else probing.found(cells[0]),
+        probing=probing.found(cells[0]),
         heat_maps=tuple(_heat_maps(cells[0])),
         material=tuple(_material(cells)),
         steps=tuple(_steps(run)),
         counts=_counts(cells[0]),
         dead_letters={code: n for code, n in _errors(cells[0]).items() if code.startswith("E_")},
-        facts={**versions(), "seed": str(settings.seed), **_pseudo_labels(cells), **_left_out(run, tasks)},
+        remarks={**_left_out(run, tasks, arms), **_pseudo_labels(cells)},
+        facts={**versions(), "seed": str(settings.seed)},
         config=configfile.dump(settings),
     )
 
 
 def predictions(cells: Sequence[Run], tasks: Sequence[Task]) -> Pooled:
-    """Of the arms whose repeats are all there, and of the baselines."""
+    """Of the arms whose repeats are all there in every cell, and of the baselines."""
     pooled = Pooled({task.id for task in tasks})
-    for place, cell in enumerate(cells):
-        for arm in cell.settings.arms:
-            steps = [cell.of(arm).step(f"evaluate/{student}") for student in cell.students(arm)]
-            if all(step.done for step in steps):
-                pooled.add(arm, place, *(pq.read_table(step.data) for step in steps))
+    for arm in cells[0].settings.arms:
+        steps = [[cell.of(arm).step(f"evaluate/{student}") for student in cell.students(arm)] for cell in cells]
+        if all(step.done for of_cell in steps for step in of_cell):  # other seeds would be another comparison
+            for place, of_cell in enumerate(steps):
+                pooled.add(arm, place, *(pq.read_table(step.data) for step in of_cell))
     for place, cell in enumerate(cells):
         pooled.add(TFIDF, place, _tfidf(cell, cell.settings.evaluation.split))
     embeddings = [table for cell in cells if (table := probing.backbone_answers(cell)) is not None]
@@ -168,7 +169,7 @@ def _heat_map(
 
 
 def _material(cells: Sequence[Run]) -> Iterator[Material]:
-    """What each arm learned from, mean over cells: masked words, target tokens, steps."""
+    """What each arm learned from, mean over cells."""
     folders = {path for cell in cells for arm in cell.settings.arms if (path := _masked(cell.of(arm)))}
     planned = [tally(path) for path in sorted(folders)]
     for arm in cells[0].settings.arms:
@@ -180,9 +181,9 @@ def _material(cells: Sequence[Run]) -> Iterator[Material]:
         yield Material(
             arm,
             masking_ratio=float(np.mean([p.ratio for p in plans])) if plans else None,
-            masked_words=_mean([p.n_masked for p in plans]),
-            target_tokens=_mean([f["target_tokens"] for f in facts]),
-            trained_tokens=_mean([f["tokens"] for f in facts]),
+            planned_words=_mean([p.n_masked for p in plans]),
+            weighted_tokens=_mean([f["target_tokens"] for f in facts]),
+            read_tokens=_mean([f["tokens"] for f in facts]),
             optimiser_steps=_mean([f["steps"] for f in facts]),
         )
 
@@ -219,9 +220,13 @@ def _precision(run: Run, confidence: float) -> float | None:
     return float(np.mean(right)) if right else None
 
 
-def _left_out(run: Run, measured: Sequence[Task]) -> dict[str, str]:
-    names = [task.id for task in run.corpus.tasks if task not in measured]
-    return {"tasks left out (one class, or few notes)": ", ".join(names)} if names else {}
+def _left_out(run: Run, measured: Sequence[Task], arms: Mapping[str, Any]) -> dict[str, str]:
+    """What was asked for and is in no table, and why."""
+    left_out = {
+        "tasks left out (one class, or few notes)": [task.id for task in run.corpus.tasks if task not in measured],
+        "arms left out (not finished for every seed and repeat)": [arm for arm in run.settings.arms if arm not in arms],
+    }
+    return {why: ", ".join(names) for why, names in left_out.items() if names}
 
 
 def _steps(run: Run) -> Iterator[StepTime]:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -22,14 +22,16 @@ from scipy import stats
 from raypipe.evaluation.resampling import Floats, Measure, TaskCounts, count_tasks, group_weights, holm, sign_flip_p
 from raypipe.tasks import Task
 
-Caveat = Literal["single_run", "single_seed", "few_runs", "few_seeds", "few_tasks"]
+Caveat = Literal["single_run", "single_seed", "few_runs", "few_seeds", "few_tasks", "too_few_tasks"]
 MIN_RUNS, MIN_TASKS = 5, 10  # pilot section 6; methods 5.3
+SIGNIFICANT = 0.05  # of p, corrected for all declared differences
 CAVEATS: dict[Caveat, str] = {
     "single_run": "one run only: the interval lacks run-to-run noise and is too narrow",
     "single_seed": "one seed only: the interval lacks the noise of subset, scorer and reconstruction",
     "few_runs": f"fewer than {MIN_RUNS} runs: run-to-run noise is poorly known",
     "few_seeds": f"fewer than {MIN_RUNS} seeds: the noise of subset, scorer and reconstruction is poorly known",
     "few_tasks": f"fewer than {MIN_TASKS} tasks: the bootstrap over tasks is unreliable",
+    "too_few_tasks": "too few tasks for so many comparisons: even if all tasks agreed, no test could say so",
 }
 
 
@@ -92,12 +94,14 @@ def compare(
     draws = _draw(arms, tasks, measure, n_bootstrap, seed, seeds or {arm: range(len(arms[arm])) for arm in arms})
     contrasts = [(arm, reference, draws[arm].minus(draws[reference])) for arm, reference in pairs]
     p_values = [sign_flip_p(contrast.point_T, seed) for *_, contrast in contrasts]
+    n_tasks = len(next(iter(draws.values())).task_ids)
+    can_tell = len(pairs) * 2.0 ** (1 - n_tasks) < SIGNIFICANT  # the least p of n sign flips, times Holm's first factor
     return Comparison(
         measure=measure,
         arms={name: d.estimate(least=0.0) for name, d in draws.items()},
         tasks={name: d.task_estimates() for name, d in draws.items()},
         differences=tuple(
-            _difference(*contrast, p, p_holm)
+            _difference(*contrast, p, p_holm, can_tell)
             for contrast, p, p_holm in zip(contrasts, p_values, holm(p_values), strict=True)
         ),
     )
@@ -156,12 +160,15 @@ def _run_caveats(n_runs: int, n_seeds: int) -> tuple[Caveat, ...]:
     return ("few_seeds",) if n_seeds < MIN_RUNS else ()
 
 
-def _difference(arm: str, reference: str, draws: _Draws, p: float, p_holm: float) -> Difference:
+def _difference(arm: str, reference: str, draws: _Draws, p: float, p_holm: float, can_tell: bool) -> Difference:
     better, worse = draws.point_T > 1e-9, draws.point_T < -1e-9
+    estimate = draws.estimate()
+    if not can_tell:
+        estimate = replace(estimate, caveats=(*estimate.caveats, "too_few_tasks"))
     return Difference(
         arm=arm,
         reference=reference,
-        estimate=draws.estimate(),
+        estimate=estimate,
         per_task=dict(zip(draws.task_ids, draws.point_T.tolist(), strict=True)),
         wins=int(better.sum()),
         ties=int((~better & ~worse).sum()),

@@ -27,7 +27,7 @@ from raypipe.reporting.printable import printable
 from raypipe.reporting.probing import BACKBONE, NAMES, POOLINGS, STAGES, Probing, shown
 
 MARKERS = "osD^vPX*"
-MAX_TASKS, MAX_ARMS = 40, 8  # on one chart; the rest are in the table
+MAX_TASKS, MAX_ARMS = 40, 8  # on one chart; the rest of the tasks are in the table
 LEGEND_WIDTH = 90  # characters beside each other in a legend as wide as the chart
 GREY = {"light": "#6b7280", "dark": "#9aa4b2"}
 COLOURS = {
@@ -63,12 +63,23 @@ def differences(rows: Sequence[tuple[str, Estimate]], reference: str) -> Chart:
     return chart(draw, f"Differences from {reference} in points: {alt}")
 
 
-def per_task(tasks: Mapping[str, Mapping[str, Estimate]], reference: str) -> Chart:
-    """Macro F1 of every arm on every task, sorted by the reference; the MAX_TASKS tasks on which arms differ most."""
-    arms = [reference, *(arm for arm in tasks if arm != reference)] if reference in tasks else list(tasks)
-    arms = arms[:MAX_ARMS]
-    shown = _widest_spread({arm: tasks[arm] for arm in arms})
-    shown.sort(key=lambda task_id: tasks[arms[0]][task_id].value)
+def per_task(tasks: Mapping[str, Mapping[str, Estimate]], reference: str) -> list[Chart]:
+    """Macro F1 of every arm on every task, sorted by the reference; the MAX_TASKS tasks on which arms differ most.
+
+    As many pictures as it takes to have MAX_ARMS arms on each, the reference on all.
+    """
+    first = [reference] if reference in tasks else []
+    others = [arm for arm in tasks if arm not in first]
+    shown = _widest_spread(tasks)
+    shown.sort(key=lambda task_id: tasks[[*first, *others][0]][task_id].value)
+    each = MAX_ARMS - len(first)
+    parts = [others[i : i + each] for i in range(0, len(others), each)] or [[]]
+    return [_some_per_task(tasks, [*first, *part], shown, reference) for part in parts]
+
+
+def _some_per_task(
+    tasks: Mapping[str, Mapping[str, Estimate]], arms: Sequence[str], shown: Sequence[str], reference: str
+) -> Chart:
     offset_of = {arm: 0.62 * ((i + 0.5) / len(arms) - 0.5) for i, arm in enumerate(arms)}
 
     def draw(theme: str) -> Figure:

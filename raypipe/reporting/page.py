@@ -19,7 +19,7 @@ from raypipe.reporting.probing import shown
 from raypipe.reporting.report import Report, outcome, verdict
 
 MINUS, NOTHING = "\u2212", "\u2013"
-CAVEAT_MARKS = dict(zip(CAVEATS, "†‖‡¶§", strict=True))
+CAVEAT_MARKS = dict(zip(CAVEATS, "†‖‡¶§◊", strict=True))
 
 
 def html(report: Report) -> str:
@@ -31,7 +31,7 @@ def html(report: Report) -> str:
         outcome=outcome,
         verdict_of={row.name: verdict(row, report) for row in report.arms},
         forest=figures.differences(differing, report.reference) if differing else None,
-        per_task=figures.per_task(report.tasks, report.reference) if report.tasks else None,
+        per_task=figures.per_task(report.tasks, report.reference) if report.tasks else [],
         faithfulness=figures.faithfulness(report.faithfulness) if report.faithfulness else None,
         layers=figures.layers(report.probing) if report.probing else None,
         shown=shown,

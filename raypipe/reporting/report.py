@@ -15,13 +15,16 @@ import numpy as np
 from raypipe.evaluation.agreement import Agreement
 from raypipe.evaluation.conformal import Sets
 from raypipe.evaluation.metrics import Metrics
-from raypipe.evaluation.uncertainty import Caveat, Comparison, Difference, Estimate
+from raypipe.evaluation.uncertainty import SIGNIFICANT, Caveat, Comparison, Difference, Estimate
 from raypipe.reporting.faithfulness import FaithfulnessRow
 from raypipe.reporting.heatmap import HeatMap
 from raypipe.reporting.probing import Probing
 
-SIGNIFICANT = 0.05  # of p, corrected for all declared differences
-ALONE: dict[Caveat, str] = {"single_run": "one run only", "single_seed": "one seed only"}  # no verdict from these
+NO_VERDICT: dict[Caveat, str] = {
+    "single_run": "one run only",
+    "single_seed": "one seed only",
+    "too_few_tasks": "too few tasks",
+}
 
 
 @dataclass(frozen=True)
@@ -64,9 +67,9 @@ class Material:
 
     arm: str
     masking_ratio: float | None = None  # realised: hidden eligible words / eligible words
-    masked_words: int | None = None
-    target_tokens: int | None = None  # tokens to be reconstructed
-    trained_tokens: int | None = None  # tokens with a loss weight above 0
+    planned_words: int | None = None  # that its masks hide, whether or not so many steps reach them
+    weighted_tokens: int | None = None  # with a loss, over all steps: what is hidden, and the prompt if it counts
+    read_tokens: int | None = None  # all tokens, over all steps
     optimiser_steps: int | None = None
 
 
@@ -101,6 +104,7 @@ class Report:
     steps: tuple[Step, ...] = ()
     counts: Mapping[str, int] = field(default_factory=dict)  # "notes read": 4000, "tokens cut": 120, ...
     dead_letters: Mapping[str, int] = field(default_factory=dict)  # errors.Code -> notes
+    remarks: Mapping[str, str] = field(default_factory=dict)  # what the table leaves out, what pseudo-labels were kept
     facts: Mapping[str, str] = field(default_factory=dict)  # versions, fingerprint, seeds, command, device
     config: str = ""  # the resolved config as YAML
 
@@ -151,7 +155,7 @@ def outcome(difference: Difference, report: Report) -> str:
     """What may be said of a difference."""
     if report.failed_gates:
         return "not measurable"
-    for caveat, told in ALONE.items():
+    for caveat, told in NO_VERDICT.items():
         if caveat in difference.estimate.caveats:
             return told
     if difference.p_holm >= SIGNIFICANT or difference.estimate.low <= 0 <= difference.estimate.high:

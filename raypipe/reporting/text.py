@@ -25,6 +25,7 @@ def _headline(report: Report) -> str:
     lines += [_arm(row, report) for row in report.arms]
     used = {c for row in report.arms for e in _estimates(row) for c in e.caveats}
     notes = [f"  note: {sentence}" for caveat, sentence in CAVEATS.items() if caveat in used]
+    notes += [f"  note: {_printable(f'{name}: {what}')}" for name, what in report.remarks.items()]
     return "\n".join([_align(lines), *notes])
 
 
@@ -70,9 +71,9 @@ def _budgets(report: Report) -> str:
 
 
 def _material(report: Report) -> str:
-    lines = [["learned from", "masking ratio", "masked words", "target tokens", "tokens", "steps", ""]]
+    lines = [["learned from", "masking ratio", "words to hide", "tokens with a loss", "tokens read", "steps", ""]]
     for m in report.material:
-        counts = (m.masked_words, m.target_tokens, m.trained_tokens, m.optimiser_steps)
+        counts = (m.planned_words, m.weighted_tokens, m.read_tokens, m.optimiser_steps)
         ratio = "-" if m.masking_ratio is None else f"{m.masking_ratio:.4f}"
         lines.append([m.arm, ratio, *("-" if n is None else f"{n:,}" for n in counts), ""])
     return _align(lines) if report.material else ""
@@ -141,10 +142,14 @@ def _points(share: float | None) -> str:
     return "-" if share is None else f"{100 * share:.1f}"
 
 
+def _printable(text: str) -> str:
+    """A name with control characters must not drive the terminal."""
+    return "".join(c if c.isprintable() else "?" for c in text)
+
+
 def _align(lines: Sequence[Sequence[str]]) -> str:
     """First and last column to the left, the others to the right; a rule below the head."""
-    # a name with control characters must not drive the terminal
-    lines = [["".join(c if c.isprintable() else "?" for c in cell) for cell in line] for line in lines]
+    lines = [[_printable(cell) for cell in line] for line in lines]
     widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
     outer = {0, len(widths) - 1}
     rows = [

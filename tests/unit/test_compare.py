@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+from copy import copy
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from raypipe import compare, results, rows
+from raypipe.config import Arm, Conformal
 from raypipe.errors import ExitCode, InputError
 from raypipe.evaluation import uncertainty
 from raypipe.gates import TFIDF, Pooled, gates
@@ -105,6 +108,45 @@ def test_only_what_is_missing_is_done(compared: tuple[Run, dict[compare.Cell, Ru
     after = {path: path.stat().st_mtime_ns for path in run.folder.rglob("manifest.json")}
     assert set(after) - set(before) == {lost}
     assert all(after[path] == before[path] for path in before)
+
+
+def test_a_repeat_whose_model_is_gone_is_fitted_again_when_asked_for_something_new(
+    compared: tuple[Run, dict[compare.Cell, Run]],
+) -> None:
+    run, cells = compared
+    asked = run.settings.evaluation.model_copy(update={"conformal": Conformal(alpha=0.2)})
+    first = {cell.name: pq.read_table(found.step("evaluate/sft@1").data) for cell, found in cells.items()}
+    again = compare.compare(Run(run.settings.model_copy(update={"evaluation": asked})))
+    for cell, found in again.items():
+        assert found.is_done("calibrate/sft@1")
+        assert pq.read_table(found.step("evaluate/sft@1").data).equals(first[cell.name])  # and it is the same model
+        assert not (found.folder / "finetune/sft@1/model").exists()
+
+
+def test_an_arm_is_in_the_table_only_with_all_its_seeds(
+    tmp_path: Path, compared: tuple[Run, dict[compare.Cell, Run]]
+) -> None:
+    run, _ = compared
+    copied = shutil.copytree(run.folder, tmp_path / run.folder.name)
+    (copied / "cells/seed1-all/evaluate/decselfmask/manifest.json").unlink()
+    partial = Run(run.settings.model_copy(update={"runs": str(tmp_path)}))
+    built = results.build(partial, *compare.by_budget(compare.opened(partial)))
+    assert [row.name for row in built.arms] == ["sft", TFIDF]
+    assert "decselfmask" in built.remarks["arms left out (not finished for every seed and repeat)"]
+
+
+def test_what_a_table_cannot_say_is_said_before(compared: tuple[Run, dict[compare.Cell, Run]]) -> None:
+    run, _ = compared
+    said = " ".join(compare._advice(run))
+    for what in ("start: random", "least_relevant", "repeats: 2"):
+        assert what in said
+    arms = dict(run.settings.arms)
+    arms["random_init"] = Arm(start="random")
+    arms["least"] = Arm(masking={"strategy": "least_relevant", "match_ratio_to": "decselfmask"})
+    full = run.settings.model_copy(update={"arms": arms, "repeats": 5})
+    run = copy(run)
+    run.settings = full
+    assert not list(compare._advice(run))
 
 
 def test_a_failing_unit_does_not_stop_the_others(

@@ -163,6 +163,7 @@ def full_report(word="plain", caveats=()):
         steps=(Step(word, 75.2, word),),
         counts={word: 12345},
         dead_letters={word: 3},
+        remarks={word: word},
         facts={word: word},
         config=word,
     )
@@ -291,6 +292,7 @@ def test_verdicts():
     assert say(0.01, 0.02) == "no clear difference"
     assert say(0.05, 0.02, "single_run") == "one run only"
     assert say(0.05, 0.02, "single_seed") == "one seed only"
+    assert say(0.05, 0.02, "few_tasks", "too_few_tasks") == "too few tasks"
     unsure = replace(difference("x", 0.05, 0.02, ()), p_holm=0.2)
     assert verdict(ArmRow("x", estimate(0.6), unsure), report) == "no clear difference"
     assert verdict(report.arms[0], report) == "reference"
@@ -354,6 +356,15 @@ def test_many_tasks_are_cut_in_the_chart_and_complete_in_the_table():
     svg = base64.b64decode(next(v for _, n, v in page.attributes if n == "src").split(",")[1]).decode()
     assert "task_059" in svg
     assert "task_000" not in svg
+
+
+def test_every_arm_is_on_a_chart_beside_the_reference():
+    tasks = {arm: {"t": estimate(0.6)} for arm in ["sft", *(f"arm_{i:02d}" for i in range(15))]}
+    charts = figures.per_task(tasks, "sft")
+    drawn = [base64.b64decode(chart.light.split(",")[1]).decode() for chart in charts]
+    assert len(drawn) == 3
+    assert all("sft" in svg for svg in drawn)
+    assert sorted(arm for svg in drawn for arm in tasks if f">{arm}<" in svg and arm != "sft") == sorted(tasks)[:-1]
 
 
 def test_arm_rows_average_runs():

@@ -54,7 +54,7 @@ def test_a_run_is_reported_whole(base: Run) -> None:
         "tfidf_logistic": 1
     }
     assert {m.arm for m in built.material} == {"pseudo", "decselfmask", "kv"}
-    assert "pseudo-labels of pseudo" in built.facts
+    assert "pseudo-labels of pseudo" in built.remarks
     assert len(built.agreement) == 2  # the run's relevance, and that of kv
 
 

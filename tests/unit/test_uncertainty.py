@@ -238,6 +238,21 @@ def test_holm_covers_the_declared_comparisons_only():
     assert both.p_holm == pytest.approx(2 * both.p)
 
 
+@pytest.mark.parametrize(("n_tasks", "n_pairs", "can_tell"), [(5, 1, False), (6, 1, True), (6, 2, False), (9, 9, True)])
+def test_says_where_no_test_could_reject(n_tasks, n_pairs, can_tell):
+    rng = np.random.default_rng(0)
+    tasks = binary(n_tasks)
+    gold = rng.integers(0, 2, (n_tasks, 40))
+    tables = {
+        "a": [one_run(tasks, gold, np.full(n_tasks, 0.2), rng)],
+        "b": [one_run(tasks, gold, np.ones(n_tasks), rng)],
+    }
+    found = compare(tables, tasks, [("b", "a")] * n_pairs, n_bootstrap=100).differences
+    assert {d.wins for d in found} == {n_tasks}
+    assert {"too_few_tasks" not in d.estimate.caveats for d in found} == {can_tell}
+    assert {d.p_holm < 0.05 for d in found} == {can_tell}
+
+
 def test_refuses_what_cannot_be_paired():
     rng, tasks = np.random.default_rng(0), binary(2)
     gold = rng.random((2, 20)) < 0.5
