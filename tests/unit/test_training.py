@@ -40,6 +40,14 @@ def test_micro_batches_do_not_change_the_result(tmp_path: Path) -> None:
     assert distance(whole, tiny_model("llama").state_dict()) > 1e-3  # it did learn
 
 
+def test_bfloat16_is_autocast_over_float32_weights(tmp_path: Path) -> None:
+    exact, rounded = (fitted(tmp_path / p, settings(precision=p)) for p in ("float32", "bfloat16"))
+    assert {weight.dtype for weight in rounded.values()} == {torch.float32}
+    assert distance(exact, rounded) > 0  # it was on
+    losses = [[line["loss"] for line in metrics_of(tmp_path / p)] for p in ("float32", "bfloat16")]
+    assert losses[1] == pytest.approx(losses[0], rel=0.01)
+
+
 def test_resumed_equals_straight(tmp_path: Path) -> None:
     """Stopped by an exception after step 5, its checkpoint of step 4, with dropout on; 0.0 apart."""
     training = settings(checkpoint_every=4, dropout=0.2)
