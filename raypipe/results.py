@@ -63,7 +63,7 @@ def build(run: Run, cells: Sequence[Run] = (), fewer_labels: Mapping[int, Sequen
     n_auc = min(n_bootstrap, AUC_RESAMPLES)
     by_auc = uncertainty.compare(arms, tasks, declared, measure="auc", n_bootstrap=n_auc, **options)
     measured = {arm: [metrics.evaluate(table, tasks) for table in tables] for arm, tables in arms.items()}
-    fewer = {budget: predictions(runs, tasks) for budget, runs in (fewer_labels or {}).items()}
+    fewer = {budget: predictions(runs, tasks, cells) for budget, runs in (fewer_labels or {}).items()}
     n_quarter = run.corpus.labels_per_task // QUARTER
     quarter = (n_quarter, fewer[n_quarter]) if n_quarter in fewer else None
     start = next((arm for arm, a in settings.arms.items() if a.start == "random" and arm in arms), None)
@@ -91,8 +91,11 @@ def build(run: Run, cells: Sequence[Run] = (), fewer_labels: Mapping[int, Sequen
     )
 
 
-def predictions(cells: Sequence[Run], tasks: Sequence[Task]) -> Pooled:
-    """Of the arms whose repeats are all there in every cell, and of the baselines."""
+def predictions(cells: Sequence[Run], tasks: Sequence[Task], unlabelled: Sequence[Run] = ()) -> Pooled:
+    """Of the arms whose repeats are all there in every cell, and of the baselines.
+
+    `unlabelled`: the run of each cell's seed that read the unlabelled notes; none: the cells themselves.
+    """
     pooled = Pooled({task.id for task in tasks})
     for arm in cells[0].settings.arms:
         steps = [[cell.of(arm).step(f"evaluate/{student}") for student in cell.students(arm)] for cell in cells]
@@ -100,16 +103,16 @@ def predictions(cells: Sequence[Run], tasks: Sequence[Task]) -> Pooled:
             for place, of_cell in enumerate(steps):
                 pooled.add(arm, place, *(pq.read_table(step.data) for step in of_cell))
     for place, cell in enumerate(cells):
-        pooled.add(TFIDF, place, _tfidf(cell, cell.settings.evaluation.split))
+        pooled.add(TFIDF, place, _tfidf(cell, cell.settings.evaluation.split, (unlabelled or cells)[place]))
     embeddings = [table for cell in cells if (table := probing.backbone_answers(cell)) is not None]
     for place, table in enumerate(embeddings if len(embeddings) == len(cells) else ()):
         pooled.add(EMBEDDINGS, place, table)
     return pooled
 
 
-def _tfidf(run: Run, split: str) -> pa.Table:
+def _tfidf(run: Run, split: str, unlabelled: Run | None = None) -> pa.Table:
     """TF-IDF + logistic regression on the same labels; IDF also from unlabelled notes, as the arms see them."""
-    masked, texts = _masked(run), []
+    masked, texts = _masked(unlabelled or run), []
     if masked is not None:
         dataset = pds.dataset(masked)
         ids = dataset.to_table(columns=["note_id"], filter=pc.field("text").is_valid())["note_id"].to_pylist()

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
-from raypipe import compare, results, rows
+from raypipe import cli, compare, results, rows
 from raypipe.config import Arm, Conformal
 from raypipe.errors import ExitCode, InputError
 from raypipe.evaluation import uncertainty
@@ -133,6 +133,21 @@ def test_an_arm_is_in_the_table_only_with_all_its_seeds(
     built = results.build(partial, *compare.by_budget(compare.opened(partial)))
     assert [row.name for row in built.arms] == ["sft", TFIDF]
     assert "decselfmask" in built.remarks["arms left out (not finished for every seed and repeat)"]
+
+
+def test_probes_of_the_first_seed_stand_in_the_report(
+    tmp_path: Path, compared: tuple[Run, dict[compare.Cell, Run]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, _ = compared
+    shutil.copytree(run.folder, tmp_path / run.folder.name)
+    copied = Run(run.settings.model_copy(update={"runs": str(tmp_path)}))
+    assert results.build(copied, *compare.by_budget(compare.opened(copied))).probing is None
+    monkeypatch.setattr(cli, "_open", lambda *_: copied)
+    cli.probe(Path("unused"))
+    assert (copied.folder / "cells/seed0-all/probe/report.html").exists()
+    found = results.build(copied, *compare.by_budget(compare.opened(copied))).probing
+    assert found is not None
+    assert set(found.students) == {"backbone", "train/decselfmask", "finetune/scorer", "finetune/decselfmask"}
 
 
 def test_what_a_table_cannot_say_is_said_before(compared: tuple[Run, dict[compare.Cell, Run]]) -> None:
