@@ -3,8 +3,9 @@
     python jobs/forms.py --config jobs/configs/compare_small.yaml       after `raypipe compare` with the same config
 
 AUC of the notes that mention a finding as present against notes that do not mention it, by the form of the mention:
-`common`, `local` (in some labelled note) or `unseen` (in unlabelled notes only: what a method could learn that labels
-lack). Means over seeds and fine-tunings; intervals over notes and seeds, as those of the report.
+`common`, `local` (in some labelled note) or unseen (in unlabelled notes only: what a method could learn that labels
+lack). `hinted`: unseen, with a modifier beside it that stands in labelled notes; `bare`: unseen and nothing else. Means
+over seeds and fine-tunings; intervals over notes and seeds, as those of the report.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from raypipe.run import Run
 
 Floats = npt.NDArray[np.float64]
 Key = tuple[str, str]  # note and task
-FORMS = ("common", "local", "unseen")
+FORMS = ("common", "local", "hinted", "bare")
 N_BOOTSTRAP = 4000
 
 
@@ -34,13 +35,15 @@ def forms_of(run: Run) -> dict[Key, str]:
     text = {row["note_id"]: row["text"] for row in pq.read_table(run.corpus.labelled_path).to_pylist()}
     labels = run.corpus.labels.select(["note_id", "split"]).to_pylist()
     shown = " ".join(text[note_id] for note_id in {row["note_id"] for row in labels if row["split"] == "train"})
-    common = {finding.task_id: finding.common for finding in TASK_FINDINGS}
+    finding_of = {finding.task_id: finding for finding in TASK_FINDINGS}
     found: dict[Key, str] = {}
     for row in pq.read_table(run.corpus.deciding_path).to_pylist():  # of a cue and a finding, the finding comes last
         if row["note_id"] in text:
-            said = text[row["note_id"]][row["start"] : row["end"]]
-            key = row["note_id"], row["task_id"]
-            found[key] = "common" if said in common[row["task_id"]] else "local" if said in shown else "unseen"
+            note, finding = text[row["note_id"]], finding_of[row["task_id"]]
+            said, rest = note[row["start"] : row["end"]], note[row["end"] + 1 :]
+            unseen = "hinted" if rest.startswith(finding.modifiers) else "bare"
+            form = "common" if said in finding.common else "local" if said in shown else unseen
+            found[row["note_id"], row["task_id"]] = form
     return found
 
 
@@ -69,10 +72,10 @@ def main() -> None:
     parser.add_argument("--set", action="append", default=[], dest="overrides")
     options = parser.parse_args()
     run = Run(configfile.load(options.config, options.overrides))
-    cells, _ = compare.by_budget(compare.opened(run))
-    if not cells or run.settings.data.source != "synthetic":
+    runs, _ = compare.by_budget(compare.opened(run))
+    if not runs or run.settings.data.source != "synthetic":
         raise SystemExit("error: this needs a finished comparison on generated notes")
-    pooled, form_of = results.predictions(cells, run.corpus.tasks), forms_of(cells[0])
+    pooled, form_of = results.predictions(runs, run.corpus.tasks), forms_of(runs[0])
     (first, *_) = pooled.tables.values()
     asked = {(row["note_id"], row["task_id"]): row["label"] for row in first[0].to_pylist()}
     present = [key for key, label in asked.items() if label == YES]
@@ -86,12 +89,15 @@ def main() -> None:
         found[arm] = np.asarray([np.mean(runs, axis=0) for runs in of_seed])
     counts = ", ".join(f"{form} {(form_of_P == form).sum()}" for form in FORMS)
     print(f"present mentions: {counts}; notes without a mention: {len(unmentioned)}")
-    print(f"{'arm':18}" + "".join(f"{form:>22}" for form in FORMS) + f"{'unseen, less the first':>24}")
+    heads = [*FORMS, "hinted, less the first", "bare, less the first"]
+    print(f"{'arm':18}" + "".join(f"{head:>24}" for head in heads))
     (reference, *_) = found
     for arm, above_SP in found.items():
-        line = "".join(f"{interval(above_SP, present, form_of_P == form):>22}" for form in FORMS)
-        less = "" if arm == reference else interval(above_SP - found[reference], present, form_of_P == "unseen")
-        print(f"{arm:18}{line}{less:>24}")
+        cells = [interval(above_SP, present, form_of_P == form) for form in FORMS]
+        if arm != reference:
+            less_SP = above_SP - found[reference]
+            cells += [interval(less_SP, present, form_of_P == form) for form in FORMS[2:]]
+        print(f"{arm:18}" + "".join(f"{cell:>24}" for cell in cells))
 
 
 if __name__ == "__main__":

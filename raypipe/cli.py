@@ -134,9 +134,7 @@ def probe(config: ConfigPath, set_: Overrides = None) -> None:
     from raypipe import compare as comparing
     from raypipe import probing
 
-    run = _open(config, set_)
-    cells, _ = comparing.by_budget(comparing.opened(run))
-    print(probing.probe(cells[0] if cells else run))
+    print(probing.probe(comparing.first(_open(config, set_))))
 
 
 @app.command()

@@ -75,6 +75,13 @@ def _advice(run: Run) -> Iterator[str]:
         yield f"repeats: {run.settings.repeats}: fewer than {MIN_RUNS} fine-tunings say little about their own noise"
 
 
+def first(run: Run) -> Run:
+    """The comparison's run with all labels of its first seed; the run itself if it has no cells."""
+    cell = Cell(0, None)
+    has_it = (run.folder / "cells" / cell.name).exists()
+    return Run(settings_of(cell, run, {}), base=run, began=run.began) if has_it else run
+
+
 def opened(run: Run) -> dict[Cell, Run]:
     """The runs of a comparison that was made before; none if the run has no cells."""
     found: dict[Cell, Run] = {}
@@ -176,7 +183,8 @@ def _learn(run: Run, arm: str) -> None:
     for student in run.students(arm)[1:]:  # a repeat whose model was not kept, and is asked for something new
         fitted = run.step(f"finetune/{student}")
         if fitted.done and not (fitted.folder / "model").exists() and not _is_scored(run, student):
-            shutil.rmtree(fitted.folder)
+            for stale in (fitted, run.step(f"evaluate/{student}")):  # all that is said of it, from one model
+                shutil.rmtree(stale.folder)
     experiment.learn(run, arm)
     experiment.evaluate(run, arm)
     if not run.settings.comparison.keep_models:  # of repeats, the predictions are what counts

@@ -85,7 +85,7 @@ def build(run: Run, cells: Sequence[Run] = (), fewer_labels: Mapping[int, Sequen
         steps=tuple(_steps(run)),
         counts=_counts(cells[0]),
         dead_letters={code: n for code, n in _errors(cells[0]).items() if code.startswith("E_")},
-        remarks={**_left_out(run, tasks, arms), **_pseudo_labels(cells)},
+        remarks={**_left_out(run, tasks, pooled, fewer), **_pseudo_labels(cells)},
         facts={**versions(), "seed": str(settings.seed)},
         config=configfile.dump(settings),
     )
@@ -223,11 +223,14 @@ def _precision(run: Run, confidence: float) -> float | None:
     return float(np.mean(right)) if right else None
 
 
-def _left_out(run: Run, measured: Sequence[Task], arms: Mapping[str, Any]) -> dict[str, str]:
+def _left_out(run: Run, measured: Sequence[Task], pooled: Pooled, fewer: Mapping[int, Pooled]) -> dict[str, str]:
     """What was asked for and is in no table, and why."""
+    arms = [arm for arm in run.settings.arms if arm not in pooled.tables]
+    for budget in run.settings.comparison.budgets:
+        arms += [f"{arm} of {budget} labels" for arm in run.settings.arms if arm not in fewer[budget].tables]
     left_out = {
         "tasks left out (one class, or few notes)": [task.id for task in run.corpus.tasks if task not in measured],
-        "arms left out (not finished for every seed and repeat)": [arm for arm in run.settings.arms if arm not in arms],
+        "arms left out (not finished for every seed and repeat)": arms,
     }
     return {why: ", ".join(names) for why, names in left_out.items() if names}
 

@@ -96,6 +96,12 @@ def test_the_table_has_every_run(compared: tuple[Run, dict[compare.Cell, Run]]) 
     assert {row.name: row.macro_f1.n_runs for row in built.arms} == {"sft": 4, "decselfmask": 4, TFIDF: 2}
     assert list(built.budgets) == ["6", "12", "all"]
     assert set(built.budgets["6"]) == {"sft", TFIDF}
+    of = {cell.name: found for cell, found in cells.items()}
+    alone, beside = (
+        results.predictions([of["seed0-6"]], run.corpus.tasks, others).tables[TFIDF]
+        for others in ((), [of["seed0-all"]])
+    )
+    assert alone != beside  # IDF of the notes that the arms of that seed have read
     assert any(gate.name.startswith("All labels beat 6 per task") for gate in built.gates)
 
 
