@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import io
+import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -66,19 +67,25 @@ def differences(rows: Sequence[tuple[str, Estimate]], reference: str) -> Chart:
 def per_task(tasks: Mapping[str, Mapping[str, Estimate]], reference: str) -> list[Chart]:
     """Macro F1 of every arm on every task, sorted by the reference; the MAX_TASKS tasks on which arms differ most.
 
-    As many pictures as it takes to have MAX_ARMS arms on each, the reference on all.
+    As many pictures, on one scale, as it takes to have MAX_ARMS arms on each, the reference on all.
     """
     first = [reference] if reference in tasks else []
     others = [arm for arm in tasks if arm not in first]
     shown = _widest_spread(tasks)
     shown.sort(key=lambda task_id: tasks[[*first, *others][0]][task_id].value)
-    each = MAX_ARMS - len(first)
-    parts = [others[i : i + each] for i in range(0, len(others), each)] or [[]]
-    return [_some_per_task(tasks, [*first, *part], shown, reference) for part in parts]
+    n_pictures = max(1, math.ceil(len(others) / (MAX_ARMS - len(first))))
+    parts = [others[len(others) * i // n_pictures : len(others) * (i + 1) // n_pictures] for i in range(n_pictures)]
+    ends = [end for arm in tasks.values() for task_id in shown for end in (arm[task_id].low, arm[task_id].high)]
+    limits = 100 * min(ends) - 1, 100 * max(ends) + 1
+    return [_some_per_task(tasks, [*first, *part], shown, reference, limits) for part in parts]
 
 
 def _some_per_task(
-    tasks: Mapping[str, Mapping[str, Estimate]], arms: Sequence[str], shown: Sequence[str], reference: str
+    tasks: Mapping[str, Mapping[str, Estimate]],
+    arms: Sequence[str],
+    shown: Sequence[str],
+    reference: str,
+    limits: tuple[float, float],
 ) -> Chart:
     offset_of = {arm: 0.62 * ((i + 0.5) / len(arms) - 0.5) for i, arm in enumerate(arms)}
 
@@ -98,6 +105,7 @@ def _some_per_task(
             transform=axes.get_yaxis_transform(),
         )
         name_rows(axes, shown)
+        axes.set_xlim(*limits)
         axes.set_xlabel("macro F1, points")
         columns = max(1, min(len(arms), LEGEND_WIDTH // (6 + max(len(label(arm)) for arm in arms))))
         axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=columns, frameon=False, labelcolor=INK[theme])
