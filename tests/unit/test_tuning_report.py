@@ -71,7 +71,8 @@ def test_one_run_of_a_setting_is_no_verdict() -> None:
 
 def test_a_verdict_needs_an_interval_and_tasks_that_agree(results: list[analysis.Results]) -> None:
     difference = results[0].differences[0]
-    clear = replace(difference, p_holm=0.01, estimate=replace(difference.estimate, low=0.01, high=0.2))
+    assert "too_few_tasks" in difference.estimate.caveats  # six tasks, and a comparison per setting
+    clear = replace(difference, p_holm=0.01, estimate=replace(difference.estimate, low=0.01, high=0.2, caveats=()))
     tasks_disagree = replace(clear, p_holm=0.2)
     said = [report.Neighbour("x", d.estimate, d).verdict for d in (clear, tasks_disagree)]
     assert said == ["better", "no clear difference"]
