@@ -226,7 +226,7 @@ def _precision(run: Run, confidence: float) -> float | None:
 def _left_out(run: Run, measured: Sequence[Task], pooled: Pooled, fewer: Mapping[int, Pooled]) -> dict[str, str]:
     """What was asked for and is in no table, and why."""
     arms = [arm for arm in run.settings.arms if arm not in pooled.tables]
-    for budget in run.settings.comparison.budgets:
+    for budget in sorted(fewer.keys() & set(run.settings.comparison.budgets)):  # `run` makes none of them
         arms += [f"{arm} of {budget} labels" for arm in run.settings.arms if arm not in fewer[budget].tables]
     left_out = {
         "tasks left out (one class, or few notes)": [task.id for task in run.corpus.tasks if task not in measured],

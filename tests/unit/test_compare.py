@@ -141,6 +141,13 @@ def test_an_arm_is_in_the_table_only_with_all_its_seeds(
     assert "decselfmask" in built.remarks["arms left out (not finished for every seed and repeat)"]
 
 
+def test_a_run_alone_needs_no_label_budgets(compared: tuple[Run, dict[compare.Cell, Run]]) -> None:
+    _, cells = compared
+    alone = next(iter(cells.values()))
+    assert alone.settings.comparison.budgets  # asked for, and not made here
+    assert not any("arms left out" in remark for remark in results.build(alone).remarks)
+
+
 def test_probes_of_the_first_seed_stand_in_the_report(
     tmp_path: Path, compared: tuple[Run, dict[compare.Cell, Run]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
