@@ -361,6 +361,8 @@ class Arm(Section):
     masking: Masking | None = None  # None: no reconstruction
     pseudo_labels: PseudoLabels | None = None  # instead of masking: learn the scorer's own answers
     attribution: Attribution | None = None  # relevance of its own, instead of the section that all arms share
+    # Share of the reconstruction's rows that are fine-tuning's own, so that masks and labels are learned together, too
+    label_share: float = Field(0.0, ge=0, lt=1)
     start: Literal["backbone", "random"] = "backbone"  # random: the same architecture, untrained (a control)
     finetune: bool = True  # false: the backbone answers as it is (zero-shot)
 
@@ -373,6 +375,8 @@ class Arm(Section):
     def _one_way(self) -> Arm:
         if self.masking is not None and self.pseudo_labels is not None:
             raise ValueError("has both masking and pseudo_labels: make two arms of it")
+        if self.label_share and not self.reconstructs:
+            raise ValueError("label_share needs masking or pseudo_labels: there is nothing to mix labels with")
         if self.attribution is not None and (self.masking is None or self.masking.match_ratio_to is not None):
             raise ValueError("an arm with an attribution of its own needs masking, with a ratio of its own, too")
         if not self.finetune and (self.masking or self.pseudo_labels or self.start == "random"):

@@ -43,7 +43,7 @@ CALIBRATION: config.Split = "dev"  # the split that prediction sets are calibrat
 
 def pretrain(run: Run) -> None:
     """Train a tokenizer and a small decoder from scratch on plain notes."""
-    _fit(run, [_pretrain_stage(run)])
+    _fit(run, [pretrain_stage(run)])
 
 
 def finetune(run: Run, arm: str = SCORER) -> None:
@@ -54,7 +54,7 @@ def finetune(run: Run, arm: str = SCORER) -> None:
         raise InputError([Problem(f"arms.{arm}", "has `finetune: false`: there is nothing to fine-tune")])
     if run.reconstructs(arm):
         run.needed(f"train/{arm}")
-    _fit(run, [_finetune_stage(run, student) for student in (run.students(arm) if arm != SCORER else [SCORER])])
+    _fit(run, [finetune_stage(run, student) for student in (run.students(arm) if arm != SCORER else [SCORER])])
 
 
 def train(run: Run, arm: str) -> None:
@@ -66,7 +66,7 @@ def train(run: Run, arm: str) -> None:
         render(run)
     else:
         pseudo_label(run)
-    _fit(run, [_train_stage(run, arm)])
+    _fit(run, [train_stage(run, arm)])
 
 
 def attribute(run: Run) -> None:
@@ -168,7 +168,7 @@ def evaluate(run: Run, arm: str) -> None:
 
 def prepare(run: Run) -> None:
     """All that the arms share: backbone, scorer, masks and pseudo-labels, as training rows."""
-    _fit(run, [*([_pretrain_stage(run)] if run.pretrains else []), _finetune_stage(run, SCORER)])
+    _fit(run, [*([pretrain_stage(run)] if run.pretrains else []), finetune_stage(run, SCORER)])
     mask(run)
     render(run)
     pseudo_label(run)
@@ -183,9 +183,9 @@ def learn(run: Run, arm: str, at_once: int = 1) -> None:
     run = run.of(arm)
     if not run.settings.arms[arm].finetune:
         return
-    reconstruction = [_train_stage(run, arm)] if run.reconstructs(arm) else []
+    reconstruction = [train_stage(run, arm)] if run.reconstructs(arm) else []
     students = [student for student in run.students(arm) if student != SCORER]
-    _fit(run, [*reconstruction, *(_finetune_stage(run, student) for student in students)], at_once)
+    _fit(run, [*reconstruction, *(finetune_stage(run, student) for student in students)], at_once)
 
 
 def run_all(run: Run) -> None:
@@ -231,7 +231,8 @@ def _fit(run: Run, prepared: Sequence[Prepared], at_once: int = 1) -> None:
         p.step.finish(**vars(outcome))
 
 
-def _pretrain_stage(run: Run) -> Prepared:
+def pretrain_stage(run: Run) -> Prepared:
+    """The backbone on plain text; trains the tokenizer and cuts the rows."""
     architecture, step = run.settings.pretrain, run.step("pretrain")
     if architecture is None:
         raise InputError("model.path is pretrain, but the config has no `pretrain` section")
@@ -250,11 +251,9 @@ def _pretrain_stage(run: Run) -> Prepared:
     return Prepared(step, stage)
 
 
-def _finetune_stage(run: Run, student: str) -> Prepared:
-    rows_step = run.step("finetune/rows")
-    if not rows_step.done:
-        skipped = {split: _write_supervised(run, split, rows_step.folder / split) for split in ("train", "dev")}
-        rows_step.finish(notes_without_room=skipped)
+def finetune_stage(run: Run, student: str) -> Prepared:
+    """A student, or the scorer, on the labels."""
+    rows_step = _supervised(run)
     arm, _, repeat = student.partition("@")
     step, settings = run.step(f"finetune/{student}"), run.settings.finetune
     stage = trainer.Stage(
@@ -270,12 +269,19 @@ def _finetune_stage(run: Run, student: str) -> Prepared:
     return Prepared(step, stage)
 
 
-def _train_stage(run: Run, arm: str) -> Prepared:
+def train_stage(run: Run, arm: str) -> Prepared:
+    """An arm's student on what its masking hid, or on the scorer's answers; labels among them if it wants."""
     step = run.step(f"train/{arm}")
-    rows_of_all = str(run.step(_rows_of(run, arm)).data)
-    is_random = run.settings.arms[arm].start == "random"
+    share = run.settings.arms[arm].label_share
     stage = trainer.Stage(
-        str(step.folder), rows_of_all, arm, run.settings.train, run.backbone, run.tokenizer, random_weights=is_random
+        folder=str(step.folder),
+        rows=str(run.step(_rows_of(run, arm)).data),
+        arm=arm,
+        training=run.settings.train,
+        start=run.backbone,
+        tokenizer=run.tokenizer,
+        random_weights=run.settings.arms[arm].start == "random",
+        mixed=trainer.Mixed(str(_supervised(run).folder / "train"), LABELS, share) if share else None,
     )
     return Prepared(step, stage)
 
@@ -283,6 +289,15 @@ def _train_stage(run: Run, arm: str) -> Prepared:
 def _rows_of(run: Run, arm: str) -> str:
     """The step whose rows the student learns from before the labels."""
     return "train/rows" if run.settings.arms[arm].masking is not None else "pseudo"
+
+
+def _supervised(run: Run) -> Step:
+    """The labelled notes as fine-tuning rows, in the folders train and dev."""
+    step = run.step("finetune/rows")
+    if not step.done:
+        skipped = {split: _write_supervised(run, split, step.folder / split) for split in ("train", "dev")}
+        step.finish(notes_without_room=skipped)
+    return step
 
 
 def _write_supervised(run: Run, split: str, folder: Path) -> int:

@@ -52,6 +52,20 @@ class Examples:
         return self.ids[span], self.weight[span], self.branch[span].astype(np.int32)
 
 
+def mixed(rows: Examples, others: Examples, share: float) -> Examples:
+    """`rows`, and in each of their redraws so many of `others`, in turn, that these are `share` of all."""
+    n_others = np.round(np.bincount(rows.draw) * share / (1 - share)).astype(np.int64)
+    turn = np.arange(n_others.sum()) % len(others)
+    added = [others.row(index) for index in turn]
+    return Examples(
+        ids=np.concatenate([rows.ids, *(ids for ids, _, _ in added)]),
+        weight=np.concatenate([rows.weight, *(weight for _, weight, _ in added)]),
+        branch=np.concatenate([rows.branch, *(branch.astype(np.int16) for _, _, branch in added)]),
+        start=np.concatenate([rows.start, rows.start[-1] + np.cumsum(others.length[turn])]),
+        draw=np.concatenate([rows.draw, np.repeat(np.arange(len(n_others), dtype=np.int16), n_others)]),
+    )
+
+
 def from_table(table: pa.Table) -> Examples:
     """Rows of schema `STORED` (in any order) as `Examples`, sorted by key."""
     table = table.take(np.argsort(table["key"].to_numpy(zero_copy_only=False).astype(str), kind="stable"))

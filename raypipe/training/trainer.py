@@ -18,7 +18,17 @@ from typing import Any
 
 from raypipe import config
 from raypipe.run_dir import write_json
+from raypipe.training import examples
 from raypipe.training.loop import Outcome
+
+
+@dataclass(frozen=True)
+class Mixed:
+    """Rows that a stage learns among its own."""
+
+    rows: str
+    arm: str
+    share: float  # of all rows
 
 
 @dataclass(frozen=True)
@@ -34,6 +44,7 @@ class Stage:
     tokenizer: config.Model
     random_weights: bool = False  # of `start`, only the architecture is used
     dev_rows: str | None = None
+    mixed: Mixed | None = None
 
     @property
     def name(self) -> str:
@@ -147,7 +158,7 @@ def _start(start: config.Model | config.Pretrain, stage: Stage) -> Any:
 def _train(model: Any, stage: Stage, device: Any, is_first: bool, sharding: str, watch: Watch | None) -> Any:
     """One stage; returns the trained model with adapters merged."""
     from raypipe.models import loading
-    from raypipe.training import examples, loop
+    from raypipe.training import loop
 
     tokenizer = loading.load_tokenizer(stage.tokenizer)
     loading.set_dropout(model, stage.training.dropout)
@@ -157,7 +168,7 @@ def _train(model: Any, stage: Stage, device: Any, is_first: bool, sharding: str,
     result = loop.fit(
         trained,
         tokenizer.pad_token_id,
-        examples.read(stage.rows, stage.arm),
+        examples_of(stage),
         stage.training,
         folder,
         dev=examples.read(stage.dev_rows, stage.arm) if stage.dev_rows else None,
@@ -175,6 +186,12 @@ def _train(model: Any, stage: Stage, device: Any, is_first: bool, sharding: str,
         write_json(folder / "outcome.json", asdict(result))
         shutil.rmtree(folder / "checkpoint", ignore_errors=True)
     return model
+
+
+def examples_of(stage: Stage) -> examples.Examples:
+    """What a stage learns from."""
+    own, mixed = examples.read(stage.rows, stage.arm), stage.mixed
+    return own if mixed is None else examples.mixed(own, examples.read(mixed.rows, mixed.arm), mixed.share)
 
 
 class _Progress:

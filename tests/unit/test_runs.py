@@ -12,12 +12,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from raypipe import experiment, results, rows, run_dir
-from raypipe.config import Config, PseudoLabels
+from raypipe.config import Arm, Config, PseudoLabels
 from raypipe.errors import InputError
 from raypipe.models import loading
 from raypipe.run import SCORER, Run
 from raypipe.tasks import Task
-from raypipe.training import selection
+from raypipe.training import examples, selection, trainer
 from tests.small_run import settings
 
 ARMS = {
@@ -26,6 +26,7 @@ ARMS = {
     "zero_shot": {"finetune": False},
     "pseudo": {"pseudo_labels": {"confidence": 0.5, "max_imbalance": None}},
     "decselfmask": {"masking": {"ratio": 0.2}},
+    "mixed": {"masking": {"ratio": 0.2}, "label_share": 0.5},
     "kv": {"masking": {"ratio": 0.2}, "attribution": {"method": "kv_direct_value", "layer": 1}},
 }
 
@@ -50,10 +51,12 @@ def test_a_run_is_reported_whole(base: Run) -> None:
     built = results.build(base)
     assert [row.name for row in built.arms] == [*ARMS, "tfidf_logistic"]
     runs_of = {row.name: row.macro_f1.n_runs for row in built.arms}
-    assert runs_of == {"sft": 2, "random_init": 2, "zero_shot": 1, "pseudo": 2, "decselfmask": 2, "kv": 2} | {
-        "tfidf_logistic": 1
+    assert runs_of == {"sft": 2, "random_init": 2, "zero_shot": 1, "pseudo": 2, "decselfmask": 2} | {
+        "mixed": 2,
+        "kv": 2,
+        "tfidf_logistic": 1,
     }
-    assert {m.arm for m in built.material} == {"pseudo", "decselfmask", "kv"}
+    assert {m.arm for m in built.material} == {"pseudo", "decselfmask", "mixed", "kv"}
     assert "pseudo-labels of pseudo" in built.remarks
     assert len(built.agreement) == 2  # the run's relevance, and that of kv
 
@@ -69,6 +72,17 @@ def test_repeats_differ_in_order_alone(base: Run) -> None:
     assert any((first[name] != second[name]).any() for name in first)
     steps = [json.loads((base.folder / f"finetune/random_init{at}/manifest.json").read_text()) for at in ("", "@1")]
     assert steps[0]["steps"] == steps[1]["steps"]
+
+
+def test_labels_are_learned_among_the_masks(base: Run) -> None:
+    base.needed("train/mixed")
+    stage = experiment.train_stage(base, "mixed").stage
+    learned = trainer.examples_of(stage)
+    n_of_masks = len(examples.read(stage.rows, "mixed"))
+    assert len(learned) == 2 * n_of_masks
+    assert [learned.row(index)[2].any() for index in range(len(learned))] == [False] * n_of_masks + [True] * n_of_masks
+    with pytest.raises(ValueError, match="nothing to mix"):
+        Arm(label_share=0.5)
 
 
 def test_a_child_shares_what_its_settings_do_not_touch(base: Run) -> None:

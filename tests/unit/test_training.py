@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 from pathlib import Path
@@ -181,6 +182,18 @@ def test_schedule_uses_every_row_once_per_epoch_and_each_draw_in_turn() -> None:
     assert len(half) == 5
     first, again = (schedule.steps(length, draw, settings(seed=s)) for s in (1, 1))
     assert all((a == b).all() for a, b in zip(first, again, strict=True))
+
+
+@pytest.mark.parametrize(("share", "n_others"), [(0.0, 0), (0.25, 2), (0.5, 6), (0.75, 18)])
+def test_mixed_rows_are_a_share_of_every_draw(share: float, n_others: int) -> None:
+    rows, others = rows_of_many_lengths(12, seed=0), rows_of_many_lengths(5, seed=1)
+    rows = dataclasses.replace(rows, draw=np.repeat(np.arange(2, dtype=np.int16), 6))
+    mixed = examples.mixed(rows, others, share)
+    assert np.bincount(mixed.draw).tolist() == [6 + n_others, 6 + n_others]
+    for index in range(len(mixed)):
+        source, at = (rows, index) if index < 12 else (others, (index - 12) % 5)
+        for found, asked in zip(mixed.row(index), source.row(at), strict=True):
+            np.testing.assert_array_equal(found, asked)
 
 
 @pytest.mark.parametrize("n_rows", [1, 2, 7, 30])
