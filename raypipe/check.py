@@ -40,6 +40,8 @@ class CheckReport:
     warnings: list[str] = field(default_factory=list)
 
     def __str__(self) -> str:
+        if not self.tasks:
+            return "no problem in the settings; the notes are generated, and checked, when the run starts"
         counts = labels_of.counts_of(self.labels)
         wide = max([4, *(len(task.id) for task in self.tasks)])
         lines = [f"{'task':{wide}}  {'kind':10}  train    dev   test  labels (train)"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from raypipe.evaluation.uncertainty import CAVEATS, Estimate
 from raypipe.reporting.faithfulness import where_to_start
@@ -23,10 +23,17 @@ def _headline(report: Report) -> str:
     lines = [["arm", "macro F1", "95 % interval", f"vs {report.reference}", "95 % interval", "W/T/L"]]
     lines[0] += ["p (Holm)", "AUC", "AUC difference", "F1 matched", "F1 cv", "verdict"]
     lines += [_arm(row, report) for row in report.arms]
-    used = {c for row in report.arms for e in _estimates(row) for c in e.caveats}
-    notes = [f"  note: {sentence}" for caveat, sentence in CAVEATS.items() if caveat in used]
-    notes += [f"  note: {_printable(f'{name}: {what}')}" for name, what in report.remarks.items()]
-    return "\n".join([_align(lines), *notes])
+    notes = [f"  note: {_printable(f'{name}: {what}')}" for name, what in report.remarks.items()]
+    return "\n".join([_align(lines), *_caveats(report), *notes])
+
+
+def _caveats(report: Report) -> Iterator[str]:
+    """A line for each caveat, with the arms it holds for unless it holds for all."""
+    for caveat, sentence in CAVEATS.items():
+        has_it = [row.name for row in report.arms if any(caveat in e.caveats for e in _estimates(row))]
+        if has_it:
+            of_some = "" if len(has_it) == len(report.arms) else f" on {', '.join(has_it)}"
+            yield _printable(f"  note{of_some}: {sentence}")
 
 
 def _estimates(row: ArmRow) -> list[Estimate]:

@@ -186,7 +186,9 @@ def test_a_tokenizer_without_end_or_padding(data, model, tmp_path):
 
 
 def test_generated_data_need_no_check():
-    assert check(config(Data(source="synthetic"))).tasks == []
+    found = check(config(Data(source="synthetic")))
+    assert found.tasks == []
+    assert "generated" in str(found), "no count of what is not there yet"
 
 
 @pytest.mark.skipif("RAYPIPE_DATA" not in os.environ, reason="RAYPIPE_DATA is not set: no real corpora here")

@@ -307,6 +307,13 @@ def test_caveats_are_spelled_out():
     assert "†§" in Page(html(report)).text
 
 
+def test_the_terminal_says_whose_a_caveat_is():
+    report = full_report(caveats=("single_run",))  # of the second arm
+    assert "note on plain 2: one run only" in text_table(report)
+    of_all = replace(report, arms=report.arms[1:])
+    assert "note: one run only" in text_table(of_all)
+
+
 def test_pairs_and_budgets_are_shown():
     report = full_report()
     pair = Difference("x", "<y>", estimate(-0.031, 0.01), {"t": -0.031}, 1, 2, 9, 0.001, 0.0321)
