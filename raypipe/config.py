@@ -361,7 +361,8 @@ class Arm(Section):
     masking: Masking | None = None  # None: no reconstruction
     pseudo_labels: PseudoLabels | None = None  # instead of masking: learn the scorer's own answers
     attribution: Attribution | None = None  # relevance of its own, instead of the section that all arms share
-    # Share of the reconstruction's rows that are fine-tuning's own, so that masks and labels are learned together, too
+    # Of the reconstruction's rows, the share that are fine-tuning's own: masks and labels by turns, as rows of a length
+    # share a step. They are added, so without `max_steps` the stage has more steps
     label_share: float = Field(0.0, ge=0, lt=1)
     start: Literal["backbone", "random"] = "backbone"  # random: the same architecture, untrained (a control)
     finetune: bool = True  # false: the backbone answers as it is (zero-shot)
@@ -424,9 +425,9 @@ class Conformal(Section):
 class Probe(Section):
     """`raypipe probe`: what the frozen states of every layer say about each task (evaluation/probing.py).
 
-    The backbone is always probed. `train`: the students after reconstruction, before they see a label, which is what
-    their masking taught. `finetune`: the final students; their states were fitted to the labels that the probe learns
-    from, so that here cross-validation is too hopeful.
+    The backbone is always probed. `train`: the students after reconstruction, before they see a label (unless their arm
+    has a `label_share`), which is what their masking taught. `finetune`: the final students; their states were fitted
+    to the labels that the probe learns from, so that here cross-validation is too hopeful.
     """
 
     after: tuple[Literal["train", "finetune"], ...] = ("train", "finetune")

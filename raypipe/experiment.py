@@ -43,7 +43,7 @@ CALIBRATION: config.Split = "dev"  # the split that prediction sets are calibrat
 
 def pretrain(run: Run) -> None:
     """Train a tokenizer and a small decoder from scratch on plain notes."""
-    _fit(run, [pretrain_stage(run)])
+    _fit(run, [_pre_train_stage(run)])
 
 
 def finetune(run: Run, arm: str = SCORER) -> None:
@@ -54,7 +54,7 @@ def finetune(run: Run, arm: str = SCORER) -> None:
         raise InputError([Problem(f"arms.{arm}", "has `finetune: false`: there is nothing to fine-tune")])
     if run.reconstructs(arm):
         run.needed(f"train/{arm}")
-    _fit(run, [finetune_stage(run, student) for student in (run.students(arm) if arm != SCORER else [SCORER])])
+    _fit(run, [_finetune_stage(run, student) for student in (run.students(arm) if arm != SCORER else [SCORER])])
 
 
 def train(run: Run, arm: str) -> None:
@@ -66,7 +66,7 @@ def train(run: Run, arm: str) -> None:
         render(run)
     else:
         pseudo_label(run)
-    _fit(run, [train_stage(run, arm)])
+    _fit(run, [_train_stage(run, arm)])
 
 
 def attribute(run: Run) -> None:
@@ -168,7 +168,7 @@ def evaluate(run: Run, arm: str) -> None:
 
 def prepare(run: Run) -> None:
     """All that the arms share: backbone, scorer, masks and pseudo-labels, as training rows."""
-    _fit(run, [*([pretrain_stage(run)] if run.pretrains else []), finetune_stage(run, SCORER)])
+    _fit(run, [*([_pre_train_stage(run)] if run.pretrains else []), _finetune_stage(run, SCORER)])
     mask(run)
     render(run)
     pseudo_label(run)
@@ -183,9 +183,9 @@ def learn(run: Run, arm: str, at_once: int = 1) -> None:
     run = run.of(arm)
     if not run.settings.arms[arm].finetune:
         return
-    reconstruction = [train_stage(run, arm)] if run.reconstructs(arm) else []
+    reconstruction = [_train_stage(run, arm)] if run.reconstructs(arm) else []
     students = [student for student in run.students(arm) if student != SCORER]
-    _fit(run, [*reconstruction, *(finetune_stage(run, student) for student in students)], at_once)
+    _fit(run, [*reconstruction, *(_finetune_stage(run, student) for student in students)], at_once)
 
 
 def run_all(run: Run) -> None:
@@ -231,8 +231,7 @@ def _fit(run: Run, prepared: Sequence[Prepared], at_once: int = 1) -> None:
         p.step.finish(**vars(outcome))
 
 
-def pretrain_stage(run: Run) -> Prepared:
-    """The backbone on plain text; trains the tokenizer and cuts the rows."""
+def _pre_train_stage(run: Run) -> Prepared:
     architecture, step = run.settings.pretrain, run.step("pretrain")
     if architecture is None:
         raise InputError("model.path is pretrain, but the config has no `pretrain` section")
@@ -251,8 +250,7 @@ def pretrain_stage(run: Run) -> Prepared:
     return Prepared(step, stage)
 
 
-def finetune_stage(run: Run, student: str) -> Prepared:
-    """A student, or the scorer, on the labels."""
+def _finetune_stage(run: Run, student: str) -> Prepared:
     rows_step = _supervised(run)
     arm, _, repeat = student.partition("@")
     step, settings = run.step(f"finetune/{student}"), run.settings.finetune
@@ -269,8 +267,7 @@ def finetune_stage(run: Run, student: str) -> Prepared:
     return Prepared(step, stage)
 
 
-def train_stage(run: Run, arm: str) -> Prepared:
-    """An arm's student on what its masking hid, or on the scorer's answers; labels among them if it wants."""
+def _train_stage(run: Run, arm: str) -> Prepared:
     step = run.step(f"train/{arm}")
     share = run.settings.arms[arm].label_share
     stage = trainer.Stage(

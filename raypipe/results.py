@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 import pyarrow.dataset as pds
 import pyarrow.parquet as pq
 
-from raypipe import configfile, known_words, pipeline, probing
+from raypipe import config, configfile, known_words, pipeline, probing
 from raypipe.coverage import prediction_sets
 from raypipe.evaluation import baselines, metrics, uncertainty
 from raypipe.gates import AUC_RESAMPLES, EMBEDDINGS, QUARTER, TFIDF, Pooled, gates
@@ -85,7 +85,7 @@ def build(run: Run, cells: Sequence[Run] = (), fewer_labels: Mapping[int, Sequen
         steps=tuple(_steps(run)),
         counts=_counts(cells[0]),
         dead_letters={code: n for code, n in _errors(cells[0]).items() if code.startswith("E_")},
-        remarks={**_left_out(run, tasks, pooled, fewer), **_pseudo_labels(cells)},
+        remarks={**_left_out(run, tasks, pooled, fewer), **_pseudo_labels(cells), **_mixed(settings)},
         facts={**versions(), "seed": str(settings.seed)},
         config=configfile.dump(settings),
     )
@@ -207,6 +207,12 @@ def _pseudo_labels(cells: Sequence[Run]) -> dict[str, str]:
             shown = f"{np.mean(right):.2f}" if right else "not measurable"
             facts[f"pseudo-labels of {arm}"] = f"{counts}; precision of sure positive answers on labelled notes {shown}"
     return facts
+
+
+def _mixed(settings: config.Config) -> dict[str, str]:
+    """Whose reconstruction has steps of labels, too: its tokens with a loss are not all of masks."""
+    shares = {name: arm.label_share for name, arm in settings.arms.items() if arm.label_share}
+    return {f"what {arm} learned from": f"{share:.0%} of its rows are labelled ones" for arm, share in shares.items()}
 
 
 def _precision(run: Run, confidence: float) -> float | None:

@@ -68,7 +68,9 @@ class Material:
     arm: str
     masking_ratio: float | None = None  # realised: hidden eligible words / eligible words
     planned_words: int | None = None  # that its masks hide, whether or not so many steps reach them
-    weighted_tokens: int | None = None  # with a loss, over all steps: what is hidden, and the prompt if it counts
+    weighted_tokens: int | None = (
+        None  # with a loss, over all steps: what is hidden, the prompt if it counts, labels if mixed in
+    )
     read_tokens: int | None = None  # all tokens, over all steps
     optimiser_steps: int | None = None
 

@@ -28,12 +28,13 @@ def _headline(report: Report) -> str:
 
 
 def _caveats(report: Report) -> Iterator[str]:
-    """A line for each caveat, with the arms it holds for unless it holds for all."""
+    """A line for each caveat, with the arms it holds for, or does not, whichever are fewer."""
     for caveat, sentence in CAVEATS.items():
-        has_it = [row.name for row in report.arms if any(caveat in e.caveats for e in _estimates(row))]
-        if has_it:
-            of_some = "" if len(has_it) == len(report.arms) else f" on {', '.join(has_it)}"
-            yield _printable(f"  note{of_some}: {sentence}")
+        has_it = {row.name: any(caveat in e.caveats for e in _estimates(row)) for row in report.arms}
+        those, others = ([name for name, has in has_it.items() if has is wanted] for wanted in (True, False))
+        if those:
+            on = f" on {', '.join(those)}" if len(those) <= len(others) else f" on all but {', '.join(others)}"
+            yield _printable(f"  note{on if others else ''}: {sentence}")
 
 
 def _estimates(row: ArmRow) -> list[Estimate]:

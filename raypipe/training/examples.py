@@ -18,6 +18,7 @@ import pyarrow.dataset as pds
 import pyarrow.parquet as pq
 
 from raypipe import rows
+from raypipe.errors import InputError
 from raypipe.words import Floats, Ints
 
 # What is stored on disk: a training row, whose it is, and a key to sort by (files have no order).
@@ -54,14 +55,15 @@ class Examples:
 
 def mixed(rows: Examples, others: Examples, share: float) -> Examples:
     """`rows`, and in each of their redraws so many of `others`, in turn, that these are `share` of all."""
+    if not len(others):
+        raise InputError("there are no labelled rows to learn between the masks: see arms.*.label_share")
     n_others = np.round(np.bincount(rows.draw) * share / (1 - share)).astype(np.int64)
-    turn = np.arange(n_others.sum()) % len(others)
-    added = [others.row(index) for index in turn]
+    lengths = others.length[np.arange(n_others.sum()) % len(others)]
     return Examples(
-        ids=np.concatenate([rows.ids, *(ids for ids, _, _ in added)]),
-        weight=np.concatenate([rows.weight, *(weight for _, weight, _ in added)]),
-        branch=np.concatenate([rows.branch, *(branch.astype(np.int16) for _, _, branch in added)]),
-        start=np.concatenate([rows.start, rows.start[-1] + np.cumsum(others.length[turn])]),
+        ids=np.concatenate([rows.ids, np.resize(others.ids, lengths.sum())]),
+        weight=np.concatenate([rows.weight, np.resize(others.weight, lengths.sum())]),
+        branch=np.concatenate([rows.branch, np.resize(others.branch, lengths.sum())]),
+        start=np.concatenate([rows.start, rows.start[-1] + np.cumsum(lengths)]),
         draw=np.concatenate([rows.draw, np.repeat(np.arange(len(n_others), dtype=np.int16), n_others)]),
     )
 

@@ -168,7 +168,7 @@ def _train(model: Any, stage: Stage, device: Any, is_first: bool, sharding: str,
     result = loop.fit(
         trained,
         tokenizer.pad_token_id,
-        examples_of(stage),
+        _examples(stage),
         stage.training,
         folder,
         dev=examples.read(stage.dev_rows, stage.arm) if stage.dev_rows else None,
@@ -188,8 +188,7 @@ def _train(model: Any, stage: Stage, device: Any, is_first: bool, sharding: str,
     return model
 
 
-def examples_of(stage: Stage) -> examples.Examples:
-    """What a stage learns from."""
+def _examples(stage: Stage) -> examples.Examples:
     own, mixed = examples.read(stage.rows, stage.arm), stage.mixed
     return own if mixed is None else examples.mixed(own, examples.read(mixed.rows, mixed.arm), mixed.share)
 

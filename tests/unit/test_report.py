@@ -307,11 +307,14 @@ def test_caveats_are_spelled_out():
     assert "†§" in Page(html(report)).text
 
 
-def test_the_terminal_says_whose_a_caveat_is():
-    report = full_report(caveats=("single_run",))  # of the second arm
-    assert "note on plain 2: one run only" in text_table(report)
-    of_all = replace(report, arms=report.arms[1:])
-    assert "note: one run only" in text_table(of_all)
+@pytest.mark.parametrize(
+    ("have_it", "shown"), [("b", "note on b:"), ("ab", "note on a, b:"), ("abc", "on all but d:"), ("abcd", "note:")]
+)
+def test_the_terminal_says_whose_a_caveat_is(have_it, shown):
+    few = replace(estimate(0.6), caveats=("few_runs",))
+    report = Report(title="x", arms=tuple(ArmRow(a, few if a in have_it else estimate(0.6)) for a in "abcd"))
+    (note,) = [line for line in text_table(report).splitlines() if "note" in line]
+    assert f"{shown} fewer than 5 runs" in note
 
 
 def test_pairs_and_budgets_are_shown():

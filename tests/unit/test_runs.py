@@ -17,7 +17,7 @@ from raypipe.errors import InputError
 from raypipe.models import loading
 from raypipe.run import SCORER, Run
 from raypipe.tasks import Task
-from raypipe.training import examples, selection, trainer
+from raypipe.training import examples, schedule, selection
 from tests.small_run import settings
 
 ARMS = {
@@ -27,7 +27,7 @@ ARMS = {
     "pseudo": {"pseudo_labels": {"confidence": 0.5, "max_imbalance": None}},
     "decselfmask": {"masking": {"ratio": 0.2}},
     "mixed": {"masking": {"ratio": 0.2}, "label_share": 0.5},
-    "kv": {"masking": {"ratio": 0.2}, "attribution": {"method": "kv_direct_value", "layer": 1}},
+    "kv": {"masking": {"ratio": 0.2}, "attribution": {"method": "kv_direct_value", "layer": 1}, "label_share": 0.2},
 }
 
 
@@ -74,15 +74,18 @@ def test_repeats_differ_in_order_alone(base: Run) -> None:
     assert steps[0]["steps"] == steps[1]["steps"]
 
 
-def test_labels_are_learned_among_the_masks(base: Run) -> None:
-    base.needed("train/mixed")
-    stage = experiment.train_stage(base, "mixed").stage
-    learned = trainer.examples_of(stage)
-    n_of_masks = len(examples.read(stage.rows, "mixed"))
-    assert len(learned) == 2 * n_of_masks
-    assert [learned.row(index)[2].any() for index in range(len(learned))] == [False] * n_of_masks + [True] * n_of_masks
+def test_labels_are_learned_between_the_masks(base: Run) -> None:
+    masks = examples.read(base.step("train/rows").data, "mixed")
+    labels = examples.read(base.step("finetune/rows").folder / "train", experiment.LABELS)
+    learned = examples.mixed(masks, labels, 0.5)
+    assert len(learned) == 2 * len(masks)
+    steps = schedule.steps(learned.length, learned.draw, base.settings.train)
+    assert base.needed("train/mixed").manifest["tokens"] == sum(learned.length[rows].sum() for rows in steps)
+    assert base.of("kv").needed("train/kv").manifest["tokens"] > 0, "with an attribution of its own, too"
     with pytest.raises(ValueError, match="nothing to mix"):
         Arm(label_share=0.5)
+    with pytest.raises(InputError, match="no labelled rows"):
+        examples.mixed(masks, examples.from_rows([]), 0.5)
 
 
 def test_a_child_shares_what_its_settings_do_not_touch(base: Run) -> None:
@@ -105,6 +108,9 @@ def test_what_a_step_is_made_from(base: Run) -> None:
     fewer = run_dir.settings_of("finetune/sft@1", settings(base.folder, arms={"sft": {}}), inputs)
     assert settings_of("finetune/sft@1") == fewer, "no mask touches an arm of labels alone"
     assert settings_of("finetune/sft@1") != settings_of("finetune/random_init@1")
+    mixed = ARMS | {"mixed": ARMS["mixed"] | {"label_share": 0.25}}
+    shares_less = run_dir.settings_of("train/mixed", settings(base.folder, arms=mixed), inputs)
+    assert settings_of("train/mixed") != shares_less
     asks = {step: settings_of(step) for step in ("corpus", "mask", "finetune/scorer")}
     inputs["model"] = {"backbone": [2]}  # other weights in the same folder
     assert settings_of("corpus") == asks["corpus"]
