@@ -43,7 +43,7 @@ CALIBRATION: config.Split = "dev"  # the split that prediction sets are calibrat
 
 def pretrain(run: Run) -> None:
     """Train a tokenizer and a small decoder from scratch on plain notes."""
-    _fit(run, [_pre_train_stage(run)])
+    _fit(run, [_pretrain_stage(run)])
 
 
 def finetune(run: Run, arm: str = SCORER) -> None:
@@ -168,7 +168,7 @@ def evaluate(run: Run, arm: str) -> None:
 
 def prepare(run: Run) -> None:
     """All that the arms share: backbone, scorer, masks and pseudo-labels, as training rows."""
-    _fit(run, [*([_pre_train_stage(run)] if run.pretrains else []), _finetune_stage(run, SCORER)])
+    _fit(run, [*([_pretrain_stage(run)] if run.pretrains else []), _finetune_stage(run, SCORER)])
     mask(run)
     render(run)
     pseudo_label(run)
@@ -231,7 +231,7 @@ def _fit(run: Run, prepared: Sequence[Prepared], at_once: int = 1) -> None:
         p.step.finish(**vars(outcome))
 
 
-def _pre_train_stage(run: Run) -> Prepared:
+def _pretrain_stage(run: Run) -> Prepared:
     architecture, step = run.settings.pretrain, run.step("pretrain")
     if architecture is None:
         raise InputError("model.path is pretrain, but the config has no `pretrain` section")

@@ -68,9 +68,7 @@ class Material:
     arm: str
     masking_ratio: float | None = None  # realised: hidden eligible words / eligible words
     planned_words: int | None = None  # that its masks hide, whether or not so many steps reach them
-    weighted_tokens: int | None = (
-        None  # with a loss, over all steps: what is hidden, the prompt if it counts, labels if mixed in
-    )
+    weighted_tokens: int | None = None  # with a loss, over all steps: masks, prompts and labels, as far as they count
     read_tokens: int | None = None  # all tokens, over all steps
     optimiser_steps: int | None = None
 
