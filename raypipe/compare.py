@@ -17,7 +17,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from raypipe import config, experiment, pipeline
+from raypipe import config, experiment
+from raypipe.arms import masking_of, pseudo_of
 from raypipe.errors import ExitCode, InputError, Problem
 from raypipe.evaluation.uncertainty import MIN_RUNS
 from raypipe.gates import EMBEDDINGS, QUARTER, TFIDF
@@ -162,8 +163,8 @@ def _one_by_one(work: Callable[..., None], units: Sequence[tuple[Any, ...]]) -> 
 
 def _is_prepared(cell: Run) -> bool:
     steps = [f"finetune/{SCORER}"]
-    steps += ["train/rows"] if pipeline.masking_of(cell.settings) else []
-    steps += ["pseudo"] if pipeline.pseudo_of(cell.settings) else []
+    steps += ["train/rows"] if masking_of(cell.settings) else []
+    steps += ["pseudo"] if pseudo_of(cell.settings) else []
     steps += [f"probe/{BACKBONE}"] if cell.settings.evaluation.embeddings else []
     return all(cell.is_done(step) for step in steps) and all(map(_is_prepared, cell.all_variants()))
 

@@ -91,26 +91,26 @@ def determinants(config: Config, sections: Sequence[str], inputs: Mapping[str, A
 
 
 def changed_keys(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    """Dotted keys whose values differ between two nested dicts, sorted; keys present on one side only included."""
-    before, after = dict(_flat(old)), dict(_flat(new))
-    return sorted(key for key in before.keys() | after.keys() if before.get(key, ...) != after.get(key, ...))
+    """Dotted keys whose values differ between two nested dicts, sorted; of a key on one side only, nothing inside."""
+    changed = [str(key) for key in old.keys() ^ new.keys()]
+    for key in old.keys() & new.keys():
+        before, after = old[key], new[key]
+        if isinstance(before, Mapping) and isinstance(after, Mapping):
+            changed += [f"{key}.{inner}" for inner in changed_keys(before, after)]
+        elif _read_back(before) != _read_back(after):
+            changed.append(key)
+    return sorted(changed)
+
+
+def _read_back(value: Any) -> Any:
+    """A value as JSON keeps it: lists where there were tuples."""
+    return json.loads(json.dumps(value))
 
 
 def _at(whole: Any, dotted: str) -> Any:
-    for key in dotted.split("."):
+    for key in _place(whole, dotted.split(".")):
         whole = whole[key]
     return whole
-
-
-def _flat(value: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
-    """Leaves by dotted key. Tuples compare as lists: a manifest read back from JSON has no tuples."""
-    out: list[tuple[str, Any]] = []
-    for key, child in value.items():
-        if isinstance(child, Mapping) and child:
-            out += _flat(child, f"{prefix}{key}.")
-        else:
-            out.append((prefix + key, json.loads(json.dumps(child))))
-    return out
 
 
 def _override(document: Document, override: str) -> None:

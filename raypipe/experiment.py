@@ -10,6 +10,7 @@ share the backbone, the labels, the fine-tuning settings and the scorer's releva
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from raypipe import config, pipeline, probing, rows, statistics, storage
+from raypipe.arms import masking_of, pseudo_of
 from raypipe.check import of_tokens
 from raypipe.errors import ExitCode, InputError, Problem, RowError
 from raypipe.inline import Inline
@@ -81,12 +83,14 @@ def attribute(run: Run) -> None:
 
 def mask(run: Run) -> None:
     """Masking plans of all arms: from stored relevance if there is any, else attribution streams into masking."""
-    arms = pipeline.masking_of(run.settings)
-    step = run.step("mask")
-    if arms and not step.done:
+    arms = masking_of(run.settings)
+    if arms and not run.is_done("mask"):
         if needs(arms) & {RELEVANCE, TYPE_RELEVANCE, IMPORTANCE}:
             run.needed(f"finetune/{SCORER}")
-        known = corpus_statistics(run)
+        if run.lacks_arms("mask"):
+            _keep_relevance(run)
+            shutil.rmtree(run.folder / "statistics", ignore_errors=True)  # the new arms may ask for more
+        known, step = corpus_statistics(run), _renewed(run, "mask")
         stored = run.step("attribute").data if run.is_done("attribute") else None
         run.say(f"mask: {'stored relevance' if stored else run.settings.attribution.method} -> {', '.join(arms)}")
         pipeline.mask(run.settings, run.corpus, run.model(SCORER), run.cluster, step.data, stored, known)
@@ -98,7 +102,7 @@ def mask(run: Run) -> None:
 
 def corpus_statistics(run: Run) -> Path | None:
     """Counts over the corpus that some arm asks for, if any; made once. Attributes first if relevance is averaged."""
-    arms = pipeline.masking_of(run.settings)
+    arms = masking_of(run.settings)
     wanted = asked(arms)
     if not wanted.needs:
         return None
@@ -125,10 +129,10 @@ def corpus_statistics(run: Run) -> Path | None:
 
 def pseudo_label(run: Run) -> None:
     """The scorer's answers to the tasks of unlabelled notes, and the sure ones as training rows of the arms."""
-    arms = pipeline.pseudo_of(run.settings)
-    step = run.step("pseudo")
-    if arms and not step.done:
+    arms = pseudo_of(run.settings)
+    if arms and not run.is_done("pseudo"):
         run.needed(f"finetune/{SCORER}")
+        step = _renewed(run, "pseudo")
         run.say(f"pseudo: the scorer answers -> {', '.join(arms)}")
         answers = step.folder / "answers"
         pipeline.answer(run.settings, run.corpus, run.model(SCORER), run.cluster, answers)
@@ -140,13 +144,33 @@ def pseudo_label(run: Run) -> None:
 
 def render(run: Run) -> None:
     """Masked examples of all arms as tokens of the student."""
-    step = run.step("train/rows")
-    if pipeline.masking_of(run.settings) and not step.done:
+    if masking_of(run.settings) and not run.is_done("train/rows"):
         run.say("train/rows: masked examples as tokens")
-        masked = run.needed("mask").data
+        masked, step = run.needed("mask").data, _renewed(run, "train/rows")
         pipeline.render(run.settings, run.corpus, run.tokenizer, run.sentinels, masked, run.cluster, step.data)
         arms = counts(step.data, tally(masked))
         step.finish(rows=sum(found["rows"] for found in arms.values()), arms=arms)
+
+
+def _renewed(run: Run, name: str) -> Step:
+    """The folder of a step that all arms share, to write in. What was made before an arm was added is made again: for
+    the other arms it will be what it was, so that what they learned from it stays true.
+    """
+    if run.lacks_arms(name):
+        folder, stale = run.folder / name, run.folder / f"{name}.before"
+        shutil.rmtree(stale, ignore_errors=True)
+        folder.rename(stale)  # in one move: half of it would look whole
+        shutil.rmtree(stale)
+    return run.step(name)
+
+
+def _keep_relevance(run: Run) -> None:
+    """Attribution is the dear part of masks that are to be made again."""
+    step, masked = run.step("attribute"), run.folder / "mask" / "data"
+    n_tokens = pq.read_table(masked, columns=["n_tokens"])["n_tokens"]
+    if not step.done and n_tokens.null_count < len(n_tokens):
+        pipeline.keep_relevance(masked, run.cluster, step.data)
+        _finish_notes(run, step)
 
 
 def evaluate(run: Run, arm: str) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 
 from raypipe import config, pipeline
+from raypipe.arms import masking_of
 from raypipe.evaluation.agreement import Agreement, Case, agreement, deciding_words
 from raypipe.masking.case import Note
 from raypipe.reporting.report import AgreementRow
@@ -20,7 +21,7 @@ COLUMNS = ["note_id", "text", "task_id", "word_start", "word_end", "layers", "re
 
 def agreement_of(cells: Sequence[Run]) -> Agreement | None:
     """Over the notes of all cells; None where no deciding words are known, or no relevance was computed."""
-    masking = next((m for m in pipeline.masking_of(cells[0].settings).values() if m.match_ratio_to is None), None)
+    masking = next((m for m in masking_of(cells[0].settings).values() if m.match_ratio_to is None), None)
     if masking is None or not cells[0].corpus.deciding_path.exists():
         return None
     steps = [(cell, cell.step("mask")) for cell in cells]

@@ -30,6 +30,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from raypipe import config, rows
+from raypipe.arms import masking_of
 from raypipe.attribution import check
 from raypipe.corpus import Corpus
 from raypipe.frequencies import token_idf
@@ -131,6 +132,11 @@ def mask(
         )
 
 
+def keep_relevance(masked: Path, cluster: Workers, out: Path) -> None:
+    """The relevance that lies with masking plans, by itself."""
+    _replace(cluster.parquet(str(masked), columns=rows.ATTRIBUTED.names), out, **rows.PARQUET)
+
+
 def render(
     settings: config.Config,
     corpus: Corpus,
@@ -226,17 +232,6 @@ def teach(
     notes = _blocks(settings, cluster.parquet(str(answers)))
     args = (student, settings.prompt, corpus.tasks, kept)
     _replace(notes.map_batches(Teach, fn_constructor_args=args, **cluster.spread(), **BLOCK), out)
-
-
-def pseudo_of(settings: config.Config) -> dict[str, config.PseudoLabels]:
-    """The arms that learn the scorer's own answers."""
-    return {name: arm.pseudo_labels for name, arm in settings.arms.items() if arm.pseudo_labels is not None}
-
-
-def masking_of(settings: config.Config) -> dict[str, config.Masking]:
-    """The masking of the arms that are masked by this run's relevance (run.Run.of: others have a run of their own)."""
-    arms = {name: arm for name, arm in settings.arms.items() if arm.attribution is None}
-    return {name: arm.masking for name, arm in arms.items() if arm.masking is not None}
 
 
 def layer_of(attribution: config.Attribution, scorer: config.Model) -> int:

@@ -16,7 +16,8 @@ import pyarrow.compute as pc
 import pyarrow.dataset as pds
 import pyarrow.parquet as pq
 
-from raypipe import config, configfile, known_words, pipeline, probing
+from raypipe import config, configfile, known_words, probing
+from raypipe.arms import pseudo_of
 from raypipe.coverage import prediction_sets
 from raypipe.evaluation import baselines, metrics, uncertainty
 from raypipe.gates import AUC_RESAMPLES, EMBEDDINGS, QUARTER, TFIDF, Pooled, gates
@@ -198,7 +199,7 @@ def _mean(counts: Sequence[int]) -> int | None:
 def _pseudo_labels(cells: Sequence[Run]) -> dict[str, str]:
     """What became of the scorer's own answers, and how often its sure positive answers are right."""
     facts = {}
-    for arm, settings in pipeline.pseudo_of(cells[0].settings).items():
+    for arm, settings in pseudo_of(cells[0].settings).items():
         steps = [cell.step("pseudo") for cell in cells]
         kept = [step.manifest["arms"][arm] for step in steps if step.done]
         right = [p for cell in cells if (p := _precision(cell, settings.confidence)) is not None]

@@ -99,7 +99,11 @@ class Run:
 
     def is_done(self, name: str) -> bool:
         """Is a step's output complete (and made with these settings)?"""
-        return self.step(name).done
+        return not self.lacks_arms(name) and self.step(name).done
+
+    def lacks_arms(self, name: str) -> bool:
+        """Was a step's output made before an arm was added, and is it otherwise what these settings ask for?"""
+        return bool(Step.lacks(self.folder / name, settings_of(name, self.settings, self.corpus.listing)))
 
     def needed(self, name: str) -> Step:
         """A step that another one starts from; refused if it is not finished."""

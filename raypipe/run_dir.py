@@ -38,16 +38,19 @@ from pathlib import Path
 from typing import Any
 
 from raypipe import configfile
+from raypipe.arms import common, masking_of, pseudo_of, with_matched
 from raypipe.config import Config
 from raypipe.errors import InputError, Problem
 from raypipe.hashing import fingerprint
 
 PACKAGES = ("raypipe", "ray", "torch", "transformers", "peft", "captum", "pyarrow", "scikit-learn", "numpy")
 
+ALL_ARMS = "arms.*"  # what all arms together ask of the masks (arms.common)
 _STATES = ("prompt", "model", "evaluation.split", "probe.layers")
 _HEAD = ("probe.head", "probe.c", "probe.folds", "seed")
 _PROBE = ("probe.pooling", "probe.control", *_HEAD)
-# Step -> the config sections that determine its output, and the steps it is made from. {arm} stands for any arm.
+# Step -> the config sections that determine its output, and the steps it is made from. {arm} stands for any arm,
+# arms.*.masking for the masking of every arm that is masked here.
 MADE_FROM: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "corpus": (("data",), ()),  # `notes`: the data less what chooses labels
     "pretrain": (("pretrain", "notes"), ()),
@@ -56,10 +59,10 @@ MADE_FROM: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "attribute": (("attribution", "prompt", "seed"), ("corpus", "finetune/scorer")),
     "faithfulness": (("faithfulness", "attribution", "prompt", "seed"), ("corpus", "finetune/scorer")),
     "statistics": (("statistics", "model"), ("corpus", "pretrain")),  # and what the arms ask for: experiment.statistics
-    "mask": (("arms", "attribution.layer"), ("attribute", "statistics")),
+    "mask": ((ALL_ARMS, "arms.*.masking", "attribution.layer"), ("attribute", "statistics")),
     "train/rows": (("train.lora",), ("mask",)),  # with LoRA, sentinels are plain text
-    "pseudo": (("arms", "prompt", "evaluation.batch_tokens"), ("corpus", "finetune/scorer")),
-    "train/{arm}": (("train",), ("train/rows",)),
+    "pseudo": (("arms.*.pseudo_labels", "prompt", "evaluation.batch_tokens"), ("corpus", "finetune/scorer")),
+    "train/{arm}": (("train", "arms.{arm}"), ("train/rows",)),  # of the other arms, those it is matched to
     "finetune/{arm}": (("finetune",), ("finetune/rows", "train/{arm}")),
     "evaluate/scorer": (("evaluation.split", "evaluation.mode"), ("finetune/scorer",)),
     "evaluate/{arm}": (("evaluation.split", "evaluation.mode"), ("finetune/{arm}",)),
@@ -89,7 +92,9 @@ def settings_of(step: str, config: Config, inputs: Mapping[str, Any]) -> dict[st
         attribution = _keys_of("attribution", config, {"layer"})
     sections = sections - {"data", "notes", "attribution"} | data | attribution
     models = {"model", "statistics"} - sections  # files of models that this step does not read
-    return configfile.determinants(config, sorted(sections), {k: v for k, v in inputs.items() if k not in models})
+    together = {ALL_ARMS: common(config)} if ALL_ARMS in sections else {}
+    files = {name: listing for name, listing in inputs.items() if name not in models}
+    return configfile.determinants(config, sorted(sections - {ALL_ARMS}), files) | together
 
 
 def _keys_of(section: str, config: Config, but: set[str]) -> set[str]:
@@ -99,12 +104,22 @@ def _keys_of(section: str, config: Config, but: set[str]) -> set[str]:
 def _sections(step: str, config: Config) -> set[str]:
     student = "" if step in MADE_FROM else step.rpartition("/")[2]
     own, before = MADE_FROM[step if not student else f"{step.rpartition('/')[0]}/{{arm}}"]
+    name = student.partition("@")[0]
+    arm = config.arms.get(name)
     if step.startswith(("evaluate/", "calibrate/")) and config.evaluation.mode == "head":
         own = (*own, *_HEAD)
-    if "train/{arm}" in before and (arm := config.arms.get(student.partition("@")[0])) and not arm.reconstructs:
-        own, before = (*own, f"arms.{student.partition('@')[0]}.start"), ("finetune/rows",)  # labels alone: no masks
-    sections = (_sections(name.format(arm=student), config) for name in before)
-    return {name.format(arm=student) for name in own}.union(*sections)
+    if "train/{arm}" in before and arm is not None and not arm.reconstructs:
+        own, before = (*own, "arms.{arm}.start"), ("finetune/rows",)  # labels alone: no masks
+    if "train/rows" in before and arm is not None and arm.pseudo_labels is not None:
+        before = ("pseudo",)
+    sections = set[str]().union(*(_sections(earlier.format(arm=name), config) for earlier in before))
+    if "arms.{arm}" in own:  # its rows are the same whichever other arms there are, but for those whose ratio it copies
+        matched = {f"arms.{other}.masking" for other in with_matched(config.arms, name) if other != name}
+        sections -= {section for section in sections if section.startswith("arms.")} - matched - {ALL_ARMS}
+    served = {"arms.*.masking": [*masking_of(config)], "arms.*.pseudo_labels": [*pseudo_of(config)]}
+    for section in own:
+        sections.update(section.replace("*", each) for each in served.get(section, ["*"]))
+    return {section.format(arm=name) for section in sections}
 
 
 @dataclass
@@ -120,9 +135,22 @@ class Step:
         recorded = self.folder / "settings.json"
         if not recorded.exists():
             write_json(recorded, self.settings)
+        elif added := self.lacks(self.folder, self.settings):
+            what = f"was made without {', '.join(added)}, added since; the command that made it makes it again"
+            raise InputError([Problem(str(self.folder), what)])
         elif changed := configfile.changed_keys(json.loads(recorded.read_text()), self.settings):
             what = f"made with other settings ({', '.join(changed)}); change `name`, or delete the folder to redo it"
             raise InputError([Problem(str(self.folder), what)])
+
+    @staticmethod
+    def lacks(folder: Path, settings: Mapping[str, Any]) -> list[str]:
+        """Keys of arms that were added since the folder's output was complete, if all else is as it was."""
+        if not (folder / "manifest.json").exists() or not (folder / "settings.json").exists():
+            return []
+        recorded = json.loads((folder / "settings.json").read_text())
+        changed = configfile.changed_keys(recorded, settings)
+        added = [key for key in settings if key.startswith("arms.") and key not in recorded]
+        return added if set(changed) == set(added) else []
 
     @classmethod
     def finished(cls, folder: Path, settings: dict[str, Any]) -> Step | None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from itertools import islice, product
 from typing import Any
 
+from raypipe.arms import masking_of, with_matched
 from raypipe.attribution.check import layer_of, valid_at, valid_layers
 from raypipe.check import of_settings
 from raypipe.config import Arm, Config, Masking
@@ -16,7 +17,6 @@ from raypipe.errors import InputError, Problem
 from raypipe.hashing import fingerprint
 from raypipe.masking.check import needs
 from raypipe.masking.strategy import RELEVANCE
-from raypipe.pipeline import masking_of
 from raypipe.tuning import samplers
 from raypipe.tuning.backbones import Backbone
 from raypipe.tuning.space import LAYER, Space
@@ -194,7 +194,7 @@ def _arms(config: Config, arm: str) -> dict[str, Arm]:
 
     A note is asked tasks, and has a plan for each, if some arm needs its relevance: any such arm does in its place.
     """
-    arms = {name: config.arms[name] for name in _with_matched(config, arm)}
+    arms = {name: config.arms[name] for name in with_matched(config.arms, arm)}
     if arms[arm].attribution is not None:  # a run of its own, in which there is no other arm
         return {arm: arms[arm].model_copy(update={"attribution": None})}
     masked = masking_of(config) if arms[arm].masking is not None else {}
@@ -202,13 +202,3 @@ def _arms(config: Config, arm: str) -> dict[str, Arm]:
         asking = next(name for name, masking in masked.items() if RELEVANCE in needs({name: masking}))
         arms[asking] = Arm(masking=Masking())
     return arms
-
-
-def _with_matched(config: Config, arm: str) -> list[str]:
-    """The arm, and the arms whose ratio it copies, in the config's order."""
-    wanted = {arm}
-    while True:
-        more = {m.match_ratio_to for name in wanted if (m := config.arms[name].masking) and m.match_ratio_to}
-        if more <= wanted:
-            return [name for name in config.arms if name in wanted]
-        wanted |= more

@@ -19,7 +19,8 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from raypipe import config, experiment, pipeline
+from raypipe import config, experiment
+from raypipe.arms import masking_of
 from raypipe.errors import InputError
 from raypipe.evaluation import metrics, uncertainty
 from raypipe.hashing import fingerprint
@@ -163,7 +164,7 @@ def share(run: Run) -> None:
     if run.pretrains:
         experiment.pretrain(run)
     experiment.finetune(run)
-    if needs(pipeline.masking_of(run.settings)) & {RELEVANCE, TYPE_RELEVANCE, IMPORTANCE}:
+    if needs(masking_of(run.settings)) & {RELEVANCE, TYPE_RELEVANCE, IMPORTANCE}:
         experiment.attribute(run)
 
 

@@ -17,6 +17,7 @@ import yaml
 from transformers import BertConfig, BertModel
 
 from raypipe import configfile, experiment, pipeline, results, statistics
+from raypipe.arms import masking_of
 from raypipe.config import Arm
 from raypipe.masking import STRATEGIES
 from raypipe.masking.asked import asked
@@ -24,7 +25,6 @@ from raypipe.masking.statistics import Statistics
 from raypipe.models import loading
 from raypipe.models.encoder import encoder_vectors
 from raypipe.notes import synthetic
-from raypipe.pipeline import masking_of
 from raypipe.run import SCORER, Run
 from raypipe.show import show
 from raypipe.training import trainer

@@ -11,7 +11,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from raypipe import experiment, results, rows, run_dir
+from raypipe import experiment, pipeline, results, rows, run_dir
 from raypipe.config import Arm, Config, PseudoLabels
 from raypipe.errors import InputError
 from raypipe.models import loading
@@ -107,6 +107,11 @@ def test_what_a_step_is_made_from(base: Run) -> None:
     mixed = ARMS | {"mixed": ARMS["mixed"] | {"label_share": 0.25}}
     shares_less = run_dir.settings_of("train/mixed", settings(base.folder, arms=mixed), inputs)
     assert settings_of("train/mixed") != shares_less
+    inputs_of_others = run_dir.settings_of("train/decselfmask", settings(base.folder, arms=mixed), inputs)
+    assert settings_of("train/decselfmask") == inputs_of_others, "another arm's share"
+    by_answers = settings_of("train/pseudo")
+    assert by_answers == settings_of("train/pseudo", attribution__layer=2), "answers know no relevance"
+    assert by_answers != settings_of("train/pseudo", evaluation__batch_tokens=100)
     asks = {step: settings_of(step) for step in ("corpus", "mask", "finetune/scorer")}
     inputs["model"] = {"backbone": [2]}  # other weights in the same folder
     assert settings_of("corpus") == asks["corpus"]
@@ -115,6 +120,48 @@ def test_what_a_step_is_made_from(base: Run) -> None:
     inputs["statistics"] = {"encoder": [2]}
     assert settings_of("finetune/scorer") == asks["finetune/scorer"]
     assert settings_of("mask") != asks["mask"]
+
+
+def test_an_arm_added_later_costs_only_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    counted = {"masking": {"strategy": "pmi", "match_ratio_to": "decselfmask"}}
+    few = {"sft": {}, "decselfmask": {"masking": {"ratio": 0.2}}, "pmi": counted}
+    control = {"masking": {"strategy": "random_word", "match_ratio_to": "decselfmask"}}
+    by_type = {"masking": {"strategy": "keyword", "match_ratio_to": "decselfmask"}}
+    more = {"control": control, **few, "pseudo": ARMS["pseudo"], "keyword": by_type}
+    first = Run(settings(tmp_path, arms=few))
+    experiment.run_all(first)
+    made, planned = _made(first.folder), [_plans(first, arm) for arm in few]
+    at_once = Run(settings(tmp_path / "at_once", arms=more))
+    experiment.run_all(at_once)
+
+    later = Run(settings(tmp_path, arms=more))
+    assert not later.is_done("mask")
+    with pytest.raises(InputError, match=r"made without arms\.control\.masking, arms\.keyword\.masking, added"):
+        later.needed("mask")
+    with monkeypatch.context() as without_attribution:
+        without_attribution.setattr(pipeline, "Attribute", None)
+        experiment.run_all(later)
+    after = _made(later.folder)
+    remade = {Path(path).parent for path, when in made.items() if after[path] != when}
+    assert remade == {later.folder / step for step in ("statistics", "mask", "train/rows")}
+    assert [_plans(later, arm) for arm in few] == planned
+    assert [_plans(later, arm) for arm in more] == [_plans(at_once, arm) for arm in more]
+    for arm in ("control", "keyword", "pseudo"):
+        weights = [Path(run.model(arm).path, "model.safetensors").read_bytes() for run in (later, at_once)]
+        assert weights[0] == weights[1]
+
+    for arms, changed in (
+        (few, r"arms\.control\.masking"),
+        (more | {"decselfmask": {"masking": {"ratio": 0.3}}}, r"arms\.decselfmask\.masking\.ratio"),
+        ({"sft": {}, "random": {"masking": {"strategy": "random_word"}}}, r"arms\.\*\.needs_relevance"),
+    ):
+        with pytest.raises(InputError, match=rf"other settings \(.*{changed}"):
+            experiment.mask(Run(settings(tmp_path, arms=arms)))
+
+
+def _plans(run: Run, arm: str) -> list[tuple[str, dict[str, object]]]:
+    notes = pq.read_table(run.step("mask").data, columns=["note_id", "plans"]).sort_by("note_id").to_pylist()
+    return [(note["note_id"], plan) for note in notes for plan in note["plans"] or [] if plan["arm"] == arm]
 
 
 def test_other_weights_in_a_folder_are_another_model(base: Run, tmp_path: Path) -> None:

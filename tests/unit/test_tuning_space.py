@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from raypipe import config, configfile
+from raypipe.arms import masking_of
 from raypipe.attribution.check import valid_layers
 from raypipe.attribution.decoder import Decoder
 from raypipe.attribution.engine import resolve_layers
@@ -16,7 +17,6 @@ from raypipe.attribution.registry import METHODS
 from raypipe.errors import InputError
 from raypipe.masking.check import needs
 from raypipe.masking.strategy import RELEVANCE
-from raypipe.pipeline import masking_of
 from raypipe.tuning import proxy, samplers, space
 from raypipe.tuning.backbones import backbones
 from raypipe.tuning.plan import Plan, plans

@@ -1,0 +1,43 @@
+"""What the arms of a run ask of the steps that they share, and which of it bears on one arm alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from raypipe.config import Arm, Config, Masking, PseudoLabels
+from raypipe.masking.check import needs
+from raypipe.masking.strategy import RELEVANCE
+
+
+def masking_of(settings: Config) -> dict[str, Masking]:
+    """The masking of the arms that are masked by this run's relevance (run.Run.of: others have a run of their own)."""
+    arms = {name: arm for name, arm in settings.arms.items() if arm.attribution is None}
+    return {name: arm.masking for name, arm in arms.items() if arm.masking is not None}
+
+
+def pseudo_of(settings: Config) -> dict[str, PseudoLabels]:
+    """The arms that learn the scorer's own answers."""
+    return {name: arm.pseudo_labels for name, arm in settings.arms.items() if arm.pseudo_labels is not None}
+
+
+def with_matched(arms: Mapping[str, Arm], name: str) -> list[str]:
+    """The arm, and the arms whose ratio it copies, in the order of `arms`."""
+    wanted = {name}
+    while True:
+        more = {m.match_ratio_to for arm in wanted if (m := arms[arm].masking) and m.match_ratio_to}
+        if more <= wanted:
+            return [arm for arm in arms if arm in wanted]
+        wanted |= more
+
+
+def common(settings: Config) -> dict[str, Any]:
+    """What bears on the masks of every arm, whichever arm asks for it.
+
+    A note is asked tasks, and has a plan for each, if some arm needs its relevance; it is left out if it holds a mark
+    that some arm writes; words that some arm's PHI patterns match are not counted in the corpus.
+    """
+    arms = masking_of(settings)
+    marks = {mark for masking in arms.values() if not isinstance(masking.sentinels, str) for mark in masking.sentinels}
+    patterns = {pattern for masking in arms.values() for pattern in masking.phi_patterns}
+    return {"needs_relevance": RELEVANCE in needs(arms), "sentinels": sorted(marks), "phi_patterns": sorted(patterns)}
