@@ -7,7 +7,9 @@ from typing import Any
 
 from raypipe.config import Arm, Config, Masking, PseudoLabels
 from raypipe.masking.check import needs
-from raypipe.masking.strategy import RELEVANCE
+from raypipe.masking.strategy import RELEVANCE, TAGS
+
+ALL = "*"  # no arm can have this name
 
 
 def masking_of(settings: Config) -> dict[str, Masking]:
@@ -31,13 +33,33 @@ def with_matched(arms: Mapping[str, Arm], name: str) -> list[str]:
         wanted |= more
 
 
-def common(settings: Config) -> dict[str, Any]:
-    """What bears on the masks of every arm, whichever arm asks for it.
+def masks_of_all(settings: Config) -> dict[str, Any]:
+    """What bears on the masks of every arm, whichever arm brings it along.
 
     A note is asked tasks, and has a plan for each, if some arm needs its relevance; it is left out if it holds a mark
-    that some arm writes; words that some arm's PHI patterns match are not counted in the corpus.
+    that some arm writes, or lacks the tags that some arm needs; words that match an arm's PHI patterns are not counted.
     """
     arms = masking_of(settings)
     marks = {mark for masking in arms.values() if not isinstance(masking.sentinels, str) for mark in masking.sentinels}
     patterns = {pattern for masking in arms.values() for pattern in masking.phi_patterns}
-    return {"needs_relevance": RELEVANCE in needs(arms), "sentinels": sorted(marks), "phi_patterns": sorted(patterns)}
+    return {"needs": sorted(needs(arms) & {RELEVANCE, TAGS}), "sentinels": sorted(marks), "phi": sorted(patterns)}
+
+
+def behind(step: str, student: str, settings: Config) -> dict[str, Any]:
+    """What a step's output owes to the arms, by arm, and under ALL what it owes to them together."""
+    if step in ("mask", "train/rows"):
+        masked = {name: {"masking": masking.model_dump(mode="json")} for name, masking in masking_of(settings).items()}
+        return masked | {ALL: masks_of_all(settings)}
+    if step == "pseudo":
+        return {name: {"pseudo_labels": kept.model_dump(mode="json")} for name, kept in pseudo_of(settings).items()}
+    if student not in settings.arms:
+        return {}
+    arm = settings.arms[student]
+    if not arm.reconstructs:
+        return {student: {"start": arm.start}}
+    own = {student: arm.model_dump(mode="json")}
+    if arm.masking is None:
+        return own
+    masking = {name: settings.arms[name].masking for name in with_matched(settings.arms, student)}
+    matched = {name: {"masking": m.model_dump(mode="json")} for name, m in masking.items() if m is not None}
+    return matched | own | {ALL: masks_of_all(settings)}

@@ -102,6 +102,13 @@ def changed_keys(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     return sorted(changed)
 
 
+def common(new: Any, old: Any) -> Any:
+    """`new` without the keys, however deep, that `old` does not have."""
+    if not isinstance(new, Mapping) or not isinstance(old, Mapping):
+        return new
+    return {key: common(value, old[key]) for key, value in new.items() if key in old}
+
+
 def _read_back(value: Any) -> Any:
     """A value as JSON keeps it: lists where there were tuples."""
     return json.loads(json.dumps(value))

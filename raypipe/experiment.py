@@ -22,7 +22,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from raypipe import config, pipeline, probing, rows, statistics, storage
+from raypipe import config, configfile, pipeline, probing, rows, statistics, storage
 from raypipe.arms import masking_of, pseudo_of
 from raypipe.check import of_tokens
 from raypipe.errors import ExitCode, InputError, Problem, RowError
@@ -34,7 +34,7 @@ from raypipe.masking.strategy import IMPORTANCE, RELEVANCE, TYPE_RELEVANCE
 from raypipe.masking.tally import tally
 from raypipe.models import loading
 from raypipe.run import SCORER, Run
-from raypipe.run_dir import Step, settings_of
+from raypipe.run_dir import Step, read_settings, settings_of
 from raypipe.stages.render import counts
 from raypipe.training import examples, selection, supervised, trainer
 
@@ -87,9 +87,8 @@ def mask(run: Run) -> None:
     if arms and not run.is_done("mask"):
         if needs(arms) & {RELEVANCE, TYPE_RELEVANCE, IMPORTANCE}:
             run.needed(f"finetune/{SCORER}")
-        if run.lacks_arms("mask"):
+        if run.lacks_arms("mask") and RELEVANCE in needs(arms):
             _keep_relevance(run)
-            shutil.rmtree(run.folder / "statistics", ignore_errors=True)  # the new arms may ask for more
         known, step = corpus_statistics(run), _renewed(run, "mask")
         stored = run.step("attribute").data if run.is_done("attribute") else None
         run.say(f"mask: {'stored relevance' if stored else run.settings.attribution.method} -> {', '.join(arms)}")
@@ -115,7 +114,7 @@ def corpus_statistics(run: Run) -> Path | None:
         settings["layer"] = run.settings.attribution.layer  # of all that may be stored, one is averaged
     files = [*wanted.lexicons, run.settings.statistics.general_counts]
     settings["files"] = {path: storage.listing(path, "") for path in files if path and path != statistics.PRETRAINING}
-    step = run.finished("statistics", settings) or Step(run.folder / "statistics", settings)
+    step = run.finished("statistics", settings) or _grown(run.folder / "statistics", settings)
     if not step.done:
         run.say(f"statistics: {', '.join(sorted(wanted.needs))}")
         attributed = run.step("attribute").data
@@ -127,19 +126,37 @@ def corpus_statistics(run: Run) -> Path | None:
     return step.data
 
 
+def _grown(folder: Path, settings: dict[str, Any]) -> Step:
+    """The folder of statistics to write in; it is made anew if arms have come to ask for more of the same corpus."""
+    if (folder / "manifest.json").exists():
+        recorded = read_settings(folder)
+        same = configfile.common(settings, recorded) | {"asked": recorded["asked"]}
+        if not configfile.changed_keys(recorded, same):
+            shutil.rmtree(folder)
+    return Step(folder, settings)
+
+
 def pseudo_label(run: Run) -> None:
     """The scorer's answers to the tasks of unlabelled notes, and the sure ones as training rows of the arms."""
     arms = pseudo_of(run.settings)
     if arms and not run.is_done("pseudo"):
-        run.needed(f"finetune/{SCORER}")
-        step = _renewed(run, "pseudo")
-        run.say(f"pseudo: the scorer answers -> {', '.join(arms)}")
-        answers = step.folder / "answers"
-        pipeline.answer(run.settings, run.corpus, run.model(SCORER), run.cluster, answers)
+        answers, step = answer(run), _renewed(run, "pseudo")
+        run.say(f"pseudo: sure answers -> {', '.join(arms)}")
         tasks = run.corpus.tasks
         kept = {arm: selection.keep_shares(answers, settings, tasks) for arm, settings in arms.items()}
         pipeline.teach(run.settings, run.corpus, run.tokenizer, answers, kept, run.cluster, step.data)
         step.finish(arms={arm: selection.tally(answers, shares) for arm, shares in kept.items()})
+
+
+def answer(run: Run) -> Path:
+    """The scorer's answers to all tasks of the unlabelled notes."""
+    step = run.step("answer")
+    if not step.done:
+        run.needed(f"finetune/{SCORER}")
+        run.say("answer: the scorer answers the tasks of unlabelled notes")
+        pipeline.answer(run.settings, run.corpus, run.model(SCORER), run.cluster, step.data)
+        step.finish()
+    return step.data
 
 
 def render(run: Run) -> None:
@@ -156,21 +173,21 @@ def _renewed(run: Run, name: str) -> Step:
     """The folder of a step that all arms share, to write in. What was made before an arm was added is made again: for
     the other arms it will be what it was, so that what they learned from it stays true.
     """
+    stale = run.folder / f"{name}.before"
     if run.lacks_arms(name):
-        folder, stale = run.folder / name, run.folder / f"{name}.before"
         shutil.rmtree(stale, ignore_errors=True)
-        folder.rename(stale)  # in one move: half of it would look whole
-        shutil.rmtree(stale)
+        (run.folder / name).rename(stale)  # in one move: half of it would look whole
+    shutil.rmtree(stale, ignore_errors=True)
     return run.step(name)
 
 
 def _keep_relevance(run: Run) -> None:
     """Attribution is the dear part of masks that are to be made again."""
-    step, masked = run.step("attribute"), run.folder / "mask" / "data"
-    n_tokens = pq.read_table(masked, columns=["n_tokens"])["n_tokens"]
-    if not step.done and n_tokens.null_count < len(n_tokens):
-        pipeline.keep_relevance(masked, run.cluster, step.data)
-        _finish_notes(run, step)
+    step, folder = run.step("attribute"), run.folder / "mask"
+    if not step.done:
+        masked = Step(folder, read_settings(folder))  # as it was made, without the new arms
+        pipeline.keep_relevance(masked.data, run.cluster, step.data)
+        _finish_notes(run, step, seconds=masked.manifest["seconds"])  # spent on both
 
 
 def evaluate(run: Run, arm: str) -> None:

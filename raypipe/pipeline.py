@@ -3,13 +3,14 @@
     notes -> hold_out -> Attribute                    -> attribute/data     relevance alone, to mask from many times
     notes -> hold_out -> Attribute -> Mask            -> mask/data          one stream: masked as soon as attributed
     notes -> hold_out -> match attribute/data -> Mask -> mask/data          the same from stored relevance
+    mask/data -> unmasked                             -> attribute/data     to mask again, for an arm that was added
     notes -> hold_out -> count -> add_up              -> statistics/        words of the corpus, if an arm asks for them
     notes -> hold_out -> match attribute/data -> average -> add_up          the same with mean relevance
     corpus/labelled -> Attribute (occlusion) -> average -> add_up           words that matter in labelled notes
     mask/data -> Render                               -> train/rows         tokens of one student, all arms together
     notes -> hold_out -> Cut                          -> pretrain/rows
-    notes -> hold_out -> Answer                       -> pseudo/answers     the scorer's own answers
-    pseudo/answers -> Teach                           -> pseudo/data        the sure ones as tokens of one student
+    notes -> hold_out -> Answer                       -> answer/data        the scorer's own answers
+    answer/data -> Teach                              -> pseudo/data        the sure ones as tokens of one student
     corpus/labelled -> Score (or States -> Fit)       -> evaluate/<student>, calibrate/<student>
     corpus/labelled -> States                         -> states/<student>   of every layer
     layers of states/<student> -> Fit                 -> probe/<student>    what can be read off each layer
@@ -46,7 +47,7 @@ from raypipe.stages.attribute import Attribute
 from raypipe.stages.count import add_up, average, count, labelled
 from raypipe.stages.cut import Cut
 from raypipe.stages.hold_out import hold_out
-from raypipe.stages.mask import Mask
+from raypipe.stages.mask import Mask, unmasked
 from raypipe.stages.match import either, match
 from raypipe.stages.probe import Fit
 from raypipe.stages.render import Render
@@ -134,7 +135,8 @@ def mask(
 
 def keep_relevance(masked: Path, cluster: Workers, out: Path) -> None:
     """The relevance that lies with masking plans, by itself."""
-    _replace(cluster.parquet(str(masked), columns=rows.ATTRIBUTED.names), out, **rows.PARQUET)
+    stored = cluster.parquet(str(masked), columns=rows.ATTRIBUTED.names)
+    _replace(stored.map_batches(unmasked, num_cpus=0.5, **BLOCK), out, **rows.PARQUET)
 
 
 def render(

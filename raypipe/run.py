@@ -103,7 +103,9 @@ class Run:
 
     def lacks_arms(self, name: str) -> bool:
         """Was a step's output made before an arm was added, and is it otherwise what these settings ask for?"""
-        return bool(Step.lacks(self.folder / name, settings_of(name, self.settings, self.corpus.listing)))
+        settings = settings_of(name, self.settings, self.corpus.listing)
+        in_base = self.base is not None and self.base.finished(name, settings) is not None
+        return not in_base and bool(Step.lacks(self.folder / name, settings))
 
     def needed(self, name: str) -> Step:
         """A step that another one starts from; refused if it is not finished."""

@@ -8,7 +8,7 @@
       statistics/                       words and runs of words of the corpus, where an arm asks for them
       faithfulness/                     report.html metrics.json table.csv table.txt
       attribute/ mask/                  data/*.parquet: relevance; relevance and masking plans, one row per note
-      pseudo/                           answers/ data/: the scorer's own answers, where an arm learns from them
+      answer/ pseudo/                   data/*.parquet: the scorer's own answers; the sure ones as an arm's rows
       train/rows/ train/<arm>/          model/ metrics.jsonl
       finetune/<arm>/ evaluate/<arm>/   model/ metrics.jsonl; data/*.parquet; <arm>@1, @2: its further repeats
       variants/<arm>/                   a run of its own for an arm with another attribution
@@ -38,19 +38,18 @@ from pathlib import Path
 from typing import Any
 
 from raypipe import configfile
-from raypipe.arms import common, masking_of, pseudo_of, with_matched
+from raypipe.arms import behind
 from raypipe.config import Config
 from raypipe.errors import InputError, Problem
 from raypipe.hashing import fingerprint
 
 PACKAGES = ("raypipe", "ray", "torch", "transformers", "peft", "captum", "pyarrow", "scikit-learn", "numpy")
 
-ALL_ARMS = "arms.*"  # what all arms together ask of the masks (arms.common)
 _STATES = ("prompt", "model", "evaluation.split", "probe.layers")
 _HEAD = ("probe.head", "probe.c", "probe.folds", "seed")
 _PROBE = ("probe.pooling", "probe.control", *_HEAD)
-# Step -> the config sections that determine its output, and the steps it is made from. {arm} stands for any arm,
-# arms.*.masking for the masking of every arm that is masked here.
+# Step -> the config sections that determine its output, and the steps it is made from. {arm} stands for any arm;
+# what a step owes to the settings of arms says arms.behind.
 MADE_FROM: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "corpus": (("data",), ()),  # `notes`: the data less what chooses labels
     "pretrain": (("pretrain", "notes"), ()),
@@ -59,10 +58,11 @@ MADE_FROM: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "attribute": (("attribution", "prompt", "seed"), ("corpus", "finetune/scorer")),
     "faithfulness": (("faithfulness", "attribution", "prompt", "seed"), ("corpus", "finetune/scorer")),
     "statistics": (("statistics", "model"), ("corpus", "pretrain")),  # and what the arms ask for: experiment.statistics
-    "mask": ((ALL_ARMS, "arms.*.masking", "attribution.layer"), ("attribute", "statistics")),
+    "mask": (("attribution.layer",), ("attribute", "statistics")),
     "train/rows": (("train.lora",), ("mask",)),  # with LoRA, sentinels are plain text
-    "pseudo": (("arms.*.pseudo_labels", "prompt", "evaluation.batch_tokens"), ("corpus", "finetune/scorer")),
-    "train/{arm}": (("train", "arms.{arm}"), ("train/rows",)),  # of the other arms, those it is matched to
+    "answer": (("prompt", "evaluation.batch_tokens"), ("corpus", "finetune/scorer")),
+    "pseudo": ((), ("answer",)),
+    "train/{arm}": (("train",), ("train/rows",)),  # or ("pseudo",)
     "finetune/{arm}": (("finetune",), ("finetune/rows", "train/{arm}")),
     "evaluate/scorer": (("evaluation.split", "evaluation.mode"), ("finetune/scorer",)),
     "evaluate/{arm}": (("evaluation.split", "evaluation.mode"), ("finetune/{arm}",)),
@@ -92,9 +92,9 @@ def settings_of(step: str, config: Config, inputs: Mapping[str, Any]) -> dict[st
         attribution = _keys_of("attribution", config, {"layer"})
     sections = sections - {"data", "notes", "attribution"} | data | attribution
     models = {"model", "statistics"} - sections  # files of models that this step does not read
-    together = {ALL_ARMS: common(config)} if ALL_ARMS in sections else {}
     files = {name: listing for name, listing in inputs.items() if name not in models}
-    return configfile.determinants(config, sorted(sections - {ALL_ARMS}), files) | together
+    arms = behind(step, _student(step), config)
+    return configfile.determinants(config, sorted(sections), files) | ({"arms": arms} if arms else {})
 
 
 def _keys_of(section: str, config: Config, but: set[str]) -> set[str]:
@@ -102,24 +102,21 @@ def _keys_of(section: str, config: Config, but: set[str]) -> set[str]:
 
 
 def _sections(step: str, config: Config) -> set[str]:
-    student = "" if step in MADE_FROM else step.rpartition("/")[2]
-    own, before = MADE_FROM[step if not student else f"{step.rpartition('/')[0]}/{{arm}}"]
-    name = student.partition("@")[0]
-    arm = config.arms.get(name)
+    student = _student(step)
+    own, before = MADE_FROM[step if not student else f"{step[: step.rindex('/')]}/{{arm}}"]
+    arm = config.arms.get(student)
     if step.startswith(("evaluate/", "calibrate/")) and config.evaluation.mode == "head":
         own = (*own, *_HEAD)
     if "train/{arm}" in before and arm is not None and not arm.reconstructs:
-        own, before = (*own, "arms.{arm}.start"), ("finetune/rows",)  # labels alone: no masks
+        before = ("finetune/rows",)  # labels alone: no masks
     if "train/rows" in before and arm is not None and arm.pseudo_labels is not None:
         before = ("pseudo",)
-    sections = set[str]().union(*(_sections(earlier.format(arm=name), config) for earlier in before))
-    if "arms.{arm}" in own:  # its rows are the same whichever other arms there are, but for those whose ratio it copies
-        matched = {f"arms.{other}.masking" for other in with_matched(config.arms, name) if other != name}
-        sections -= {section for section in sections if section.startswith("arms.")} - matched - {ALL_ARMS}
-    served = {"arms.*.masking": [*masking_of(config)], "arms.*.pseudo_labels": [*pseudo_of(config)]}
-    for section in own:
-        sections.update(section.replace("*", each) for each in served.get(section, ["*"]))
-    return {section.format(arm=name) for section in sections}
+    return set(own).union(*(_sections(name.format(arm=student), config) for name in before))
+
+
+def _student(step: str) -> str:
+    """The arm whose student a step makes or measures; empty for a step of no arm."""
+    return "" if step in MADE_FROM else step.rpartition("/")[2].partition("@")[0]
 
 
 @dataclass
@@ -133,32 +130,32 @@ class Step:
     def __post_init__(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
         recorded = self.folder / "settings.json"
-        if not recorded.exists():
+        if not recorded.exists() or set(self.folder.iterdir()) == {recorded}:  # nothing was made here yet
             write_json(recorded, self.settings)
         elif added := self.lacks(self.folder, self.settings):
-            what = f"was made without {', '.join(added)}, added since; the command that made it makes it again"
+            what = f"was made without arms {', '.join(added)}, added since; the command that made it makes it again"
             raise InputError([Problem(str(self.folder), what)])
-        elif changed := configfile.changed_keys(json.loads(recorded.read_text()), self.settings):
+        elif changed := configfile.changed_keys(read_settings(self.folder), self.settings):
             what = f"made with other settings ({', '.join(changed)}); change `name`, or delete the folder to redo it"
             raise InputError([Problem(str(self.folder), what)])
 
     @staticmethod
     def lacks(folder: Path, settings: Mapping[str, Any]) -> list[str]:
-        """Keys of arms that were added since the folder's output was complete, if all else is as it was."""
-        if not (folder / "manifest.json").exists() or not (folder / "settings.json").exists():
+        """Arms that were added since the folder's output was complete, if all else is as it was."""
+        if not (folder / "manifest.json").exists():
             return []
-        recorded = json.loads((folder / "settings.json").read_text())
-        changed = configfile.changed_keys(recorded, settings)
-        added = [key for key in settings if key.startswith("arms.") and key not in recorded]
-        return added if set(changed) == set(added) else []
+        recorded = {"arms": {}, **read_settings(folder)}
+        arms: dict[str, Any] = settings.get("arms", {})
+        added = arms.keys() - recorded["arms"].keys()
+        others = {**settings, "arms": {name: arm for name, arm in arms.items() if name not in added}}
+        return sorted(added) if not configfile.changed_keys(recorded, others) else []
 
     @classmethod
     def finished(cls, folder: Path, settings: dict[str, Any]) -> Step | None:
         """The step in `folder` if it is complete and was made with exactly these settings; writes nothing."""
-        if not (folder / "manifest.json").exists() or not (folder / "settings.json").exists():
+        if not (folder / "manifest.json").exists() or configfile.changed_keys(read_settings(folder), settings):
             return None
-        recorded = json.loads((folder / "settings.json").read_text())
-        return None if configfile.changed_keys(recorded, settings) else cls(folder, settings)
+        return cls(folder, settings)
 
     @property
     def data(self) -> Path:
@@ -179,6 +176,11 @@ class Step:
         """Declare the output complete; written last, and in one move."""
         told = {"fingerprint": fingerprint(self.settings), "seconds": time.perf_counter() - self.began}
         write_json(self.folder / "manifest.json", told | facts | {"versions": versions()})
+
+
+def read_settings(folder: Path) -> dict[str, Any]:
+    """What the output in a step's folder depends on."""
+    return json.loads((folder / "settings.json").read_text())
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from raypipe import config, rows
 from raypipe.errors import InputError, Problem, RowError
@@ -50,8 +51,17 @@ class Mask:
                 is_cut=bool(note.get("n_cut_tokens")),
             )
         except RowError as error:
-            return {"note_id": note["note_id"], "error": error.code.value}
+            return note | {"text": None, "error": error.code.value}  # its relevance may serve arms that come later
         return note | {"plans": plans}
+
+
+@quiet
+def unmasked(table: pa.Table) -> pa.Table:
+    """The columns rows.ATTRIBUTED of rows.MASKED: what masking found wrong with a note is not said of its relevance."""
+    has_relevance = pc.is_valid(table["relevance"])
+    error = pc.if_else(has_relevance, pa.scalar(None, pa.string()), table["error"])
+    columns = [error if name == "error" else table[name] for name in rows.ATTRIBUTED.names]
+    return pa.table(columns, schema=rows.ATTRIBUTED)
 
 
 def words_and_relevance(note: dict[str, Any], layer: int | None = None) -> tuple[Ints, Floats | None]:

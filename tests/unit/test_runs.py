@@ -11,11 +11,13 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from raypipe import experiment, pipeline, results, rows, run_dir
+from raypipe import config, experiment, pipeline, results, rows, run_dir
 from raypipe.config import Arm, Config, PseudoLabels
 from raypipe.errors import InputError
 from raypipe.models import loading
 from raypipe.run import SCORER, Run
+from raypipe.stages.attribute import WITH_TEXT
+from raypipe.stages.mask import Mask, unmasked
 from raypipe.tasks import Task
 from raypipe.training import examples, schedule, selection
 from tests.small_run import settings
@@ -107,8 +109,15 @@ def test_what_a_step_is_made_from(base: Run) -> None:
     mixed = ARMS | {"mixed": ARMS["mixed"] | {"label_share": 0.25}}
     shares_less = run_dir.settings_of("train/mixed", settings(base.folder, arms=mixed), inputs)
     assert settings_of("train/mixed") != shares_less
-    inputs_of_others = run_dir.settings_of("train/decselfmask", settings(base.folder, arms=mixed), inputs)
-    assert settings_of("train/decselfmask") == inputs_of_others, "another arm's share"
+    dotted = {"a": ARMS["decselfmask"], "a.masking": ARMS["decselfmask"]}
+    other = dotted | {"a": {"masking": {"ratio": 0.3}}}
+    with_dots = [run_dir.settings_of("mask", settings(base.folder, arms=arms), inputs) for arms in (dotted, other)]
+    assert with_dots[0] != with_dots[1]
+    of_others = run_dir.settings_of("train/decselfmask", settings(base.folder, arms=mixed), inputs)
+    assert settings_of("train/decselfmask") == of_others, "another arm's share"
+    tagged = ARMS | {"tagged": {"masking": {"strategy": "mslm", "mslm": {"terms": "ner"}}}}
+    with_tags = run_dir.settings_of("train/decselfmask", settings(base.folder, arms=tagged), inputs)
+    assert settings_of("train/decselfmask") != with_tags, "a note without tags is lost to all arms"
     by_answers = settings_of("train/pseudo")
     assert by_answers == settings_of("train/pseudo", attribution__layer=2), "answers know no relevance"
     assert by_answers != settings_of("train/pseudo", evaluation__batch_tokens=100)
@@ -123,40 +132,52 @@ def test_what_a_step_is_made_from(base: Run) -> None:
 
 
 def test_an_arm_added_later_costs_only_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    counted = {"masking": {"strategy": "pmi", "match_ratio_to": "decselfmask"}}
-    few = {"sft": {}, "decselfmask": {"masking": {"ratio": 0.2}}, "pmi": counted}
-    control = {"masking": {"strategy": "random_word", "match_ratio_to": "decselfmask"}}
-    by_type = {"masking": {"strategy": "keyword", "match_ratio_to": "decselfmask"}}
-    more = {"control": control, **few, "pseudo": ARMS["pseudo"], "keyword": by_type}
+    matched = {"match_ratio_to": "decselfmask"}
+    few = {"sft": {}, "decselfmask": {"masking": {"ratio": 0.2}}, "pmi": {"masking": {"strategy": "pmi", **matched}}}
+    few |= {"pseudo": ARMS["pseudo"]}
+    surer = {"pseudo_labels": {"confidence": 0.505, "max_imbalance": None}}
+    control, keyword = ({"masking": {"strategy": strategy, **matched}} for strategy in ("random_word", "keyword"))
+    more = {
+        "control": control,
+        **few,
+        "surer": surer,
+        "keyword": keyword,
+    }
     first = Run(settings(tmp_path, arms=few))
     experiment.run_all(first)
     made, planned = _made(first.folder), [_plans(first, arm) for arm in few]
+    shutil.copytree(first.folder / "mask", tmp_path / "child/small/mask")
     at_once = Run(settings(tmp_path / "at_once", arms=more))
     experiment.run_all(at_once)
 
     later = Run(settings(tmp_path, arms=more))
     assert not later.is_done("mask")
-    with pytest.raises(InputError, match=r"made without arms\.control\.masking, arms\.keyword\.masking, added"):
+    with pytest.raises(InputError, match="mask: was made without arms control, keyword, added since"):
         later.needed("mask")
-    with monkeypatch.context() as without_attribution:
-        without_attribution.setattr(pipeline, "Attribute", None)
+    with monkeypatch.context() as without_model:
+        for dear in ("Attribute", "Answer"):
+            without_model.setattr(pipeline, dear, None)
         experiment.run_all(later)
     after = _made(later.folder)
     remade = {Path(path).parent for path, when in made.items() if after[path] != when}
-    assert remade == {later.folder / step for step in ("statistics", "mask", "train/rows")}
+    assert remade == {later.folder / step for step in ("statistics", "mask", "train/rows", "pseudo")}
+    assert not (later.folder / "mask.before").exists()
     assert [_plans(later, arm) for arm in few] == planned
     assert [_plans(later, arm) for arm in more] == [_plans(at_once, arm) for arm in more]
-    for arm in ("control", "keyword", "pseudo"):
+    for arm in ("control", "keyword", "surer"):
         weights = [Path(run.model(arm).path, "model.safetensors").read_bytes() for run in (later, at_once)]
         assert weights[0] == weights[1]
 
     for arms, changed in (
-        (few, r"arms\.control\.masking"),
+        (few, r"arms\.control, arms\.keyword"),
         (more | {"decselfmask": {"masking": {"ratio": 0.3}}}, r"arms\.decselfmask\.masking\.ratio"),
-        ({"sft": {}, "random": {"masking": {"strategy": "random_word"}}}, r"arms\.\*\.needs_relevance"),
     ):
-        with pytest.raises(InputError, match=rf"other settings \(.*{changed}"):
+        with pytest.raises(InputError, match=rf"mask: made with other settings \({changed}\)"):
             experiment.mask(Run(settings(tmp_path, arms=arms)))
+
+    child = Run(settings(tmp_path / "child", arms=more), base=at_once)  # its own masks are older than its base's
+    assert child.is_done("mask")
+    assert child.step("mask").folder == at_once.folder / "mask"
 
 
 def _plans(run: Run, arm: str) -> list[tuple[str, dict[str, object]]]:
@@ -164,11 +185,41 @@ def _plans(run: Run, arm: str) -> list[tuple[str, dict[str, object]]]:
     return [(note["note_id"], plan) for note in notes for plan in note["plans"] or [] if plan["arm"] == arm]
 
 
+def test_statistics_grow_with_what_is_asked_of_the_same_files(tmp_path: Path) -> None:
+    def settings_of(needs: list[str], **files: int) -> dict[str, object]:
+        return {"seed": 0, "asked": {"needs": needs, "longest": len(needs)}, "files": files}
+
+    made = run_dir.Step(tmp_path / "statistics", settings_of(["counts"], lexicon=1))
+    made.finish()
+    with pytest.raises(InputError, match=r"\(asked\.longest, asked\.needs, files\.general, files\.lexicon\)"):
+        experiment._grown(made.folder, settings_of(["counts", "general"], lexicon=2, general=1))
+    assert made.done
+    assert not experiment._grown(made.folder, settings_of(["counts", "general"], lexicon=1, general=1)).done
+
+
+def test_relevance_outlives_what_masking_finds_wrong(tmp_path: Path) -> None:
+    hidden = config.Masking(strategy="selective", selective=config.Selective(source="relevance"))
+    scored = {"task_id": ["t"], "predicted": ["si"], "margin": [1.0], "layers": [0], "n_tokens": 2, "n_cut_tokens": 0}
+    words = {"word_start": [0, 7], "word_end": [6, 13], "relevance": [0.0, 0.0]}  # no word matters
+    notes = [
+        {"note_id": "idle", "text": "febbre tosse?", **scored, **words},
+        {"note_id": "broken", "error": "E_EMPTY"},
+    ]
+    masked = Mask({"selective": hidden}, seed=0)(rows.table(notes, WITH_TEXT))
+    assert masked["error"].to_pylist() == ["E_NO_SPAN", "E_EMPTY"]
+    assert masked["text"].to_pylist() == [None, None]
+    kept = unmasked(masked)
+    assert kept.schema == rows.ATTRIBUTED
+    assert kept["error"].to_pylist() == [None, "E_EMPTY"]
+    assert kept["relevance"].to_pylist() == [[0.0, 0.0], None]
+
+
 def test_other_weights_in_a_folder_are_another_model(base: Run, tmp_path: Path) -> None:
     shutil.copytree(base.backbone.path, tmp_path / "model")
     asked = settings(tmp_path, model__path=str(tmp_path / "model"), pretrain=None)
     assert Run(asked).step(f"finetune/{SCORER}").done is False
     weights = tmp_path / "model/model.safetensors"
+    Run(asked).step(f"finetune/{SCORER}").finish()
     os.utime(weights, ns=(0, 0))
     with pytest.raises(InputError, match=r"inputs\.model"):
         Run(asked).step(f"finetune/{SCORER}")
@@ -241,7 +292,7 @@ def test_a_layer_without_relevance_is_refused(base: Run) -> None:
 
 
 def test_sure_answers_are_kept_and_classes_evened_out(base: Run) -> None:
-    answers = base.step("pseudo").folder / "answers"
+    answers = base.step("answer").data
     arm = base.settings.arms["pseudo"].pseudo_labels
     assert arm is not None
     tasks = base.corpus.tasks
