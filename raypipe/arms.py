@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from raypipe import storage
 from raypipe.config import Arm, Config, Masking, PseudoLabels
 from raypipe.masking.check import needs
-from raypipe.masking.strategy import RELEVANCE, TAGS
+from raypipe.masking.strategy import GENERAL, LEXICON, RELEVANCE, TAGS
 
+PRETRAINING = "pretraining"  # as statistics.general_counts: count that corpus
 ALL = "*"  # no arm can have this name
 
 
@@ -48,8 +50,9 @@ def masks_of_all(settings: Config) -> dict[str, Any]:
 def behind(step: str, student: str, settings: Config) -> dict[str, Any]:
     """What a step's output owes to the arms, by arm, and under ALL what it owes to them together."""
     if step in ("mask", "train/rows"):
-        masked = {name: {"masking": masking.model_dump(mode="json")} for name, masking in masking_of(settings).items()}
-        return masked | {ALL: masks_of_all(settings)}
+        return {name: _masks(masking, settings) for name, masking in masking_of(settings).items()} | {
+            ALL: masks_of_all(settings)
+        }
     if step == "pseudo":
         return {name: {"pseudo_labels": kept.model_dump(mode="json")} for name, kept in pseudo_of(settings).items()}
     if student not in settings.arms:
@@ -57,9 +60,17 @@ def behind(step: str, student: str, settings: Config) -> dict[str, Any]:
     arm = settings.arms[student]
     if not arm.reconstructs:
         return {student: {"start": arm.start}}
-    own = {student: arm.model_dump(mode="json")}
+    own = arm.model_dump(mode="json")
     if arm.masking is None:
-        return own
+        return {student: own}
     masking = {name: settings.arms[name].masking for name in with_matched(settings.arms, student)}
-    matched = {name: {"masking": m.model_dump(mode="json")} for name, m in masking.items() if m is not None}
-    return matched | own | {ALL: masks_of_all(settings)}
+    found = {name: _masks(m, settings) for name, m in masking.items() if m is not None}
+    return found | {student: own | found[student], ALL: masks_of_all(settings)}
+
+
+def _masks(masking: Masking, settings: Config) -> dict[str, Any]:
+    """Of one arm, with the files that it reads beside the notes."""
+    wanted, counts = needs({"": masking}), settings.statistics.general_counts
+    files = [masking.mslm.lexicon if LEXICON in wanted else None, counts if GENERAL in wanted else None]
+    listed = {path: storage.listing(path, "arms") for path in files if path and path != PRETRAINING}
+    return {"masking": masking.model_dump(mode="json"), **({"files": listed} if listed else {})}

@@ -115,7 +115,7 @@ def _read_back(value: Any) -> Any:
 
 
 def _at(whole: Any, dotted: str) -> Any:
-    for key in _place(whole, dotted.split(".")):
+    for key in dotted.split("."):
         whole = whole[key]
     return whole
 

@@ -10,7 +10,6 @@ share the backbone, the labels, the fine-tuning settings and the scorer's releva
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -23,7 +22,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from raypipe import config, configfile, pipeline, probing, rows, statistics, storage
-from raypipe.arms import masking_of, pseudo_of
+from raypipe.arms import PRETRAINING, masking_of, pseudo_of
 from raypipe.check import of_tokens
 from raypipe.errors import ExitCode, InputError, Problem, RowError
 from raypipe.inline import Inline
@@ -34,7 +33,7 @@ from raypipe.masking.strategy import IMPORTANCE, RELEVANCE, TYPE_RELEVANCE
 from raypipe.masking.tally import tally
 from raypipe.models import loading
 from raypipe.run import SCORER, Run
-from raypipe.run_dir import Step, read_settings, settings_of
+from raypipe.run_dir import Step, clear, read_settings, settings_of
 from raypipe.stages.render import counts
 from raypipe.training import examples, selection, supervised, trainer
 
@@ -109,11 +108,11 @@ def corpus_statistics(run: Run) -> Path | None:
         attribute(run)
     settings = settings_of("statistics", run.settings, run.corpus.listing) | {"asked": wanted.settings()}
     if wanted.needs & {TYPE_RELEVANCE, IMPORTANCE}:
-        settings |= settings_of("attribute", run.settings, run.corpus.listing)
+        settings = settings_of("attribute", run.settings, run.corpus.listing) | settings
     if TYPE_RELEVANCE in wanted.needs:
         settings["layer"] = run.settings.attribution.layer  # of all that may be stored, one is averaged
     files = [*wanted.lexicons, run.settings.statistics.general_counts]
-    settings["files"] = {path: storage.listing(path, "") for path in files if path and path != statistics.PRETRAINING}
+    settings["files"] = {path: storage.listing(path, "") for path in files if path and path != PRETRAINING}
     step = run.finished("statistics", settings) or _grown(run.folder / "statistics", settings)
     if not step.done:
         run.say(f"statistics: {', '.join(sorted(wanted.needs))}")
@@ -132,7 +131,7 @@ def _grown(folder: Path, settings: dict[str, Any]) -> Step:
         recorded = read_settings(folder)
         same = configfile.common(settings, recorded) | {"asked": recorded["asked"]}
         if not configfile.changed_keys(recorded, same):
-            shutil.rmtree(folder)
+            clear(folder)
     return Step(folder, settings)
 
 
@@ -170,14 +169,11 @@ def render(run: Run) -> None:
 
 
 def _renewed(run: Run, name: str) -> Step:
-    """The folder of a step that all arms share, to write in. What was made before an arm was added is made again: for
-    the other arms it will be what it was, so that what they learned from it stays true.
+    """The folder of a step that all arms share, to write in. What was made before an arm was added is made again: the
+    rows of the other arms will be what they were, so that what was learned from them stays true.
     """
-    stale = run.folder / f"{name}.before"
     if run.lacks_arms(name):
-        shutil.rmtree(stale, ignore_errors=True)
-        (run.folder / name).rename(stale)  # in one move: half of it would look whole
-    shutil.rmtree(stale, ignore_errors=True)
+        clear(run.folder / name)
     return run.step(name)
 
 

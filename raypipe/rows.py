@@ -88,7 +88,7 @@ PARQUET: dict[str, Any] = {
     "column_encoding": {f"{name}.list.element": "DELTA_BINARY_PACKED" for name in _OFFSETS},
 }
 
-# After `pseudo`: the scorer's own answers.
+# After `answer`: the scorer's own answers.
 ANSWERED = pa.schema(
     [
         ("note_id", pa.string()),

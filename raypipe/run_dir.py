@@ -21,7 +21,8 @@
 
 Every step folder holds `settings.json` (all that its output depends on, written first) and `manifest.json` (facts about
 the output and the packages that made it, written last). A folder without manifest is unfinished: the same command goes
-on there. A folder with other settings is refused: nothing is silently computed from two configurations.
+on there. A folder with other settings is refused: nothing is silently computed from two configurations. What all arms
+share is made again if arms were added, as it will be the same for the others; their students stay.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ import importlib.metadata
 import json
 import os
 import platform
+import shutil
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -48,8 +50,8 @@ PACKAGES = ("raypipe", "ray", "torch", "transformers", "peft", "captum", "pyarro
 _STATES = ("prompt", "model", "evaluation.split", "probe.layers")
 _HEAD = ("probe.head", "probe.c", "probe.folds", "seed")
 _PROBE = ("probe.pooling", "probe.control", *_HEAD)
-# Step -> the config sections that determine its output, and the steps it is made from. {arm} stands for any arm;
-# what a step owes to the settings of arms says arms.behind.
+# Step -> the config sections that determine its output, and the steps it is made from. {arm} stands for any arm.
+# What a step owes to the settings of arms is in arms.behind.
 MADE_FROM: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "corpus": (("data",), ()),  # `notes`: the data less what chooses labels
     "pretrain": (("pretrain", "notes"), ()),
@@ -142,7 +144,7 @@ class Step:
     @staticmethod
     def lacks(folder: Path, settings: Mapping[str, Any]) -> list[str]:
         """Arms that were added since the folder's output was complete, if all else is as it was."""
-        if not (folder / "manifest.json").exists():
+        if not _is_complete(folder):
             return []
         recorded = {"arms": {}, **read_settings(folder)}
         arms: dict[str, Any] = settings.get("arms", {})
@@ -153,7 +155,7 @@ class Step:
     @classmethod
     def finished(cls, folder: Path, settings: dict[str, Any]) -> Step | None:
         """The step in `folder` if it is complete and was made with exactly these settings; writes nothing."""
-        if not (folder / "manifest.json").exists() or configfile.changed_keys(read_settings(folder), settings):
+        if not _is_complete(folder) or configfile.changed_keys(read_settings(folder), settings):
             return None
         return cls(folder, settings)
 
@@ -174,8 +176,21 @@ class Step:
 
     def finish(self, **facts: Any) -> None:
         """Declare the output complete; written last, and in one move."""
+        write_json(self.folder / "settings.json", self.settings)  # another config may have looked into it while empty
         told = {"fingerprint": fingerprint(self.settings), "seconds": time.perf_counter() - self.began}
         write_json(self.folder / "manifest.json", told | facts | {"versions": versions()})
+
+
+def _is_complete(folder: Path) -> bool:
+    return (folder / "manifest.json").exists() and (folder / "settings.json").exists()
+
+
+def clear(folder: Path) -> None:
+    """Delete a step's folder: moved aside first, as half of it would look whole; and what an earlier call left."""
+    aside = folder.with_name(f"{folder.name}~")  # no arm can have this name
+    shutil.rmtree(aside, ignore_errors=True)
+    folder.rename(aside)
+    shutil.rmtree(aside)
 
 
 def read_settings(folder: Path) -> dict[str, Any]:

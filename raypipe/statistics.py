@@ -11,6 +11,7 @@ from typing import Any
 import pyarrow.compute as pc
 
 from raypipe import config, pipeline, storage
+from raypipe.arms import PRETRAINING
 from raypipe.corpus import Corpus
 from raypipe.hashing import fingerprint
 from raypipe.masking import Statistics
@@ -23,8 +24,6 @@ from raypipe.models import loading
 from raypipe.models.encoder import encoder_vectors
 from raypipe.run_dir import settings_of, versions
 from raypipe.words import Floats
-
-PRETRAINING = "pretraining"  # as statistics.general_counts: count that corpus
 
 
 def compute(

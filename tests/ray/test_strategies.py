@@ -119,9 +119,15 @@ def test_statistics_hold_what_was_asked_for_and_no_rare_word(run: Run) -> None:
     assert known.count_V.min() >= run.settings.statistics.min_notes
 
 
-def test_plans_depend_on_neither_blocks_nor_workers(run: Run) -> None:
-    again = opened(run.folder.parent, "one", "resources.rows_per_block=1000", "resources.attribution_actors=1")
+def test_plans_depend_neither_on_blocks_and_workers_nor_on_which_arm_came_first(run: Run) -> None:
+    few = {name: run.settings.arms[name] for name in ("decselfmask", "pmi", "mslm_ner")}
+    blocks = "resources.rows_per_block=1000", "resources.attribution_actors=1"
+    first = opened(run.folder.parent, "one", *blocks, arms=few)
+    experiment.mask(first)
+    assert {plan["arm"] for plans in plans_of(first).values() for plan in plans} == set(few)
+    again = Run(first.settings.model_copy(update={"arms": run.settings.arms}))
     experiment.mask(again)
+    assert again.is_done("attribute")
     assert plans_of(again) == plans_of(run)
 
 

@@ -16,7 +16,7 @@ from raypipe.config import Arm, Config, PseudoLabels
 from raypipe.errors import InputError
 from raypipe.models import loading
 from raypipe.run import SCORER, Run
-from raypipe.stages.attribute import WITH_TEXT
+from raypipe.stages.attribute import WITH_TEXT, Attribute
 from raypipe.stages.mask import Mask, unmasked
 from raypipe.tasks import Task
 from raypipe.training import examples, schedule, selection
@@ -137,11 +137,13 @@ def test_an_arm_added_later_costs_only_itself(tmp_path: Path, monkeypatch: pytes
     few |= {"pseudo": ARMS["pseudo"]}
     surer = {"pseudo_labels": {"confidence": 0.505, "max_imbalance": None}}
     control, keyword = ({"masking": {"strategy": strategy, **matched}} for strategy in ("random_word", "keyword"))
+    tagger = {"masking": {"strategy": "selective", **matched}}
     more = {
         "control": control,
         **few,
         "surer": surer,
         "keyword": keyword,
+        "tagger": tagger,
     }
     first = Run(settings(tmp_path, arms=few))
     experiment.run_all(first)
@@ -152,24 +154,24 @@ def test_an_arm_added_later_costs_only_itself(tmp_path: Path, monkeypatch: pytes
 
     later = Run(settings(tmp_path, arms=more))
     assert not later.is_done("mask")
-    with pytest.raises(InputError, match="mask: was made without arms control, keyword, added since"):
+    with pytest.raises(InputError, match="mask: was made without arms control, keyword, tagger, added since"):
         later.needed("mask")
-    with monkeypatch.context() as without_model:
-        for dear in ("Attribute", "Answer"):
-            without_model.setattr(pipeline, dear, None)
+    with monkeypatch.context() as patch:
+        patch.setattr(pipeline, "Answer", None)
+        patch.setattr(pipeline, "Attribute", _OfLabelledNotes)
         experiment.run_all(later)
     after = _made(later.folder)
     remade = {Path(path).parent for path, when in made.items() if after[path] != when}
     assert remade == {later.folder / step for step in ("statistics", "mask", "train/rows", "pseudo")}
-    assert not (later.folder / "mask.before").exists()
+    assert not (later.folder / "mask~").exists()
     assert [_plans(later, arm) for arm in few] == planned
     assert [_plans(later, arm) for arm in more] == [_plans(at_once, arm) for arm in more]
-    for arm in ("control", "keyword", "surer"):
+    for arm in ("control", "keyword", "tagger", "surer"):
         weights = [Path(run.model(arm).path, "model.safetensors").read_bytes() for run in (later, at_once)]
         assert weights[0] == weights[1]
 
     for arms, changed in (
-        (few, r"arms\.control, arms\.keyword"),
+        (few, r"arms\.control, arms\.keyword, arms\.tagger"),
         (more | {"decselfmask": {"masking": {"ratio": 0.3}}}, r"arms\.decselfmask\.masking\.ratio"),
     ):
         with pytest.raises(InputError, match=rf"mask: made with other settings \({changed}\)"):
@@ -178,6 +180,12 @@ def test_an_arm_added_later_costs_only_itself(tmp_path: Path, monkeypatch: pytes
     child = Run(settings(tmp_path / "child", arms=more), base=at_once)  # its own masks are older than its base's
     assert child.is_done("mask")
     assert child.step("mask").folder == at_once.folder / "mask"
+
+
+class _OfLabelledNotes(Attribute):
+    def __init__(self, scorer: config.Model, attribution: config.Attribution, *rest: object) -> None:
+        assert attribution.method == "occlusion", "relevance of the unlabelled notes was computed again"
+        super().__init__(scorer, attribution, *rest)
 
 
 def _plans(run: Run, arm: str) -> list[tuple[str, dict[str, object]]]:
@@ -189,12 +197,31 @@ def test_statistics_grow_with_what_is_asked_of_the_same_files(tmp_path: Path) ->
     def settings_of(needs: list[str], **files: int) -> dict[str, object]:
         return {"seed": 0, "asked": {"needs": needs, "longest": len(needs)}, "files": files}
 
-    made = run_dir.Step(tmp_path / "statistics", settings_of(["counts"], lexicon=1))
+    made = run_dir.Step(tmp_path / "statistics", settings_of(["counts"], own=1))
     made.finish()
-    with pytest.raises(InputError, match=r"\(asked\.longest, asked\.needs, files\.general, files\.lexicon\)"):
-        experiment._grown(made.folder, settings_of(["counts", "general"], lexicon=2, general=1))
+    with pytest.raises(InputError, match=r"\(asked\.longest, asked\.needs, files\.other, files\.own\)"):
+        experiment._grown(made.folder, settings_of(["counts", "general"], own=2, other=1))
     assert made.done
-    assert not experiment._grown(made.folder, settings_of(["counts", "general"], lexicon=1, general=1)).done
+    assert not experiment._grown(made.folder, settings_of(["counts", "general"], own=1, other=1)).done
+
+
+def test_a_list_of_terms_is_part_of_what_an_arm_learns(tmp_path: Path) -> None:
+    terms = tmp_path / "terms.txt"
+    terms.write_text("febbre\n")
+    by_list = {"masking": {"strategy": "mslm", "mslm": {"terms": "lexicon", "lexicon": str(terms)}}}
+    asked = settings(tmp_path, arms={"listed": by_list, "other": ARMS["decselfmask"]})
+    before = [run_dir.settings_of(step, asked, {}) for step in ("mask", "train/listed", "train/other")]
+    terms.write_text("febbre\ntosse\n")
+    after = [run_dir.settings_of(step, asked, {}) for step in ("mask", "train/listed", "train/other")]
+    assert [old != new for old, new in zip(before, after, strict=True)] == [True, True, False]
+
+
+def test_who_looks_into_an_empty_folder_does_not_say_what_it_is_made_from(tmp_path: Path) -> None:
+    works = run_dir.Step(tmp_path / "step", {"ratio": 0.1})
+    run_dir.Step(tmp_path / "step", {"ratio": 0.2})  # a report of a config that was changed meanwhile
+    works.finish()
+    with pytest.raises(InputError, match="ratio"):
+        run_dir.Step(tmp_path / "step", {"ratio": 0.2})
 
 
 def test_relevance_outlives_what_masking_finds_wrong(tmp_path: Path) -> None:
