@@ -12,8 +12,8 @@ from typing import Annotated, Any
 
 import typer
 
-from raypipe import configfile
 from raypipe.errors import InputError
+from raypipe.settings import configfile
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 
@@ -23,7 +23,7 @@ Arm = Annotated[list[str] | None, typer.Option("--arm", help="only this arm; may
 
 
 def _open(path: Path, overrides: Sequence[str] | None) -> Any:
-    from raypipe.run import Run
+    from raypipe.runs.run import Run
 
     settings = configfile.load(path, overrides or ())
     try:
@@ -42,7 +42,7 @@ def _arms(run: Any, chosen: Sequence[str] | None) -> list[str]:
 @app.command()
 def check(config: ConfigPath, set_: Overrides = None) -> None:
     """Check config, tasks, labels, notes and model, and print one line per task. Starts nothing."""
-    from raypipe.check import check as check_input
+    from raypipe.runs.check import check as check_input
 
     print(check_input(configfile.load(config, set_ or ())))
 
@@ -50,44 +50,44 @@ def check(config: ConfigPath, set_: Overrides = None) -> None:
 @app.command()
 def pretrain(config: ConfigPath, set_: Overrides = None) -> None:
     """Train a tokenizer and a small decoder from scratch."""
-    from raypipe import experiment
+    from raypipe.runs import steps
 
-    experiment.pretrain(_open(config, set_))
+    steps.pretrain(_open(config, set_))
 
 
 @app.command()
 def finetune(config: ConfigPath, set_: Overrides = None, arm: Arm = None) -> None:
     """Fine-tune the scorer on the labels; with --arm, the student of an arm."""
-    from raypipe import experiment
-    from raypipe.run import SCORER
+    from raypipe.runs import steps
+    from raypipe.runs.run import SCORER
 
     run = _open(config, set_)
     for name in _arms(run, arm) if arm else [SCORER]:
-        experiment.finetune(run, name)
+        steps.finetune(run, name)
 
 
 @app.command()
 def attribute(config: ConfigPath, set_: Overrides = None) -> None:
     """Relevance of every word of the unlabelled notes, on all GPUs."""
-    from raypipe import experiment
+    from raypipe.runs import steps
 
-    experiment.attribute(_open(config, set_))
+    steps.attribute(_open(config, set_))
 
 
 @app.command()
 def faithfulness(config: ConfigPath, set_: Overrides = None) -> None:
     """Compare methods, targets and layers of attribution on labelled dev notes. Needs the scorer, not Ray."""
-    from raypipe import choosing
+    from raypipe.runs import faithfulness
 
-    print(choosing.faithfulness(_open(config, set_)))
+    print(faithfulness.faithfulness(_open(config, set_)))
 
 
 @app.command()
 def mask(config: ConfigPath, set_: Overrides = None) -> None:
     """Masking plans of all arms, from stored relevance or straight from attribution."""
-    from raypipe import experiment
+    from raypipe.runs import steps
 
-    experiment.mask(_open(config, set_))
+    steps.mask(_open(config, set_))
 
 
 @app.command()
@@ -97,7 +97,7 @@ def show(
     run: Annotated[Path, typer.Option(help="the run's folder, such as runs/demo")] = Path("runs/demo"),
 ) -> None:
     """Print one note and what each arm hides in it, side by side. Shows the note's text on the terminal."""
-    from raypipe import show as showing
+    from raypipe.findings import show as showing
 
     if not (run / "mask" / "manifest.json").exists():
         raise InputError(f"{run / 'mask'} is not there or not finished: run `raypipe mask` first")
@@ -107,22 +107,22 @@ def show(
 @app.command()
 def train(config: ConfigPath, set_: Overrides = None, arm: Arm = None) -> None:
     """Reconstruction: students learn to fill in what was masked."""
-    from raypipe import experiment
+    from raypipe.runs import steps
 
     run = _open(config, set_)
     for name in _arms(run, arm):
         if run.reconstructs(name):
-            experiment.train(run, name)
+            steps.train(run, name)
 
 
 @app.command()
 def evaluate(config: ConfigPath, set_: Overrides = None, arm: Arm = None) -> None:
     """Score the labelled notes of the evaluation split with the students."""
-    from raypipe import experiment
+    from raypipe.runs import steps
 
     run = _open(config, set_)
     for name in _arms(run, arm):
-        experiment.evaluate(run, name)
+        steps.evaluate(run, name)
 
 
 @app.command()
@@ -131,8 +131,8 @@ def probe(config: ConfigPath, set_: Overrides = None) -> None:
 
     Of a comparison, the first seed's models.
     """
-    from raypipe import compare as comparing
-    from raypipe import probing
+    from raypipe.runs import compare as comparing
+    from raypipe.runs import probing
 
     print(probing.probe(comparing.first(_open(config, set_))))
 
@@ -140,8 +140,8 @@ def probe(config: ConfigPath, set_: Overrides = None) -> None:
 @app.command()
 def report(config: ConfigPath, set_: Overrides = None) -> None:
     """Tables, intervals and figures of a run or comparison, from what is there."""
-    from raypipe import compare as comparing
-    from raypipe import results
+    from raypipe.findings import results
+    from raypipe.runs import compare as comparing
 
     run = _open(config, set_)
     print(results.report(run, *comparing.by_budget(comparing.opened(run))))
@@ -150,18 +150,19 @@ def report(config: ConfigPath, set_: Overrides = None) -> None:
 @app.command()
 def run(config: ConfigPath, set_: Overrides = None) -> None:
     """The whole job: pretrain, finetune, attribute and mask, train, finetune, evaluate, report."""
-    from raypipe import experiment, results
+    from raypipe.findings import results
+    from raypipe.runs import steps
 
     opened = _open(config, set_)
-    experiment.run_all(opened)
+    steps.run_all(opened)
     print(results.report(opened))
 
 
 @app.command()
 def compare(config: ConfigPath, set_: Overrides = None) -> None:
     """The arms over seeds, label budgets and orders of fine-tuning, into one table with intervals and gates."""
-    from raypipe import compare as comparing
-    from raypipe import results
+    from raypipe.findings import results
+    from raypipe.runs import compare as comparing
 
     run = _open(config, set_)
     cells = comparing.compare(run)
@@ -178,9 +179,9 @@ def tune(
     """Search settings on dev notes, one study per model. The same command again goes on where it stopped."""
     import time
 
-    from raypipe import yamlfile
-    from raypipe.config import Config
-    from raypipe.tuning import backbones, plan, report, search
+    from raypipe.settings import yamlfile
+    from raypipe.settings.config import Config
+    from raypipe.tuning import backbones, plan, search, search_report
     from raypipe.tuning import space as spaces
 
     written = configfile.written(config, set_ or ())
@@ -190,8 +191,8 @@ def tune(
     plans = plan.plans(loaded, backbones.backbones(written.value, asked))
     began = time.perf_counter()
     found, folder = search.tune(plans, lambda what: print(f"[{time.perf_counter() - began:6.1f} s] {what}", flush=True))
-    print(report.text(found))
-    print(report.write(found, folder / "report"))
+    print(search_report.text(found))
+    print(search_report.write(found, folder / "report"))
     if (error := search.failed(found)) is not None:
         raise error
 
@@ -199,11 +200,11 @@ def tune(
 @app.command("tune-report")
 def tune_report(run: Annotated[Path, typer.Argument(help="the run's folder, such as runs/demo")]) -> None:
     """Heat maps, best settings, effects of parameters, and costs of a search."""
-    from raypipe.tuning import report, trials
+    from raypipe.tuning import search_report, trial_tables
 
-    found = trials.load(run)
-    print(report.text(found))
-    print(report.write(found, (run if (run / "study.json").exists() else run / "tune") / "report"))
+    found = trial_tables.load(run)
+    print(search_report.text(found))
+    print(search_report.write(found, (run if (run / "study.json").exists() else run / "tune") / "report"))
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

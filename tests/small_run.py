@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from raypipe import config
-from raypipe.config import Config
+from raypipe.settings import config
+from raypipe.settings.config import Config
 
 TRAINING = {"max_steps": 2, "batch_rows": 8, "learning_rate": 1e-3}
 SETTINGS: dict[str, Any] = {

@@ -12,8 +12,8 @@ import torch
 
 from raypipe.attribution.hooks import attention_as
 from raypipe.attribution.method import Method, NoteAttribution, Request
-from raypipe.attribution.rows import Rows
-from raypipe.prompts import EncodedNote
+from raypipe.attribution.padded import Rows
+from raypipe.models.prompts import EncodedNote
 
 
 def attribute(request: Request, notes: Sequence[EncodedNote]) -> list[NoteAttribution]:

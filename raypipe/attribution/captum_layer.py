@@ -22,9 +22,9 @@ from torch import Tensor, nn
 from raypipe.attribution import hooks
 from raypipe.attribution.gradients import reduce_width
 from raypipe.attribution.method import Method, NoteAttribution, Request
-from raypipe.attribution.rows import Rows
+from raypipe.attribution.padded import Rows
 from raypipe.hashing import stable_hash
-from raypipe.prompts import EncodedNote
+from raypipe.models.prompts import EncodedNote
 
 PREFIX = "captum:"
 ARGUMENTS = {"baseline": "baselines", "steps": "n_steps"}  # what captum calls them, in the methods that have them

@@ -15,17 +15,17 @@ from functools import cached_property
 import numpy as np
 import torch
 
-from raypipe import config
 from raypipe.attribution import gradients
 from raypipe.attribution.batches import token_batches
-from raypipe.attribution.check import layer_of, ranges
 from raypipe.attribution.decoder import Decoder
+from raypipe.attribution.layers import layer_of, ranges
 from raypipe.attribution.method import Method, NoteAttribution, Request
 from raypipe.attribution.registry import method_of
 from raypipe.errors import Code, InputError, Problem
 from raypipe.hashing import fingerprint
 from raypipe.models.loading import Loaded
-from raypipe.prompts import EncodedNote
+from raypipe.models.prompts import EncodedNote
+from raypipe.settings import config
 from raypipe.words import Floats
 
 logger = logging.getLogger(__name__)

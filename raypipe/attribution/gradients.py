@@ -20,9 +20,9 @@ from torch import Tensor
 from raypipe.attribution import hooks, note_cache
 from raypipe.attribution.decoder import Decoder
 from raypipe.attribution.method import NoteAttribution, OfQuestion, Request
-from raypipe.attribution.rows import Rows
+from raypipe.attribution.padded import Rows
 from raypipe.attribution.targets import branches_of
-from raypipe.prompts import EncodedNote
+from raypipe.models.prompts import EncodedNote
 
 Reduction = Literal["sum", "l2"]
 

@@ -21,9 +21,9 @@ from torch import Tensor
 from raypipe.attribution import hooks
 from raypipe.attribution.gradients import reduce_width
 from raypipe.attribution.method import Method, NoteAttribution, Request
-from raypipe.attribution.rows import Rows
+from raypipe.attribution.padded import Rows
 from raypipe.attribution.targets import Values
-from raypipe.prompts import EncodedNote
+from raypipe.models.prompts import EncodedNote
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from raypipe.attribution import note_cache
 from raypipe.attribution.method import Method, NoteAttribution, OfQuestion, Request
-from raypipe.prompts import EncodedNote
+from raypipe.models.prompts import EncodedNote
 
 
 def direct_effect(cached_HND: Tensor, gradient_QHND: Tensor) -> Tensor:

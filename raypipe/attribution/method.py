@@ -9,10 +9,10 @@ from typing import Literal
 import numpy as np
 from torch import Tensor
 
-from raypipe import config
 from raypipe.attribution.decoder import Decoder
 from raypipe.attribution.targets import NoteValues
-from raypipe.prompts import EncodedNote
+from raypipe.models.prompts import EncodedNote
+from raypipe.settings import config
 from raypipe.words import Floats
 
 

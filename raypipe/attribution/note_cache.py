@@ -25,7 +25,7 @@ from transformers.cache_utils import DynamicLayer
 from raypipe.attribution import hooks
 from raypipe.attribution.decoder import Decoder
 from raypipe.attribution.targets import Readout, Values
-from raypipe.prompts import EncodedNote
+from raypipe.models.prompts import EncodedNote
 
 
 @dataclass(frozen=True)

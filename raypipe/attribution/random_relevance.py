@@ -9,7 +9,7 @@ import numpy as np
 from raypipe.attribution.method import Method, NoteAttribution, Request
 from raypipe.attribution.scores import values_of
 from raypipe.hashing import generator
-from raypipe.prompts import EncodedNote
+from raypipe.models.prompts import EncodedNote
 
 
 def attribute(request: Request, notes: Sequence[EncodedNote]) -> list[NoteAttribution]:

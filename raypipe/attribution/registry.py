@@ -5,7 +5,6 @@ To add one: write it as a `Method` in a file of its own, and name it here. The c
 
 from __future__ import annotations
 
-from raypipe import config
 from raypipe.attribution.attention_mean import ATTENTION_MEAN
 from raypipe.attribution.attnlrp import ATTNLRP
 from raypipe.attribution.captum_layer import PREFIX, captum_layer, names
@@ -17,6 +16,7 @@ from raypipe.attribution.occlusion import OCCLUSION
 from raypipe.attribution.random_relevance import RANDOM
 from raypipe.attribution.tfidf import TFIDF
 from raypipe.errors import InputError, Problem
+from raypipe.settings import config
 
 METHODS: dict[str, Method] = {
     "grad_x_activation": GRAD_X_ACTIVATION,

@@ -9,9 +9,9 @@ import torch
 
 from raypipe.attribution.batches import token_batches
 from raypipe.attribution.decoder import Decoder
-from raypipe.attribution.rows import Rows
+from raypipe.attribution.padded import Rows
 from raypipe.attribution.targets import NoteValues
-from raypipe.prompts import EncodedNote
+from raypipe.models.prompts import EncodedNote
 
 
 def values_of(

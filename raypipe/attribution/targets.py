@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from raypipe.attribution.decoder import Decoder
-from raypipe.prompts import EncodedNote, Question
+from raypipe.models.prompts import EncodedNote, Question
 from raypipe.words import Floats
 
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from raypipe.attribution.method import Method, NoteAttribution, Request
 from raypipe.attribution.scores import values_of
-from raypipe.prompts import EncodedNote
+from raypipe.models.prompts import EncodedNote
 from raypipe.words import Floats
 
 

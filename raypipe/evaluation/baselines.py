@@ -17,9 +17,10 @@ import pyarrow.compute as pc
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 
-from raypipe import config, rows
-from raypipe.evaluation.probing import Pooled, answers_of, choose, probe
-from raypipe.tasks import Task
+from raypipe import rows
+from raypipe.evaluation.heads import Pooled, answers_of, choose, probe
+from raypipe.notes.tasks import Task
+from raypipe.settings import config
 
 Floats = npt.NDArray[np.float64]
 # note ids and labels to learn from, note ids to score, the task -> log-probabilities [N, C]

@@ -26,7 +26,7 @@ from scipy.special import softmax
 
 from raypipe.evaluation.metrics import TaskRows, by_task
 from raypipe.hashing import generator
-from raypipe.tasks import Task
+from raypipe.notes.tasks import Task
 
 Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]

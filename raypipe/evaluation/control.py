@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from raypipe.hashing import generator
 from raypipe.masking.stopwords import STOP_WORDS
-from raypipe.tasks import Task
+from raypipe.notes.tasks import Task
 from raypipe.words import word_spans
 
 

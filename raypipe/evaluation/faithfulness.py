@@ -23,12 +23,11 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from raypipe import config
 from raypipe.attribution import AttributionEngine, NoteAttribution
 from raypipe.attribution.batches import token_batches
 from raypipe.attribution.decoder import Decoder
+from raypipe.attribution.padded import Rows
 from raypipe.attribution.registry import method_of
-from raypipe.attribution.rows import Rows
 from raypipe.attribution.scores import values_of
 from raypipe.attribution.targets import NoteValues
 from raypipe.errors import Code
@@ -36,7 +35,8 @@ from raypipe.evaluation.agreement import Agreement, Case, agreement, deciding_wo
 from raypipe.evaluation.resampling import group_weights
 from raypipe.hashing import generator
 from raypipe.models.loading import Loaded
-from raypipe.prompts import EncodedNote, PromptEncoder
+from raypipe.models.prompts import EncodedNote, PromptEncoder
+from raypipe.settings import config
 from raypipe.words import SIGNS, Floats, Ints, relevance_of_words, word_spans
 
 SHARES = (0.01, 0.05, 0.10, 0.20, 0.50)

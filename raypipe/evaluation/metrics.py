@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from scipy.stats import rankdata
 
-from raypipe.tasks import Task
+from raypipe.notes.tasks import Task
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from raypipe.evaluation.metrics import TaskRows, by_task
-from raypipe.tasks import Task
+from raypipe.notes.tasks import Task
 
 Floats = npt.NDArray[np.floating]
 Ints = npt.NDArray[np.int64]

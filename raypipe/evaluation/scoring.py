@@ -16,7 +16,7 @@ import torch
 from raypipe.evaluation.generation import decode, longer
 from raypipe.models import tree
 from raypipe.models.loading import Loaded
-from raypipe.prompts import EncodedNote, Question
+from raypipe.models.prompts import EncodedNote, Question
 from raypipe.words import Floats
 
 QUESTIONS_PER_ROW = 32

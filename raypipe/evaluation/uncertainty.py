@@ -20,7 +20,7 @@ import pyarrow as pa
 from scipy import stats
 
 from raypipe.evaluation.resampling import Floats, Measure, TaskCounts, count_tasks, group_weights, holm, sign_flip_p
-from raypipe.tasks import Task
+from raypipe.notes.tasks import Task
 
 Caveat = Literal["single_run", "single_seed", "few_runs", "few_seeds", "few_tasks", "too_few_tasks"]
 MIN_RUNS, MIN_TASKS = 5, 10  # pilot section 6; methods 5.3

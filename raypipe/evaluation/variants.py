@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from raypipe import config
 from raypipe.attribution import AttributionEngine
 from raypipe.attribution.registry import method_of
 from raypipe.errors import InputError, Problem
 from raypipe.models.loading import Loaded
+from raypipe.settings import config
 from raypipe.words import Floats
 
 

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from raypipe.config import Masking
-from raypipe.masking.check import needs
+from raypipe.masking.requirements import needs
 from raypipe.masking.strategies import STRATEGIES
 from raypipe.masking.strategy import IMPORTANCE, LEXICON, NGRAMS, RELEVANCE, TAGS
+from raypipe.settings.config import Masking
 
 _LONGEST_TERM = 3  # words of a domain term that is found by counting (masking/mslm.py)
 

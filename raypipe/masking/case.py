@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from raypipe.config import Masking
 from raypipe.masking.draws import Uniforms, uniforms
 from raypipe.masking.spans import VISIBLE, Hidden, Kinds, hidden_spans
 from raypipe.masking.stopwords import STOP_WORDS
+from raypipe.settings.config import Masking
 from raypipe.words import Floats, Ints
 
 Bools = npt.NDArray[np.bool_]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-from raypipe.config import Masking, Pmi
 from raypipe.errors import InputError
 from raypipe.masking.case import Case
 from raypipe.masking.selection import best
@@ -13,6 +12,7 @@ from raypipe.masking.spans import PLAIN, Hidden
 from raypipe.masking.statistics import Statistics
 from raypipe.masking.terms import Terms
 from raypipe.masking.units import Units, allowed, fill_up
+from raypipe.settings.config import Masking, Pmi
 
 
 def pmi_of_ngrams(statistics: Statistics) -> dict[str, float]:

@@ -10,13 +10,13 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from raypipe.config import Difference, Masking
 from raypipe.errors import InputError
 from raypipe.masking.case import Case
 from raypipe.masking.selection import best, draw
 from raypipe.masking.spans import Hidden
 from raypipe.masking.statistics import Statistics
 from raypipe.masking.vectors import unit
+from raypipe.settings.config import Difference, Masking
 
 Doubles = npt.NDArray[np.float64]
 

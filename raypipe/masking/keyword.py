@@ -7,13 +7,13 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from raypipe.config import Masking
 from raypipe.errors import InputError
 from raypipe.masking.case import Case
 from raypipe.masking.selection import best
 from raypipe.masking.spans import NOTHING, Hidden
 from raypipe.masking.statistics import Statistics
 from raypipe.masking.vectors import unit
+from raypipe.settings.config import Masking
 from raypipe.words import Floats
 
 

@@ -9,10 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from raypipe.config import Masking
 from raypipe.errors import Code, InputError, RowError
 from raypipe.hashing import stable_hash
-from raypipe.masking import check
+from raypipe.masking import requirements
 from raypipe.masking.case import Case, Note
 from raypipe.masking.selection import budget
 from raypipe.masking.sentinels import contains_sentinel
@@ -20,6 +19,7 @@ from raypipe.masking.spans import NOTHING, Hidden
 from raypipe.masking.statistics import Statistics
 from raypipe.masking.strategies import STRATEGIES
 from raypipe.masking.strategy import Strategy
+from raypipe.settings.config import Masking
 from raypipe.words import Floats, Ints
 
 Plan = dict[str, Any]  # a dict with the fields of rows.PLAN
@@ -49,13 +49,15 @@ class Masker:
 
     def __init__(self, arms: Mapping[str, Masking], seed: int, statistics: Statistics | None = None) -> None:
         """Raises `InputError` with every problem of the arms (`masking.check.problems`) and of the statistics."""
-        if found := check.problems(arms):
+        if found := requirements.problems(arms):
             raise InputError(found)
         self._seed = seed
-        self._arms = {name: _arm(name, settings, statistics) for name, settings in check.with_draws(arms).items()}
+        self._arms = {
+            name: _arm(name, settings, statistics) for name, settings in requirements.with_draws(arms).items()
+        }
         listed = (settings.sentinels for settings in arms.values() if not isinstance(settings.sentinels, str))
         self._sentinels = tuple(dict.fromkeys(chain.from_iterable(listed)))
-        self._order = [self._arms[name] for name in check.order(arms)]
+        self._order = [self._arms[name] for name in requirements.order(arms)]
 
     def plans(
         self,

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import numpy as np
 
-from raypipe.config import Masking
 from raypipe.errors import InputError
 from raypipe.masking.case import Case, Index
 from raypipe.masking.collocations import collocations
@@ -17,6 +16,7 @@ from raypipe.masking.statistics import Statistics
 from raypipe.masking.strategy import COUNTS, GENERAL, LEXICON, NGRAMS, TAGS, TYPE_RELEVANCE
 from raypipe.masking.terms import Terms, tagged
 from raypipe.masking.units import Units, allowed, fill_up
+from raypipe.settings.config import Masking
 
 _NEEDS = {
     "lexicon": {LEXICON},

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import Any
 
-from raypipe.config import Masking
 from raypipe.errors import Code, InputError, RowError
 from raypipe.masking.case import phi_ranges
 from raypipe.masking.formats import Pieces, cut
@@ -22,7 +21,8 @@ from raypipe.masking.pieces import PieceEncoder, Tokens
 from raypipe.masking.sentinels import choose
 from raypipe.masking.strategies import STRATEGIES
 from raypipe.masking.windows import Window, windows
-from raypipe.prompts import PromptEncoder, frame
+from raypipe.models.prompts import PromptEncoder, frame
+from raypipe.settings.config import Masking
 
 
 @dataclass(frozen=True)

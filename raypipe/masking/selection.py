@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from raypipe.config import Hysteresis
 from raypipe.masking.draws import Uniforms, gumbel
+from raypipe.settings.config import Hysteresis
 from raypipe.words import Floats
 
 Bools = npt.NDArray[np.bool_]

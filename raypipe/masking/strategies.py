@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
-from raypipe.config import Masking
 from raypipe.masking import chance, collocations, continual, difference, keyword, mslm, relevance
 from raypipe.masking.strategy import COUNTS, GENERAL, IMPORTANCE, NGRAMS, RELEVANCE, VECTORS, Strategy
+from raypipe.settings.config import Masking
 
 _RANKED = frozenset({"selection", "ratio", "temperature", "hysteresis"})
 

@@ -6,10 +6,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from raypipe.config import Masking
 from raypipe.masking.case import Case
 from raypipe.masking.spans import Hidden
 from raypipe.masking.statistics import Statistics
+from raypipe.settings.config import Masking
 
 # What the corpus must provide before a strategy can choose (`masking.check.needs`).
 RELEVANCE, COUNTS, NGRAMS, GENERAL, VECTORS, TAGS, LEXICON, TYPE_RELEVANCE, IMPORTANCE = (

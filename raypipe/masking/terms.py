@@ -11,7 +11,7 @@ from raypipe.errors import Code, RowError
 from raypipe.masking.case import Note
 from raypipe.masking.counting import is_adjacent
 from raypipe.masking.units import Run
-from raypipe.notes.spans import of_tags
+from raypipe.notes.annotated_spans import of_tags
 from raypipe.words import word_spans
 
 

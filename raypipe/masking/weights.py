@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 
-from raypipe.config import Masking, Mslm
 from raypipe.masking.spans import BASE, ENTITY
 from raypipe.masking.tally import Tally
+from raypipe.settings.config import Masking, Mslm
 
 
 def omega(n_entity: int, n_base: int) -> float:

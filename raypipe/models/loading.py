@@ -14,9 +14,9 @@ from safetensors import safe_open
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
-from raypipe import config
 from raypipe.errors import InputError, Problem
 from raypipe.models.families import FAMILIES, Family
+from raypipe.settings import config
 from raypipe.words import Floats
 
 # Its progress bars and its warnings about long notes (which are cut later) would fill every worker's log.

@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from raypipe import rows
 from raypipe.errors import Code
-from raypipe.notes import spans
+from raypipe.notes import annotated_spans
 from raypipe.words import normalise
 
 MAX_ID = 512
@@ -54,7 +54,7 @@ def clean(raw: Raw, columns: Sequence[str], max_chars: int, place: str, first_ro
         for name, value in zip(EXTRA, raw_extra, strict=True):
             out[name].append(None if error else as_text(value))
         if out["spans"][-1] and (before := as_text(raw_text)) not in (None, text):
-            out["spans"][-1] = spans.in_nfc(out["spans"][-1], before)
+            out["spans"][-1] = annotated_spans.in_nfc(out["spans"][-1], before)
     wanted = schema(columns)
     return pa.Table.from_pydict({name: out[name] for name in wanted.names}, schema=wanted)
 

@@ -12,13 +12,13 @@ from collections.abc import Sequence
 import pyarrow as pa
 
 from raypipe import rows
-from raypipe.config import Data
 from raypipe.errors import InputError, Problem
+from raypipe.notes.annotated_spans import Span, of_tags, parsed
 from raypipe.notes.cleaning import hashed
 from raypipe.notes.files import iter_notes
-from raypipe.notes.spans import Span, of_tags, parsed
-from raypipe.tasks import Task
-from raypipe.yamlfile import did_you_mean
+from raypipe.notes.tasks import Task
+from raypipe.settings.config import Data
+from raypipe.settings.yamlfile import did_you_mean
 
 
 def is_annotated(data: Data, tasks: Sequence[Task]) -> bool:

@@ -15,10 +15,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from raypipe import rows
-from raypipe.config import Data
 from raypipe.errors import InputError, Problem
 from raypipe.notes import cleaning
 from raypipe.notes.reading import Mask, Unit, read_unit, units
+from raypipe.settings.config import Data
 
 if TYPE_CHECKING:
     import ray.data
@@ -31,7 +31,7 @@ def read_notes(data: Data, rows_per_block: int) -> ray.data.Dataset:
     """
     import ray.data
 
-    from raypipe.notes.source import NotesSource
+    from raypipe.stream.source import NotesSource
 
     todo = units(data)
     source = NotesSource(data, all_columns(data), todo, kept_rows(data, todo))

@@ -11,13 +11,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from raypipe import rows, storage
-from raypipe.config import Data
+from raypipe import rows
 from raypipe.errors import InputError, Problem
 from raypipe.hashing import stable_hash
+from raypipe.notes import storage
 from raypipe.notes.cleaning import hashed
 from raypipe.notes.leakage import is_of_other_part
-from raypipe.tasks import NO, YES, Task
+from raypipe.notes.tasks import NO, YES, Task
+from raypipe.settings.config import Data
 
 SPLITS = ("train", "dev", "test")
 _Counts = dict[str | None, dict[str, int]]  # label -> split -> rows

@@ -20,12 +20,11 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from raypipe import storage
-from raypipe.config import Data
 from raypipe.errors import Code, ExitCode, InputError, Problem
-from raypipe.notes import cleaning
-from raypipe.storage import File
-from raypipe.yamlfile import did_you_mean
+from raypipe.notes import cleaning, storage
+from raypipe.notes.storage import File
+from raypipe.settings.config import Data
+from raypipe.settings.yamlfile import did_you_mean
 
 TEXT_ROWS, ID_ROWS = 64, 16_384  # rows decoded at a time: bounds what a compressed file can blow up to
 _MAX_ESCAPE = 12  # bytes that JSON may spend on one character

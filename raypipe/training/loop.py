@@ -19,8 +19,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from raypipe.config import Lora, Training
 from raypipe.errors import InputError, Problem
+from raypipe.settings.config import Lora, Training
 from raypipe.training import checkpoint, schedule
 from raypipe.training.checkpoint import Progress
 from raypipe.training.examples import Examples

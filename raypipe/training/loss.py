@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.utils.checkpoint import checkpoint
 
-from raypipe.config import Training
 from raypipe.models import tree
+from raypipe.settings.config import Training
 from raypipe.training.examples import Examples
 from raypipe.training.schedule import Indices
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from raypipe.config import Training
+from raypipe.settings.config import Training
 
 # Rows are sorted by length within windows of this many steps: little padding, and still random batches.
 WINDOW_STEPS = 64

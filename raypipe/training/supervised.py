@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from raypipe.prompts import EncodedNote
+from raypipe.models.prompts import EncodedNote
 
 # A note with more labelled questions becomes several rows: the attention mask grows with the square of the row.
 QUESTIONS_PER_ROW = 32

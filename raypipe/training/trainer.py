@@ -16,8 +16,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from raypipe import config
-from raypipe.run_dir import write_json
+from raypipe.runs.folder import write_json
+from raypipe.settings import config
 from raypipe.training import examples
 from raypipe.training.loop import Outcome
 

@@ -17,7 +17,7 @@ import numpy as np
 from raypipe.evaluation import uncertainty
 from raypipe.evaluation.uncertainty import CAVEATS, Difference, Estimate
 from raypipe.tuning.space import LAYER
-from raypipe.tuning.trials import CONFIG, LABELS_ONLY, ModelFacts, Search
+from raypipe.tuning.trial_tables import CONFIG, LABELS_ONLY, ModelFacts, Search
 
 BOOTSTRAP = 2000
 NEAREST = 4  # neighbours, where no setting is exactly one step away

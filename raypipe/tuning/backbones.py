@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from raypipe import configfile
-from raypipe.config import Config
 from raypipe.errors import InputError, Problem
+from raypipe.settings import configfile
+from raypipe.settings.config import Config
 
 SCRATCH = "pretrain"
 _PINNED = re.compile(r"(?P<path>[^@]+)@(?P<revision>[0-9a-f]{40})")

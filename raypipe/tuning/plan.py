@@ -9,18 +9,18 @@ from dataclasses import dataclass
 from itertools import islice, product
 from typing import Any
 
-from raypipe.arms import masking_of, with_matched
-from raypipe.attribution.check import layer_of, valid_at, valid_layers
-from raypipe.check import of_settings
-from raypipe.config import Arm, Config, Masking
+from raypipe.attribution.layers import layer_of, valid_at, valid_layers
 from raypipe.errors import InputError, Problem
 from raypipe.hashing import fingerprint
-from raypipe.masking.check import needs
+from raypipe.masking.requirements import needs
 from raypipe.masking.strategy import RELEVANCE
+from raypipe.runs.check import of_settings
+from raypipe.settings.arms import masking_of, with_matched
+from raypipe.settings.config import Arm, Config, Masking
+from raypipe.settings.yamlfile import did_you_mean
 from raypipe.tuning import samplers
 from raypipe.tuning.backbones import Backbone
 from raypipe.tuning.space import LAYER, Space
-from raypipe.yamlfile import did_you_mean
 
 COMBINATIONS = 256  # of values that are tried on the config before a study starts
 

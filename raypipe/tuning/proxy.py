@@ -13,11 +13,11 @@ from dataclasses import replace
 
 from scipy.stats import rankdata
 
-from raypipe import choosing
-from raypipe.attribution.check import layer_of
+from raypipe.attribution.layers import layer_of
 from raypipe.evaluation.faithfulness import SHARES, faithfulness_table
 from raypipe.models import loading
-from raypipe.run import SCORER, Run
+from raypipe.runs import faithfulness
+from raypipe.runs.run import SCORER, Run
 from raypipe.tuning import samplers
 from raypipe.tuning.plan import Plan
 from raypipe.tuning.space import LAYER
@@ -33,7 +33,7 @@ def measure(run: Run) -> dict[str, float]:
     settings = run.settings
     notes = {note["note_id"]: (note["text"], labels) for note, labels in run.corpus.labelled("dev")}
     labels = {note_id: labels for note_id, (_, labels) in notes.items()}
-    asked = choosing.choose(labels, settings.faithfulness.questions, settings.seed)
+    asked = faithfulness.choose(labels, settings.faithfulness.questions, settings.seed)
     every = {"searched": settings.attribution.model_copy(update={"layer": "all"})}
     chosen = [(note_id, notes[note_id][0], task_ids) for note_id, task_ids in asked.items()]
     scorer = loading.load(run.model(SCORER))

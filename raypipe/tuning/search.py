@@ -1,7 +1,7 @@
 """`raypipe tune`: Ray Tune around the trials, one study per model. The same command again goes on.
 
 Ray keeps its state as pickles, so it is restored only from a folder that belongs to the user who asks; results are read
-from JSON alone (trials.py).
+from JSON alone (trial_tables.py).
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from raypipe import cluster
-from raypipe.config import Config
 from raypipe.errors import ExitCode, InputError, Problem
-from raypipe.run import Run
-from raypipe.run_dir import write_json
-from raypipe.tuning import proxy, studies, trial, trials
+from raypipe.runs.folder import write_json
+from raypipe.runs.run import Run
+from raypipe.settings.config import Config
+from raypipe.stream import cluster
+from raypipe.tuning import proxy, studies, trial, trial_tables
 from raypipe.tuning.plan import Plan
 from raypipe.tuning.space import Space
 from raypipe.tuning.trial import RECORD, Job
-from raypipe.tuning.trials import FAILED, FINISHED, RUNNING, STOPPED, ModelFacts, Search
+from raypipe.tuning.trial_tables import FAILED, FINISHED, RUNNING, STOPPED, ModelFacts, Search
 
 RAY = "ray"  # the folder of Tune's own state
 QUIET = {
@@ -53,7 +53,7 @@ def tune(plans: list[Plan], say: Say) -> tuple[Search, Path]:
         known.append(replace(facts, alone=_alone(plan, folder, base, say)))
         studies.save_facts(folder, known[-1])
         found = studies.collect(config.name, plan.space.doc, root, base, known)
-        trials.save(found, root)
+        trial_tables.save(found, root)
         studies.write_best(found, plan, folder)
     assert found is not None  # noqa: S101 (there is a plan for every model)
     return found, root

@@ -22,8 +22,8 @@ from pathlib import Path
 from typing import Any
 
 from raypipe.errors import InputError, Problem
+from raypipe.settings.yamlfile import did_you_mean
 from raypipe.tuning import samplers
-from raypipe.yamlfile import did_you_mean
 
 METRIC, MODE = "dev_macro_f1", "max"
 NAMES = ("PARAM_SPACE", "METRIC", "MODE", "NUM_SAMPLES", "ARM", "SCHEDULER", "SEARCH", "STOP", "MODELS")

@@ -18,7 +18,7 @@ from scipy import stats
 from raypipe.evaluation.faithfulness import SHARES
 from raypipe.tuning.analysis import Results, short
 from raypipe.tuning.proxy import key
-from raypipe.tuning.trials import CONFIG, Search
+from raypipe.tuning.trial_tables import CONFIG, Search
 
 SHUFFLES = 2000
 BINS = 4  # of a number with more values than this times two: quarters of the trials

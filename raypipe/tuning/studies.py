@@ -19,14 +19,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 
-from raypipe import configfile, experiment
-from raypipe.config import Arm, Config
-from raypipe.run import Run
-from raypipe.run_dir import Step, write_json
-from raypipe.tuning import analysis, proxy, trial, trials
+from raypipe.runs import steps
+from raypipe.runs.folder import Step, write_json
+from raypipe.runs.run import Run
+from raypipe.settings import configfile
+from raypipe.settings.config import Arm, Config
+from raypipe.tuning import analysis, proxy, trial, trial_tables
 from raypipe.tuning.plan import Plan, configure
 from raypipe.tuning.trial import RECORD
-from raypipe.tuning.trials import FINISHED, LABELS_ONLY, ModelFacts, Search
+from raypipe.tuning.trial_tables import FINISHED, LABELS_ONLY, ModelFacts, Search
 
 # Sections on which no trial's result depends. (The proxy depends on `faithfulness`, but is measured once.)
 FREE = {"name", "runs", "resources", "tune", "comparison", "faithfulness"}
@@ -57,9 +58,9 @@ def base_run(plan: Plan, folder: Path, say: Callable[[str], None]) -> Run:
     run = Run(settings.model_copy(update={"arms": {**settings.arms, LABELS_ONLY: Arm()}}))
     run.say = lambda what: say(f"{plan.backbone.name}: {what}")  # type: ignore[method-assign]
     trial.share(run)
-    experiment.corpus_statistics(run)
-    experiment.learn(run, LABELS_ONLY)
-    experiment.evaluate(run, LABELS_ONLY)
+    steps.corpus_statistics(run)
+    steps.learn(run, LABELS_ONLY)
+    steps.evaluate(run, LABELS_ONLY)
     return run
 
 
@@ -97,7 +98,7 @@ def save_facts(folder: Path, facts: ModelFacts) -> None:
 def load_facts(folder: Path) -> ModelFacts | None:
     """What `save_facts` kept."""
     path = folder / FACTS
-    return trials.facts_of(json.loads(path.read_text())) if path.exists() else None
+    return trial_tables.facts_of(json.loads(path.read_text())) if path.exists() else None
 
 
 def searched_before(folders: Sequence[Path]) -> list[ModelFacts]:
@@ -116,7 +117,7 @@ def _but_model(folder: Path) -> dict[str, Any]:
 def collect(name: str, doc: str, root: Path, base: Run, models: Iterable[ModelFacts]) -> Search:
     """The tables of a search from what its studies left so far."""
     every: list[dict[str, Any]] = []
-    tables = [trials.PREDICTIONS.empty_table()]
+    tables = [trial_tables.PREDICTIONS.empty_table()]
     known = list(models)
     for facts in known:
         found = records(root / facts.name)
@@ -129,8 +130,8 @@ def collect(name: str, doc: str, root: Path, base: Run, models: Iterable[ModelFa
         scored = sorted((root / facts.name / "base" / "evaluate").glob("*/data"))
         tables += [_tagged(path, facts.name, LABELS_ONLY, n) for n, path in enumerate(scored)]
     return Search(
-        name, tuple(base.corpus.tasks), tuple(known), trials.trials_table(every), trials.tasks_table(every),
-        trials.curves_table(every), pa.concat_tables(tables), doc,
+        name, tuple(base.corpus.tasks), tuple(known), trial_tables.trials_table(every), trial_tables.tasks_table(every),
+        trial_tables.curves_table(every), pa.concat_tables(tables), doc,
     )  # fmt: skip
 
 
@@ -159,5 +160,5 @@ def _tagged(path: Path, model: str, trial_id: str, run: int) -> pa.Table:
     tags = {"model": pa.array([model] * n, pa.string()), "trial_id": pa.array([trial_id] * n, pa.string()),
             "run": pa.array([run] * n, pa.int16())}  # fmt: skip
     return pa.table({**tags, **{name: table[name] for name in table.column_names}}).select(
-        trials.PREDICTIONS.names
-    ).cast(trials.PREDICTIONS)  # fmt: skip
+        trial_tables.PREDICTIONS.names
+    ).cast(trial_tables.PREDICTIONS)  # fmt: skip

@@ -19,19 +19,20 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from raypipe import config, experiment
-from raypipe.arms import masking_of
 from raypipe.errors import InputError
 from raypipe.evaluation import metrics, uncertainty
 from raypipe.hashing import fingerprint
-from raypipe.masking.check import needs
+from raypipe.masking.requirements import needs
 from raypipe.masking.strategy import IMPORTANCE, RELEVANCE, TYPE_RELEVANCE
 from raypipe.models import loading
-from raypipe.run import SCORER, Run
-from raypipe.run_dir import settings_of, write_json
-from raypipe.stages.quiet import place
+from raypipe.runs import steps
+from raypipe.runs.folder import settings_of, write_json
+from raypipe.runs.run import SCORER, Run
+from raypipe.settings import config
+from raypipe.settings.arms import masking_of
+from raypipe.stream.stages.quiet import place
 from raypipe.tuning.plan import Plan, configure, identity
-from raypipe.tuning.trials import FAILED, FINISHED, RUNNING
+from raypipe.tuning.trial_tables import FAILED, FINISHED, RUNNING
 from raypipe.tuning.watching import DevScore
 
 RECORD = "trial.json"
@@ -162,10 +163,10 @@ def _run(job: Job, base: Run, settings: config.Config, record: dict[str, Any], r
 def share(run: Run) -> None:
     """What trials read of a base run: backbone, scorer, and the notes' relevance if masking reads any."""
     if run.pretrains:
-        experiment.pretrain(run)
-    experiment.finetune(run)
+        steps.pretrain(run)
+    steps.finetune(run)
     if needs(masking_of(run.settings)) & {RELEVANCE, TYPE_RELEVANCE, IMPORTANCE}:
-        experiment.attribute(run)
+        steps.attribute(run)
 
 
 def _sharing(job: Job, base: Run, settings: config.Config) -> Run:
@@ -187,9 +188,9 @@ def _silent(what: str) -> None:
 
 def _steps(run: Run, arm: str) -> list[Any]:
     """All steps that this run does not share, and its predictions of the dev split."""
-    experiment.prepare(run)
-    experiment.learn(run, arm)
-    experiment.evaluate(run, arm)
+    steps.prepare(run)
+    steps.learn(run, arm)
+    steps.evaluate(run, arm)
     return [pq.read_table(run.needed(f"evaluate/{student}").data) for student in run.students(arm)]
 
 

@@ -16,8 +16,8 @@ from raypipe.evaluation import metrics
 from raypipe.evaluation.scoring import LabelScorer
 from raypipe.models.families import FAMILIES
 from raypipe.models.loading import Loaded
-from raypipe.prompts import EncodedNote
-from raypipe.run import Run
+from raypipe.models.prompts import EncodedNote
+from raypipe.runs.run import Run
 from raypipe.training.trainer import Stage
 
 Labelled = tuple[dict[str, Any], dict[str, str], EncodedNote | None]

@@ -1,0 +1,45 @@
+"""Whether attribution settings make sense, before there is a model: layers that say something, keys that are read."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from raypipe.attribution.method import SOME_READ
+from raypipe.attribution.registry import method_of
+from raypipe.settings.config import Attribution
+
+
+def layer_of(attribution: Attribution, depth: int) -> int:
+    """The number of the layer that masking reads; 0 where the method reads none, and the lowest of `all`."""
+    layer = 0 if method_of(attribution).reads(attribution) == "none" else attribution.layer
+    return round(layer * depth) if isinstance(layer, float) else 0 if layer == "all" else layer
+
+
+def valid_layers(attribution: Attribution, depth: int) -> list[int]:
+    """Layers at which the method says something.
+
+    All families of models/families.py normalise before each block, so what enters the last block acts through a
+    normalisation alone, and no token of the note reaches the answer after it; `engine.resolve_layers` measures the
+    same.
+    """
+    reads = method_of(attribution).reads(attribution)
+    return list(range({"none": depth + 1, "mixing": depth, "scale": depth - 1}[reads]))
+
+
+def valid_at(attribution: Attribution, depth: int) -> str:
+    """The same in words."""
+    how = f" with reduction {attribution.norm}" if "reduction" in method_of(attribution).settings else ""
+    return f"{attribution.method}{how} is valid at {ranges(valid_layers(attribution, depth)) or 'none'}"
+
+
+def in_vain(attribution: Attribution) -> list[str]:
+    """Keys that differ from the default although the method does not read them."""
+    default, ignored = Attribution(), SOME_READ - method_of(attribution).settings
+    return [key for key in sorted(ignored) if getattr(attribution, key) != getattr(default, key)]
+
+
+def ranges(numbers: Sequence[int]) -> str:
+    """Ascending numbers as text: 0..3, 5."""
+    starts = [n for n in numbers if n - 1 not in numbers]
+    ends = [n for n in numbers if n + 1 not in numbers]
+    return ", ".join(str(a) if a == b else f"{a}..{b}" for a, b in zip(starts, ends, strict=True))

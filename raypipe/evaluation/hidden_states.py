@@ -1,0 +1,83 @@
+"""Hidden states of all layers for notes and questions, pooled: what probes learn from (methods 4, probing).
+
+One forward pass gives every layer and every question of a note: questions are branches of the note's token tree. The
+prompt is that of fine-tuning and scoring, up to where the answer begins.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from raypipe.attribution.batches import token_batches
+from raypipe.models import tree
+from raypipe.models.loading import Loaded
+from raypipe.models.prompts import EncodedNote
+from raypipe.words import Floats
+
+QUESTIONS_PER_ROW = 32  # as in scoring: the mask grows with the square of a row
+
+
+@dataclass(frozen=True)
+class NoteStates:
+    """States of the layers that were asked for, in their order."""
+
+    mean_KD: Floats  # over the note's tokens; no question is seen
+    last_QKD: Floats  # of the last token before each answer
+
+
+@dataclass(frozen=True)
+class _Row:
+    note: int
+    ids: list[int]
+    branch: list[int]
+    last: list[int]  # where each question's last token stands
+
+
+def layers_at(fractions: Sequence[float] | str, depth: int) -> list[int]:
+    """Layers 0..depth at these fractions of the depth; `all`: every one."""
+    if isinstance(fractions, str):
+        return list(range(depth + 1))
+    return sorted({round(fraction * depth) for fraction in fractions})
+
+
+@torch.no_grad()
+def note_states(
+    loaded: Loaded, notes: Sequence[EncodedNote], layers: Sequence[int], batch_tokens: int
+) -> list[NoteStates]:
+    """Pooled states of each note, float32, in the order of `notes`."""
+    rows = [row for index, note in enumerate(notes) for row in _rows(index, note)]
+    means: list[Floats | None] = [None] * len(notes)
+    lasts: list[dict[int, Floats]] = [{} for _ in notes]  # by number of the row
+    for batch in token_batches([len(row.ids) for row in rows], batch_tokens):
+        arrays = [(np.asarray(rows[i].ids, np.int32), np.asarray(rows[i].branch, np.int32)) for i in batch]
+        trees = tree.collate(arrays, loaded.tokenizer.pad_token_id, loaded.device)
+        every = tree.layer_states(loaded.model, trees)
+        for b, i in enumerate(batch):
+            row, note = rows[i], notes[rows[i].note]
+            text = slice(note.note_start, len(note.prefix_ids))
+            lasts[row.note][i] = np.stack([_array(every[k][b, row.last]) for k in layers], axis=1)
+            if means[row.note] is None:
+                means[row.note] = np.stack([_array(every[k][b, text].float().mean(0)) for k in layers])
+    return [
+        NoteStates(mean, np.concatenate([of_note[i] for i in sorted(of_note)]))
+        for mean, of_note in zip(means, lasts, strict=True)
+        if mean is not None
+    ]
+
+
+def _rows(index: int, note: EncodedNote) -> Iterator[_Row]:
+    for first in range(0, len(note.questions), QUESTIONS_PER_ROW):
+        row = _Row(index, list(note.prefix_ids), [0] * len(note.prefix_ids), [])
+        for number, question in enumerate(note.questions[first : first + QUESTIONS_PER_ROW], start=1):
+            row.ids.extend(question.suffix_ids)
+            row.branch.extend([number] * len(question.suffix_ids))
+            row.last.append(len(row.ids) - 1)
+        yield row
+
+
+def _array(states: torch.Tensor) -> Floats:
+    return np.asarray(states.float().cpu().numpy(), np.float32)

@@ -1,0 +1,120 @@
+"""Probes of several students, layer by layer: scores with intervals, selectivity, and the layer that training chose."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from raypipe.evaluation import metrics
+from raypipe.evaluation.heads import answers_of, choose
+from raypipe.evaluation.uncertainty import Estimate, compare
+from raypipe.notes.tasks import Task
+
+
+@dataclass(frozen=True)
+class Selectivity:
+    """Of one layer, over the notes and tasks that have a control label. Shares."""
+
+    task: float  # macro F1 on the tasks
+    control: float  # macro F1 on the control tasks
+    notes: int  # pairs of a note and a task
+    tasks: int
+
+    @property
+    def value(self) -> float:
+        """What is read off the states beyond what could be learned by heart."""
+        return self.task - self.control
+
+
+@dataclass(frozen=True)
+class LayerScore:
+    """One student, layer and pooling."""
+
+    student: str
+    layer: int
+    pooling: str
+    macro_f1: Estimate  # on the evaluation split, mean over tasks
+    inner_f1: float | None  # within the training notes, mean over tasks
+    selectivity: Selectivity | None
+
+
+@dataclass(frozen=True)
+class BestLayer:
+    """The layer and pooling of a student with the best cross-validation within the training notes."""
+
+    score: LayerScore
+    difference: Estimate | None  # from the backbone at its own best; None: this is the backbone
+
+
+def layer_scores(
+    probed: Mapping[str, pa.Table], tasks: Sequence[Task], n_bootstrap: int, seed: int
+) -> tuple[LayerScore, ...]:
+    """Every layer and pooling that all students have (rows.PROBED by name), sorted."""
+    cells = set.intersection(*(_cells(table) for table in probed.values()))
+    out = []
+    for layer, pooling in sorted(cells):
+        answers = {student: [answers_of(table, layer, pooling)] for student, table in probed.items()}
+        estimates = compare(answers, tasks, n_bootstrap=n_bootstrap, seed=seed).arms
+        for student, table in probed.items():
+            found = LayerScore(
+                student,
+                layer,
+                pooling,
+                estimates[student],
+                _inner(table, layer, pooling),
+                selectivity(table, layer, pooling, tasks),
+            )
+            out.append(found)
+    return tuple(out)
+
+
+def best_layers(
+    probed: Mapping[str, pa.Table],
+    scores: Sequence[LayerScore],
+    tasks: Sequence[Task],
+    backbone: str,
+    n_bootstrap: int,
+    seed: int,
+) -> tuple[BestLayer, ...]:
+    """One line per student whose training notes could choose a layer; the evaluation notes have no say in it."""
+    chosen = {student: best for student, table in probed.items() if (best := choose(table)) is not None}
+    if not chosen:
+        return ()
+    answers = {student: [answers_of(probed[student], *best)] for student, best in chosen.items()}
+    pairs = [(student, backbone) for student in chosen if student != backbone] if backbone in chosen else []
+    compared = compare(answers, tasks, pairs, n_bootstrap=n_bootstrap, seed=seed)
+    difference_of = {difference.arm: difference.estimate for difference in compared.differences}
+    score_of = {(score.student, score.layer, score.pooling): score for score in scores}
+    return tuple(
+        BestLayer(score_of[student, *best], difference_of.get(student))
+        for student, best in chosen.items()
+        if (student, *best) in score_of
+    )
+
+
+def selectivity(probed: pa.Table, layer: int, pooling: str, tasks: Sequence[Task]) -> Selectivity | None:
+    """None where no note has a control label."""
+    control = answers_of(probed, layer, pooling, is_control=True)
+    if not len(control):
+        return None
+    own = answers_of(probed, layer, pooling)
+    pairs = set(zip(control["task_id"].to_pylist(), control["note_id"].to_pylist(), strict=True))
+    names = zip(own["task_id"].to_pylist(), own["note_id"].to_pylist(), strict=True)
+    own = own.filter(pa.array([pair in pairs for pair in names], pa.bool_()))
+    on_task, on_control = (metrics.evaluate(table, tasks) for table in (own, control))
+    return Selectivity(on_task.macro_f1, on_control.macro_f1, len(control), len(on_control.tasks))
+
+
+def _cells(probed: pa.Table) -> set[tuple[int, str]]:
+    pairs = probed.group_by(["layer", "pooling"]).aggregate([])
+    return set(zip(pairs["layer"].to_pylist(), pairs["pooling"].to_pylist(), strict=True))
+
+
+def _inner(probed: pa.Table, layer: int, pooling: str) -> float | None:
+    own = pc.and_(pc.equal(probed["layer"], layer), pc.equal(probed["pooling"], pooling))
+    per_task = probed.filter(own).group_by("task_id").aggregate([("inner_f1", "max")])["inner_f1_max"].drop_null()
+    return float(np.mean(per_task.to_pylist())) if len(per_task) else None

@@ -1,0 +1,50 @@
+"""Prediction sets of the arms of a run, or of a comparison's runs: evaluation/conformal.py on what the steps left."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from raypipe.evaluation.conformal import Sets, averaged, conformal
+from raypipe.findings.gates import TFIDF
+from raypipe.runs.run import Run
+from raypipe.runs.steps import CALIBRATION
+
+Baseline = Callable[[Run, str], pa.Table]  # run, split -> rows.PREDICTIONS
+
+
+def prediction_sets(cells: Sequence[Run], tfidf: Baseline) -> Iterator[tuple[str, Sets]]:
+    """Of the arms all of whose students were calibrated, and of TF-IDF; means over the students of all cells.
+
+    Every student is calibrated on its own: its threshold says nothing about another's scores.
+    """
+    if cells[0].settings.evaluation.conformal is None:
+        return
+    for arm in (*cells[0].settings.arms, TFIDF):
+        found = [sets for cell in cells for sets in _of(cell, arm, tfidf)]
+        if found and None not in found:
+            yield arm, averaged([sets for sets in found if sets is not None])
+
+
+def _of(cell: Run, arm: str, tfidf: Baseline) -> Iterator[Sets | None]:
+    """Of each student of an arm; None for one that is not there."""
+    asked, split = cell.settings.evaluation.conformal, cell.settings.evaluation.split
+    if asked is None:
+        return
+    pairs: list[tuple[pa.Table | None, pa.Table | None]] = []
+    if arm == TFIDF:
+        pairs = [(tfidf(cell, CALIBRATION), tfidf(cell, split))]
+    else:
+        students = cell.students(arm)
+        pairs = [(_table(cell.of(arm), "calibrate", s), _table(cell.of(arm), "evaluate", s)) for s in students]
+    for dev, evaluated in pairs:
+        is_there = dev is not None and evaluated is not None
+        args = (cell.corpus.tasks, asked.alpha, asked.score, cell.settings.seed)
+        yield conformal(dev, evaluated, *args) if is_there else None
+
+
+def _table(run: Run, name: str, student: str) -> pa.Table | None:
+    step = run.step(f"{name}/{student}")
+    return pq.read_table(step.data) if step.done else None

@@ -1,0 +1,92 @@
+"""What must hold before arms may be ranked (pilot section 6). Where a gate fails, the report says "not measurable".
+
+With several runs a gate asks that the 95 % interval of the difference lies above 0; a single run has no fair interval,
+and the difference itself must do. Words that decide are known in few corpora: that gate holds where it can be measured.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from raypipe.evaluation import metrics, uncertainty
+from raypipe.evaluation.agreement import Agreement
+from raypipe.findings.page.report import Gate
+from raypipe.notes.tasks import Task
+
+TFIDF, EMBEDDINGS = "tfidf_logistic", "embeddings_logistic"  # lines of the table that are no arms
+AUC_MARGIN = 0.05  # a decoder further below TF-IDF + logistic regression has not learned to read the note
+QUARTER = 4  # of the labels: four times as many must help
+AUC_RESAMPLES = 500  # resampling AUC costs far more than resampling macro F1
+
+
+@dataclass
+class Pooled:
+    """rows.PREDICTIONS of the runs of each arm, and the seed that each run belongs to."""
+
+    tasks: set[str] | None = None  # ids of those that count; None: all
+    tables: dict[str, list[pa.Table]] = field(default_factory=dict)
+    seeds: dict[str, list[int]] = field(default_factory=dict)
+
+    def add(self, arm: str, seed: int, *tables: pa.Table) -> None:
+        """Runs of one seed."""
+        if self.tasks is not None:
+            wanted = pa.array(sorted(self.tasks), pa.string())
+            tables = tuple(table.filter(pc.is_in(table["task_id"], wanted)) for table in tables)
+        self.tables.setdefault(arm, []).extend(tables)
+        self.seeds.setdefault(arm, []).extend([seed] * len(tables))
+
+
+def gates(
+    pooled: Pooled,
+    quarter: tuple[int, Pooled] | None,
+    tasks: Sequence[Task],
+    reference: str,
+    random_start: str | None,
+    found: Agreement | None,
+) -> Iterator[Gate]:
+    """The gates of a run or comparison. `quarter`: labels per task, and the runs with as many."""
+    tables, seeds = pooled.tables, pooled.seeds
+
+    def gain(name: str, over: list[pa.Table], seeds_of_over: list[int]) -> Gate:
+        if reference not in tables or not over:
+            return Gate(name, None, 0.0, None, "there is no such arm, or it was not evaluated")
+        if len(tables[reference]) == len(over) == 1:
+            measured, detail = _auc(tables[reference], tasks) - _auc(over, tasks), "AUC, difference of single runs"
+        else:
+            pair = uncertainty.compare(
+                {reference: tables[reference], "": over},
+                tasks,
+                [(reference, "")],
+                measure="auc",
+                n_bootstrap=AUC_RESAMPLES,
+                seeds={reference: seeds[reference], "": seeds_of_over},
+            )
+            e = pair.differences[0].estimate
+            measured, detail = e.low, f"AUC {100 * e.value:+.1f} points; measured: the interval's lower end"
+        return Gate(name, measured, 0.0, measured > 0, detail)
+
+    start = random_start or ""
+    yield gain("The backbone beats random initial weights", tables.get(start, []), seeds.get(start, []))
+    if quarter is not None:
+        n, least = quarter
+        name = f"All labels beat {n} per task, at as many optimiser steps"
+        yield gain(name, least.tables.get(reference, []), least.seeds.get(reference, []))
+    name = f"{reference} is not behind TF-IDF + logistic regression"
+    if reference in tables:
+        behind = _auc(tables[reference], tasks) - _auc(tables[TFIDF], tasks)
+        yield Gate(name, behind, -AUC_MARGIN, behind >= -AUC_MARGIN, "AUC, difference")
+    else:
+        yield Gate(name, None, -AUC_MARGIN, None, "was not evaluated")
+    above = None if found is None else found.lift_interval[0]
+    detail = "lower end of the 95 % interval of hit share less chance" if found else "no deciding words are known here"
+    name = "Relevant words are deciding words, above chance"
+    yield Gate(name, above, 0.0, None if above is None else above > 0, detail, is_needed=False)
+
+
+def _auc(tables: Sequence[pa.Table], tasks: Sequence[Task]) -> float:
+    return float(np.mean([metrics.evaluate(table, tasks).auc or 0.0 for table in tables]))

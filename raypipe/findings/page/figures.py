@@ -1,0 +1,252 @@
+"""The charts of the report as SVG in data: addresses, once for light and once for dark pages.
+
+Dots with intervals, not bars: macro F1 has a floor near .47, so bars from zero would show mostly the floor. Arms differ
+in marker and colour (Okabe and Ito's palette), and the reference is grey.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import math
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
+
+from raypipe.evaluation.layer_scores import LayerScore
+from raypipe.evaluation.uncertainty import Estimate
+from raypipe.findings.page.faithfulness_table import FaithfulnessRow
+from raypipe.findings.page.layer_curves import BACKBONE, NAMES, POOLINGS, STAGES, Probing, shown
+from raypipe.findings.page.printable import printable
+
+MARKERS = "osD^vPX*"
+MAX_TASKS, MAX_ARMS = 40, 8  # on one chart; the rest of the tasks are in the table
+LEGEND_WIDTH = 90  # characters beside each other in a legend as wide as the chart
+GREY = {"light": "#6b7280", "dark": "#9aa4b2"}
+COLOURS = {
+    "light": ("#0072B2", "#D55E00", "#009E73", "#AA4499", "#8A6D00", "#3B3B98", "#A03030"),
+    "dark": ("#56B4E9", "#F0894A", "#2CC295", "#D98CC0", "#E0C24A", "#A6A6F5", "#F08A8A"),
+}
+INK = {"light": "#1f2933", "dark": "#dde3ea"}
+FAINT = {"light": "#d9dee5", "dark": "#3a424d"}
+
+
+@dataclass(frozen=True)
+class Chart:
+    """One picture for both kinds of page."""
+
+    light: str  # data: address
+    dark: str
+    alt: str  # what it shows, for who cannot see it
+
+
+def differences(rows: Sequence[tuple[str, Estimate]], reference: str) -> Chart:
+    """Each arm's difference from the reference, in points, with its interval around a line at zero."""
+
+    def draw(theme: str) -> Figure:
+        figure, axes = canvas(theme, height=0.55 + 0.42 * len(rows))
+        axes.axvline(0, color=GREY[theme], linewidth=1.2)
+        for y, (_, estimate) in enumerate(rows):
+            _dot(axes, y, estimate, _style(theme, y + 1))
+        name_rows(axes, [name for name, _ in rows])
+        axes.set_xlabel(f"macro F1 less that of {label(reference)}, points")
+        return figure
+
+    alt = "; ".join(f"{name} {100 * e.value:+.1f} [{100 * e.low:+.1f}, {100 * e.high:+.1f}]" for name, e in rows)
+    return chart(draw, f"Differences from {reference} in points: {alt}")
+
+
+def per_task(tasks: Mapping[str, Mapping[str, Estimate]], reference: str) -> list[Chart]:
+    """Macro F1 of every arm on every task, sorted by the reference; the MAX_TASKS tasks on which arms differ most.
+
+    As many pictures, on one scale, as it takes to have MAX_ARMS arms on each, the reference on all.
+    """
+    first = [reference] if reference in tasks else []
+    others = [arm for arm in tasks if arm not in first]
+    shown = _widest_spread(tasks)
+    shown.sort(key=lambda task_id: tasks[[*first, *others][0]][task_id].value)
+    n_pictures = max(1, math.ceil(len(others) / (MAX_ARMS - len(first))))
+    parts = [others[len(others) * i // n_pictures : len(others) * (i + 1) // n_pictures] for i in range(n_pictures)]
+    ends = [end for arm in tasks.values() for task_id in shown for end in (arm[task_id].low, arm[task_id].high)]
+    limits = 100 * min(ends) - 1, 100 * max(ends) + 1
+    return [_some_per_task(tasks, [*first, *part], shown, reference, limits) for part in parts]
+
+
+def _some_per_task(
+    tasks: Mapping[str, Mapping[str, Estimate]],
+    arms: Sequence[str],
+    shown: Sequence[str],
+    reference: str,
+    limits: tuple[float, float],
+) -> Chart:
+    offset_of = {arm: 0.62 * ((i + 0.5) / len(arms) - 0.5) for i, arm in enumerate(arms)}
+
+    def draw(theme: str) -> Figure:
+        figure, axes = canvas(theme, height=0.9 + len(shown) * max(0.3, 0.12 * len(arms)))
+        for i, arm in enumerate(arms):
+            style = _style(theme, i if arms[0] == reference else i + 1)
+            for y, task_id in enumerate(shown):
+                _dot(axes, y + offset_of[arm], tasks[arm][task_id], style)
+            axes.plot([], [], label=label(arm), linestyle="", **style)
+        axes.hlines(
+            [y + 0.5 for y in range(len(shown) - 1)],
+            0,
+            1,
+            colors=FAINT[theme],
+            linewidth=0.5,
+            transform=axes.get_yaxis_transform(),
+        )
+        name_rows(axes, shown)
+        axes.set_xlim(*limits)
+        axes.set_xlabel("macro F1, points")
+        columns = max(1, min(len(arms), LEGEND_WIDTH // (6 + max(len(label(arm)) for arm in arms))))
+        axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=columns, frameon=False, labelcolor=INK[theme])
+        return figure
+
+    return chart(draw, f"Macro F1 of {len(arms)} arms on {len(shown)} tasks; the same numbers stand in the table below")
+
+
+def faithfulness(rows: Sequence[FaithfulnessRow]) -> Chart:
+    """Comprehensiveness of every variant less that of random relevance, with its interval around a line at zero."""
+    shown = [row for row in rows if row.method != "random"]
+
+    def draw(theme: str) -> Figure:
+        figure, axes = canvas(theme, height=0.8 + 0.3 * len(shown))
+        axes.axvline(0, color=GREY[theme], linewidth=1.2)
+        colour_of = {name: i for i, name in enumerate(dict.fromkeys((row.method, row.reduction) for row in shown))}
+        for y, row in enumerate(shown):
+            style = _style(theme, colour_of[row.method, row.reduction] + 1)
+            axes.plot([100 * row.vs_random_low, 100 * row.vs_random_high], [y, y], color=style["color"], linewidth=1.6)
+            axes.plot([100 * row.vs_random], [y], linestyle="", **style)
+        name_rows(axes, [row.variant for row in shown])
+        axes.set_xlabel("comprehensiveness (AOPC) less that of random relevance, points of probability")
+        return figure
+
+    return chart(draw, f"Comprehensiveness of {len(shown)} variants less random; the same numbers stand in the table")
+
+
+def layers(probing: Probing) -> Chart:
+    """Macro F1 over the layers: one panel per pooling and stage, one line per student, the backbone grey in all."""
+    stages = probing.stages or [""]
+    arms = list(dict.fromkeys(name.partition("/")[2] for name in probing.students if name != BACKBONE))
+
+    def draw(theme: str) -> Figure:
+        figure, grid = _panels(theme, len(probing.poolings), len(stages))
+        for (i, pooling), (j, stage) in product(enumerate(probing.poolings), enumerate(stages)):
+            for number, arm in enumerate([BACKBONE, *arms]):
+                curve = probing.curve(arm if arm == BACKBONE else f"{stage}/{arm}", pooling)
+                _curve(grid[i][j], curve, _style(theme, number), with_interval=arm == BACKBONE)
+            title = ", ".join(filter(None, (POOLINGS[pooling], STAGES.get(stage))))
+            grid[i][j].set_title(title, color=INK[theme], fontsize=10)
+        for axes in grid[-1]:
+            axes.set_xlabel("layer")
+        for row in grid:
+            row[0].set_ylabel("macro F1, points")
+        names = [BACKBONE, *arms]
+        handles = [
+            Line2D([], [], label=label(NAMES.get(name, name)), **_style(theme, i)) for i, name in enumerate(names)
+        ]
+        place = {"loc": "outside upper left", "ncols": min(5, len(handles))}
+        figure.legend(handles=handles, **place, frameon=False, labelcolor=INK[theme])
+        return figure
+
+    found = ((shown(best.score.student), best.score) for best in probing.best)
+    best = "; ".join(f"{name} {100 * score.macro_f1.value:.1f} at layer {score.layer}" for name, score in found)
+    return chart(draw, f"Macro F1 of probes over the layers. Best layers: {best}")
+
+
+def _panels(theme: str, n_rows: int, n_columns: int) -> tuple[Figure, Any]:
+    figure = Figure(figsize=(8.6, 0.5 + 2.5 * n_rows), layout="constrained")
+    grid = figure.subplots(n_rows, n_columns, sharex=True, sharey=True, squeeze=False)
+    for axes in grid.flat:
+        _plain_axes(axes, theme, "y")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    return figure, grid
+
+
+def _curve(axes: Any, curve: Sequence[LayerScore], style: Mapping[str, Any], with_interval: bool) -> None:
+    at = [score.layer for score in curve]
+    if with_interval:
+        low, high = ([100 * getattr(score.macro_f1, end) for score in curve] for end in ("low", "high"))
+        axes.fill_between(at, low, high, color=style["color"], alpha=0.16, linewidth=0)
+    axes.plot(at, [100 * score.macro_f1.value for score in curve], linewidth=1.6, **style)
+
+
+def _widest_spread(tasks: Mapping[str, Mapping[str, Estimate]]) -> list[str]:
+    task_ids = list(next(iter(tasks.values())))
+    values_of = {task_id: [tasks[arm][task_id].value for arm in tasks] for task_id in task_ids}
+    return sorted(task_ids, key=lambda t: min(values_of[t]) - max(values_of[t]))[:MAX_TASKS]
+
+
+def _style(theme: str, i: int) -> dict[str, Any]:
+    colour = GREY[theme] if i == 0 else COLOURS[theme][(i - 1) % len(COLOURS[theme])]
+    return {"color": colour, "marker": MARKERS[i % len(MARKERS)], "markersize": 5.5}
+
+
+def _dot(axes: Any, y: float, estimate: Estimate, style: Mapping[str, Any]) -> None:
+    axes.plot([100 * estimate.low, 100 * estimate.high], [y, y], color=style["color"], linewidth=1.6, alpha=0.75)
+    axes.plot([100 * estimate.value], [y], linestyle="", **style)
+
+
+def canvas(theme: str, height: float) -> tuple[Figure, Any]:
+    """An empty figure as wide as the page, and its axes."""
+    figure = Figure(figsize=(8.6, height), layout="constrained")
+    axes = figure.add_subplot()
+    _plain_axes(axes, theme, "x")
+    return figure, axes
+
+
+def _plain_axes(axes: Any, theme: str, grid: str) -> None:
+    axes.patch.set_alpha(0)
+    for side in ("top", "right", "left"):
+        axes.spines[side].set_visible(False)
+    axes.spines["bottom"].set_color(FAINT[theme])
+    axes.grid(axis=grid, color=FAINT[theme], linewidth=0.7)
+    axes.set_axisbelow(True)
+    axes.tick_params(length=0, colors=INK[theme])
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.label.set_color(INK[theme])
+
+
+def name_rows(axes: Any, names: Sequence[str]) -> None:
+    """Names down the left side, the first on top."""
+    axes.set_yticks(range(len(names)), [label(name) for name in names])
+    axes.set_ylim(len(names) - 0.5, -0.5)
+
+
+def label(name: str) -> str:
+    """A name as a picture can show it."""
+    return printable(name if len(name) <= 32 else name[:31] + "…")
+
+
+def chart(draw: Callable[[str], Figure], alt: str) -> Chart:
+    """What `draw` makes of "light" and "dark", as SVG."""
+    addresses = []
+    for theme in ("light", "dark"):
+        svg = io.BytesIO()
+        _save(draw, theme, svg, format="svg", metadata={"Date": None, "Creator": None})
+        addresses.append("data:image/svg+xml;base64," + base64.b64encode(svg.getvalue()).decode())
+    return Chart(addresses[0], addresses[1], alt)
+
+
+def png(draw: Callable[[str], Figure], path: Path) -> None:
+    """The light picture as a file, for slides."""
+    _save(draw, "light", path, format="png", dpi=160, metadata={"Software": None})
+
+
+def _save(draw: Callable[[str], Figure], theme: str, to: Any, **options: Any) -> None:
+    # parse_math off: a dollar sign in a task id is no formula. hashsalt: the same report gives the same bytes.
+    with mpl.rc_context({"text.parse_math": False, "svg.hashsalt": "raypipe", "svg.fonttype": "none", "font.size": 10}):
+        mpl.rcParams["font.family"] = "sans-serif"
+        with warnings.catch_warnings():
+            # text stays text in the SVG: a letter that matplotlib's own font lacks, the reader's font has
+            warnings.filterwarnings("ignore", message="Glyph .* missing")
+            draw(theme).savefig(to, transparent=options["format"] == "svg", **options)

@@ -1,0 +1,105 @@
+"""A report as one HTML page that needs no network and no JavaScript.
+
+Names and note text come from outside: jinja escapes everything, nothing is marked safe, the only inline styles are
+numbers of ours, and the page's own policy forbids scripts, frames, and any address but data: images.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
+
+from raypipe.evaluation.uncertainty import CAVEATS, Estimate
+from raypipe.findings.page import figures, heatmap
+from raypipe.findings.page.faithfulness_table import where_to_start
+from raypipe.findings.page.layer_curves import shown
+from raypipe.findings.page.printable import printable
+from raypipe.findings.page.report import Report, outcome, verdict
+
+MINUS, NOTHING = "\u2212", "\u2013"
+CAVEAT_MARKS = dict(zip(CAVEATS, "†‖‡¶§◊", strict=True))
+
+
+def html(report: Report) -> str:
+    """The page. Characters that it cannot carry become U+FFFD."""
+    # where a gate failed, there is no picture that invites a ranking
+    differing = [(r.name, r.difference.estimate) for r in report.arms if r.difference and not report.failed_gates]
+    return _template().render(
+        report=report,
+        outcome=outcome,
+        verdict_of={row.name: verdict(row, report) for row in report.arms},
+        forest=figures.differences(differing, report.reference) if differing else None,
+        per_task=figures.per_task(report.tasks, report.reference) if report.tasks else [],
+        faithfulness=figures.faithfulness(report.faithfulness) if report.faithfulness else None,
+        layers=figures.layers(report.probing) if report.probing else None,
+        shown=shown,
+        where_to_start=where_to_start(report.faithfulness) if report.faithfulness else None,
+        task_ids=list(next(iter(report.tasks.values()), {})),
+        used_caveats=_used_caveats(report),
+        caveat_marks=CAVEAT_MARKS,
+        stretches=heatmap.stretches,
+        max_chars=heatmap.MAX_CHARS,
+        shades=range(1, heatmap.SHADES + 1),
+        max_tasks=figures.MAX_TASKS,
+        max_arms=figures.MAX_ARMS,
+        total_seconds=sum(step.seconds for step in report.steps),
+    )
+
+
+@cache
+def _template() -> Template:
+    return environment().get_template("template.html")
+
+
+def environment(*folders: Path) -> Environment:
+    """Templates of these folders and of this one, everything escaped, with our number formats."""
+    found = Environment(
+        loader=FileSystemLoader([*folders, Path(__file__).parent]),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        # type, not isinstance: what jinja has escaped already is a subclass of str, and must stay one
+        finalize=lambda value: printable(value) if type(value) is str else value,
+    )
+    found.filters |= {"points": points, "signed": signed, "count": count, "duration": duration, "plain": plain}
+    return found
+
+
+def points(share: float | None) -> str:
+    """0.6234 -> 62.3; nothing measured -> an en dash."""
+    return NOTHING if share is None or share != share else f"{100 * share:.1f}".replace("-", MINUS)
+
+
+def signed(share: float) -> str:
+    """0.031 -> +3.1."""
+    return f"{100 * share:+.1f}".replace("-", MINUS)
+
+
+def count(number: float | None) -> str:
+    """12345 -> 12,345; a thin dash for nothing."""
+    return NOTHING if number is None else f"{number:,}"
+
+
+def plain(number: float | None) -> str:
+    """A measured value of unknown unit: up to three decimals."""
+    return NOTHING if number is None else f"{number:.3f}".rstrip("0").rstrip(".").replace("-", MINUS)
+
+
+def duration(seconds: float) -> str:
+    """75 -> 1 min 15 s."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def _used_caveats(report: Report) -> dict[str, str]:
+    """Mark -> sentence, of the caveats that some estimate of the headline table has."""
+    estimates: list[Estimate] = [row.macro_f1 for row in report.arms]
+    estimates += [pair.estimate for pair in report.pairs]
+    estimates += [row.difference.estimate for row in report.arms if row.difference]
+    used = {caveat for estimate in estimates for caveat in estimate.caveats}
+    return {CAVEAT_MARKS[caveat]: sentence for caveat, sentence in CAVEATS.items() if caveat in used}

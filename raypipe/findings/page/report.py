@@ -1,0 +1,168 @@
+"""What a report is made of: plain values, every part optional. What is empty is not shown.
+
+Shares (macro F1, AUC, hit share) lie in [0, 1] here; pages and tables show points (times 100). Note text occurs in
+`heat_maps` only, so a report without heat maps can leave the hospital.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from raypipe.evaluation.agreement import Agreement
+from raypipe.evaluation.conformal import Sets
+from raypipe.evaluation.metrics import Metrics
+from raypipe.evaluation.uncertainty import SIGNIFICANT, Caveat, Comparison, Difference, Estimate
+from raypipe.findings.page.faithfulness_table import FaithfulnessRow
+from raypipe.findings.page.heatmap import HeatMap
+from raypipe.findings.page.layer_curves import Probing
+
+NO_VERDICT: dict[Caveat, str] = {
+    "single_run": "one run only",
+    "single_seed": "one seed only",
+    "too_few_tasks": "too few tasks",
+}
+
+
+@dataclass(frozen=True)
+class ArmRow:
+    """One line of the headline table: means over tasks and runs."""
+
+    name: str
+    macro_f1: Estimate
+    difference: Difference | None = None  # from the reference; None: this arm is the reference, or is not compared
+    auc: float | None = None
+    pooled_macro_f1: float | None = None
+    matched_f1: float | None = None  # macro F1 at the matched positive rate
+    cv_f1: float | None = None  # macro F1 at cross-validated thresholds
+    auc_difference: Estimate | None = None  # from the reference
+
+
+@dataclass(frozen=True)
+class Gate:
+    """A condition without which arms cannot be ranked (pilot section 6)."""
+
+    name: str  # "SFT from the backbone beats SFT from random weights"
+    measured: float | None  # in the unit of the threshold
+    threshold: float | None
+    passed: bool | None  # None: could not be measured
+    detail: str = ""  # how it was measured, or why it was not
+    is_needed: bool = True  # if it cannot be measured, nothing is ranked
+
+
+@dataclass(frozen=True)
+class AgreementRow:
+    """One scorer, method or layer whose relevance was compared with known deciding words."""
+
+    name: str
+    agreement: Agreement
+
+
+@dataclass(frozen=True)
+class Material:
+    """What one arm was trained on. None: not applicable."""
+
+    arm: str
+    masking_ratio: float | None = None  # realised: hidden eligible words / eligible words
+    planned_words: int | None = None  # that its masks hide, whether or not so many steps reach them
+    weighted_tokens: int | None = None  # with a loss, over all steps: masks, prompts and labels, as far as they count
+    read_tokens: int | None = None  # all tokens, over all steps
+    optimiser_steps: int | None = None
+
+
+@dataclass(frozen=True)
+class Step:
+    """Wall time of one step of the run."""
+
+    name: str
+    seconds: float
+    detail: str = ""  # "5,310 tokens/s"
+
+
+@dataclass(frozen=True)
+class Report:
+    """All that `write_report` and `text_table` show."""
+
+    title: str
+    subtitle: str = ""  # corpus, backbone, date: one line
+    summary: str = ""  # what came out, in a sentence or two
+    reference: str = "sft"  # the arm that differences are taken from
+    pairs: tuple[Difference, ...] = ()  # declared comparisons of one arm with another than the reference
+    budgets: Mapping[str, Mapping[str, Estimate]] = field(default_factory=dict)  # labels per task -> arm -> macro F1
+    arms: tuple[ArmRow, ...] = ()  # in the order of the config; `arm_rows` builds them
+    tasks: Mapping[str, Mapping[str, Estimate]] = field(default_factory=dict)  # arm -> task id -> macro F1
+    gates: tuple[Gate, ...] = ()
+    agreement: tuple[AgreementRow, ...] = ()
+    faithfulness: tuple[FaithfulnessRow, ...] = ()  # best first; of `raypipe faithfulness`
+    conformal: Mapping[str, Sets] = field(default_factory=dict)  # arm -> its prediction sets
+    probing: Probing | None = None
+    heat_maps: tuple[HeatMap, ...] = ()  # hold note text; never written to metrics.json
+    material: tuple[Material, ...] = ()
+    steps: tuple[Step, ...] = ()
+    counts: Mapping[str, int] = field(default_factory=dict)  # "notes read": 4000, "tokens cut": 120, ...
+    dead_letters: Mapping[str, int] = field(default_factory=dict)  # errors.Code -> notes
+    remarks: Mapping[str, str] = field(default_factory=dict)  # what the table leaves out, what pseudo-labels were kept
+    facts: Mapping[str, str] = field(default_factory=dict)  # versions, fingerprint, seeds, command, device
+    config: str = ""  # the resolved config as YAML
+
+    @property
+    def arms_by_budget(self) -> list[str]:
+        """Arms that were measured at more than one label budget."""
+        times = Counter(arm for estimates in self.budgets.values() for arm in estimates)
+        return [arm for arm, n in times.items() if n > 1]
+
+    @property
+    def failed_gates(self) -> tuple[Gate, ...]:
+        """Gates that failed, or could not be measured but must be: with any of them, no arm may be called better."""
+        return tuple(g for g in self.gates if g.passed is False or (g.passed is None and g.is_needed))
+
+
+def arm_rows(
+    comparison: Comparison, runs: Mapping[str, Sequence[Metrics]], reference: str, auc: Comparison | None = None
+) -> tuple[ArmRow, ...]:
+    """The headline lines of a macro F1 comparison; `runs` are the metrics of each arm's runs.
+
+    `auc`: the same comparison on AUC.
+    """
+    difference_of = {d.arm: d for d in comparison.differences if d.reference == reference}
+    auc_of = {d.arm: d.estimate for d in auc.differences if d.reference == reference} if auc else {}
+    return tuple(
+        ArmRow(
+            name,
+            estimate,
+            difference_of.get(name),
+            auc=_mean([m.auc for m in runs[name]]),
+            auc_difference=auc_of.get(name),
+            pooled_macro_f1=_mean([m.pooled_macro_f1 for m in runs[name]]),
+            matched_f1=_mean([m.matched_f1 for m in runs[name]]),
+            cv_f1=_mean([m.cv_f1 for m in runs[name]]),
+        )
+        for name, estimate in comparison.arms.items()
+    )
+
+
+def verdict(row: ArmRow, report: Report) -> str:
+    """What may be said of the arm's difference from the reference."""
+    if row.difference is None:
+        return "reference" if row.name == report.reference else ""
+    return outcome(row.difference, report)
+
+
+def outcome(difference: Difference, report: Report) -> str:
+    """What may be said of a difference."""
+    if report.failed_gates:
+        return "not measurable"
+    for caveat, told in NO_VERDICT.items():
+        if caveat in difference.estimate.caveats:
+            return told
+    if difference.p_holm >= SIGNIFICANT or difference.estimate.low <= 0 <= difference.estimate.high:
+        return "no clear difference"
+    return "better" if difference.estimate.low > 0 else "worse"
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    defined = [value for value in values if value is not None]
+    return float(np.mean(defined)) if defined else None

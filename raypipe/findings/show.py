@@ -1,0 +1,73 @@
+"""What each arm hides in one note, side by side. Prints the note's text, to the terminal of whoever asked for it.
+
+    raypipe show --run DIR --note ID [--task T]
+
+A column per arm, a row per word that some arm hides: # hidden, + a part of it hidden, . visible.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pyarrow.dataset as pds
+
+from raypipe.errors import InputError
+from raypipe.findings.page.printable import printable
+from raypipe.stream.stages.mask import words_and_relevance
+
+Plan = dict[str, Any]
+
+
+def show(masked: Path, note_id: str, task_id: str | None = None) -> str:
+    """A note of a folder of rows.MASKED, for its first task if none is named. Raises `InputError` if there is none."""
+    found = pds.dataset(masked).to_table(filter=pds.field("note_id") == note_id).to_pylist()
+    if not found:
+        raise InputError(f"no note {note_id} in {masked}")
+    note = found[0]
+    if note["error"] is not None:
+        raise InputError(f"nothing is masked in note {note_id}: {note['error']}")
+    tasks = note["task_id"] or []
+    if task_id is not None and task_id not in tasks:
+        raise InputError(f"note {note_id} was asked {', '.join(tasks) or 'nothing'}, not {task_id}")
+    return "\n".join(_lines(note, task_id or next(iter(tasks), None)))
+
+
+def _lines(note: dict[str, Any], task_id: str | None) -> list[str]:
+    words_W2, relevance_QW = words_and_relevance(note)
+    relevance = [] if relevance_QW is None else relevance_QW[note["task_id"].index(task_id)].tolist()
+    plans = [plan for plan in note["plans"] if plan["task_id"] in (task_id, None) and plan["draw"] == 0]
+    spans = words_W2.tolist()
+    marks = [[_mark(plan, start, end) for plan in plans] for start, end in spans]
+    shown = [number for number, row in enumerate(marks) if set(row) != {"."}]
+    width = max([9, *(spans[number][1] - spans[number][0] for number in shown)])
+    legend = [f"{_letter(i)} {plan['arm']}: {_amount(plan)}" for i, plan in enumerate(plans)]
+    head = f"{'':{width}} {'relevance' if relevance else '':>9}  {' '.join(map(_letter, range(len(plans))))}"
+    title = f"note {note['note_id']}" + (f", task {task_id}" if task_id else "")
+    text = printable(note["text"])  # a note may hold control sequences of terminals
+    lines = [title, "", text, "", *legend, "", head]
+    for before, number in pairwise([-1, *shown]):
+        value = f"{relevance[number]:9.3f}" if relevance else " " * 9
+        skipped = [f"{'':{width}} {'':9}  ..."] if number > before + 1 else []
+        start, end = spans[number]
+        lines += [*skipped, f"{text[start:end]:{width}} {value}  {' '.join(marks[number])}"]
+    return lines
+
+
+def _mark(plan: Plan, start: int, end: int) -> str:
+    """Whether the plan hides this word, or a part of it."""
+    hidden = sum(max(0, min(end, b) - max(start, a)) for a, b in zip(plan["start"], plan["end"], strict=True))
+    return "." if not hidden or not plan["n_masked"] else "#" if hidden == end - start else "+"
+
+
+def _amount(plan: Plan) -> str:
+    masked, eligible = plan["n_masked"], plan["n_eligible"]
+    return f"{masked} of {eligible} eligible words, {masked / max(1, eligible):.1%}"
+
+
+def _letter(number: int) -> str:
+    """Name of a column: A..Z, a..z, then again."""
+    letters: Sequence[str] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+    return letters[number % len(letters)]

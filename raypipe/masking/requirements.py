@@ -1,0 +1,137 @@
+"""Whether the arms of a comparison make sense, before anything starts."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+
+from raypipe.errors import Problem
+from raypipe.masking.strategies import STRATEGIES
+from raypipe.masking.strategy import COMMON, RELEVANCE, Strategy
+from raypipe.settings.config import Masking
+
+_OF_SELECTION = {"topk": {"ratio"}, "sample": {"ratio", "temperature"}, "hysteresis": {"hysteresis"}}
+
+
+def problems(arms: Mapping[str, Masking]) -> list[Problem]:
+    """Everything wrong with the masking of the arms, one line each, with its place in the config."""
+    found: list[Problem] = []
+    for name, settings in arms.items():
+        where = f"arms.{name}.masking"
+        strategy = STRATEGIES.get(settings.strategy)
+        if strategy is None:
+            found.append(Problem(f"{where}.strategy", _unknown(settings.strategy)))
+        else:
+            found += [Problem(f"{where}.{key}", what) for key, what in _in_vain(settings, strategy).items()]
+            found += [Problem(f"{where}.{key}", what) for key, what in _lacking(settings, arms).items()]
+            found += [Problem(f"{where}.match_ratio_to", what) for what in _mismatched(name, settings, arms)]
+    deltas = {s.selective.delta for s in arms.values() if (s.strategy, s.selective.source) == ("selective", "tagger")}
+    if len(deltas) > 1:
+        found.append(Problem("arms", f"selective.delta is {sorted(deltas)}: labelled notes are judged by one of them"))
+    return found
+
+
+def order(arms: Mapping[str, Masking]) -> list[str]:
+    """Names of the arms, each after the arm it matches. Arms must be free of `problems`."""
+    done: list[str] = []
+    while len(done) < len(arms):
+        done += [name for name, s in arms.items() if name not in done and s.match_ratio_to in (None, *done)]
+    return done
+
+
+def needs(arms: Mapping[str, Masking]) -> frozenset[str]:
+    """What the arms need from the corpus: the constants of masking/strategy.py."""
+    return frozenset().union(*(STRATEGIES[s.strategy].needs(s) for s in arms.values()))
+
+
+def with_draws(arms: Mapping[str, Masking]) -> dict[str, Masking]:
+    """The arms with the draws that they make: a refilled arm as many as the arm it refills."""
+    own = {name: s.draws if is_sampled(s) else 1 for name, s in arms.items()}
+    refilled = {
+        n: own[s.match_ratio_to] for n, s in arms.items() if STRATEGIES[s.strategy].refills and s.match_ratio_to
+    }
+    return {name: s.model_copy(update={"draws": {**own, **refilled}[name]}) for name, s in arms.items()}
+
+
+def is_sampled(settings: Masking) -> bool:
+    """Whether another draw hides other words."""
+    strategy = STRATEGIES[settings.strategy]
+    return strategy.samples or ("selection" in strategy.reads and settings.selection == "sample")
+
+
+def _unknown(name: str) -> str:
+    near = difflib.get_close_matches(name, STRATEGIES, n=1)
+    hint = f"; did you mean {near[0]}?" if near else ""
+    return f"unknown strategy {name!r}{hint} Known: {', '.join(STRATEGIES)}"
+
+
+def _in_vain(settings: Masking, strategy: Strategy) -> dict[str, str]:
+    """Keys that differ from the profile's default although nothing will read them, with the reason."""
+    reads = (COMMON | strategy.reads) - strategy.ignores
+    if "selection" in reads:
+        reads -= {"ratio", "temperature", "hysteresis"} - _OF_SELECTION[settings.selection]
+    if settings.match_ratio_to is not None:
+        reads -= {"ratio"}
+    if is_sampled(settings):
+        reads |= {"draws"}
+    if strategy.once:
+        reads -= {"match_ratio_to", "format", "max_spans"}
+    if strategy.refills:
+        reads -= {"condition", "instruction", "prompt_loss", "stop_words", "max_span_words", "sentinels"}
+    default = Masking(profile=settings.profile)
+    changed = [key for key in Masking.model_fields if getattr(settings, key) != getattr(default, key)]
+    return {key: _why(key, settings) for key in changed if key not in reads}
+
+
+def _lacking(settings: Masking, arms: Mapping[str, Masking]) -> dict[str, str]:
+    """Keys that ask for something that is not there."""
+    lacking = {}
+    if settings.strategy == "mslm" and settings.mslm.terms == "lexicon" and settings.mslm.lexicon is None:
+        lacking["mslm.lexicon"] = "terms: lexicon needs a file with one term per line"
+    known = {name: arm for name, arm in arms.items() if arm.strategy in STRATEGIES}
+    if settings.condition == "item" and RELEVANCE not in needs(known):
+        lacking["condition"] = "item needs a task for each note, and no arm asks for relevance, so none is chosen"
+    return lacking
+
+
+def _why(key: str, settings: Masking) -> str:
+    if key == "ratio" and settings.match_ratio_to is not None:
+        return f"match_ratio_to copies the ratio of {settings.match_ratio_to}; remove one of the two"
+    if key == "draws":
+        return "this arm hides the same words in every draw; remove it, or take a strategy or selection that samples"
+    by = f"selection {settings.selection}" if key in ("ratio", "temperature", "hysteresis") else "this strategy"
+    return f"not read by {settings.strategy} ({by}); remove it"
+
+
+def _mismatched(name: str, settings: Masking, arms: Mapping[str, Masking]) -> list[str]:
+    """Why this arm cannot copy the amount of the arm it names."""
+    target = settings.match_ratio_to
+    if target is None:
+        return []
+    if target not in arms:
+        near = difflib.get_close_matches(target, arms, n=1)
+        return [f"no arm with masking is called {target}" + (f"; did you mean {near[0]}?" if near else "")]
+    reached = _chain(name, arms)
+    if name in reached[1:]:
+        return [f"arms match one another in a circle: {' -> '.join(reached)}"]
+    known = STRATEGIES.get(arms[target].strategy)
+    if known is not None and known.refills:
+        return [f"arm {target} hides nothing ({arms[target].strategy}): there is no ratio to copy"]
+    own = STRATEGIES[settings.strategy]
+    if own.refills and (settings.format, settings.max_spans) != (arms[target].format, arms[target].max_spans):
+        return [
+            f"the sequences of arm {target} have format {arms[target].format} and {arms[target].max_spans} max_spans"
+        ]
+    if "selection" in own.reads and settings.selection == "hysteresis":
+        return ["selection hysteresis takes as many words as pass its thresholds; choose topk or sample"]
+    return []
+
+
+def _chain(name: str, arms: Mapping[str, Masking]) -> list[str]:
+    """The arm, the arm it matches, and so on, up to the first repetition."""
+    seen = [name]
+    while (following := arms[seen[-1]].match_ratio_to) in arms and following is not None:
+        seen.append(following)
+        if seen.count(following) > 1:
+            break
+    return seen

@@ -1,0 +1,343 @@
+"""Everything that can be wrong with a run, found before any actor starts, and told at once.
+
+report = check(config)      # raises InputError with every problem
+print(report)               # one line per task
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from itertools import chain, islice
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from raypipe import rows
+from raypipe.notes import storage
+from raypipe.settings.config import Attribution, Config, Data, Masking
+from raypipe.errors import InputError, Problem
+from raypipe.notes import labels as labels_of
+from raypipe.notes.deciding import is_annotated, read_deciding
+from raypipe.notes.files import iter_notes
+from raypipe.notes.reading import read_unit, units
+from raypipe.notes.tasks import Task, load_tasks
+
+Result = TypeVar("Result")
+RESERVED = {"scorer", "rows", "tfidf_logistic", "embeddings_logistic"}  # no arm may be called so
+SAMPLE = 8  # tables of reading.TEXT_ROWS notes whose text is looked at
+
+
+@dataclass(frozen=True)
+class CheckReport:
+    """What a run will work on. Prints as a table of tasks."""
+
+    tasks: list[Task] = field(default_factory=list)
+    labels: pa.Table = field(default_factory=rows.LABELS.empty_table)  # in use: within the limits of the data section
+    n_notes: int = 0
+    warnings: list[str] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        if not self.tasks:
+            return "no problem in the settings; the notes are generated, and checked, when the run starts"
+        counts = labels_of.counts_of(self.labels)
+        wide = max([4, *(len(task.id) for task in self.tasks)])
+        lines = [f"{'task':{wide}}  {'kind':10}  train    dev   test  labels (train)"]
+        for task in self.tasks:
+            n = {s: sum(of.get(s, 0) for of in counts[task.id].values()) for s in labels_of.SPLITS}
+            shown = ", ".join(f"{o}: {counts[task.id].get(o, {}).get('train', 0)}" for o in task.options[:6])
+            more = f", +{len(task.options) - 6}" if len(task.options) > 6 else ""
+            sizes = f"{n['train']:5}  {n['dev']:5}  {n['test']:5}"
+            verdict = "; ".join(_doubts(task, counts[task.id]))
+            lines.append(
+                f"{task.id:{wide}}  {task.kind:10}  {sizes}  {shown}{more}{'  ! ' if verdict else ''}{verdict}"
+            )
+        total = f"{len(self.tasks)} tasks, {self.labels.num_rows:,} labels, {self.n_notes:,} notes"
+        return "\n".join([*lines, total, *(f"warning: {warning}" for warning in self.warnings)])
+
+
+def check(config: Config, with_data: bool = True) -> CheckReport:
+    """Check config, tasks, labels, notes and model against each other; `with_data` false: the settings alone.
+
+    Raises `InputError` with every problem. Does not import ray; needs torch and transformers for the model only.
+    """
+    problems: list[Problem] = []
+    tried = _Collector(problems)
+    data = config.data
+    problems += of_settings(config)
+    if data.source == "synthetic" or not with_data:  # the tables are made, and checked, when the run starts
+        tried(lambda: problems.extend(_model(config, [])))
+        return _result(CheckReport(), problems)
+    tasks = tried(lambda: load_tasks(_set(data.tasks, "data.tasks"), data.task_ids)) or []
+    labels = None
+    if tasks:
+        labels = tried(lambda: labels_of.read_labels(data, tasks))
+    else:
+        tried(lambda: storage.find(_set(data.labels, "data.labels"), "data.labels"))
+    notes = tried(lambda: pa.concat_tables(iter_notes(data, ["note_id", "group_id"])))
+    warnings: list[str] = []
+    if notes is not None:
+        tried(lambda: problems.extend(_sample(data, warnings)))
+    if notes is not None and labels is not None:
+        problems += labels_of.problems_with(notes, labels)
+        warnings += labels_of.doubts(labels)
+        learned = tried(lambda: labels_of.to_learn_from(labels, notes, tasks, data))
+        labels = labels if learned is None else learned
+        labels = labels_of.within_limits(labels, data)
+        if not pc.any(pc.equal(labels["split"], config.evaluation.split)).as_py():
+            problems.append(Problem("evaluation.split", f"no task has labels in the split {config.evaluation.split}"))
+        if config.evaluation.conformal is not None and not pc.any(pc.equal(labels["split"], "dev")).as_py():
+            problems.append(Problem("evaluation.conformal", "needs labels in the split dev to calibrate on"))
+    if tasks and notes is not None and is_annotated(data, tasks):
+        tried(lambda: read_deciding(data, tasks))
+    if data.pretraining is not None:
+        tried(lambda: units(data.for_pretraining, "data.pretraining"))
+    tried(lambda: problems.extend(_model(config, tasks)))
+    n_notes = notes.num_rows if notes is not None else 0
+    empty = rows.LABELS.empty_table()
+    return _result(CheckReport(tasks, labels if labels is not None else empty, n_notes, warnings), problems)
+
+
+class _Collector:
+    """Runs a part of the check; its problems join the others instead of ending the check."""
+
+    def __init__(self, problems: list[Problem]) -> None:
+        self.problems = problems
+
+    def __call__(self, part: Callable[[], Result]) -> Result | None:
+        try:
+            return part()
+        except InputError as error:
+            self.problems += error.problems
+            return None
+
+
+def _result(report: CheckReport, problems: list[Problem]) -> CheckReport:
+    if problems:
+        raise InputError(problems)
+    return report
+
+
+def _set(value: str | None, field: str) -> str:
+    if value is None:
+        raise InputError([Problem(field, "is not set")])
+    return value
+
+
+def of_settings(config: Config) -> Iterator[Problem]:
+    """What other modules know about the names in the config."""
+    from raypipe.masking.requirements import problems as masking_problems
+
+    arms = {name: arm.masking for name, arm in config.arms.items() if arm.masking is not None}
+    found = masking_problems(arms)
+    yield from found or _sources(config, arms)
+    encoder = config.statistics.encoder
+    if encoder is not None and not any(Path(encoder).glob("*.safetensors")):
+        yield Problem("statistics.encoder", "no *.safetensors in the folder; other formats are refused")
+    for name in sorted(RESERVED & set(config.arms)):
+        yield Problem(f"arms.{name}", "is the name of a folder or line of every run; choose another")
+    own = {name: arm.attribution for name, arm in config.arms.items() if arm.attribution is not None}
+    for name, masking in arms.items():
+        if masking.match_ratio_to in own:
+            yield Problem(f"arms.{name}.masking.match_ratio_to", f"{masking.match_ratio_to} has relevance of its own")
+    yield from _attributions(config, own)
+    if config.data.pretraining_share and (config.data.pretraining is not None or config.data.source == "synthetic"):
+        yield Problem("data.pretraining_share", "is a share of data.notes, but pretraining has a corpus of its own")
+    if not config.arms:
+        yield Problem("arms", "is empty: there is nothing to compare")
+    for name in sorted(set(config.probe.arms or ()) - set(config.arms)):
+        yield Problem("probe.arms", f"no such arm: {name}")
+    if config.evaluation.embeddings and config.probe.head != "logistic":
+        yield Problem("evaluation.embeddings", f"is a logistic regression, but probe.head is {config.probe.head}")
+    if config.evaluation.conformal is not None and config.evaluation.split == "dev":
+        yield Problem("evaluation.conformal", "is calibrated on dev, so evaluation.split must be another split")
+
+
+def _attributions(config: Config, own: Mapping[str, Attribution]) -> Iterator[Problem]:
+    """Methods that are not known, and keys that they do not read."""
+    from raypipe.attribution.layers import in_vain
+    from raypipe.attribution.registry import method_of
+
+    also: frozenset[str] = frozenset()  # what the methods compared read of the section `attribution`
+    for i, name in enumerate(config.faithfulness.methods):
+        where, asked = f"faithfulness.methods.{i}", _compared(config, name)
+        try:
+            read = method_of(asked).settings
+        except InputError as error:
+            yield from (Problem(where, problem.what) for problem in error.problems)
+            continue
+        if "methods" in config.faithfulness.model_fields_set:
+            also |= read - {"reduction"}
+        if asked.reduction != "auto" and "reduction" not in read:
+            yield Problem(where, f"{asked.method} does not read a reduction; write {asked.method} alone")
+    of_arms = {f"arms.{name}.attribution": attribution for name, attribution in own.items()}
+    for where, attribution in {"attribution": config.attribution, **of_arms}.items():
+        elsewhere = also if where == "attribution" else frozenset()
+        try:
+            for key in in_vain(attribution):
+                if key not in elsewhere:
+                    yield Problem(f"{where}.{key}", f"not read by {attribution.method}; remove it")
+        except InputError as error:
+            yield from (Problem(f"{where}.method", problem.what) for problem in error.problems)
+
+
+def _sources(config: Config, arms: Mapping[str, Masking]) -> Iterator[Problem]:
+    """What the strategies read beside the notes: is it there?"""
+    from raypipe.masking.asked import asked
+    from raypipe.masking.strategies import STRATEGIES
+    from raypipe.masking.strategy import GENERAL, TAGS
+    from raypipe.masking.terms import read_terms
+
+    def which(need: str) -> str:
+        return ", ".join(n for n, masking in arms.items() if need in STRATEGIES[masking.strategy].needs(masking))
+
+    if which(TAGS) and config.data.columns.tags is None:
+        yield Problem("data.columns.tags", f"is not set, but the terms of {which(TAGS)} are its tags")
+    if which(GENERAL):
+        yield from _general(config, which(GENERAL))
+    for path in asked(arms).lexicons:
+        try:
+            if not read_terms(path):
+                yield Problem("masking.mslm.lexicon", f"{path} holds no term")
+        except (OSError, UnicodeDecodeError) as error:
+            yield Problem("masking.mslm.lexicon", f"{path} cannot be read ({type(error).__name__})")
+    deletes = (config.attribution.method, config.attribution.sign) == ("occlusion", "positive")
+    for name, masking in arms.items():
+        if masking.strategy == "selective" and masking.selective.source == "relevance" and not deletes:
+            what = "relevance must say what deleting a word costs: set attribution.method to occlusion and "
+            where = f"arms.{name}.masking.selective.source"
+            yield Problem(where, f"{what}attribution.sign to positive, or take tagger")
+
+
+def _general(config: Config, arms: str) -> Iterator[Problem]:
+    """Word counts of general language, for the arms that compare the corpus with it."""
+    from raypipe.masking.general import read_counts
+
+    where, counts = "statistics.general_counts", config.statistics.general_counts
+    if counts is None:
+        yield Problem(where, f"is not set, but {arms} need a table of general language (word, count), or `pretraining`")
+    elif counts == "pretraining":
+        if config.data.source == "files" and config.data.pretraining is None:
+            yield Problem(where, "is pretraining, but data.pretraining is not set")
+    else:
+        try:
+            read_counts(counts)
+        except InputError as error:
+            yield Problem(where, str(error))
+
+
+def _sample(data: Data, warnings: list[str]) -> Iterator[Problem]:
+    """The first notes, with their text: a wrong column shows here, not after an hour."""
+    columns = ["note_id", "text", "error"]
+    tables = chain.from_iterable(read_unit(unit, data, columns) for unit in units(data))
+    errors = pa.concat_tables(islice(tables, SAMPLE))["error"]
+    n_bad = len(errors) - errors.null_count
+    codes = ", ".join(sorted(set(errors.drop_null().to_pylist())))
+    if not len(errors):
+        yield Problem("data.notes", "holds no note")
+    elif n_bad == len(errors):
+        yield Problem("data.notes", f"none of the first {n_bad} notes can be used ({codes})")
+    elif n_bad:
+        warnings.append(f"{n_bad} of the first {len(errors)} notes cannot be used ({codes})")
+
+
+def _doubts(task: Task, counts: dict[str | None, dict[str, int]]) -> Iterator[str]:
+    """What will not stop a run, but its result for this task."""
+    rare = [option for option in task.options if counts.get(option, {}).get("train", 0) < 2]
+    if rare:
+        yield f"fewer than 2 training notes of {', '.join(rare[:3])}"
+    if sum(1 for of in counts.values() if of.get("test")) < 2:
+        yield "test has one class"
+
+
+def _model(config: Config, tasks: list[Task]) -> Iterator[Problem]:
+    """Layers and context of the model against the config; its tokenizer against the tasks."""
+    if config.model.path == "pretrain":
+        if config.pretrain is None:
+            yield Problem("model.path", "is pretrain, but there is no section pretrain")
+        else:
+            yield from _sizes(config, config.pretrain.layers, config.pretrain.context)
+        return
+    from raypipe.models import loading
+
+    known = loading.check(config.model)
+    yield from _sizes(config, known.num_hidden_layers, getattr(known, "max_position_embeddings", None))
+    if config.model.adapter is not None and not (Path(config.model.adapter) / "adapter_model.safetensors").is_file():
+        yield Problem("model.adapter", "no adapter_model.safetensors in this folder")
+    yield from of_tokens(config, tasks)
+
+
+def _sizes(config: Config, n_layers: int, context: int | None) -> Iterator[Problem]:
+    from raypipe.attribution.layers import layer_of, valid_at, valid_layers
+    from raypipe.attribution.registry import method_of
+
+    of_arms = {f"arms.{name}.": arm.attribution for name, arm in config.arms.items() if arm.attribution is not None}
+    has = f"the model has layers 0..{n_layers}"
+    for arm, attribution in {"": config.attribution, **of_arms}.items():
+        layer, where = attribution.layer, f"{arm}attribution.layer"
+        if isinstance(layer, int) and not 0 <= layer <= n_layers:
+            yield Problem(where, f"is {layer}, but {has}")
+            continue
+        with suppress(InputError):  # a method that is not known has been told
+            if layer_of(attribution, n_layers) not in valid_layers(attribution, n_layers):
+                yield Problem(where, f"is {layer}, but {has}, and {valid_at(attribution, n_layers)}")
+    with suppress(InputError):
+        layers = {round(fraction * n_layers) for fraction in config.faithfulness.layers}
+        compared = [_compared(config, name) for name in config.faithfulness.methods]
+        compared = [attribution for attribution in compared if method_of(attribution).reads(attribution) != "none"]
+        if compared and not any(layers & {*valid_layers(attribution, n_layers)} for attribution in compared):
+            told = "; ".join(valid_at(attribution, n_layers) for attribution in compared)
+            yield Problem("faithfulness.layers", f"{has}, and no method says anything at these: {told}")
+    if context is not None and config.prompt.max_tokens > context:
+        yield Problem("prompt.max_tokens", f"is {config.prompt.max_tokens}, but the model's context is {context}")
+
+
+def _compared(config: Config, name: str) -> Attribution:
+    """The attribution that one of faithfulness.methods names: method, or method/reduction."""
+    method, _, reduction = name.partition("/")
+    return config.attribution.model_copy(update={"method": method, "reduction": reduction or "auto"})
+
+
+def of_tokens(config: Config, tasks: list[Task]) -> Iterator[Problem]:
+    """Can the model say each answer, and tell them apart? Does the longest question leave room for a note?"""
+    from raypipe.models import loading
+    from raypipe.models.prompts import PromptEncoder
+
+    try:
+        tokenizer = loading.load_tokenizer(config.model)
+        encoder = PromptEncoder(tokenizer, config.prompt, tasks, config.model.chat == "auto")
+    except (OSError, ValueError) as error:  # transformers' own; ours is an InputError and passes
+        what = str(error) if type(error) is ValueError else type(error).__name__
+        yield Problem("model.path", f"its tokenizer cannot be used: {what}")
+        return
+    for task in tasks:
+        question = encoder.questions[task.id]
+        yield from _answers(task, question.option_ids, tokenizer)
+        if config.evaluation.mode == "generate" and encoder.eos_id is None:
+            yield from _endless(task, question.option_ids)
+        n_question = len(encoder.head_ids) + len(question.suffix_ids) + max(map(len, question.option_ids)) + 1
+        if n_question >= config.prompt.max_tokens:
+            what = f"the question of task {task.id!r} alone has {n_question} tokens and leaves no room for a note"
+            yield Problem("prompt.max_tokens", f"is {config.prompt.max_tokens}, but {what}")
+
+
+def _answers(task: Task, option_ids: tuple[tuple[int, ...], ...], tokenizer: Any) -> Iterator[Problem]:
+    where = f"data.tasks: task {task.id!r}"
+    first: dict[tuple[int, ...], str] = {}
+    for answer, ids in zip(task.answers, option_ids, strict=True):
+        if not ids or set(ids) == {tokenizer.unk_token_id}:
+            yield Problem(where, f"the tokenizer has no tokens for the answer {answer!r}")
+        elif ids in first:
+            yield Problem(where, f"the answers {first[ids]!r} and {answer!r} are the same tokens; change a verbalizer")
+        first.setdefault(ids, answer)
+
+
+def _endless(task: Task, option_ids: tuple[tuple[int, ...], ...]) -> Iterator[Problem]:
+    from raypipe.evaluation.generation import longer
+
+    for option, other in longer(option_ids).items():
+        what = f"{task.answers[option]!r} begins {task.answers[other]!r}, and the tokenizer has no end-of-text token"
+        yield Problem(f"data.tasks: task {task.id!r}", f"{what}; change a verbalizer or set evaluation.mode to label")

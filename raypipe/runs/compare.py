@@ -1,0 +1,203 @@
+"""`raypipe compare`: the arms of a config over seeds and label budgets, into one table that says what it can.
+
+A cell is a run of its own, one for each seed and label budget (`cells/seed0-all`, `cells/seed0-50`, ...): its own
+subset of the labels, order, scorer, masks and reconstructions. All cells share the backbone, and each arm of a cell has
+`repeats` fine-tunings. One cell per seed has a quarter of the labels and the labels-only arm alone, for the gate that
+four times the labels must help. A cell with fewer labels takes as many optimiser steps for fine-tuning as its seed's
+cell with all of them, so those come first.
+
+Arms are learned and evaluated side by side as Ray tasks, `resources.concurrent_arms` at once, each in one process;
+with more than one training worker by Ray Train, one after the other. The same command again does what is missing.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from raypipe.runs import steps
+from raypipe.settings import config
+from raypipe.settings.arms import masking_of, pseudo_of
+from raypipe.errors import ExitCode, InputError, Problem
+from raypipe.evaluation.uncertainty import MIN_RUNS
+from raypipe.findings.gates import EMBEDDINGS, QUARTER, TFIDF
+from raypipe.stream.inline import Inline
+from raypipe.findings.page.layer_curves import BACKBONE
+from raypipe.runs.run import SCORER, Run
+from raypipe.stream.stages.quiet import quiet
+
+SEED_STRIDE = 1000  # repeats count up from a seed; seeds must not meet
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run of a comparison."""
+
+    seed: int
+    budget: int | None  # training labels per task; None: all
+    labels_only: bool = False
+
+    @property
+    def name(self) -> str:
+        """Its folder."""
+        return f"seed{self.seed}-{self.budget or 'all'}"
+
+
+def compare(run: Run) -> dict[Cell, Run]:
+    """Run what is not there yet; returns the runs of all cells, for the report (results.py)."""
+    wanted = cells(run)
+    for what in _advice(run):
+        run.say(what)
+    if run.pretrains and not run.is_done("pretrain"):
+        steps.pretrain(run)
+    found: dict[Cell, Run] = {}
+    for some in ([c for c in wanted if c.budget is None], [c for c in wanted if c.budget is not None]):
+        fresh = {cell: Run(settings_of(cell, run, found), base=run, began=run.began) for cell in some}
+        unprepared = [(cell,) for cell in fresh.values() if not _is_prepared(cell)]
+        _each(run, steps.prepare, unprepared, in_tasks=run.settings.comparison.seeds_in_tasks)
+        found |= fresh
+    unlearned = [(cell, arm) for cell in found.values() for arm in cell.settings.arms if not _is_measured(cell, arm)]
+    _each(run, _learn, unlearned, in_tasks=run.settings.resources.training_workers == 1)
+    return {cell: found[cell] for cell in wanted}
+
+
+def _advice(run: Run) -> Iterator[str]:
+    """What the table will not be able to say."""
+    arms = run.settings.arms.values()
+    strategies = {arm.masking.strategy for arm in arms if arm.masking is not None}
+    if all(arm.start != "random" for arm in arms):
+        yield "no arm has `start: random`: whether the backbone has learned anything stays open, so nothing is ranked"
+    if run.pretrains and run.corpus.data.pretraining is None and not run.settings.data.pretraining_share:
+        yield "the backbone is pre-trained on the notes that the arms learn from: set data.pretraining_share"
+    if "relevance" in strategies and "least_relevant" not in strategies:
+        yield "no arm has the strategy least_relevant: whether relevance or hiding as such helps stays open"
+    if run.settings.repeats < MIN_RUNS:
+        yield f"repeats: {run.settings.repeats}: fewer than {MIN_RUNS} fine-tunings say little about their own noise"
+
+
+def first(run: Run) -> Run:
+    """The comparison's run with all labels of its first seed; the run itself if it has no cells."""
+    cell = Cell(0, None)
+    has_it = (run.folder / "cells" / cell.name).exists()
+    return Run(settings_of(cell, run, {}), base=run, began=run.began) if has_it else run
+
+
+def opened(run: Run) -> dict[Cell, Run]:
+    """The runs of a comparison that was made before; none if the run has no cells."""
+    found: dict[Cell, Run] = {}
+    if (run.folder / "cells").exists():
+        for cell in sorted(cells(run), key=lambda cell: cell.budget is not None):
+            found[cell] = Run(settings_of(cell, run, found), base=run, began=run.began)
+    return found
+
+
+def cells(run: Run) -> list[Cell]:
+    """All cells, seed by seed. Raises `InputError` if a label budget is not below the labels there are."""
+    n_labels, wanted = run.corpus.labels_per_task, run.settings.comparison
+    if too_many := [budget for budget in wanted.budgets if budget >= n_labels]:
+        what = f"{too_many} must be less than the {n_labels} training labels per task (median)"
+        raise InputError([Problem("comparison.budgets", what)])
+    if unknown := [pair for pair in wanted.pairs if not set(pair) <= {*run.settings.arms, TFIDF, EMBEDDINGS}]:
+        raise InputError([Problem("comparison.pairs", f"{pair} names an arm that is not there") for pair in unknown])
+    found, quarter = [], n_labels // QUARTER
+    for seed in range(wanted.seeds):
+        found += [Cell(seed, None), *(Cell(seed, budget) for budget in wanted.budgets)]
+        if quarter and quarter not in wanted.budgets:
+            found.append(Cell(seed, quarter, labels_only=True))
+    return found
+
+
+def settings_of(cell: Cell, run: Run, found: Mapping[Cell, Run]) -> config.Config:
+    """The run's settings with the cell's seed, budget and folder. `found`: at least the seed's cell with all labels."""
+    settings, shift = run.settings, SEED_STRIDE * cell.seed
+    data, finetune, arms = settings.data.model_copy(update={"label_seed": cell.seed}), settings.finetune, settings.arms
+    if cell.budget is not None:
+        data = data.model_copy(update={"max_labelled": cell.budget})
+        steps = found[Cell(cell.seed, None)].needed(f"finetune/{SCORER}").manifest["steps"]
+        as_many = {"epochs": float(steps), "max_steps": steps}  # an epoch has a step or more
+        finetune = finetune.model_copy(update=as_many)
+    if cell.labels_only:
+        arms = {name: arm for name, arm in arms.items() if run.is_labels_only(name)}
+    return settings.model_copy(
+        update={
+            "name": cell.name,
+            "runs": str(run.folder / "cells"),
+            "seed": settings.seed + shift,
+            "data": data,
+            "finetune": finetune.model_copy(update={"seed": finetune.seed + shift}),
+            "train": settings.train.model_copy(update={"seed": settings.train.seed + shift}),
+            "arms": arms,
+        }
+    )
+
+
+def _each(run: Run, work: Callable[..., None], units: Sequence[tuple[Any, ...]], in_tasks: bool) -> None:
+    """`work` on every unit (a cell, and what of it); a unit that fails does not stop the others."""
+    if not units:
+        return
+    cluster, failed, work = run.cluster, [], quiet(work)
+    if in_tasks and not isinstance(cluster, Inline):
+        at_once, cpus = run.settings.resources.concurrent_arms, run.settings.resources.cpus_per_worker
+        todo = [(cell.inline(), *rest) for cell, *rest in units]
+        outcomes = cluster.each(work, todo, at_once, cluster.worker(at_once, cpus, 1))
+    else:
+        outcomes = _one_by_one(work, units)
+    for n, (unit, error) in enumerate(outcomes, start=1):
+        name = "/".join([units[unit][0].settings.name, *map(str, units[unit][1:])])
+        run.say(f"{n}/{len(units)} {name}: {'done' if error is None else 'failed'}")
+        if error is not None:
+            failed.append(Problem(name, str(error)))
+    if failed:
+        raise InputError(failed, ExitCode.PARTIAL)
+
+
+def _one_by_one(work: Callable[..., None], units: Sequence[tuple[Any, ...]]) -> Iterator[tuple[int, Exception | None]]:
+    for n, unit in enumerate(units):
+        try:
+            work(*unit)
+            yield n, None
+        except Exception as error:
+            yield n, error
+
+
+def _is_prepared(cell: Run) -> bool:
+    steps = [f"finetune/{SCORER}"]
+    steps += ["train/rows"] if masking_of(cell.settings) else []
+    steps += ["pseudo"] if pseudo_of(cell.settings) else []
+    steps += [f"probe/{BACKBONE}"] if cell.settings.evaluation.embeddings else []
+    return all(cell.is_done(step) for step in steps) and all(map(_is_prepared, cell.all_variants()))
+
+
+def _is_measured(cell: Run, arm: str) -> bool:
+    return all(_is_scored(cell.of(arm), student) for student in cell.students(arm))
+
+
+def _is_scored(run: Run, student: str) -> bool:
+    wanted = ["evaluate", *(["calibrate"] if run.settings.evaluation.conformal is not None else [])]
+    return all(run.is_done(f"{step}/{student}") for step in wanted)
+
+
+def _learn(run: Run, arm: str) -> None:
+    """Reconstruction, fine-tunings and predictions of an arm of a cell."""
+    run = run.of(arm)
+    for student in run.students(arm)[1:]:  # a repeat whose model was not kept, and is asked for something new
+        fitted = run.step(f"finetune/{student}")
+        if fitted.done and not (fitted.folder / "model").exists() and not _is_scored(run, student):
+            for stale in (fitted, run.step(f"evaluate/{student}")):  # all that is said of it, from one model
+                shutil.rmtree(stale.folder)
+    steps.learn(run, arm)
+    steps.evaluate(run, arm)
+    if not run.settings.comparison.keep_models:  # of repeats, the predictions are what counts
+        for student in run.students(arm)[1:]:
+            shutil.rmtree(run.step(f"finetune/{student}").folder / "model", ignore_errors=True)
+
+
+def by_budget(found: Mapping[Cell, Run]) -> tuple[list[Run], dict[int, list[Run]]]:
+    """Runs with all labels, one per seed; and those with fewer, by labels per task."""
+    fewer: dict[int, list[Run]] = {}
+    for cell, run in found.items():
+        if cell.budget is not None:
+            fewer.setdefault(cell.budget, []).append(run)
+    return [run for cell, run in found.items() if cell.budget is None], fewer

@@ -1,0 +1,155 @@
+"""A config file: YAML to `Config` with every problem at once, and back; what of it determines a step's output.
+
+    config = configfile.load("jobs/configs/demo.yaml", overrides=["attribution.layer=3"])
+
+Problems read `file:line: dotted.path: message`. See yamlfile.py for the dialect.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from raypipe.errors import InputError, Problem
+from raypipe.settings import yamlfile
+from raypipe.settings.config import Config
+from raypipe.settings.yamlfile import Document, Place
+
+
+def load(path: str | Path, overrides: Sequence[str] = ()) -> Config:
+    """The config in `path`, with `a.b=value` overrides (values are YAML too) laid over it.
+
+    Raises `InputError` with every problem found; nothing else, whatever the file holds.
+    """
+    return yamlfile.validate(Config, written(path, overrides))
+
+
+def written(path: str | Path, overrides: Sequence[str] = ()) -> Document:
+    """What `load` validates: the file with overrides laid over it, defaults not filled in."""
+    document = yamlfile.read(path)
+    if document.value is None:
+        document.value = {}
+    if isinstance(document.value, dict):
+        for override in overrides:
+            _override(document, override)
+    return document
+
+
+def changed(value: Mapping[str, Any], changes: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """A copy of a document's value (`written`) with values at dotted keys; `build` turns it into a `Config`.
+
+    Raises `InputError` with a key that leads through something that is no section; `name` says where it stands.
+    """
+    whole: dict[str, Any] = copy.deepcopy(dict(value))
+    for dotted, new in changes.items():
+        place = [str(key) for key in _place(whole, dotted.split("."))]
+        section = whole
+        for key in place[:-1]:
+            section[key] = {} if section.get(key) is None else section[key]
+            section = section[key]
+            if not isinstance(section, dict):
+                raise InputError([Problem(f"{name}: {dotted}", f"{key} is a value, not a section")])
+        section[place[-1]] = tuple(new) if isinstance(new, list) else new
+    return whole
+
+
+def build(value: Mapping[str, Any], name: str) -> Config:
+    """The config that a document's value says; `name` stands before its problems."""
+    return yamlfile.validate(Config, Document(name, dict(value)))
+
+
+def located(error: InputError, path: str | Path) -> InputError:
+    """The same problems; those of a config key (`attribution.layer: ...`) with the key's line in the file at `path`."""
+    document = yamlfile.read(path)
+    return InputError([_located(problem, document) for problem in error.problems], error.exit_code)
+
+
+def _located(problem: Problem, document: Document) -> Problem:
+    key, colon, rest = problem.where.partition(":")
+    if key.split(".")[0] not in Config.model_fields:
+        return problem
+    return Problem(document.where(_place(document.value, key.split("."))) + colon + rest, problem.what)
+
+
+def dump(config: Config) -> str:
+    """The resolved config as YAML; `load` of it gives an equal config."""
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=120)
+
+
+def determinants(config: Config, sections: Sequence[str], inputs: Mapping[str, Any]) -> dict[str, Any]:
+    """The named sections (dotted keys allowed), and the listing of the input files (`storage.listing`) by name.
+
+    A step stores this with its output (run_dir.py), so that a refusal can name the keys that changed.
+    """
+    whole = config.model_dump(mode="json")
+    return {**{name: _at(whole, name) for name in sections}, "inputs": dict(inputs)}
+
+
+def changed_keys(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """Dotted keys whose values differ between two nested dicts, sorted; of a key on one side only, nothing inside."""
+    changed = [str(key) for key in old.keys() ^ new.keys()]
+    for key in old.keys() & new.keys():
+        before, after = old[key], new[key]
+        if isinstance(before, Mapping) and isinstance(after, Mapping):
+            changed += [f"{key}.{inner}" for inner in changed_keys(before, after)]
+        elif _read_back(before) != _read_back(after):
+            changed.append(key)
+    return sorted(changed)
+
+
+def common(new: Any, old: Any) -> Any:
+    """`new` without the keys, however deep, that `old` does not have."""
+    if not isinstance(new, Mapping) or not isinstance(old, Mapping):
+        return new
+    return {key: common(value, old[key]) for key, value in new.items() if key in old}
+
+
+def _read_back(value: Any) -> Any:
+    """A value as JSON keeps it: lists where there were tuples."""
+    return json.loads(json.dumps(value))
+
+
+def _at(whole: Any, dotted: str) -> Any:
+    for key in dotted.split("."):
+        whole = whole[key]
+    return whole
+
+
+def _override(document: Document, override: str) -> None:
+    dotted, equals, text = override.partition("=")
+    if not equals or not all(dotted.split(".")):
+        document.problems.append(Problem(f"--set {dotted}", "must look like section.key=value"))
+        return
+    try:
+        value = yamlfile.parse(text, f"--set {dotted}")
+    except InputError as error:
+        document.problems += error.problems
+        return
+    document.problems += value.problems
+    place = _place(document.value, dotted.split("."))
+    section = document.value
+    for key in place[:-1]:
+        if not isinstance(section.get(key), dict):
+            section[key] = {}
+        section = section[key]
+    section[place[-1]] = value.value
+    document.lines[place] = "--set"
+    for inner, written in value.written.items():
+        document.lines[place + inner] = "--set"
+        document.written[place + inner] = written
+
+
+def _place(value: Any, parts: list[str]) -> Place:
+    """Keys that `parts` name. A key may itself hold dots (arms.v1.2.masking): the longest existing key wins."""
+    place: list[str] = []
+    while parts:
+        n = next((n for n in range(len(parts), 0, -1) if isinstance(value, dict) and ".".join(parts[:n]) in value), 1)
+        place.append(".".join(parts[:n]))
+        value = value.get(place[-1]) if isinstance(value, dict) else None
+        parts = parts[n:]
+    return tuple(place)

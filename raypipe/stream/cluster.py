@@ -1,0 +1,191 @@
+"""Joining or starting Ray; what the steps ask of it: datasets, pools of actors, numbers that fit `resources`."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from raypipe.errors import ExitCode, InputError, QuietError
+from raypipe.notes.files import read_notes
+from raypipe.settings.config import Data, Resources
+from raypipe.stream.inline import Inline
+
+if TYPE_CHECKING:
+    from ray.data import Dataset
+
+# Logical CPUs of a Ray started here. A resumed Ray Data job needs one CPU for reading and one for its checkpoint
+# filter beside the actors, and waits for ever without them (Ray 2.60); two is too few for that on a small machine.
+MIN_LOCAL_CPUS = 4
+
+QUIET = {
+    "RAY_USAGE_STATS_ENABLED": "0",  # no telemetry, ever
+    "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_worker_maximum_startup_concurrency": "8",  # the default, one per core, warns at every step of a small machine
+    "TOKENIZERS_PARALLELISM": "false",
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+}
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """What the steps may ask for."""
+
+    cpus: float
+    gpus: float
+    actors: int  # of attribution
+    cpus_per_actor: float
+    gpus_per_actor: float
+
+    def notes(self, data: Data, rows_per_block: int) -> Dataset:
+        """Notes in blocks of `rows_per_block` rows."""
+        return read_notes(data, rows_per_block)
+
+    def parquet(self, path: str, columns: Sequence[str] | None = None) -> Dataset:
+        """The rows of a Parquet file or folder."""
+        import ray.data
+
+        return ray.data.read_parquet(path, columns=None if columns is None else list(columns))
+
+    @contextmanager
+    def resumable(self, out: Path) -> Iterator[None]:
+        """Datasets made in this block skip the notes whose rows are already in `out`."""
+        from ray.data import DataContext
+        from ray.data.checkpoint import CheckpointConfig
+
+        context = DataContext.get_current()
+        context.checkpoint_config = CheckpointConfig(
+            id_column="note_id",
+            checkpoint_path=str(out.parent / "written"),
+            delete_checkpoint_on_success=False,  # Ray's default makes a second run append everything again
+        )
+        try:
+            yield
+        finally:
+            context.checkpoint_config = None
+
+    def on_devices(self) -> dict[str, Any]:
+        """Actors that hold a model, as many as there are devices."""
+        return {"compute": _pool(self.actors), "num_cpus": self.cpus_per_actor, "num_gpus": self.gpus_per_actor}
+
+    def spread(self) -> dict[str, Any]:
+        """CPU actors, more of them while there is work."""
+        return {"compute": _pool(1, max(1, int(self.cpus) - 2)), "num_cpus": 0.5}
+
+    def light(self) -> dict[str, Any]:
+        """Cheap stages of a stream take no CPU of their own: a resumed job on a small cluster would starve."""
+        return {"compute": _pool(1, 4), "num_cpus": 0}
+
+    def each(
+        self, work: Callable[..., None], units: Sequence[tuple[Any, ...]], at_once: int, resources: dict[str, float]
+    ) -> Iterator[tuple[int, Exception | None]]:
+        """`work(*unit)` in worker processes, `at_once` at a time; (number of the unit, its error) as they end.
+
+        A unit whose process dies is begun again, twice at most: what it left on disk is its way to go on.
+        """
+        import ray
+
+        options: dict[str, Any] = {"num_cpus": resources["CPU"], "num_gpus": resources.get("GPU", 0), "max_retries": 2}
+        remote = ray.remote(**options)(work)
+        waiting = list(enumerate(units))[::-1]
+        running: dict[Any, int] = {}
+        while waiting or running:
+            while waiting and len(running) < at_once:
+                number, unit = waiting.pop()
+                running[remote.remote(*unit)] = number
+            ended = ray.wait(list(running))[0][0]
+            try:
+                ray.get(ended)
+                yield running.pop(ended), None
+            except ray.exceptions.RayError as failure:  # its message may hold a library's, and so note text
+                cause = getattr(failure, "cause", None) or failure
+                known = cause if isinstance(cause, InputError | QuietError) else QuietError(type(cause).__name__)
+                yield running.pop(ended), known
+
+    def worker(self, at_once: int, wanted: float | str, workers: int) -> dict[str, float]:
+        """Resources of one training worker when `at_once` trainings of `workers` workers run side by side."""
+        share = max(1, at_once * workers)
+        if self.gpus:
+            # two ranks of one training must not meet on a card; single workers may share one
+            return {"GPU": 1.0 if workers > 1 else 1 / math.ceil(share / self.gpus), "CPU": 1}
+        real = min(self.cpus, os.cpu_count() or 1)  # threads beyond the cores only get in each other's way
+        return {"CPU": max(1.0, real // share) if wanted == "auto" else float(wanted)}
+
+
+def _pool(smallest: int, largest: int | None = None) -> Any:
+    from ray.data import ActorPoolStrategy
+
+    return ActorPoolStrategy(min_size=smallest, max_size=largest or smallest)
+
+
+def join(resources: Resources) -> Cluster | Inline:
+    """Connect to the cluster that RAY_ADDRESS or `ray job submit` names, or start a private one on this machine.
+
+    With `resources.ray: false` there is none: this process does everything.
+    """
+    if not resources.ray:
+        return Inline.here(resources.use_gpu)
+    for key, value in QUIET.items():
+        os.environ.setdefault(key, value)
+    import ray
+
+    if not ray.is_initialized():
+        address = os.environ.get("RAY_ADDRESS")
+        options: dict[str, Any] = (
+            {}
+            if address
+            else {
+                "num_cpus": max(MIN_LOCAL_CPUS, os.cpu_count() or 1),
+                "include_dashboard": False,
+            }
+        )
+        if address and not resources.allow_unauthenticated_cluster:
+            _demand_token()
+        ray.init(address=address, log_to_driver=False, logging_level="ERROR", **options)
+    _configure_data(resources)
+    total = ray.cluster_resources()
+    cpus, gpus = total.get("CPU", 1.0), total.get("GPU", 0.0) if resources.use_gpu is not False else 0.0
+    if resources.use_gpu is True and not gpus:
+        raise InputError("resources.use_gpu is true, but the cluster has no GPU", ExitCode.CLUSTER)
+    wanted = resources.attribution_actors
+    # here, logical CPUs may outnumber the cores
+    real = int(cpus) if os.environ.get("RAY_ADDRESS") else min(int(cpus), os.cpu_count() or 1)
+    actors = wanted if wanted != "auto" else int(gpus) or max(1, real // 2)
+    # leave two CPUs for reading and for the checkpoint filter, or a resumed job starves
+    room = max(0.0, cpus - 2) / actors
+    return Cluster(
+        cpus, gpus, actors, min(resources.cpus_per_actor, room), 1 / math.ceil(actors / gpus) if gpus else 0.0
+    )
+
+
+def _demand_token() -> None:
+    """A Ray cluster without a token lets anyone on the network run code: refuse it (CVE-2023-48022)."""
+    has_token = os.environ.get("RAY_AUTH_TOKEN") or os.environ.get("RAY_AUTH_TOKEN_PATH")
+    default = os.path.expanduser("~/.ray/auth_token")
+    if os.environ.get("RAY_AUTH_MODE", "token") != "token" or not (has_token or os.path.exists(default)):
+        what = (
+            "the cluster runs without token authentication: start it with RAY_AUTH_MODE=token, "
+            "or set resources.allow_unauthenticated_cluster: true on a network you trust"
+        )
+        raise InputError(what, ExitCode.CLUSTER)
+
+
+def _configure_data(resources: Resources) -> None:
+    import ray.data
+
+    for name in ("ray.data", "ray.train", "ray._private.worker"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    context.max_errored_blocks = 0  # any other value drops whole blocks
+    context.execution_no_progress_timeout_s = resources.no_progress_timeout_s
+    context.actor_init_retry_on_errors = True
+    context.print_on_execution_start = False

@@ -1,0 +1,99 @@
+"""The scorer's own answers to the tasks of unlabelled notes, and the sure ones as training rows: pseudo-labels."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from raypipe import rows
+from raypipe.errors import RowError
+from raypipe.models.prompts import EncodedNote, PromptEncoder
+from raypipe.notes.tasks import Task
+from raypipe.settings import config
+from raypipe.stream.stages.quiet import quiet
+from raypipe.training.examples import STORED
+from raypipe.training.pseudo_labels import Class, is_kept
+from raypipe.training.supervised import training_rows
+
+
+@quiet
+class Answer:
+    """Notes in, the same notes with an answer to every task out (rows.ANSWERED)."""
+
+    def __init__(
+        self, model: config.Model, prompt: config.Prompt, tasks: Sequence[Task], batch_tokens: int, threads: int
+    ) -> None:
+        import torch
+
+        from raypipe.evaluation.scoring import LabelScorer
+        from raypipe.models import loading
+
+        torch.set_num_threads(threads)
+        loaded = loading.load(model)
+        self.encoder = PromptEncoder(loaded.tokenizer, prompt, tasks, use_chat=model.chat == "auto")
+        self.scorer = LabelScorer(loaded, batch_tokens)
+        self.tasks = {task.id: task for task in tasks}
+
+    def __call__(self, table: pa.Table) -> pa.Table:
+        notes = table.to_pylist()
+        encoded = [self._encode(note) for note in notes]
+        scored = iter(self.scorer.score([prompt for prompt in encoded if isinstance(prompt, EncodedNote)]))
+        out = []
+        for note, prompt in zip(notes, encoded, strict=True):
+            row = {"note_id": note["note_id"]}
+            out.append(row | (self._row(note, next(scored)) if isinstance(prompt, EncodedNote) else {"error": prompt}))
+        return rows.table(out, rows.ANSWERED)
+
+    def _encode(self, note: dict[str, Any]) -> EncodedNote | str:
+        if note["error"] is not None:
+            return str(note["error"])
+        try:
+            return self.encoder.encode(note["note_id"], note["text"], list(self.tasks))
+        except RowError as error:
+            return error.code.value
+
+    def _row(self, note: dict[str, Any], scores: Sequence[np.ndarray]) -> dict[str, Any]:
+        shares = [np.exp(s - np.logaddexp.reduce(s)) for s in scores]
+        best = [int(share.argmax()) for share in shares]
+        return {
+            "text": note["text"],
+            "task_id": list(self.tasks),
+            "predicted": [task.options[b] for task, b in zip(self.tasks.values(), best, strict=True)],
+            "confidence": [share[b] for share, b in zip(shares, best, strict=True)],
+        }
+
+
+@quiet
+class Teach:
+    """Answered notes in, fine-tuning rows of each arm out, with the answers that the arm keeps."""
+
+    def __init__(
+        self,
+        model: config.Model,
+        prompt: config.Prompt,
+        tasks: Sequence[Task],
+        kept: Mapping[str, tuple[float, Mapping[Class, float]]],
+    ) -> None:
+        from raypipe.models import loading
+
+        self.encoder = PromptEncoder(loading.load_tokenizer(model), prompt, tasks, use_chat=model.chat == "auto")
+        self.options = {task.id: task.options for task in tasks}
+        self.kept = kept
+
+    def __call__(self, table: pa.Table) -> pa.Table:
+        out = []
+        for note in table.filter(table["error"].is_null()).to_pylist():
+            answers = list(zip(note["task_id"], note["predicted"], note["confidence"], strict=True))
+            for arm, kept in self.kept.items():
+                chosen = {
+                    task_id: self.options[task_id].index(answer)
+                    for task_id, answer, sure in answers
+                    if is_kept(note["note_id"], task_id, answer, sure, kept)
+                }
+                encoded = self.encoder.encode(note["note_id"], note["text"], list(chosen))
+                for part, row in enumerate(training_rows(encoded, chosen, self.encoder.eos_id)):
+                    out.append({"arm": arm, "key": f"{note['note_id']}\t{part}", "draw": 0, **row})
+        return rows.table(out, STORED)

@@ -1,0 +1,110 @@
+"""Relevance of each word of a note for a few tasks: the stage that needs the GPUs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from raypipe import rows
+from raypipe.errors import Code, RowError
+from raypipe.hashing import generator
+from raypipe.models.prompts import EncodedNote, PromptEncoder
+from raypipe.notes.tasks import Task
+from raypipe.settings import config
+from raypipe.stream.stages.quiet import quiet
+from raypipe.words import SIGNS, Floats, relevance_of_words, word_spans
+
+
+@quiet
+class Attribute:
+    """Notes in, notes with relevance out (rows.ATTRIBUTED, and text and tags for the stage after)."""
+
+    def __init__(
+        self,
+        model: config.Model,
+        attribution: config.Attribution,
+        prompt: config.Prompt,
+        tasks: Sequence[Task],
+        seed: int,
+        threads: int = 1,
+        idf_V: Floats | None = None,
+    ) -> None:
+        import torch
+
+        from raypipe.attribution import AttributionEngine
+        from raypipe.models import loading
+
+        torch.set_num_threads(threads)
+        scorer = loading.load(model)
+        self.attribution = attribution
+        self.tasks = {task.id: task for task in tasks}
+        self.seed = seed
+        self.encoder = PromptEncoder(scorer.tokenizer, prompt, tasks, use_chat=model.chat == "auto")
+        self.engine = AttributionEngine(scorer, attribution, seed, idf_V)
+
+    def __call__(self, table: pa.Table) -> pa.Table:
+        notes = table.to_pylist()
+        encoded = [self._encode(note) for note in notes]
+        good = [note for note in encoded if isinstance(note, EncodedNote)]
+        results = iter(self.engine.attribute(good))
+        out = [
+            self._row(note, code_or_prompt, next(results)) if isinstance(code_or_prompt, EncodedNote)
+            else _failed(note, code_or_prompt)
+            for note, code_or_prompt in zip(notes, encoded, strict=True)
+        ]  # fmt: skip
+        return rows.table(out, WITH_TEXT)
+
+    def _encode(self, note: dict[str, Any]) -> EncodedNote | Code:
+        if note["error"] is not None:
+            return Code(note["error"])
+        try:
+            return self.encoder.encode(note["note_id"], note["text"], self._tasks_of(note["note_id"]))
+        except RowError as error:
+            return error.code
+
+    def _tasks_of(self, note_id: str) -> list[str]:
+        """The tasks asked of this note: a seeded sample without replacement."""
+        every = sorted(self.tasks)
+        n = self.attribution.tasks_per_note
+        if n is None or n >= len(every):
+            return every
+        return sorted(generator(self.seed, note_id).choice(every, size=n, replace=False).tolist())
+
+    def _row(self, note: dict[str, Any], prompt: EncodedNote, result: Any) -> dict[str, Any]:
+        if isinstance(result, Code):
+            return _failed(note, result)
+        words = word_spans(note["text"])
+        by_word = relevance_of_words(
+            SIGNS[self.attribution.sign](result.relevance_QKN),
+            prompt.offsets_N2,
+            words,
+            self.attribution.word_reduction,
+        )
+        # float16 keeps 11 bits of a number between 6e-5 and 65504: bring each map into that range
+        peak = np.abs(by_word).max(axis=-1, keepdims=True, initial=0)
+        by_word = np.divide(by_word, peak, out=np.zeros_like(by_word), where=peak > 0)
+        options = [self.tasks[question.task_id].options for question in prompt.questions]
+        return {
+            "note_id": note["note_id"],
+            "text": note["text"],
+            "tags": note.get("tags"),
+            "task_id": [question.task_id for question in prompt.questions],
+            "predicted": [o[best] for o, best in zip(options, result.predicted_Q, strict=True)],
+            "margin": result.margin_Q,
+            "word_start": words[:, 0],
+            "word_end": words[:, 1],
+            "layers": list(self.engine.layers),
+            "relevance": by_word.astype(np.float16).ravel(),
+            "n_tokens": len(prompt.offsets_N2),
+            "n_cut_tokens": prompt.n_cut_tokens,
+        }
+
+
+WITH_TEXT = pa.schema([*rows.ATTRIBUTED, ("text", pa.string()), ("tags", pa.string())])
+
+
+def _failed(note: dict[str, Any], code: Code) -> dict[str, Any]:
+    return {"note_id": note["note_id"], "error": code.value}

@@ -1,0 +1,46 @@
+"""What masking wants to know of the whole corpus, block by block (masking/counting.py): small tables that add up."""
+
+from __future__ import annotations
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from raypipe.errors import Code
+from raypipe.masking.counting import count_block, merge, relevance_block
+from raypipe.stream.stages.mask import words_and_relevance
+from raypipe.stream.stages.quiet import quiet
+
+
+@quiet
+def count(table: pa.Table, longest: int, phi_patterns: tuple[str, ...]) -> pa.Table:
+    """Notes in, counts of their words and runs of words out."""
+    return count_block(table["text"].drop_null().to_pylist(), longest, phi_patterns)
+
+
+@quiet
+def average(table: pa.Table, delta: float, layer: int | None = None) -> pa.Table:
+    """Notes with relevance in, relevance by word out."""
+    notes = [note for note in table.to_pylist() if note["error"] is None]
+    found = [(note["text"], *words_and_relevance(note, layer)) for note in notes]
+    kept = [(text, words, relevance) for text, words, relevance in found if relevance is not None]
+    texts, words, relevance = zip(*kept, strict=True) if kept else ((), (), ())
+    return relevance_block(texts, words, relevance, delta)
+
+
+@quiet
+def add_up(table: pa.Table, min_notes: int) -> pa.Table:
+    """All rows of some words in, one row per word out; runs of words in fewer than `min_notes` notes are left out."""
+    if not table.num_rows:
+        return table
+    whole = merge([table])
+    if "n" not in whole.column_names:
+        return whole
+    return whole.filter(pc.or_(pc.equal(whole["n"], 1), pc.greater_equal(whole["n_notes"], min_notes)))
+
+
+@quiet
+def labelled(table: pa.Table, note_ids: frozenset[str]) -> pa.Table:
+    """Marks all notes but these as not wanted."""
+    wanted = pc.is_in(table["note_id"], pa.array(note_ids, pa.string()))
+    error = pc.if_else(wanted, table["error"], pc.coalesce(table["error"], pa.scalar(Code.NOT_SAMPLED.value)))
+    return table.set_column(table.schema.get_field_index("error"), "error", error)

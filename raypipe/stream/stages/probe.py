@@ -1,0 +1,49 @@
+"""Classifiers on stored states: one unit of work is a layer and a pooling, with all tasks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from raypipe import rows
+from raypipe.evaluation.control import content_word, control_labels
+from raypipe.evaluation.heads import Pooled, probe
+from raypipe.notes.tasks import Task
+from raypipe.settings import config
+from raypipe.stream.stages.quiet import quiet
+
+
+@quiet
+class Fit:
+    """Rows of (layer, pooling) in, their rows.PROBED out."""
+
+    def __init__(
+        self,
+        states: str,
+        notes: str,
+        labels: str,
+        tasks: Sequence[Task],
+        split: str,
+        settings: config.Probe,
+        seed: int,
+    ) -> None:
+        self.stored, self.tasks, self.split, self.settings, self.seed = states, tasks, split, settings, seed
+        known = pq.read_table(notes, columns=["note_id", "group_id", "text"]).to_pylist()
+        self.labels = pq.read_table(labels)
+        self.group_of = {note["note_id"]: note["group_id"] for note in known}
+        self.control = None
+        if settings.control:
+            word_of = {note["note_id"]: content_word(note["text"]) for note in known}
+            self.control = control_labels(self.labels, word_of, tasks, split, seed)
+
+    def __call__(self, table: pa.Table) -> pa.Table:
+        out = [rows.PROBED.empty_table()]
+        for unit in table.to_pylist():
+            column = f"{unit['pooling']}_{unit['layer']}"
+            states = pq.read_table(self.stored, columns=["note_id", "task_id", column])
+            pooled = Pooled.read(states, unit["layer"], unit["pooling"])
+            args = (self.labels, self.group_of, self.tasks, self.split, self.settings, self.control, self.seed)
+            out.append(probe(pooled, *args))
+        return pa.concat_tables(out).combine_chunks()

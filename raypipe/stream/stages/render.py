@@ -1,0 +1,82 @@
+"""Masked examples of all arms as tokens of one student (training/examples.py `STORED`)."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.dataset as pds
+
+from raypipe import rows
+from raypipe.errors import RowError
+from raypipe.masking import Renderer
+from raypipe.masking.tally import Tally
+from raypipe.models import loading
+from raypipe.models.prompts import PromptEncoder
+from raypipe.notes.tasks import Task
+from raypipe.settings import config
+from raypipe.stream.stages.quiet import quiet
+from raypipe.training.examples import STORED
+
+_SUMS = [("plans", "count"), ("plans", "sum"), ("n_spans", "sum"), ("n_cut_tokens", "sum")]
+# What an example hides and what it does not show, beside what training reads
+RENDERED = pa.schema([*STORED, ("n_spans", pa.int16()), ("n_cut_tokens", pa.int32())])
+
+
+@quiet
+class Render:
+    """Notes with plans in, training rows out: one or several for each plan."""
+
+    def __init__(
+        self,
+        model: config.Model,
+        prompt: config.Prompt,
+        arms: Mapping[str, config.Masking],
+        tasks: Sequence[Task],
+        of_family: Sequence[str],
+        rows_train: bool,
+        kind_weights: Mapping[str, Sequence[float]],
+    ) -> None:
+        encoder = PromptEncoder(loading.load_tokenizer(model), prompt, tasks, use_chat=model.chat == "auto")
+        self.renderers = {
+            arm: Renderer(encoder, masking, prompt.max_tokens, of_family, rows_train, kind_weights[arm])
+            for arm, masking in arms.items()
+        }
+
+    def __call__(self, table: pa.Table) -> pa.Table:
+        notes = table.to_pylist()
+        return rows.table([row for n in notes for plan in n["plans"] or [] for row in self._rows(n, plan)], RENDERED)
+
+    def _rows(self, note: dict[str, Any], plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
+        try:
+            examples = self.renderers[plan["arm"]].render(note["text"], plan).examples
+        except RowError:  # no room; `counts` tells how many plans became no row
+            return
+        key = f"{note['note_id']}\t{plan['task_id']}\t{plan['draw']}"
+        for part, example in enumerate(examples):
+            counts = {"n_spans": example.n_spans, "n_cut_tokens": example.n_cut_tokens}
+            yield {"arm": plan["arm"], "key": f"{key}\t{part}", "draw": plan["draw"], **example.row(), **counts}
+
+
+def counts(rendered: Path, planned: Mapping[str, Tally]) -> dict[str, dict[str, int]]:
+    """By arm: rows, plans and spans that became none (they did not fit the context), tokens left out of the rows."""
+    found: Counter[tuple[str, str]] = Counter()
+    columns = {name: pds.field(name) for name in ("arm", "n_spans", "n_cut_tokens")}
+    first = {"plans": pc.ends_with(pds.field("key"), "\t0").cast("int64")}  # the first row of each plan
+    for batch in pds.dataset(rendered).to_batches(columns=columns | first):
+        sums = pa.Table.from_batches([batch]).group_by("arm").aggregate(_SUMS)
+        for row in sums.to_pylist():
+            found.update({(row["arm"], name): value for name, value in row.items() if name != "arm"})
+    return {
+        arm: {
+            "rows": found[arm, "plans_count"],
+            "plans_without_rows": tally.plans - found[arm, "plans_sum"],
+            "dropped_spans": tally.spans - found[arm, "n_spans_sum"],
+            "cut_tokens": found[arm, "n_cut_tokens_sum"],
+        }
+        for arm, tally in planned.items()
+    }

@@ -1,0 +1,64 @@
+"""Hidden states of one model for labelled notes and the questions that they have labels for."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from raypipe import rows
+from raypipe.errors import RowError
+from raypipe.models.prompts import EncodedNote, PromptEncoder
+from raypipe.notes.tasks import Task
+from raypipe.settings import config
+from raypipe.stream.stages.quiet import quiet
+
+
+@quiet
+class States:
+    """Notes in, one row of rows.states for each note with a label in `splits` out, but for notes that have no room.
+
+    Of a fine-tuned student these are the states from which it answers.
+    """
+
+    def __init__(
+        self,
+        model: config.Model,
+        prompt: config.Prompt,
+        tasks: Sequence[Task],
+        labels: str,
+        splits: Sequence[str],
+        probe: config.Probe,
+    ) -> None:
+        from raypipe.evaluation.hidden_states import layers_at
+        from raypipe.models import loading
+
+        self.loaded = loading.load(model)
+        self.encoder = PromptEncoder(self.loaded.tokenizer, prompt, tasks, use_chat=model.chat == "auto")
+        self.layers = layers_at(probe.layers, self.loaded.model.config.num_hidden_layers)
+        self.batch_tokens = probe.batch_tokens
+        self.asked: dict[str, list[str]] = defaultdict(list)
+        for label in pq.read_table(labels, filters=[("split", "in", list(splits))]).to_pylist():
+            self.asked[label["note_id"]].append(label["task_id"])
+
+    def __call__(self, table: pa.Table) -> pa.Table:
+        from raypipe.evaluation.hidden_states import note_states
+
+        notes = [self._encode(note) for note in table.to_pylist() if note["note_id"] in self.asked]
+        encoded = [note for note in notes if note is not None]
+        out = []
+        for note, found in zip(encoded, note_states(self.loaded, encoded, self.layers, self.batch_tokens), strict=True):
+            row: dict[str, Any] = {"note_id": note.note_id, "task_id": [q.task_id for q in note.questions]}
+            for k, layer in enumerate(self.layers):
+                row |= {f"mean_{layer}": found.mean_KD[k], f"last_{layer}": found.last_QKD[:, k].ravel()}
+            out.append(row)
+        return rows.table(out, rows.states(self.layers))
+
+    def _encode(self, note: dict[str, Any]) -> EncodedNote | None:
+        try:
+            return self.encoder.encode(note["note_id"], note["text"], sorted(self.asked[note["note_id"]]))
+        except RowError:
+            return None

@@ -1,0 +1,137 @@
+"""Pictures of a search, in the look of reporting/figures.py: heat maps, learning curves, effects of parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from matplotlib import colormaps
+from matplotlib.figure import Figure
+
+from raypipe.findings.page.figures import COLOURS, FAINT, GREY, INK, canvas, label, name_rows
+from raypipe.tuning.analysis import Results, Setting, short, show
+from raypipe.tuning.stability import Effect
+
+Draw = Callable[[str], Figure]
+MAP = "YlGnBu"
+LEAST_SPAN = 0.03  # of macro F1, from the lightest to the darkest colour
+DARK_CELL = 0.55  # share of the scale above which white letters are read more easily
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One field of a heat map."""
+
+    row: int
+    column: int
+    setting: Setting
+    is_best: bool
+
+
+def cells(results: Results) -> list[Cell]:
+    """The settings of a model over its one or two axes: the first key down, the second across."""
+    down = results.levels[results.keys[0]]
+    across = results.levels[results.keys[1]] if len(results.keys) > 1 else [None]
+    return [
+        Cell(down.index(s.values[0]), across.index(s.values[1]) if len(s.values) > 1 else 0, s, s is results.best)
+        for s in results.settings
+    ]
+
+
+def heat_map(results: Results) -> Draw:
+    """Mean dev macro F1 (points) by the two axes, with its interval and the number of trials; the best is framed.
+
+    Colours run over this model's own values, and over LEAST_SPAN at least: noise is not to look like a landscape.
+    """
+    found, down = cells(results), results.levels[results.keys[0]]
+    across = results.levels[results.keys[1]] if len(results.keys) > 1 else [None]
+    values = [cell.setting.estimate.value for cell in found]
+    middle, span = (max(values) + min(values)) / 2, max(max(values) - min(values), LEAST_SPAN)
+
+    def draw(theme: str) -> Figure:
+        figure, axes = canvas(theme, height=1.1 + 0.82 * len(down))
+        axes.grid(visible=False)
+        axes.spines["bottom"].set_visible(False)
+        for cell in found:
+            share = (cell.setting.estimate.value - middle) / span + 0.5
+            _field(
+                axes, cell, colormaps[MAP](0.06 + 0.86 * share), "#ffffff" if share > DARK_CELL else "#14202b", theme
+            )
+        name_rows(axes, [show(value) for value in down])
+        axes.set_xlim(-0.5, len(across) - 0.5)
+        axes.set_xticks(range(len(across)), [_column_name(results, value) for value in across])
+        axes.xaxis.tick_top()
+        axes.xaxis.set_label_position("top")
+        axes.set_ylabel(label(short(results.keys[0])), color=INK[theme])
+        if len(results.keys) > 1:
+            axes.set_xlabel(label(results.keys[1]))
+        return figure
+
+    return draw
+
+
+def _field(axes: Any, cell: Cell, colour: Any, ink: str, theme: str) -> None:
+    frame = INK[theme] if cell.is_best else "none"
+    box = {"facecolor": colour, "edgecolor": frame, "linewidth": 2.4, "zorder": 3 if cell.is_best else 2}
+    from matplotlib.patches import Rectangle
+
+    axes.add_patch(Rectangle((cell.column - 0.475, cell.row - 0.46), 0.95, 0.92, **box))
+    e, n = cell.setting.estimate, len(cell.setting.trial_ids)
+    text = {"ha": "center", "color": ink, "zorder": 4}
+    axes.text(cell.column, cell.row - 0.13, f"{100 * e.value:.1f}", va="center", fontsize=13, weight="bold", **text)
+    detail = f"[{100 * e.low:.1f}, {100 * e.high:.1f}]   n={n}"
+    axes.text(cell.column, cell.row + 0.22, detail, va="center", fontsize=8.5, **text)
+
+
+def _column_name(results: Results, value: Any) -> str:
+    """A level of the axis across; a fraction of the depth also as the layer that it is in this model."""
+    if len(results.keys) < 2 or short(results.keys[1]) != "layer" or not isinstance(value, float):
+        return show(value) if value is not None else ""
+    layers = {s.layer for s in results.settings if s.values[1] == value}
+    return f"{show(value)} (layer {layers.pop()})" if len(layers) == 1 and value < 1 else show(value)
+
+
+def curves(points: Mapping[str, Sequence[tuple[float, float]]], best: Sequence[str]) -> Draw:
+    """Dev macro F1 by epoch of fine-tuning, a line per trial; those of the best setting in colour."""
+
+    def draw(theme: str) -> Figure:
+        figure, axes = canvas(theme, height=3.3)
+        for trial_id, line in sorted(points.items(), key=lambda item: item[0] in best):
+            is_best = trial_id in best
+            colour = COLOURS[theme][0] if is_best else GREY[theme]
+            style = {"linewidth": 2.0 if is_best else 1.0, "alpha": 1.0 if is_best else 0.45}
+            axes.plot(*np.transpose([(x, 100 * y) for x, y in line]), color=colour, marker="o", markersize=3, **style)
+        for name, colour in (("best setting", COLOURS[theme][0]), ("other trials", GREY[theme])):
+            axes.plot([], [], color=colour, label=name)
+        axes.legend(loc="lower right", frameon=False, labelcolor=INK[theme])
+        axes.set_xlabel("epochs of fine-tuning")
+        axes.set_ylabel("dev macro F1, points", color=INK[theme])
+        axes.grid(axis="y", color=FAINT[theme], linewidth=0.7)
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        return figure
+
+    return draw
+
+
+def effects(found: Mapping[str, Sequence[Effect]]) -> Draw:
+    """Share of variance of each parameter, a bar per model; the mark is what a parameter without effect would reach."""
+    keys = list(dict.fromkeys(effect.key for of in found.values() for effect in of))
+
+    def draw(theme: str) -> Figure:
+        figure, axes = canvas(theme, height=0.8 + (0.2 + 0.24 * len(found)) * len(keys))
+        thick = 0.75 / len(found)
+        for m, (model, of) in enumerate(found.items()):
+            colour = COLOURS[theme][m % len(COLOURS[theme])]
+            for effect in of:
+                y = keys.index(effect.key) + (m + 0.5) * thick - 0.375
+                axes.barh(y, 100 * effect.share, height=0.85 * thick, color=colour)
+                axes.plot([100 * effect.by_chance] * 2, [y - thick / 2, y + thick / 2], color=INK[theme], linewidth=1.8)
+            axes.barh([0], [0], color=colour, label=label(model))
+        name_rows(axes, [short(key) if short(key) != "seed" else key for key in keys])
+        axes.set_xlabel("share of the variance of dev macro F1, %")
+        axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=4, frameon=False, labelcolor=INK[theme])
+        return figure
+
+    return draw

@@ -1,0 +1,241 @@
+"""Fast paths against slow references: captum, plain autograd, and each other. Always on note tokens alone: the answer
+token is far larger and would hide every error (hot-path section 1)."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import captum.attr
+import numpy as np
+import pytest
+import torch
+
+from raypipe.attribution import gradients
+from raypipe.attribution.decoder import Decoder
+from raypipe.attribution.engine import AttributionEngine
+from raypipe.models import loading
+from raypipe.models.families import FAMILIES
+from raypipe.models.prompts import EncodedNote, PromptEncoder
+from raypipe.notes.tasks import Task
+from raypipe.settings import config
+from raypipe.words import Floats
+from tests.attribution.cases import done, engine_of, notes_of, top_overlap, worst_error
+
+TOLERANCE = 1e-4
+
+
+def captum_relevance(
+    engine: AttributionEngine, notes: list[EncodedNote], side: str, predicted: list[tuple[int, int]], layer: int
+) -> list[Floats]:
+    """Gradient x activation by captum on a padded batch with an attention mask, single-token labels, one question."""
+    model, pad = engine.decoder.model, engine.decoder.loaded.tokenizer.pad_token_id
+    rows = [[*note.prefix_ids, *note.questions[0].suffix_ids] for note in notes]
+    width = max(map(len, rows)) + 3  # padded even where a row is the longest
+    fill = [[pad] * (width - len(row)) for row in rows]
+    ids = torch.tensor([f + r if side == "left" else r + f for r, f in zip(rows, fill, strict=True)])
+    keep = torch.tensor([[0] * len(f) + [1] * len(r) if side == "left" else [1] * len(r) + [0] * len(f)
+                         for r, f in zip(rows, fill, strict=True)])  # fmt: skip
+    positions = (keep.cumsum(1) - 1).clamp(min=0)
+    last = [width - 1 if side == "left" else len(row) - 1 for row in rows]
+    pairs = [[note.questions[0].option_ids[o][0] for o in p] for note, p in zip(notes, predicted, strict=True)]
+
+    def margin(embedded: torch.Tensor) -> torch.Tensor:
+        logits = model(inputs_embeds=embedded, attention_mask=keep, position_ids=positions, use_cache=False).logits
+        return torch.stack(
+            [logits[i, e, a] - logits[i, e, b] for i, (e, (a, b)) in enumerate(zip(last, pairs, strict=True))]
+        )
+
+    block = engine.decoder.blocks[layer - 1] if layer else engine.decoder.blocks[0]
+    explainer = captum.attr.LayerGradientXActivation(margin, block)
+    embedded = model.get_input_embeddings()(ids)
+    found = explainer.attribute(embedded, attribute_to_layer_input=layer == 0)
+    found_BT = (found[0] if isinstance(found, tuple) else found).detach().sum(-1).numpy()
+    starts = [len(f) if side == "left" else 0 for f in fill]
+    return [
+        row[start + note.note_start : start + len(note.prefix_ids)]
+        for row, start, note in zip(found_BT, starts, notes, strict=True)
+    ]
+
+
+def best_two(engine: AttributionEngine, note: EncodedNote) -> tuple[int, int]:
+    """The two best options by the model's own full logits."""
+    ids = torch.tensor([[*note.prefix_ids, *note.questions[0].suffix_ids]])
+    logits = engine.decoder.model(ids).logits[0, -1]
+    order = logits[[option[0] for option in note.questions[0].option_ids]].argsort(descending=True).tolist()
+    return order[0], order[1]
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+@pytest.mark.parametrize("family", [f for f in FAMILIES if f != "gpt2"])  # its blocks have tuple inputs captum rejects
+def test_equals_captum_on_note_tokens(family: str, side: str) -> None:
+    engine = engine_of(family, layer="all")
+    notes = notes_of(5, 1)
+    chosen = [best_two(engine, note) for note in notes]
+    results = done(engine.attribute(notes))
+    assert [r.predicted_Q[0] for r in results] == [best for best, _ in chosen]
+    overlaps = []
+    for index, layer in enumerate(engine.layers):
+        for result, expected in zip(results, captum_relevance(engine, notes, side, chosen, layer), strict=True):
+            assert worst_error(result.relevance_QKN[0, index], expected) <= TOLERANCE
+            overlaps.append(top_overlap(result.relevance_QKN[0, index], expected))
+    assert np.mean(overlaps) >= 0.999
+
+
+@pytest.mark.parametrize("labels", ["single", "multi"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_equals_captum_for_labels_of_any_length(family: str, labels: str) -> None:
+    """captum on the same target, also for GPT-2, through the method captum:LayerGradientXActivation."""
+    notes = notes_of(2, 2, labels)
+    ours = done(engine_of(family, layer="all", target="label_logprob").attribute(notes))
+    theirs = done(
+        engine_of(family, layer="all", target="label_logprob", method="captum:LayerGradientXActivation").attribute(
+            notes
+        )
+    )
+    for a, b in zip(ours, theirs, strict=True):
+        assert a.predicted_Q == b.predicted_Q
+        assert worst_error(a.relevance_QKN, b.relevance_QKN) <= TOLERANCE
+
+
+@pytest.mark.parametrize("layer", [0, 2])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_integrated_gradients_equal_captum(family: str, layer: int) -> None:
+    settings: Any = {"layer": layer, "steps": 6, "baseline": "mean"}
+    notes = notes_of(2, 1, "multi")
+    ours = done(engine_of(family, method="integrated_gradients", **settings).attribute(notes))
+    theirs = done(engine_of(family, method="captum:LayerIntegratedGradients", **settings).attribute(notes))
+    for a, b in zip(ours, theirs, strict=True):
+        assert worst_error(a.relevance_QKN, b.relevance_QKN) <= TOLERANCE
+
+
+def test_integrated_gradients_complete() -> None:
+    notes = notes_of(3, 1)
+    few, many = (
+        max(r.error_Q[0] for r in done(engine_of(
+            method="integrated_gradients", baseline="mean", steps=steps
+        ).attribute(notes)))
+        for steps in (2, 64)
+    )  # fmt: skip
+    assert many < 0.05
+    assert many < few
+
+
+@pytest.mark.parametrize("method", ["grad_x_activation", "attnlrp"])
+@pytest.mark.parametrize("labels", ["single", "multi"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_shared_note_equals_separate_prompts(family: str, labels: str, method: str) -> None:
+    engine = engine_of(family, layer="all", method=method, reduction="l2" if labels == "multi" else "sum")
+    notes = notes_of(3, 3, labels)  # different lengths: padded on the left when shared
+    assert engine.decoder.can_cache
+    shared = done(engine.attribute(notes))
+    engine.decoder.__dict__["can_cache"] = False  # the plain exact path
+    plain = done(engine.attribute(notes))
+    for a, b in zip(shared, plain, strict=True):
+        assert a.predicted_Q == b.predicted_Q
+        assert np.allclose(a.margin_Q, b.margin_Q, atol=1e-5)
+        assert np.allclose(a.error_Q, b.error_Q, rtol=1e-2, atol=1e-4)
+        assert worst_error(a.relevance_QKN, b.relevance_QKN) <= TOLERANCE
+        assert top_overlap(a.relevance_QKN, b.relevance_QKN) >= 0.999
+
+
+def test_questions_in_several_chunks_and_unequal_numbers() -> None:
+    """Few tokens per chunk, and notes that do not all have every question."""
+    from dataclasses import replace
+
+    notes = notes_of(3, 5)
+    notes[1] = replace(notes[1], questions=notes[1].questions[:2])
+    large, small = engine_of(), engine_of(batch_tokens=40)
+    for a, b in zip(done(large.attribute(notes)), done(small.attribute(notes)), strict=True):
+        assert a.relevance_QKN.shape == b.relevance_QKN.shape
+        assert worst_error(a.relevance_QKN, b.relevance_QKN) <= TOLERANCE
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_kv_direct_equals_autograd(family: str) -> None:
+    """The reference keeps keys and values of the whole prompt inside one graph, but cuts them from the note: the note's
+    own cache is a constant, as in the definition."""
+    engine, value_only = (
+        engine_of(family, method="kv_direct", layer="all"),
+        engine_of(family, method="kv_direct_value", layer="all"),
+    )
+    (note,) = notes_of(1, 1)
+    (result,), (values,) = done(engine.attribute([note])), done(value_only.attribute([note]))
+    model = engine.decoder.model
+    from transformers import DynamicCache
+
+    with torch.no_grad():
+        past = model(torch.tensor([note.prefix_ids]), past_key_values=DynamicCache(), use_cache=True).past_key_values
+    pairs = [(layer.keys.clone().requires_grad_(), layer.values.clone().requires_grad_()) for layer in past.layers]
+    cache = DynamicCache()
+    for index, (key, value) in enumerate(pairs):
+        cache.update(key, value, index)
+    logits = model(torch.tensor([note.questions[0].suffix_ids]), past_key_values=cache).logits[0, -1]
+    best, second = best_two(engine, note)
+    options = note.questions[0].option_ids
+    (logits[options[best][0]] - logits[options[second][0]]).backward()
+    both, alone = np.zeros(len(note.prefix_ids), np.float32), np.zeros(len(note.prefix_ids), np.float32)
+    for block in reversed(range(engine.decoder.depth)):
+        key, value = pairs[block]
+        alone += (value * value.grad).detach().sum((0, 1, 3)).numpy()
+        both += (value * value.grad + key * key.grad).detach().sum((0, 1, 3)).numpy()
+        assert worst_error(result.relevance_QKN[0, block], both[note.note_start :]) <= TOLERANCE
+        assert worst_error(values.relevance_QKN[0, block], alone[note.note_start :]) <= TOLERANCE
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_last_two_layers_say_nothing_by_their_sum(family: str) -> None:
+    """Pre-norm: the sum is rounding noise at L-1 (float32 and float64 disagree) and zero at L; the L2 norm is fine at
+    L-1. `scale_free_layers` finds that without being told the architecture."""
+    engine = engine_of(family)
+    depth = engine.decoder.depth
+    assert engine.decoder.scale_free_layers == {depth - 1, depth}
+    assert engine_of(family, layer="all", reduction="l2").layers == tuple(range(depth))
+    from raypipe.attribution.method import Request
+
+    request = Request(engine.decoder, engine.config, (1, depth - 1), 1024, 0)
+    l2 = Request(engine.decoder, engine.config.model_copy(update={"reduction": "l2"}), (1, depth - 1), 1024, 0)
+    for note in notes_of(2, 1):
+        (summed,), (norms,) = gradients.plain(request, [note]), gradients.plain(l2, [note])
+        share = np.abs(summed.relevance_QKN[0]).mean(-1) / norms.relevance_QKN[0].mean(-1)
+        assert share[0] > 1e-2
+        assert share[1] < 1e-4
+
+
+@pytest.mark.skipif("RAYPIPE_MODELS" not in os.environ, reason="RAYPIPE_MODELS names no folder of trained models")
+@pytest.mark.parametrize("name", ["stories260k", "babyllama-char-0.9m"])
+def test_trained_models(name: str) -> None:
+    """Really trained weights: equal to captum at every valid layer, shared note = separate prompts, and bfloat16 keeps
+    most of the top tokens."""
+    section = config.Model(path=str(Path(os.environ["RAYPIPE_MODELS"]) / name))
+    loaded = loading.load(section)
+    tasks = [Task(f"t{i}", "binary", q, ("y", "n"), ("yes", "no")) for i, q in enumerate(("happy", "dog", "rain"))]
+    encoder = PromptEncoder(loaded.tokenizer, config.Prompt(max_tokens=160), tasks)
+    text = "Once upon a time there was a little dog. The dog was sad, for it had lost its ball in the big garden. "
+    notes = [encoder.encode(f"n{i}", text[5 * i :], [task.id for task in tasks]) for i in range(3)]
+    engine = AttributionEngine(loaded, config.Attribution(layer="all", reduction="sum"))
+    assert engine.layers == tuple(range(engine.decoder.depth - 1))
+    ours = done(engine.attribute(notes))
+    theirs = done(AttributionEngine(
+        loaded, config.Attribution(layer="all", reduction="sum", method="captum:LayerGradientXActivation")
+    ).attribute(notes))  # fmt: skip
+    overlaps = []
+    for a, b in zip(ours, theirs, strict=True):
+        assert a.predicted_Q == b.predicted_Q
+        assert worst_error(a.relevance_QKN, b.relevance_QKN) <= TOLERANCE
+        overlaps.append(top_overlap(a.relevance_QKN, b.relevance_QKN))
+    assert np.mean(overlaps) >= 0.999
+    low = loading.load(section.model_copy(update={"dtype": "bfloat16"}))
+    half = done(AttributionEngine(low, config.Attribution(layer="all", reduction="sum")).attribute(notes))
+    kept = [top_overlap(a.relevance_QKN[:, :2], b.relevance_QKN[:, :2]) for a, b in zip(half, ours, strict=True)]
+    assert np.mean(kept) > 0.7
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_head_columns_are_the_models_logits(family: str) -> None:
+    decoder: Decoder = engine_of(family).decoder
+    assert decoder._has_plain_head
+    states = torch.randn(3, 32)
+    tokens = torch.tensor([5, 9, 300])
+    assert torch.allclose(decoder.logits(states, tokens), decoder.logits(states)[:, tokens], atol=1e-5)

@@ -1,0 +1,108 @@
+"""Faithfulness on a model whose deciding word is known, and the arithmetic on its own."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from raypipe.evaluation.faithfulness import MEASURES, SHARES, faithfulness_table, items_of, keep_probabilities, measure
+from raypipe.evaluation.faithfulness import _without as without
+from raypipe.models.prompts import PromptEncoder
+from raypipe.notes.tasks import Task
+from raypipe.settings.config import Attribution, Prompt
+from tests.attribution.cases import decoder_of, notes_of
+from tests.attribution.test_contract import planted
+
+
+class Encoder:
+    """Hands out notes that are tokens already."""
+
+    def __init__(self, notes: list[Any]) -> None:
+        self.notes = {note.note_id: note for note in notes}
+
+    def encode(self, note_id: str, text: str, task_ids: Any) -> Any:
+        return self.notes[note_id]
+
+
+def table(**more: Any) -> list[dict[str, Any]]:
+    loaded, notes, _ = planted()
+    text = " ".join("x" * 12)  # twelve words of one character
+    offsets = np.stack([np.arange(0, 24, 2), np.arange(1, 25, 2)], axis=1).astype(np.int32)
+    from dataclasses import replace
+
+    encoder: Any = Encoder([replace(note, offsets_N2=offsets) for note in notes])
+    variants = {
+        "occlusion": Attribution(method="occlusion"),
+        "gradient": Attribution(layer="all", reduction="l2"),
+        "kv": Attribution(method="kv_direct"),
+    }
+    rows = [(note.note_id, text, ("sign",)) for note in notes[:24]]
+    return faithfulness_table(loaded, encoder, rows, variants, n_bootstrap=200, **more)
+
+
+def test_finds_the_method_that_finds_the_word() -> None:
+    rows = table()
+    by_name = {(row["variant"], row["layer"]): row for row in rows}
+    assert {name for name, _ in by_name} == {"random", "occlusion", "gradient", "kv"}
+    assert {layer for name, layer in by_name if name == "gradient"} == {0, 1, 2, 3}
+    oracle, random = by_name["occlusion", 0], by_name["random", 0]
+    assert oracle["vs_random_low"] > 0
+    assert oracle["comprehensiveness"] > random["comprehensiveness"]
+    assert oracle["sufficiency"] < random["sufficiency"]
+    assert oracle["reversed"] < oracle["comprehensiveness"]
+    assert oracle["soft_nc"] > random["soft_nc"]
+    assert random["vs_random"] == 0
+    best = rows[0]
+    assert best["vs_best"] == best["vs_best_low"] == best["vs_best_high"] == 0
+    for row in rows[1:]:
+        assert row["vs_best"] == pytest.approx(row["comprehensiveness"] - best["comprehensiveness"], abs=1e-6)
+        assert row["vs_best_low"] <= row["vs_best"] <= min(0, row["vs_best_high"])
+    assert random["vs_best_high"] < 0
+    assert [row["comprehensiveness"] for row in rows] == sorted((r["comprehensiveness"] for r in rows), reverse=True)
+    for row in rows:
+        assert row["n_notes"] == 24
+        assert all(np.isfinite(row[measure]) for measure in MEASURES)
+
+
+def test_same_seed_same_table_and_filler_instead_of_deletion() -> None:
+    plain, again = ([{k: v for k, v in row.items() if k != "seconds"} for row in table()] for _ in range(2))
+    assert plain == again
+    filled = table(filler_ids=(5,))
+    assert [r["comprehensiveness"] for r in filled] != [r["comprehensiveness"] for r in plain]
+
+
+@pytest.mark.parametrize("relevance", [[1, 2, 3, 4, 5], [0, 0, 0, 0, 9], [0, 0, 0, 0, 0], [1e-9, 1, 1e9, 0, 2]])
+def test_all_methods_keep_the_same_share(relevance: list[float]) -> None:
+    kept = keep_probabilities(np.asarray(relevance, np.float32))
+    assert kept.mean() == pytest.approx(0.2, abs=1e-3)
+    assert (kept >= 0).all()
+    assert (kept <= 1).all()
+    assert kept[np.argmax(relevance)] == kept.max()
+
+
+def test_words_of_real_text_with_a_real_encoder() -> None:
+    decoder = decoder_of()
+    encoder = PromptEncoder(
+        decoder.loaded.tokenizer, Prompt(max_tokens=64), [Task("t", "binary", "tosse?", ("y", "n"), ("si", "no"))]
+    )
+    text = "Nega tosse, febbre e dolore."
+    note = encoder.encode("n", text, ["t"])
+    settings = Attribution()
+    ((item,),) = items_of(decoder, [note], [text], settings)
+    assert len(item.words_W2) == 5
+    removed = without(item, item.word_of_token_N == 1, (7,))
+    kept = decoder.loaded.tokenizer.decode(removed.prefix_ids[note.note_start :])
+    assert "tosse" not in kept
+    assert "febbre" in kept
+    assert removed.prefix_ids.count(7) == note.prefix_ids.count(7) + 1
+    (result,) = measure(decoder, [item], [np.asarray([5, 4, 3, 2, 1], np.float32)], settings)
+    assert result.comprehensiveness_S.shape == (len(SHARES),)
+    assert 0 < item.p < 1
+
+
+def test_notes_without_words_are_left_out() -> None:
+    decoder = decoder_of()
+    (note,) = notes_of(1, 1)
+    assert items_of(decoder, [note], ["... ---"], Attribution()) == [[]]

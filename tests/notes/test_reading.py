@@ -1,0 +1,229 @@
+"""Notes and labels as they should be: formats, columns, selections."""
+
+import gzip
+import json
+import unicodedata
+
+import fsspec
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from raypipe import rows
+from raypipe.errors import InputError
+from raypipe.notes import cleaning, labels, storage
+from raypipe.notes.files import iter_notes, kept_rows
+from raypipe.notes.reading import units
+from raypipe.notes.tasks import NO, YES, Task
+from raypipe.settings.config import Columns, Data
+from raypipe.stream.stages.hold_out import hold_out
+
+NOTES = [("007", "Tosse e febbre."), ("7", 'Nega dolore,\n"riferisce" nausea'), ("é", "E\u0300 vigile 🙂")]
+
+
+def read(data):
+    return pa.concat_tables(iter_notes(data)).to_pylist()
+
+
+def write(path, notes):
+    """The same notes in the format that the path's ending names."""
+    name = path.name.removesuffix(".gz")
+    if name.endswith(".parquet"):
+        return pq.write_table(pa.table({"note_id": [i for i, _ in notes], "text": [t for _, t in notes]}), path)
+    if name.endswith(".jsonl"):
+        text = "\n".join(json.dumps({"note_id": i, "text": t}) for i, t in notes)
+    else:
+        text = "\ufeffnote_id,text\r\n" + "".join('{},"{}"\r\n'.format(i, t.replace('"', '""')) for i, t in notes)
+    return (gzip.open if path.name.endswith(".gz") else open)(path, "wb").write(text.encode())
+
+
+@pytest.mark.parametrize("name", ["n.parquet", "n.jsonl", "n.jsonl.gz", "n.csv", "n.csv.gz"])
+def test_every_format_gives_the_same_rows(tmp_path, name):
+    write(tmp_path / name, NOTES)
+    expected = [
+        {"note_id": i, "group_id": None, "text": unicodedata.normalize("NFC", t), "error": None} for i, t in NOTES
+    ]
+    assert read(Data(notes=str(tmp_path / name))) == expected
+    for table in iter_notes(Data(notes=str(tmp_path / name))):
+        assert table.schema == rows.NOTES
+
+
+@pytest.mark.parametrize(
+    ("pattern", "names"),
+    [
+        ("", ["a.csv", "b.csv", "sub/c.csv"]),
+        ("*.csv", ["a.csv", "b.csv"]),
+        ("**/*.csv", ["a.csv", "b.csv", "sub/c.csv"]),
+        ("[b-z].csv", ["b.csv"]),
+        ("?.csv", ["a.csv", "b.csv"]),
+        ("sub", ["sub/c.csv"]),
+    ],
+)
+def test_file_folder_and_glob(tmp_path, pattern, names):
+    (tmp_path / "sub").mkdir()
+    for name in ("a.csv", "b.csv", "sub/c.csv", "_SUCCESS.csv", "README.md"):
+        write(tmp_path / name, [(name, "testo")])
+    found = [file.path.removeprefix(f"{tmp_path}/") for file in storage.find(str(tmp_path / pattern), "data.notes")]
+    assert found == names
+
+
+def test_uri_of_another_file_system():
+    fsspec.filesystem("memory").pipe("/corpus/a.csv", b"note_id,text\n1,uno\n")
+    fsspec.filesystem("memory").pipe("/corpus/b.csv", b"note_id,text\n2,due\n")
+    for uri in ("memory://corpus", "memory://corpus/*.csv"):
+        assert [row["text"] for row in read(Data(notes=uri))] == ["uno", "due"]
+
+
+def test_configured_columns_integer_ids_and_tags(tmp_path):
+    table = pa.table({"nosologico": [1, 2], "paziente": pa.array([5, None]), "testo": ["a", "b"], "bio": ["O", "B-X"]})
+    pq.write_table(table, tmp_path / "n.parquet")
+    columns = Columns(note_id="nosologico", group_id="paziente", text="testo", tags="bio")
+    assert read(Data(notes=str(tmp_path), columns=columns)) == [
+        {"note_id": "1", "group_id": "5", "text": "a", "error": None, "tags": "O"},
+        {"note_id": "2", "group_id": None, "text": "b", "error": None, "tags": "B-X"},
+    ]
+
+
+@pytest.mark.parametrize("kind", [pa.large_string(), pa.dictionary(pa.int32(), pa.string()), pa.string_view()])
+def test_any_arrow_string(tmp_path, kind):
+    pq.write_table(pa.table({"note_id": ["a", "b"], "text": pa.array(["x", "y"]).cast(kind)}), tmp_path / "n.parquet")
+    assert [row["text"] for row in read(Data(notes=str(tmp_path)))] == ["x", "y"]
+
+
+def test_first_of_a_repeated_id_is_kept_across_files_and_row_groups(tmp_path):
+    table = pa.table({"note_id": ["a", "b", "a", "c"], "text": ["1", "2", "3", "4"]})
+    pq.write_table(table, tmp_path / "a.parquet", row_group_size=2)
+    pq.write_table(pa.table({"note_id": ["c", "d"], "text": ["5", "6"]}), tmp_path / "b.parquet")
+    data = Data(notes=str(tmp_path), on_duplicate_id="keep_first")
+    assert [row["text"] for row in read(data)] == ["1", "2", "4", "6"]
+    assert {i: mask.tolist() for i, mask in kept_rows(data, units(data)).items()} == {
+        1: [False, True],
+        2: [False, True],
+    }
+
+
+@settings(max_examples=500, deadline=None)
+@given(st.text(st.characters(codec=None), max_size=40))
+def test_any_text_is_nfc_or_a_code_and_keeps_its_id(text):
+    (row,) = cleaning.clean({"note_id": ["x"], "text": [text]}, rows.NOTES.names, 1000, "f", 0).to_pylist()
+    assert row["note_id"] == "x"
+    if row["error"] is None:
+        assert row["text"] == unicodedata.normalize("NFC", text)
+    else:
+        assert (row["text"], row["error"] in ("E_UTF8", "E_EMPTY")) == (None, True)
+
+
+# --- labels
+
+
+def task(id="t", options=("1", "0"), part_of=None):
+    return Task(id, "binary", "q", options, options, part_of)
+
+
+def table(*rows_):
+    return pa.Table.from_pylist([dict(zip(rows.LABELS.names, row, strict=True)) for row in rows_], schema=rows.LABELS)
+
+
+def many(n=400, rare=0.02):
+    rng = np.random.default_rng(0)
+    splits = rng.choice(["train", "dev", "test"], n, p=[0.6, 0.2, 0.2])
+    return table(*[
+        (f"t{k}", f"n{i}", "1" if rng.random() < rare or (k, i) == (0, 0) else "0", splits[i])
+        for k in range(3)
+        for i in range(n)
+    ])  # fmt: skip
+
+
+def test_label_budgets_are_nested_and_hold_every_class():
+    all_labels, before = many(), set()
+    for budget in (8, 16, 32, 64):
+        kept = labels.within_limits(all_labels, Data(max_labelled=budget, max_test=10))
+        for task_id, of in labels.counts_of(kept).items():
+            assert sum(split.get("train", 0) for split in of.values()) == budget
+            assert sum(split.get("test", 0) for split in of.values()) == 10
+            assert min(of[label].get("train", 0) for label in labels.counts_of(all_labels)[task_id]) >= 1
+        train = {(r["task_id"], r["note_id"]) for r in kept.to_pylist() if r["split"] == "train"}
+        assert before < train
+        before = train
+    assert labels.within_limits(all_labels, Data()) == all_labels
+
+
+def test_budgets_do_not_depend_on_the_order_of_the_table():
+    all_labels = many()
+    shuffled = all_labels.take(np.random.default_rng(1).permutation(len(all_labels)))
+    first, second = (labels.within_limits(t, Data(max_labelled=8, max_test=5)) for t in (all_labels, shuffled))
+    key = [("task_id", "ascending"), ("note_id", "ascending")]
+    assert first.sort_by(key) == second.sort_by(key)
+
+
+def test_self_supervision_leaves_out_held_out_notes_and_their_groups():
+    notes = pa.table({"note_id": ["a", "b", "c", "d", "e"], "group_id": ["p", "p", None, "q", None]})
+    held = table(("t", "a", "1", "test"), ("t", "c", "1", "dev"), ("t", "d", "0", "train"))
+    assert sorted(labels.for_self_supervision(notes, held, Data()).to_pylist()) == ["d", "e"]
+    assert len(labels.for_self_supervision(notes, held, Data(transductive=True))) == 5
+    two = labels.for_self_supervision(notes, held, Data(transductive=True, max_unlabelled=2)).to_pylist()
+    three = labels.for_self_supervision(notes, held, Data(transductive=True, max_unlabelled=3)).to_pylist()
+    assert three[:2] == two
+
+
+def test_a_share_of_the_groups_is_for_pretraining_alone():
+    ids = [f"n{i}" for i in range(400)]
+    groups = [None if i % 4 else f"p{i // 8}" for i in range(400)]
+    held = table(*[("t", i, "1" if n % 2 else "0", "test" if n < 40 else "train") for n, i in enumerate(ids)])
+    data = Data(pretraining_share=0.6)
+    listed = pa.table({"note_id": ids, "group_id": pa.array(groups, pa.string())})
+    notes = rows.table(
+        [{"note_id": i, "group_id": g, "text": f"nota {i}"} for i, g in zip(ids, groups, strict=False)], rows.NOTES
+    )
+
+    read = [hold_out(notes, None, None, 0.6, pretrains) for pretrains in (True, False)]
+    apart, learned = ({n["note_id"] for n in part.to_pylist() if n["text"]} for part in read)
+    assert apart | learned == set(ids)
+    assert not apart & learned
+    assert 0.5 < len(apart) / 400 < 0.7
+    for group in set(groups) - {None}:
+        assert len({n["note_id"] in apart for n in notes.to_pylist() if n["group_id"] == group}) == 1
+
+    broken = rows.table([{"note_id": i, "error": "E_NULL"} for i in ids], rows.NOTES)
+    codes = [n["error"] for n in hold_out(broken, None, None, 0.6, False).to_pylist()]
+    assert set(codes) == {"E_NULL", "NOT_SAMPLED"}  # a note that nobody asked for is no failure
+
+    kept = labels.to_learn_from(held, listed, [task()], data)
+    train = {r["note_id"] for r in kept.to_pylist() if r["split"] == "train"}
+    assert train
+    assert train <= learned
+    assert sum(r["split"] == "test" for r in kept.to_pylist()) == 40
+    assert set(labels.for_self_supervision(listed, held, data).to_pylist()) < learned
+    assert labels.to_learn_from(held, listed, [task()], Data()) is held
+    with pytest.raises(InputError, match=r"has 0 of its classes outside data\.pretraining_share"):
+        labels.to_learn_from(held, listed, [task()], Data(pretraining_share=0.9999))
+
+
+def test_multilabel_rows_become_yes_and_no(tmp_path):
+    given_rows = table(
+        ("m", "a", "x", "train"), ("m", "a", "y", "train"), ("m", "b", "", "train"), ("m", "c", None, "test"),
+        ("m", "d", "y", "train"), ("t", "a", "1", "train"), ("t", "b", "0", "train"), ("other", "a", "?", "train"),
+    )  # fmt: skip
+    pq.write_table(given_rows, tmp_path / "labels.parquet")
+    tasks = [task(), *(task(f"m.{label}", (YES, NO), ("m", label)) for label in "xy")]
+    found = labels.read_labels(Data(labels=str(tmp_path / "labels.parquet")), tasks)
+    assert found.schema == rows.LABELS
+    got = {(r["task_id"], r["note_id"]): r["label"] for r in found.to_pylist()}
+    assert got == {
+        ("t", "a"): "1", ("t", "b"): "0",
+        ("m.x", "a"): YES, ("m.x", "b"): NO, ("m.x", "c"): NO, ("m.x", "d"): NO,
+        ("m.y", "a"): YES, ("m.y", "b"): NO, ("m.y", "c"): NO, ("m.y", "d"): YES,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["l.csv", "l.jsonl"])
+def test_labels_from_text_files_keep_their_zeros(tmp_path, name):
+    data = [("t", "007", "1", "train"), ("t", "7", "0", "train")]
+    lines = [",".join(rows.LABELS.names), *(",".join(row) for row in data)]
+    if name.endswith("jsonl"):
+        lines = [json.dumps(dict(zip(rows.LABELS.names, row, strict=True))) for row in data]
+    (tmp_path / name).write_text("\n".join(lines))
+    assert labels.read_labels(Data(labels=str(tmp_path / name)), [task()]) == table(*data)

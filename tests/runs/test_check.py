@@ -1,0 +1,289 @@
+"""`check`: everything that does not fit together, at once, before anything starts."""
+
+import os
+import shutil
+import time
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
+
+from raypipe import rows
+from raypipe.settings import configfile
+from raypipe.runs.check import check
+from raypipe.settings.config import Arm, Attribution, Columns, Config, Data, Masking, Model, Pretrain, Prompt
+from raypipe.errors import InputError
+from tests.tiny_models import tiny_model, tiny_tokenizer
+
+LEAFLETS = Path(__file__).parents[2] / "jobs" / "configs" / "leaflets.tasks.yaml"
+TASKS = 'tasks: [{id: fever, question: febbre, options: ["1", "0"], verbalizers: {"1": sì, "0": "no"}}]'
+
+
+@pytest.fixture
+def data(tmp_path):
+    notes = {"note_id": [f"n{i}" for i in range(20)], "text": [f"Nota numero {i}." for i in range(20)]}
+    pq.write_table(pa.table(notes), tmp_path / "notes.parquet")
+    labels = [("fever", f"n{i}", str(i % 2), ("train", "dev", "test")[i % 3]) for i in range(12)]
+    table = pa.Table.from_pylist([dict(zip(rows.LABELS.names, row, strict=True)) for row in labels])
+    pq.write_table(table, tmp_path / "labels.parquet")
+    (tmp_path / "tasks.yaml").write_text(TASKS)
+    paths = ("notes.parquet", "labels.parquet", "tasks.yaml")
+    return Data(**{path.partition(".")[0]: str(tmp_path / path) for path in paths})
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("model")
+    tiny_model().save_pretrained(folder)
+    tiny_tokenizer().save_pretrained(folder)
+    return folder
+
+
+def config(data, **sections):
+    sections = {"pretrain": Pretrain(), "prompt": Prompt(max_tokens=128), **sections}
+    return Config(data=data, **sections)
+
+
+def problems_of(settings):
+    with pytest.raises(InputError) as error:
+        check(settings)
+    return [str(problem) for problem in error.value.problems]
+
+
+def test_a_good_run_prints_one_line_per_task(data):
+    report = check(config(data))
+    assert [task.id for task in report.tasks] == ["fever"]
+    assert (report.labels.num_rows, report.n_notes) == (12, 20)
+    assert str(report).splitlines()[1].split() == ["fever", "binary", "4", "4", "4", "1:", "2,", "0:", "2"]
+
+
+def test_limits_are_applied(data):
+    report = check(config(data.model_copy(update={"max_labelled": 2, "max_test": 1})))
+    assert report.labels["split"].to_pylist().count("train") == 2
+    assert "test has one class" in str(report)
+
+
+def test_all_parts_report_together(data, tmp_path):
+    nowhere = str(tmp_path / "nowhere.csv")
+    bad = {"labels": nowhere, "tasks": nowhere, "columns": Columns(text="testo"), "pretraining": "ftp://x"}
+    arms = {"a": Arm(masking=Masking(strategy="relevanse"))}
+    settings = config(data.model_copy(update=bad), attribution=Attribution(layer=40, method="magic"), arms=arms)
+    found = problems_of(settings)
+    for start in (
+        *("data.labels: ", "data.tasks: ", "data.columns.text: ", "data.pretraining: ", "arms.a.masking.strategy: "),
+        *("attribution.method: ", "attribution.layer: is 40, but the model has layers 0..4"),
+    ):
+        assert sum(problem.startswith(start) for problem in found) == 1, (start, found)
+
+
+@pytest.mark.parametrize(
+    ("update", "what"),
+    [
+        ({"tasks": None}, "data.tasks: is not set"),
+        ({"labels": None}, "data.labels: is not set"),
+        ({"notes": None}, "data.notes: is not set"),
+        ({"task_ids": ("fevr",)}, "Did you mean 'fever'?"),
+        ({"max_chars": 3}, "none of the first 20 notes can be used (E_TOO_BIG)"),
+        ({"columns": Columns(group_id="text")}, None),
+    ],
+)
+def test_one_fault_in_the_data(data, update, what):
+    settings = config(data.model_copy(update=update))
+    if what is None:
+        assert check(settings).n_notes == 20
+    else:
+        assert any(what in problem for problem in problems_of(settings))
+
+
+def test_a_labelled_note_that_does_not_exist(data, tmp_path):
+    pq.write_table(pa.table({"note_id": ["n0", "n1"], "text": ["a", "b"]}), tmp_path / "notes.parquet")
+    assert any("10 labelled notes are not among the notes" in problem for problem in problems_of(config(data)))
+
+
+def test_a_note_in_two_splits_of_different_tasks_is_a_warning(data, tmp_path):
+    labels = pq.read_table(tmp_path / "labels.parquet").to_pylist()
+    twin = [
+        {**row, "task_id": "cough", "split": {"train": "test", "test": "train"}.get(row["split"], "dev")}
+        for row in labels
+    ]
+    pq.write_table(pa.Table.from_pylist(labels + twin), tmp_path / "labels.parquet")
+    (tmp_path / "tasks.yaml").write_text(f"{TASKS[:-1]}, {{id: cough, question: tosse, options: ['1', '0']}}]")
+    assert "8 notes are in different splits of different tasks" in str(check(config(data)))
+
+
+@pytest.mark.parametrize(
+    ("sections", "what"),
+    [
+        ({"pretrain": None}, "model.path: is pretrain, but there is no section pretrain"),
+        ({"prompt": Prompt(max_tokens=1000)}, "prompt.max_tokens: is 1000, but the model's context is 512"),
+        ({"model": Model(path="/nowhere")}, "model.path"),
+        ({"arms": {}}, "arms: is empty"),
+    ],
+)
+def test_one_fault_in_the_settings(data, sections, what):
+    assert any(problem.startswith(what) for problem in problems_of(config(data, **sections)))
+
+
+def test_model_and_tokenizer_fit(data, model):
+    assert check(config(data, model=Model(path=str(model)))).n_notes == 20
+
+
+@pytest.mark.parametrize(
+    ("sections", "what"),
+    [
+        ({"attribution": Attribution(layer=5)}, "attribution.layer: is 5, but the model has layers 0..4"),
+        ({"prompt": Prompt(max_tokens=300)}, "the model's context is 256"),
+        ({"prompt": Prompt(max_tokens=16, instruction="Leggi la nota. " * 9)}, "leaves no room for a note"),
+        ({"prompt": Prompt(max_tokens=128, answer_prefix="")}, None),
+    ],
+)
+def test_model_against_settings(data, model, sections, what):
+    settings = config(data, **{"model": Model(path=str(model)), **sections})
+    if what is None:
+        check(settings)
+    else:
+        assert any(what in problem for problem in problems_of(settings))
+
+
+def test_adapter_without_weights(data, model, tmp_path):
+    settings = config(data, model=Model(path=str(model), adapter=str(tmp_path)))
+    assert problems_of(settings) == [
+        "model.adapter: no adapter_model.safetensors in the folder; other formats are refused"
+    ]
+
+
+def with_tokenizer(model, folder, vocabulary, **special):
+    """A copy of the model whose tokenizer knows these words only."""
+    words = Tokenizer(models.WordLevel({word: i for i, word in enumerate(vocabulary)}, unk_token=vocabulary[0]))
+    words.pre_tokenizer = pre_tokenizers.Whitespace()
+    shutil.copytree(model, folder)
+    PreTrainedTokenizerFast(tokenizer_object=words, **special).save_pretrained(folder)
+    return Model(path=str(folder))
+
+
+@pytest.mark.parametrize(
+    ("answers", "what"),
+    [
+        ('{"1": forse, "0": "no"}', "data.tasks: task 'fever': the tokenizer has no tokens for the answer 'forse'"),
+        ('{"1": "no, sì", "0": "no; sì"}', "are the same tokens; change a verbalizer"),
+    ],
+)
+def test_answers_that_the_tokenizer_cannot_tell_apart(data, model, tmp_path, answers, what):
+    tokenizer = with_tokenizer(
+        model, tmp_path / "m", ["<unk>", "no", "sì", "</s>"], unk_token="<unk>", eos_token="</s>"
+    )
+    tasks = 'tasks: [{id: fever, question: febbre, options: ["1", "0"], verbalizers: ' + answers + "}]"
+    (tmp_path / "tasks.yaml").write_text(tasks)
+    (problem,) = problems_of(config(data, model=tokenizer))
+    assert what in problem
+
+
+def test_a_tokenizer_without_end_or_padding(data, model, tmp_path):
+    (problem,) = problems_of(config(data, model=with_tokenizer(model, tmp_path / "m", ["a"])))
+    assert "neither a pad nor an end-of-text token" in problem
+
+
+def test_generated_data_need_no_check():
+    found = check(config(Data(source="synthetic")))
+    assert found.tasks == []
+    assert "generated" in str(found), "no count of what is not there yet"
+
+
+@pytest.mark.skipif("RAYPIPE_DATA" not in os.environ, reason="RAYPIPE_DATA is not set: no real corpora here")
+def test_leaflets_in_time():
+    folder = Path(os.environ["RAYPIPE_DATA"]) / "e3c_it_leaflets"
+    data = Data(
+        notes=str(folder / "notes.parquet"),
+        labels=str(folder / "labels.parquet"),
+        tasks=str(LEAFLETS),
+        columns=Columns(group_id="ingredient_key"),
+    )
+    start = time.perf_counter()
+    report = check(config(data))
+    assert time.perf_counter() - start < 30  # 3 s on an idle core
+    assert (len(report.tasks), report.n_notes, report.labels.num_rows) == (150, 8081, 1_150_329)
+
+
+@pytest.mark.parametrize(
+    ("attribution", "said"),
+    [
+        ({"layer": 1.0}, "attribution.layer: is 1.0, but the model has layers 0..4, and grad_x_activation"),
+        ({"layer": 4}, "with reduction l2 is valid at 0..3"),
+        ({"layer": 3, "reduction": "sum"}, "with reduction sum is valid at 0..2"),
+        ({"layer": 1.0, "method": "kv_direct"}, "and kv_direct is valid at 0..3"),
+        ({"layer": 1.0, "method": "occlusion"}, None),
+        ({"layer": 3}, None),
+        ({"reduction": "sum", "method": "kv_direct"}, "attribution.reduction: not read by kv_direct; remove it"),
+        ({"reduction": "l2", "method": "random"}, "attribution.reduction: not read by random"),
+        ({"window": 2}, "attribution.window: not read by grad_x_activation"),
+        ({"steps": 50, "method": "attnlrp"}, "attribution.steps: not read by attnlrp"),
+        ({"baseline": "mean", "method": "captum:LayerConductance"}, None),
+        ({"baseline": "mean", "steps": 50, "method": "integrated_gradients"}, None),
+        ({"baseline": "mean", "method": "captum:LayerGradientXActivation"}, "attribution.baseline: not read by captum"),
+    ],
+)
+@pytest.mark.parametrize("of_arm", [False, True])
+def test_attribution_that_says_nothing_or_is_not_read(data, attribution, said, of_arm):
+    own = Attribution(**attribution)
+    sections = {"arms": {"a": Arm(masking=Masking(), attribution=own)}} if of_arm else {"attribution": own}
+    if said is None:
+        check(config(data, **sections))
+    else:
+        (problem,) = problems_of(config(data, **sections))
+        assert said in problem
+        assert problem.startswith("arms.a.attribution." if of_arm else "attribution.")
+
+
+def test_keys_of_methods_that_are_compared_are_read(data):
+    check(config(data, attribution=Attribution(steps=50), faithfulness={"methods": ("integrated_gradients",)}))
+    (problem,) = problems_of(config(data, attribution=Attribution(steps=50), faithfulness={"methods": ("attnlrp",)}))
+    assert problem.startswith("attribution.steps: not read")
+
+
+@pytest.mark.parametrize(
+    ("faithfulness", "said"),
+    [
+        ({"methods": ("kv_direct/l2",)}, "faithfulness.methods.0: kv_direct does not read a reduction"),
+        ({"layers": (1.0,)}, "faithfulness.layers: the model has layers 0..4, and no method says anything at these"),
+        ({"layers": (0.75,), "methods": ("grad_x_activation/sum",)}, "valid at 0..2"),
+        ({"layers": (0.75, 1.0)}, None),
+        ({"layers": (1.0,), "methods": ("occlusion",)}, None),
+    ],
+)
+def test_what_faithfulness_cannot_compare(data, faithfulness, said):
+    if said is None:
+        check(config(data, faithfulness=faithfulness))
+    else:
+        (problem,) = problems_of(config(data, faithfulness=faithfulness))
+        assert said in problem
+
+
+def test_a_resolved_config_is_no_complaint(data, tmp_path):
+    """It holds every default as if the user had set it."""
+    (tmp_path / "resolved.yaml").write_text(configfile.dump(config(data, attribution=Attribution(method="occlusion"))))
+    check(configfile.load(tmp_path / "resolved.yaml"))
+
+
+@pytest.mark.parametrize(
+    ("masking", "expected"),
+    [
+        ({"strategy": "difference_masking"}, "statistics.general_counts: is not set, but a need a table of general"),
+        ({"strategy": "mslm", "mslm": {"terms": "ner"}}, "data.columns.tags: is not set, but the terms of a are"),
+        ({"strategy": "mslm", "mslm": {"lexicon": "/absent.txt"}}, "/absent.txt cannot be read (FileNotFoundError)"),
+        ({"strategy": "selective", "selective": {"source": "relevance"}}, "set attribution.method to occlusion"),
+    ],
+)
+def test_what_a_strategy_reads_must_be_there(data, masking, expected):
+    problems = problems_of(config(data, arms={"a": Arm(masking=Masking(**masking))}))
+    assert any(expected in problem for problem in problems), problems
+
+
+def test_general_counts_must_be_readable(data, tmp_path):
+    arms = {"a": Arm(masking=Masking(strategy="difference_masking"))}
+    said = problems_of(config(data, arms=arms, statistics={"general_counts": str(tmp_path / "notes.parquet")}))
+    assert any("needs columns word and count" in problem for problem in said)
+    said = problems_of(config(data, arms=arms, statistics={"general_counts": "pretraining"}))
+    assert "statistics.general_counts: is pretraining, but data.pretraining is not set" in said

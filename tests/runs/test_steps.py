@@ -1,0 +1,381 @@
+"""Runs in this process: the steps fit together, are not repeated, and are shared with a base run where they can be."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections import Counter
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from raypipe import rows
+from raypipe.findings import results
+from raypipe.runs import folder, steps
+from raypipe.settings import config
+from raypipe.stream import pipeline
+from raypipe.settings.config import Arm, Config, PseudoLabels
+from raypipe.errors import InputError
+from raypipe.models import loading
+from raypipe.runs.run import SCORER, Run
+from raypipe.stream.stages.attribute import WITH_TEXT, Attribute
+from raypipe.stream.stages.mask import Mask, unmasked
+from raypipe.notes.tasks import Task
+from raypipe.training import examples, pseudo_labels, schedule
+from tests.small_run import settings
+
+ARMS = {
+    "sft": {},
+    "random_init": {"start": "random"},
+    "zero_shot": {"finetune": False},
+    "pseudo": {"pseudo_labels": {"confidence": 0.5, "max_imbalance": None}},
+    "decselfmask": {"masking": {"ratio": 0.2}},
+    "mixed": {"masking": {"ratio": 0.2}, "label_share": 0.5},
+    "kv": {"masking": {"ratio": 0.2}, "attribution": {"method": "kv_direct_value", "layer": 1}, "label_share": 0.2},
+}
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A finished small run with relevance at every layer."""
+    run = Run(settings(tmp_path_factory.mktemp("runs"), attribution__keep="all", arms=ARMS, repeats=2))
+    steps.prepare(run)
+    steps.attribute(run)  # on its own, so that other runs can read it
+    for arm in ARMS:
+        steps.learn(run, arm)
+        steps.evaluate(run, arm)
+    return run
+
+
+def _made(folder: Path) -> dict[str, int]:
+    return {str(path): path.stat().st_mtime_ns for path in folder.rglob("manifest.json")}
+
+
+def test_a_run_is_reported_whole(base: Run) -> None:
+    built = results.build(base)
+    assert [row.name for row in built.arms] == [*ARMS, "tfidf_logistic"]
+    runs_of = {row.name: row.macro_f1.n_runs for row in built.arms}
+    assert runs_of == dict.fromkeys(ARMS, 2) | {"zero_shot": 1, "tfidf_logistic": 1}
+    assert {m.arm for m in built.material} == {"pseudo", "decselfmask", "mixed", "kv"}
+    assert {"pseudo-labels of pseudo", "what mixed learned from"} <= built.remarks.keys()
+    assert len(built.agreement) == 2  # the run's relevance, and that of kv
+
+
+def test_a_finished_run_does_nothing_again(base: Run) -> None:
+    before = _made(base.folder)
+    steps.run_all(Run(base.settings))
+    assert _made(base.folder) == before
+
+
+def test_repeats_differ_in_order_alone(base: Run) -> None:
+    first, second = (loading.load(base.model(f"random_init{at}")).model.state_dict() for at in ("", "@1"))
+    assert any((first[name] != second[name]).any() for name in first)
+    steps = [json.loads((base.folder / f"finetune/random_init{at}/manifest.json").read_text()) for at in ("", "@1")]
+    assert steps[0]["steps"] == steps[1]["steps"]
+
+
+def test_labels_are_learned_between_the_masks(base: Run) -> None:
+    masks = examples.read(base.step("train/rows").data, "mixed")
+    labels = examples.read(base.step("finetune/rows").folder / "train", steps.LABELS)
+    learned = examples.mixed(masks, labels, 0.5)
+    assert len(learned) == 2 * len(masks)
+    steps = schedule.steps(learned.length, learned.draw, base.settings.train)
+    assert base.needed("train/mixed").manifest["tokens"] == sum(learned.length[rows].sum() for rows in steps)
+    assert base.of("kv").needed("train/kv").manifest["tokens"] > 0, "with an attribution of its own, too"
+    with pytest.raises(ValueError, match="nothing to mix"):
+        Arm(label_share=0.5)
+    with pytest.raises(InputError, match="no labelled rows"):
+        examples.mixed(masks, examples.from_rows([]), 0.5)
+
+
+def test_a_child_shares_what_its_settings_do_not_touch(base: Run) -> None:
+    child = Run(_child(base, arms={"decselfmask": {"masking": {"ratio": 0.4}}}), base=base)
+    for step in ("pretrain", "finetune/rows", f"finetune/{SCORER}", "attribute"):
+        assert child.step(step).folder == base.folder / step, step
+    for step in ("mask", "train/rows", "train/decselfmask"):
+        assert child.step(step).folder == child.folder / step, step
+    assert child.corpus is base.corpus
+
+
+def test_what_a_step_is_made_from(base: Run) -> None:
+    def settings_of(name: str, **changes: object) -> dict[str, object]:
+        return folder.settings_of(name, settings(base.folder, arms=ARMS, **changes), inputs)
+
+    inputs: dict[str, object] = {"model": {"backbone": [1]}, "statistics": {"encoder": [1]}}
+    lora = {"rank": 4, "alpha": 8}
+    assert settings_of("train/rows") != settings_of("train/rows", train__lora=lora), "plain-text sentinels"
+    assert settings_of("mask") == settings_of("mask", train__lora=lora)
+    fewer = folder.settings_of("finetune/sft@1", settings(base.folder, arms={"sft": {}}), inputs)
+    assert settings_of("finetune/sft@1") == fewer, "no mask touches an arm of labels alone"
+    assert settings_of("finetune/sft@1") != settings_of("finetune/random_init@1")
+    mixed = ARMS | {"mixed": ARMS["mixed"] | {"label_share": 0.25}}
+    shares_less = folder.settings_of("train/mixed", settings(base.folder, arms=mixed), inputs)
+    assert settings_of("train/mixed") != shares_less
+    dotted = {"a": ARMS["decselfmask"], "a.masking": ARMS["decselfmask"]}
+    other = dotted | {"a": {"masking": {"ratio": 0.3}}}
+    with_dots = [folder.settings_of("mask", settings(base.folder, arms=arms), inputs) for arms in (dotted, other)]
+    assert with_dots[0] != with_dots[1]
+    of_others = folder.settings_of("train/decselfmask", settings(base.folder, arms=mixed), inputs)
+    assert settings_of("train/decselfmask") == of_others, "another arm's share"
+    tagged = ARMS | {"tagged": {"masking": {"strategy": "mslm", "mslm": {"terms": "ner"}}}}
+    with_tags = folder.settings_of("train/decselfmask", settings(base.folder, arms=tagged), inputs)
+    assert settings_of("train/decselfmask") != with_tags, "a note without tags is lost to all arms"
+    by_answers = settings_of("train/pseudo")
+    assert by_answers == settings_of("train/pseudo", attribution__layer=2), "answers know no relevance"
+    assert by_answers != settings_of("train/pseudo", evaluation__batch_tokens=100)
+    asks = {step: settings_of(step) for step in ("corpus", "mask", "finetune/scorer")}
+    inputs["model"] = {"backbone": [2]}  # other weights in the same folder
+    assert settings_of("corpus") == asks["corpus"]
+    assert settings_of("finetune/scorer") != asks["finetune/scorer"]
+    inputs["model"] = {"backbone": [1]}
+    inputs["statistics"] = {"encoder": [2]}
+    assert settings_of("finetune/scorer") == asks["finetune/scorer"]
+    assert settings_of("mask") != asks["mask"]
+
+
+def test_an_arm_added_later_costs_only_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    matched = {"match_ratio_to": "decselfmask"}
+    few = {"sft": {}, "decselfmask": {"masking": {"ratio": 0.2}}, "pmi": {"masking": {"strategy": "pmi", **matched}}}
+    few |= {"pseudo": ARMS["pseudo"]}
+    surer = {"pseudo_labels": {"confidence": 0.505, "max_imbalance": None}}
+    control, keyword = ({"masking": {"strategy": strategy, **matched}} for strategy in ("random_word", "keyword"))
+    tagger = {"masking": {"strategy": "selective", **matched}}
+    more = {
+        "control": control,
+        **few,
+        "surer": surer,
+        "keyword": keyword,
+        "tagger": tagger,
+    }
+    first = Run(settings(tmp_path, arms=few))
+    steps.run_all(first)
+    made, planned = _made(first.folder), [_plans(first, arm) for arm in few]
+    shutil.copytree(first.folder / "mask", tmp_path / "child/small/mask")
+    at_once = Run(settings(tmp_path / "at_once", arms=more))
+    steps.run_all(at_once)
+
+    later = Run(settings(tmp_path, arms=more))
+    assert not later.is_done("mask")
+    with pytest.raises(InputError, match="mask: was made without arms control, keyword, tagger, added since"):
+        later.needed("mask")
+    with monkeypatch.context() as patch:
+        patch.setattr(pipeline, "Answer", None)
+        patch.setattr(pipeline, "Attribute", _OfLabelledNotes)
+        steps.run_all(later)
+    after = _made(later.folder)
+    remade = {Path(path).parent for path, when in made.items() if after[path] != when}
+    assert remade == {later.folder / step for step in ("statistics", "mask", "train/rows", "pseudo")}
+    assert not (later.folder / "mask~").exists()
+    assert [_plans(later, arm) for arm in few] == planned
+    assert [_plans(later, arm) for arm in more] == [_plans(at_once, arm) for arm in more]
+    for arm in ("control", "keyword", "tagger", "surer"):
+        weights = [Path(run.model(arm).path, "model.safetensors").read_bytes() for run in (later, at_once)]
+        assert weights[0] == weights[1]
+
+    for arms, changed in (
+        (few, r"arms\.control, arms\.keyword, arms\.tagger"),
+        (more | {"decselfmask": {"masking": {"ratio": 0.3}}}, r"arms\.decselfmask\.masking\.ratio"),
+    ):
+        with pytest.raises(InputError, match=rf"mask: made with other settings \({changed}\)"):
+            steps.mask(Run(settings(tmp_path, arms=arms)))
+
+    child = Run(settings(tmp_path / "child", arms=more), base=at_once)  # its own masks are older than its base's
+    assert child.is_done("mask")
+    assert child.step("mask").folder == at_once.folder / "mask"
+
+
+class _OfLabelledNotes(Attribute):
+    def __init__(self, scorer: config.Model, attribution: config.Attribution, *rest: object) -> None:
+        assert attribution.method == "occlusion", "relevance of the unlabelled notes was computed again"
+        super().__init__(scorer, attribution, *rest)
+
+
+def _plans(run: Run, arm: str) -> list[tuple[str, dict[str, object]]]:
+    notes = pq.read_table(run.step("mask").data, columns=["note_id", "plans"]).sort_by("note_id").to_pylist()
+    return [(note["note_id"], plan) for note in notes for plan in note["plans"] or [] if plan["arm"] == arm]
+
+
+def test_statistics_grow_with_what_is_asked_of_the_same_files(tmp_path: Path) -> None:
+    def settings_of(needs: list[str], **files: int) -> dict[str, object]:
+        return {"seed": 0, "asked": {"needs": needs, "longest": len(needs)}, "files": files}
+
+    made = folder.Step(tmp_path / "statistics", settings_of(["counts"], own=1))
+    made.finish()
+    with pytest.raises(InputError, match=r"\(asked\.longest, asked\.needs, files\.other, files\.own\)"):
+        steps._grown(made.folder, settings_of(["counts", "general"], own=2, other=1))
+    assert made.done
+    assert not steps._grown(made.folder, settings_of(["counts", "general"], own=1, other=1)).done
+
+
+def test_a_list_of_terms_is_part_of_what_an_arm_learns(tmp_path: Path) -> None:
+    terms = tmp_path / "terms.txt"
+    terms.write_text("febbre\n")
+    by_list = {"masking": {"strategy": "mslm", "mslm": {"terms": "lexicon", "lexicon": str(terms)}}}
+    asked = settings(tmp_path, arms={"listed": by_list, "other": ARMS["decselfmask"]})
+    before = [folder.settings_of(step, asked, {}) for step in ("mask", "train/listed", "train/other")]
+    terms.write_text("febbre\ntosse\n")
+    after = [folder.settings_of(step, asked, {}) for step in ("mask", "train/listed", "train/other")]
+    assert [old != new for old, new in zip(before, after, strict=True)] == [True, True, False]
+
+
+def test_who_looks_into_an_empty_folder_does_not_say_what_it_is_made_from(tmp_path: Path) -> None:
+    works = folder.Step(tmp_path / "step", {"ratio": 0.1})
+    folder.Step(tmp_path / "step", {"ratio": 0.2})  # a report of a config that was changed meanwhile
+    works.finish()
+    with pytest.raises(InputError, match="ratio"):
+        folder.Step(tmp_path / "step", {"ratio": 0.2})
+
+
+def test_relevance_outlives_what_masking_finds_wrong(tmp_path: Path) -> None:
+    hidden = config.Masking(strategy="selective", selective=config.Selective(source="relevance"))
+    scored = {"task_id": ["t"], "predicted": ["si"], "margin": [1.0], "layers": [0], "n_tokens": 2, "n_cut_tokens": 0}
+    words = {"word_start": [0, 7], "word_end": [6, 13], "relevance": [0.0, 0.0]}  # no word matters
+    notes = [
+        {"note_id": "idle", "text": "febbre tosse?", **scored, **words},
+        {"note_id": "broken", "error": "E_EMPTY"},
+    ]
+    masked = Mask({"selective": hidden}, seed=0)(rows.table(notes, WITH_TEXT))
+    assert masked["error"].to_pylist() == ["E_NO_SPAN", "E_EMPTY"]
+    assert masked["text"].to_pylist() == [None, None]
+    kept = unmasked(masked)
+    assert kept.schema == rows.ATTRIBUTED
+    assert kept["error"].to_pylist() == [None, "E_EMPTY"]
+    assert kept["relevance"].to_pylist() == [[0.0, 0.0], None]
+
+
+def test_other_weights_in_a_folder_are_another_model(base: Run, tmp_path: Path) -> None:
+    shutil.copytree(base.backbone.path, tmp_path / "model")
+    asked = settings(tmp_path, model__path=str(tmp_path / "model"), pretrain=None)
+    assert Run(asked).step(f"finetune/{SCORER}").done is False
+    weights = tmp_path / "model/model.safetensors"
+    Run(asked).step(f"finetune/{SCORER}").finish()
+    os.utime(weights, ns=(0, 0))
+    with pytest.raises(InputError, match=r"inputs\.model"):
+        Run(asked).step(f"finetune/{SCORER}")
+
+
+def test_an_option_that_is_never_sure_teaches_nothing(tmp_path: Path) -> None:
+    answers = [{"note_id": f"n{i}", "task_id": ["t"], "predicted": ["no"], "confidence": [0.9]} for i in range(50)]
+    pq.write_table(rows.table(answers, rows.ANSWERED), tmp_path / "answers.parquet")
+    task = Task("t", "binary", "?", ("yes", "no"), ("yes", "no"))
+    _, shares = pseudo_labels.keep_shares(tmp_path, PseudoLabels(confidence=0.5, max_imbalance=3.0), [task])
+    assert shares == {("t", "no"): 0.0}
+
+
+def test_each_step_alone_also_for_an_arm_with_its_own_attribution(tmp_path: Path) -> None:
+    run = Run(settings(tmp_path, arms=ARMS))
+    steps.pretrain(run)
+    steps.finetune(run)
+    steps.mask(run)
+    for arm in ("kv", "pseudo"):
+        steps.train(run, arm)
+        steps.finetune(run, arm)
+        steps.evaluate(run, arm)
+    assert (run.folder / "variants/kv/evaluate/kv/manifest.json").exists()
+    assert run.is_done("evaluate/pseudo")
+    with pytest.raises(InputError, match="nothing to fine-tune"):
+        steps.finetune(run, "zero_shot")
+
+
+def test_errors_are_a_share_of_the_notes_that_were_tried(tmp_path: Path) -> None:
+    run = Run(settings(tmp_path, data__max_error_rate=0.2))
+    step, n = run.step("attribute"), run.corpus.facts["notes"]
+    errors = ["E_OOM", "E_OOM", None, None] + ["NOT_SAMPLED"] * (n - 4)
+    found = [{"note_id": f"n{i}", "error": error} for i, error in enumerate(errors)]
+    step.data.mkdir()
+    pq.write_table(rows.table(found, rows.ATTRIBUTED), step.data / "part.parquet")
+    with pytest.raises(InputError, match="2 of 4 notes failed"):
+        steps._finish_notes(run, step)
+
+
+def test_a_trial_equals_the_same_config_run_by_hand(base: Run, tmp_path: Path) -> None:
+    changes = {"arms": {"decselfmask": {"masking": {"ratio": 0.4}}}, "attribution__layer": 1}
+    child = Run(_child(base, **changes), base=base)
+    steps.run_all(child)
+    alone = Run(settings(tmp_path, **changes))
+    steps.run_all(alone)
+    plans = [pq.read_table(run.step("mask").data).sort_by("note_id")["plans"].to_pylist() for run in (child, alone)]
+    assert plans[0] == plans[1]
+    scores = [pq.read_table(run.step("evaluate/decselfmask").data)["scores"].to_pylist() for run in (child, alone)]
+    assert scores[0] == scores[1]
+
+
+def test_masking_reads_the_layer_that_is_asked_for(base: Run) -> None:
+    plans = []
+    for layer in (0, 1):
+        child = Run(_child(base, attribution__layer=layer, arms={"decselfmask": ARMS["decselfmask"]}), base=base)
+        steps.mask(child)
+        plans.append(pq.read_table(child.step("mask").data).sort_by("note_id")["plans"].to_pylist())
+    assert plans[0] != plans[1]
+
+
+def test_a_layer_without_relevance_is_refused(base: Run) -> None:
+    arms = {"decselfmask": ARMS["decselfmask"]}
+    wanted = _child(base, attribution__layer=3, arms=arms)
+    with pytest.raises(InputError, match=r"attribution\.layer: is 3, .* valid at 0\.\.2"):
+        Run(wanted, base=base)
+    child = Run(_child(base, arms=arms), base=base)
+    child.settings = wanted  # past the check
+    with pytest.raises(InputError, match="relevance was kept at"):
+        steps.mask(child)
+
+
+def test_sure_answers_are_kept_and_classes_evened_out(base: Run) -> None:
+    answers = base.step("answer").data
+    arm = base.settings.arms["pseudo"].pseudo_labels
+    assert arm is not None
+    tasks = base.corpus.tasks
+    _, every = pseudo_labels.keep_shares(answers, arm, tasks)
+    assert set(every.values()) == {1.0}  # no limit
+    found: Counter[tuple[str, str]] = Counter()
+    for row in pq.read_table(answers).to_pylist():
+        found.update(zip(row["task_id"] or (), row["predicted"] or (), strict=True))
+    assert set(every) <= set(found)
+    confidence, evened = pseudo_labels.keep_shares(
+        answers, arm.model_copy(update={"max_imbalance": 1.0, "confidence": 0.01}), tasks
+    )
+    for (task_id, answer), share in evened.items():
+        rarest = min(found[task_id, option] for task in tasks if task.id == task_id for option in task.options)
+        assert share == pytest.approx(rarest / found[task_id, answer])
+    task_id, answer = next(iter(evened))
+    assert pseudo_labels.is_kept("n", task_id, answer, 0.5, (confidence, {(task_id, answer): 1.0}))
+    assert not pseudo_labels.is_kept("n", task_id, answer, 0.001, (confidence, {(task_id, answer): 1.0}))
+    assert not pseudo_labels.is_kept("n", task_id, answer, 0.5, (confidence, {(task_id, answer): 0.0}))
+
+
+def _child(base: Run, **changes: object) -> Config:
+    name = f"child{len(list(base.folder.parent.iterdir()))}"
+    return settings(base.folder.parent, name=name, attribution__keep="all", **changes)
+
+
+def test_questions_that_the_new_tokenizer_cannot_fit_are_refused_before_training(tmp_path: Path) -> None:
+    run = Run(settings(tmp_path, prompt__max_tokens=16, prompt__instruction="Rispondi alla domanda. " * 9))
+    with pytest.raises(InputError, match="leaves no room for a note"):
+        steps.pretrain(run)
+    assert not (run.folder / "pretrain/model").exists()
+
+
+def test_pretraining_and_learning_read_different_notes(tmp_path: Path) -> None:
+    generated = Run(settings(tmp_path, name="generated", arms=ARMS)).corpus.data
+    asked = settings(tmp_path, arms={"sft": {}, "cpt": {"masking": {"strategy": "cpt_packed"}}})
+    shared = {"source": "files", "pretraining": None, "pretraining_share": 0.5}
+    asked = asked.model_copy(update={"data": generated.model_copy(update=shared)})
+    with pytest.raises(InputError, match=r"data\.pretraining_share: is a share of data\.notes"):
+        Run(asked.model_copy(update={"data": asked.data.model_copy(update={"pretraining": generated.pretraining})}))
+    run = Run(asked)
+    assert not set(run.corpus.texts(pretrains=True)) & set(run.corpus.texts(pretrains=False))
+    steps.pretrain(run)
+    steps.finetune(run)
+    steps.mask(run)
+    pretrained = {key.split("\t")[0] for key in pq.read_table(run.folder / "pretrain/rows/data")["key"].to_pylist()}
+    masked = pq.read_table(run.step("mask").data, columns=["note_id", "error"]).to_pylist()
+    learned = {note["note_id"] for note in masked if note["error"] is None}
+    train = {note["note_id"] for note, _ in run.corpus.labelled("train")}
+    assert pretrained
+    assert learned
+    assert train
+    assert not pretrained & (learned | train)
+    ids = {note["note_id"] for note in masked}
+    assert pretrained | learned == {note_id for note_id in ids if note_id.startswith(("train", "unlabelled"))}
