@@ -189,9 +189,8 @@ def _learn(run: Run, arm: str) -> None:
                 shutil.rmtree(stale.folder)
     steps.learn(run, arm)
     steps.evaluate(run, arm)
-    if not run.settings.comparison.keep_models:  # of repeats, the predictions are what counts
-        for student in run.students(arm)[1:]:
-            shutil.rmtree(run.step(f"finetune/{student}").folder / "model", ignore_errors=True)
+    for student in run.students(arm)[1:]:  # of repeats, the predictions are what counts
+        shutil.rmtree(run.step(f"finetune/{student}").folder / "model", ignore_errors=True)
 
 
 def by_budget(found: Mapping[Cell, Run]) -> tuple[list[Run], dict[int, list[Run]]]:
