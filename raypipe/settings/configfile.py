@@ -145,7 +145,7 @@ def _override(document: Document, override: str) -> None:
 
 
 def _place(value: Any, parts: list[str]) -> Place:
-    """The keys that `parts` lead through. A key may hold dots itself (arms.v1.2.masking): the longest that exists wins."""
+    """The keys that `parts` name. A key may hold dots itself (arms.v1.2.masking): the longest that exists wins."""
     place: list[str] = []
     while parts:
         n = next((n for n in range(len(parts), 0, -1) if isinstance(value, dict) and ".".join(parts[:n]) in value), 1)

@@ -43,7 +43,8 @@ def markdown() -> str:
     tables = [_table(schema, sections, whole["$defs"]) for schema in (whole, *map(whole["$defs"].get, sections))]
     titles = ["The run", *(", ".join(f"`{place}`" for place in places) for places in sections.values())]
     texts = [whole["description"], *(whole["$defs"][name]["description"] for name in sections)]
-    return "\n".join([HEAD, *(f"## {parts[0]}\n\n{parts[1]}\n\n{parts[2]}\n" for parts in zip(titles, texts, tables))])
+    parts = zip(titles, texts, tables, strict=True)
+    return "\n".join([HEAD, *(f"## {title}\n\n{text}\n\n{table}\n" for title, text, table in parts)])
 
 
 def _sections(whole: Schema) -> dict[str, list[str]]:
@@ -92,7 +93,7 @@ def _section_default(value: Schema, section: Schema) -> str:
     """Nothing if the section's own defaults hold; else the keys that differ from them, or the names of sections."""
     default = value.get("default")
     if "patternProperties" in value:
-        return ", ".join(f"`{name}`" for name in default)
+        return ", ".join(f"`{name}`" for name in value["default"])
     if not isinstance(default, Mapping):
         return "" if "$ref" in value else "`null`"
     own = {key: field.get("default") for key, field in section["properties"].items() if "$ref" not in field}
