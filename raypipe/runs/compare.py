@@ -178,9 +178,8 @@ def _learn(run: Run, arm: str) -> None:
                 shutil.rmtree(stale.path, ignore_errors=True)
     driver.learn(run, arm)
     driver.evaluate(run, arm)
-    if not run.settings.comparison.keep_models:  # of repeats, the predictions are what counts
-        for student in repeats:
-            shutil.rmtree(own.step(f"finetune/{student}").path / "model", ignore_errors=True)
+    for student in repeats:  # of these, the predictions are what counts
+        shutil.rmtree(own.step(f"finetune/{student}").path / "model", ignore_errors=True)
 
 
 def by_budget(runs: Mapping[Cell, Run]) -> tuple[list[Run], dict[int, list[Run]]]:
