@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,8 +12,9 @@ from typing import Any
 import pytest
 
 from raypipe.errors import InputError
-from raypipe.runs import steps
+from raypipe.runs import driver, making, steps
 from raypipe.runs.run import Run
+from raypipe.runs.steps import named
 from raypipe.settings import configfile
 from raypipe.tuning import base_run, search, studies, trial
 from raypipe.tuning.backbones import backbones
@@ -110,8 +112,8 @@ def test_the_base_run_has_the_constants_of_the_space(tmp_path: Path, monkeypatch
     (plan,) = plans(Space("mine.py", {"attribution.reduction": "sum", RATIO: {"grid_search": [0.1, 0.2]}}), [backbone])
     monkeypatch.setattr(base_run, "open_run", lambda settings, **_: SimpleNamespace(settings=settings))
     monkeypatch.setattr(base_run, "_share", lambda run: None)
-    for step in ("corpus_statistics", "learn", "evaluate"):
-        monkeypatch.setattr(base_run.steps, step, lambda *_: None)
+    for function in ("make", "evaluate"):
+        monkeypatch.setattr(base_run.driver, function, lambda *_: None)
     base = base_run.prepare(plan, tmp_path, print)
     assert base.settings.attribution.reduction == "sum"
     assert (
@@ -122,17 +124,17 @@ def test_the_base_run_has_the_constants_of_the_space(tmp_path: Path, monkeypatch
 
 def test_trials_find_the_counts_of_the_base_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """And not those of another layer's relevance, of which all are stored."""
-    monkeypatch.setattr(steps, "attribute", lambda run: None)
-    monkeypatch.setattr(steps.corpus_counts, "compute", lambda *_: STATISTICS)
+    every = {name: replace(step, needs=("corpus",)) for name, step in (("statistics", named("statistics").kind),)}
+    monkeypatch.setattr(steps, "STEPS", tuple(every.get(step.name, step) for step in steps.STEPS))
+    monkeypatch.setattr(making.corpus_counts, "compute", lambda *_: STATISTICS)
     by_relevance = {"strategy": "mslm", "mslm": {"terms": "attribution"}}
     cases = [({"strategy": "pmi"}, 1, True), (by_relevance, 0, True), (by_relevance, 1, False)]
     for number, (masking, layer, is_shared) in enumerate(cases):
         arms = {"a": {"masking": masking}}
-        base = Run(settings(tmp_path, name=f"base{number}", arms=arms, attribution__keep="all"))
-        made = steps.corpus_statistics(base)
+        base = Run(settings(tmp_path, name=f"base{number}", arms=arms, attribution__keep="all")).open()
+        driver.make(base, ["statistics"])
         more = configure(base.settings, {"runs": str(tmp_path / "trials"), "attribution.layer": layer, "train.seed": 1})
-        assert made is not None
-        assert (steps.corpus_statistics(Run(more, base=base)) == made) == is_shared
+        assert Run(more, base=base).open().is_done("statistics") == is_shared
 
 
 def test_trials_at_once_are_what_the_cluster_holds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
