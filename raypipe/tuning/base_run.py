@@ -10,6 +10,7 @@ import fcntl
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -17,10 +18,11 @@ import pyarrow.parquet as pq
 
 from raypipe.hashing import fingerprint
 from raypipe.masking.requirements import needs
-from raypipe.masking.strategy import IMPORTANCE, RELEVANCE, TYPE_RELEVANCE
-from raypipe.runs import steps
-from raypipe.runs.folder import settings_of
+from raypipe.runs import driver
+from raypipe.runs.determinants import settings_of
+from raypipe.runs.names import SCORER
 from raypipe.runs.run import Run
+from raypipe.runs.steps import RANKED
 from raypipe.settings.arms import masking_of
 from raypipe.settings.config import Arm, Config
 from raypipe.tuning.plan import StudyPlan, configure
@@ -33,40 +35,30 @@ def silent(what: str) -> None:
     """For trials: they run beside each other, and their lines of progress would mix."""
 
 
-def open_run(settings: Config, base: Run | None = None, say: Say = silent) -> Run:
-    """A run that reads finished steps of `base` where its settings leave them as they are."""
-    run = Run(settings, base=base)
-    run.say = say  # type: ignore
-    return run
-
-
 def prepare(plan: StudyPlan, folder: Path, say: Say) -> Run:
     """The base run of a study, with all that the trials share; and the scorer's predictions of the dev notes."""
     settings = plan.config(plan.constants, "base", str(folder))
     settings = configure(settings, {"arms": {**settings.arms, LABELS_ONLY: Arm()}})
-    run = open_run(settings, say=lambda what: say(f"{plan.backbone.name}: {what}"))
+    run = Run(settings, say=lambda line: say(f"{plan.backbone.name}: {line}")).open()
     _share(run)
-    steps.corpus_statistics(run)
-    steps.learn(run, LABELS_ONLY)
-    steps.evaluate(run, LABELS_ONLY)
+    driver.make(run, ["statistics"])
+    driver.evaluate(run, LABELS_ONLY)
     return run
 
 
 def for_workers(base: Run) -> Run:
     """The base run as it is sent to workers: every step in the worker's own process."""
-    run = base.inline()
-    run.say = silent  # type: ignore
-    return run
+    return replace(base.inline(), say=silent)
 
 
 def shared_with(base: Run, settings: Config, folder: Path) -> Run:
     """The base run, if a trial with these settings has its scorer and relevance; else one beside it for all trials like
     it, made here if it is not there yet. `folder`: of the study."""
-    attributed = settings_of("attribute", settings, base.corpus.listing)
+    attributed = settings_of("attribute", settings, base.inputs)
     if base.finished("attribute", attributed) is not None:
         return base
     name = fingerprint(attributed)
-    run = open_run(configure(settings, {"name": name, "runs": str(folder / "shared")}), base)
+    run = Run(configure(settings, {"name": name, "runs": str(folder / "shared")}), base, silent).open()
     with locked(run.folder):
         _share(run)
     return run
@@ -74,18 +66,15 @@ def shared_with(base: Run, settings: Config, folder: Path) -> Run:
 
 def _share(run: Run) -> None:
     """Backbone, scorer, and the relevance of all notes if some arm needs relevance."""
-    if run.pretrains:
-        steps.pretrain(run)
-    steps.finetune(run)
-    if needs(masking_of(run.settings)) & {RELEVANCE, TYPE_RELEVANCE, IMPORTANCE}:
-        steps.attribute(run)
+    ranked = needs(masking_of(run.settings)) & RANKED
+    driver.make(run, [f"finetune/{SCORER}", *(["attribute"] if ranked else [])])
 
 
 def predict(run: Run, arm: str) -> list[pa.Table]:
     """Do all steps of an arm that are not done yet; its predictions of the dev notes, a table per fine-tuning."""
-    steps.prepare(run)
-    steps.learn(run, arm)
-    steps.evaluate(run, arm)
+    driver.prepare(run)
+    driver.learn(run, arm)
+    driver.evaluate(run, arm)
     return [pq.read_table(run.needed(f"evaluate/{student}").data) for student in run.students(arm)]
 
 

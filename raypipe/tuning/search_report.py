@@ -23,7 +23,7 @@ from raypipe.findings.page import figures as look
 from raypipe.findings.page.figures import Chart
 from raypipe.findings.page.html import environment
 from raypipe.findings.page.report import Report, outcome
-from raypipe.runs.folder import versions
+from raypipe.records import versions
 from raypipe.tuning import analysis, charts, stability
 from raypipe.tuning.analysis import Results
 from raypipe.tuning.stability import Effect, RankAgreement

@@ -20,7 +20,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 
-from raypipe.runs.folder import Step, write_json
+from raypipe.records import write_json
+from raypipe.runs.folder import StepFolder
 from raypipe.runs.run import Run
 from raypipe.settings import configfile
 from raypipe.settings.config import Config
@@ -46,7 +47,7 @@ def claim(plan: StudyPlan) -> Path:
         "config": config.model_dump(mode="json", exclude=NOT_IN_RESULTS | {"name"}),
         "sample": config.tune.max_unlabelled,
     }
-    Step(folder, settings)
+    StepFolder(folder, settings).open()
     text = yaml.safe_dump(json.loads(json.dumps(plan.backbone.written)), sort_keys=False, allow_unicode=True, width=120)
     (folder / "written.yaml").write_text(text)
     return folder

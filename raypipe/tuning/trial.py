@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 
 from raypipe.errors import InputError
 from raypipe.evaluation import metrics, uncertainty
-from raypipe.runs.folder import write_json
+from raypipe.records import write_json
 from raypipe.runs.run import Run
 from raypipe.settings.config import Config, Resources
 from raypipe.stream.stages.quiet import place
@@ -108,7 +108,7 @@ def _run(context: StudyContext, base: Run, values: Mapping[str, Any], record: Re
         write(own.folder, record)
         report({"dev_macro_f1": value, "epoch": epoch, "is_final": False})
 
-    own = base_run.open_run(settings, base_run.shared_with(base, settings, Path(context.folder)))
+    own = Run(settings, base_run.shared_with(base, settings, Path(context.folder)), base_run.silent).open()
     own.watch = DevScore(own, arm, on_epoch) if context.reports_epochs else None
     predictions = base_run.predict(own, arm)
     (own.folder / "evaluate").mkdir(exist_ok=True)

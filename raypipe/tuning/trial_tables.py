@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 from raypipe import rows
 from raypipe.errors import InputError, Problem
 from raypipe.notes.tasks import Task
-from raypipe.runs.folder import write_json
+from raypipe.records import write_json
 
 CONFIG, SECONDS = "config/", "seconds/"  # begin the columns of parameters, and of the time of each step
 FINISHED, STOPPED, FAILED, RUNNING = "finished", "stopped", "failed", "running"
