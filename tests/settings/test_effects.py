@@ -120,9 +120,9 @@ def test_relevance_of_a_word_is_reduced_over_its_tokens(model: Model) -> None:
 
 def test_so_many_notes_are_counted(tmp_path: Path) -> None:
     def n_words(max_notes: int) -> int:
-        run = Run(settings(tmp_path, name=f"of{max_notes}", statistics__max_notes=max_notes))
+        run = Run(settings(tmp_path, name=f"of{max_notes}", statistics__max_notes=max_notes)).open()
         what = SimpleNamespace(longest=1, phi_patterns=())
-        counts = pipeline.count_words(run.settings, run.corpus, what, run.cluster)  # type: ignore[arg-type]
+        counts = pipeline.count_words(run.job, what)  # type: ignore[arg-type]
         return sum(
             pc.sum(counts[name]).as_py() for name in counts.column_names if pa.types.is_integer(counts[name].type)
         )

@@ -17,7 +17,7 @@ import pytest
 import yaml
 
 from raypipe.errors import InputError
-from raypipe.runs import steps
+from raypipe.runs import driver
 from raypipe.runs.run import Run
 from raypipe.settings import configfile
 from raypipe.tuning import search, space
@@ -159,8 +159,8 @@ def test_a_trial_is_what_its_config_says_by_hand(study: Path, tmp_path: Path) ->
     record = next(r for r in _records(study).values() if tuple(r["params"].values()) == (0.4, 1))
     trial = study / "trials" / record["trial_id"]
     settings = configfile.load(trial / "config.yaml", [f"runs={tmp_path}", "name=hand", "attribution.keep=layer"])
-    run = Run(settings)
-    steps.run_all(run)
+    run = Run(settings).open()
+    driver.run_all(run)
     keys = [("task_id", "ascending"), ("note_id", "ascending")]
     mine = pq.read_table(run.step("evaluate/relevant").data).sort_by(keys)
     assert mine.equals(pq.read_table(trial / "evaluate/relevant.parquet").sort_by(keys))
