@@ -17,11 +17,19 @@ import numpy as np
 import numpy.typing as npt
 
 WordReduction = Literal["max", "sum", "mean"]
-Ints = npt.NDArray[np.int32]
-Floats = npt.NDArray[np.float32]
+
+# Arrays by the type of their elements
+F32 = npt.NDArray[np.float32]
+F64 = npt.NDArray[np.float64]
+I32 = npt.NDArray[np.int32]
+I64 = npt.NDArray[np.int64]
+Bools = npt.NDArray[np.bool_]
+Index = npt.NDArray[np.intp]  # positions in another array
+Floats = F32  # the former names of F32 and I32, until no other package imports them
+Ints = I32
 
 # What becomes of signed relevance before it ranks words
-SIGNS: dict[str, Callable[[Floats], Floats]] = {
+SIGNS: dict[str, Callable[[F32], F32]] = {
     "abs": np.abs,
     "positive": lambda relevance: np.maximum(relevance, 0),
     "signed": lambda relevance: relevance,
@@ -53,21 +61,21 @@ def normalise(text: str) -> str:
     return unicodedata.normalize("NFC", text)
 
 
-def word_spans(text: str) -> Ints:
+def word_spans(text: str) -> I32:
     """Character offsets [W, 2] of the words of `text`, in order."""
     pattern = _ANY_SCRIPT if _NOT_LATIN.search(text) else _LATIN
     spans = [match.span() for match in pattern.finditer(text)]
     return np.asarray(spans, dtype=np.int32).reshape(-1, 2)
 
 
-def tokens_of_words(offsets_T2: Ints, words_W2: Ints) -> Ints:
+def tokens_of_words(offsets_T2: I32, words_W2: I32) -> I32:
     """Tokens [words, 2] that touch each word that has any: the first, and one past the last. Both inputs are sorted."""
     first_W = np.searchsorted(offsets_T2[:, 1], words_W2[:, 0], side="right")
     end_W = np.searchsorted(offsets_T2[:, 0], words_W2[:, 1], side="left")
     return np.stack([first_W, end_W], axis=1)[first_W < end_W].astype(np.int32)
 
 
-def relevance_of_words(relevance_XT: Floats, offsets_T2: Ints, words_W2: Ints, how: WordReduction = "max") -> Floats:
+def relevance_of_words(relevance_XT: F32, offsets_T2: I32, words_W2: I32, how: WordReduction = "max") -> F32:
     """Reduce relevance over the tokens that touch each word: [..., T] -> [..., W].
 
     A token belongs to every word that it overlaps by at least one character (a byte-level token may carry the space

@@ -26,7 +26,7 @@ from raypipe.hashing import fingerprint
 from raypipe.models.loading import Loaded
 from raypipe.models.prompts import EncodedNote
 from raypipe.settings import config
-from raypipe.words import Floats
+from raypipe.words import F32
 
 logger = logging.getLogger(__name__)
 
@@ -46,7 +46,7 @@ class AttributionEngine:
     Raises `InputError` if method or layer do not fit the scorer; the message names what would.
     """
 
-    def __init__(self, scorer: Loaded, config: config.Attribution, seed: int = 0, idf_V: Floats | None = None) -> None:
+    def __init__(self, scorer: Loaded, config: config.Attribution, seed: int = 0, idf_V: F32 | None = None) -> None:
         self.config = config
         self.method = method_of(config)
         try:

@@ -13,7 +13,7 @@ from raypipe.attribution.decoder import Decoder
 from raypipe.attribution.targets import NoteValues
 from raypipe.models.prompts import EncodedNote
 from raypipe.settings import config
-from raypipe.words import Floats
+from raypipe.words import F32
 
 
 @dataclass(frozen=True)
@@ -21,11 +21,11 @@ class NoteAttribution:
     """Relevance of one note's tokens for each of its Q questions."""
 
     predicted_Q: tuple[int, ...]  # the preferred option of each question
-    margin_Q: Floats  # its mean log-probability less the runner-up's, nats
-    relevance_QKN: Floats  # signed, over the N tokens of the note alone; K kept layers
+    margin_Q: F32  # its mean log-probability less the runner-up's, nats
+    relevance_QKN: F32  # signed, over the N tokens of the note alone; K kept layers
     # |explained - sum of relevance over all positions| / |explained| at the lowest kept layer: completeness of
     # integrated gradients, conservation of AttnLRP. NaN where a method promises no such sum.
-    error_Q: Floats
+    error_Q: F32
 
     @classmethod
     def of_questions(cls, questions: Sequence[OfQuestion], kept: slice) -> NoteAttribution:
@@ -39,7 +39,7 @@ class NoteAttribution:
         )
 
     @classmethod
-    def of_values(cls, values: NoteValues, relevance_QKN: Floats) -> NoteAttribution:
+    def of_values(cls, values: NoteValues, relevance_QKN: F32) -> NoteAttribution:
         """From a method that has no gradients."""
         no_sum_Q = np.full(len(values.margin_Q), np.nan, np.float32)
         return cls(tuple(values.chosen_Q2[:, 0].tolist()), values.margin_Q, relevance_QKN, no_sum_Q)
@@ -74,7 +74,7 @@ class Request:
     layers: tuple[int, ...]  # ascending
     batch_tokens: int  # that the device likes to compute at once, of copies and questions of one note
     seed: int
-    idf_V: Floats | None = None  # inverse document frequency of every token, for `tfidf`
+    idf_V: F32 | None = None  # inverse document frequency of every token, for `tfidf`
 
 
 # Which layers tell a method something. `scale`: not those whose only effect passes a normalisation, where the sum of

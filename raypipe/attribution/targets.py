@@ -22,7 +22,7 @@ from torch import Tensor
 
 from raypipe.attribution.decoder import Decoder
 from raypipe.models.prompts import EncodedNote, Question
-from raypipe.words import Floats
+from raypipe.words import F32
 
 
 @dataclass(frozen=True)
@@ -48,10 +48,10 @@ class Values:
 class NoteValues:
     """What the scorer says about one note."""
 
-    z_Q: Floats  # the target
+    z_Q: F32  # the target
     chosen_Q2: np.ndarray  # best option and runner-up, int64
-    margin_Q: Floats  # nats
-    score_QC: Floats  # of every option, up to a constant per question: softmax gives probabilities; -inf = no option
+    margin_Q: F32  # nats
+    score_QC: F32  # of every option, up to a constant per question: softmax gives probabilities; -inf = no option
 
 
 def branches_of(question: Question) -> list[tuple[int, ...]]:
@@ -142,7 +142,7 @@ class Readout:
         index_R = torch.tensor([branch.question for branch in self.branches], device=rows_RX.device)
         return rows_RX.new_zeros(self.n_questions, *rows_RX.shape[1:]).index_add(0, index_R, rows_RX)
 
-    def by_note(self, n_notes: int, *arrays_Q: Floats) -> list[tuple[Floats, ...]]:
+    def by_note(self, n_notes: int, *arrays_Q: F32) -> list[tuple[F32, ...]]:
         """Arrays over all questions, split into one tuple per note."""
         edges = np.searchsorted(np.asarray(self.note_of_question), np.arange(1, n_notes))
         return list(zip(*(np.split(array, edges) for array in arrays_Q), strict=True))

@@ -14,10 +14,10 @@ import numpy as np
 from raypipe.attribution.method import Method, NoteAttribution, Request
 from raypipe.attribution.scores import values_of
 from raypipe.models.prompts import EncodedNote
-from raypipe.words import Floats
+from raypipe.words import F32
 
 
-def idf_of_notes(notes: Iterable[Sequence[int]], vocabulary: int) -> Floats:
+def idf_of_notes(notes: Iterable[Sequence[int]], vocabulary: int) -> F32:
     """Inverse document frequency [V] of every token, for the engine's `idf_V`, from the tokens of each note."""
     frequency_V = np.zeros(vocabulary, np.float64)
     n_notes = 0

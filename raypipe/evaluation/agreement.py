@@ -13,9 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from raypipe.evaluation.resampling import group_weights
+from raypipe.words import F32, F64, Bools
 
-Floats = npt.NDArray[np.float64]
-Bools = npt.NDArray[np.bool_]
 Spans = Sequence[tuple[int, int]] | npt.NDArray[np.integer]
 
 
@@ -24,7 +23,7 @@ class Case:
     """The words of one note that count, asked one task."""
 
     note_id: str
-    relevance_W: npt.NDArray[np.floating]  # higher = more relevant
+    relevance_W: F32 | F64  # higher = more relevant
     is_deciding_W: Bools
 
 
@@ -99,7 +98,7 @@ def _measures(case: Case, top_share: float) -> tuple[float, ...]:
     return hit, least, chance, hit - chance, precision, precision_chance
 
 
-def _intervals(measures_NM: Floats, note_ids: Sequence[str], n_bootstrap: int, seed: int) -> tuple[Floats, Floats]:
+def _intervals(measures_NM: F64, note_ids: Sequence[str], n_bootstrap: int, seed: int) -> tuple[F64, F64]:
     """95 % percentile intervals of the means when notes, not cases, are drawn: tasks of one note go together."""
     names, note_N = np.unique(np.asarray(note_ids), return_inverse=True)
     totals_GM = np.zeros((len(names), measures_NM.shape[1]))

@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 from sklearn.feature_extraction.text import TfidfVectorizer
@@ -21,10 +20,10 @@ from raypipe import rows
 from raypipe.evaluation.heads import Pooled, answers_of, choose, probe
 from raypipe.notes.tasks import Task
 from raypipe.settings import config
+from raypipe.words import F64
 
-Floats = npt.NDArray[np.float64]
 # note ids and labels to learn from, note ids to score, the task -> log-probabilities [N, C]
-Scorer = Callable[[Sequence[str], Sequence[str], Sequence[str], Task], Floats]
+Scorer = Callable[[Sequence[str], Sequence[str], Sequence[str], Task], F64]
 LEAST = 1e-9  # probability of an option that no training note has
 
 
@@ -45,7 +44,7 @@ def tfidf_logistic(
     row_of = {note_id: i for i, note_id in enumerate(text_of)}
     features = vectorizer.transform(text_of.values())
 
-    def score(learn_from: Sequence[str], learn: Sequence[str], note_ids: Sequence[str], task: Task) -> Floats:
+    def score(learn_from: Sequence[str], learn: Sequence[str], note_ids: Sequence[str], task: Task) -> F64:
         if len(set(learn)) < 2:
             return _log_frequencies(learn, task, len(note_ids))
         model = LogisticRegression(C=10.0, class_weight="balanced", max_iter=1000)
@@ -93,7 +92,7 @@ def majority(notes: pa.Table, labels: pa.Table, tasks: Sequence[Task], split: st
     )
 
 
-def _log_frequencies(learn: Sequence[str], task: Task, n: int) -> Floats:
+def _log_frequencies(learn: Sequence[str], task: Task, n: int) -> F64:
     share_C = np.asarray([learn.count(option) for option in task.options]) / max(len(learn), 1)
     return np.tile(np.log(np.maximum(share_C, LEAST)), (n, 1))
 

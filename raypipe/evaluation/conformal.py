@@ -20,16 +20,14 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 from scipy.special import softmax
 
 from raypipe.evaluation.metrics import TaskRows, by_task
 from raypipe.hashing import generator
 from raypipe.notes.tasks import Task
+from raypipe.words import F64, Bools
 
-Floats = npt.NDArray[np.float64]
-Bools = npt.NDArray[np.bool_]
 Score = Literal["lac", "aps"]
 
 
@@ -91,13 +89,13 @@ def averaged(runs: Sequence[Sets]) -> Sets:
     return Sets(runs[0].alpha, runs[0].score, coverage, size, singletons, tasks)
 
 
-def threshold(score_N: Floats, alpha: float) -> float:
+def threshold(score_N: F64, alpha: float) -> float:
     """The k-th smallest calibration score, k = ceil((n + 1)(1 - alpha)); inf where there are fewer than k."""
     k = math.ceil((len(score_N) + 1) * (1 - alpha) - 1e-9)  # .9 * 10 is a little more than 9
     return float(np.sort(score_N)[k - 1]) if k <= len(score_N) else math.inf
 
 
-def nonconformity(probability_NC: Floats, score: Score, uniform_N: Floats) -> Floats:
+def nonconformity(probability_NC: F64, score: Score, uniform_N: F64) -> F64:
     """How badly each option fits [N, C]. `uniform_N` in [0, 1): of aps, the share of an option's own probability."""
     if score == "lac":
         return 1 - probability_NC
@@ -127,7 +125,7 @@ def _task_sets(calibration: TaskRows, evaluated: TaskRows, alpha: float, score: 
     )
 
 
-def _scores(of_task: TaskRows, score: Score, seed: int) -> Floats:
+def _scores(of_task: TaskRows, score: Score, seed: int) -> F64:
     draws = [generator("aps", seed, of_task.task.id, note_id).random() for note_id in of_task.note_ids.to_pylist()]
     return nonconformity(softmax(of_task.scores_NC, axis=1), score, np.asarray(draws))
 

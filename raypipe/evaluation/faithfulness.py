@@ -20,7 +20,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
 from raypipe.attribution import AttributionEngine, NoteAttribution
@@ -37,7 +36,7 @@ from raypipe.hashing import generator
 from raypipe.models.loading import Loaded
 from raypipe.models.prompts import EncodedNote, PromptEncoder
 from raypipe.settings import config
-from raypipe.words import SIGNS, Floats, Ints, relevance_of_words, word_spans
+from raypipe.words import F32, I32, I64, SIGNS, Bools, Index, relevance_of_words, word_spans
 
 SHARES = (0.01, 0.05, 0.10, 0.20, 0.50)
 LEAST_ROOM = 0.05  # by which a note without content lowers p, or soft scores divide by next to nothing
@@ -52,8 +51,8 @@ class Item:
     """One note with one question, and what the scorer says of it."""
 
     note: EncodedNote  # with this question alone
-    words_W2: Ints
-    word_of_token_N: Ints  # -1: in no word
+    words_W2: I32
+    word_of_token_N: I32  # -1: in no word
     values: NoteValues
 
     @property
@@ -73,7 +72,7 @@ def faithfulness_table(
     top_share: float = 0.15,
     n_bootstrap: int = 2000,
     seed: int = 0,
-    idf_V: Floats | None = None,
+    idf_V: F32 | None = None,
     say: Callable[[str], None] = lambda _: None,
 ) -> list[dict[str, Any]]:
     """One row per variant and kept layer, and one for `random`; sorted by comprehensiveness, best first.
@@ -152,9 +151,9 @@ def items_of(
 class Measured:
     """The numbers of one item."""
 
-    comprehensiveness_S: Floats  # per share
-    sufficiency_S: Floats
-    reversed_S: Floats  # comprehensiveness of the reversed ranking
+    comprehensiveness_S: F32  # per share
+    sufficiency_S: F32
+    reversed_S: F32  # comprehensiveness of the reversed ranking
     soft_nc: float
     soft_ns: float
 
@@ -164,7 +163,7 @@ class Scored:
     """An item, the relevance of its words, and what that is worth."""
 
     item: Item
-    relevance_W: Floats
+    relevance_W: F32
     measured: Measured
 
 
@@ -189,7 +188,7 @@ def _scored(
     return [scored.get(i) for i in range(len(items))]
 
 
-def _of_words(relevance_N: Floats, item: Item, settings: config.Attribution) -> Floats:
+def _of_words(relevance_N: F32, item: Item, settings: config.Attribution) -> F32:
     signed_N = SIGNS[settings.sign](relevance_N)
     return relevance_of_words(signed_N, item.note.offsets_N2, item.words_W2, settings.word_reduction)
 
@@ -197,7 +196,7 @@ def _of_words(relevance_N: Floats, item: Item, settings: config.Attribution) -> 
 def measure(
     decoder: Decoder,
     items: Sequence[Item],
-    relevance: Sequence[Floats],
+    relevance: Sequence[F32],
     settings: config.Attribution,
     filler_ids: Sequence[int] = (),
     seed: int = 0,
@@ -217,7 +216,7 @@ def measure(
     ]
 
 
-def _changed(item: Item, order_W: npt.NDArray[np.intp], filler_ids: Sequence[int]) -> list[EncodedNote]:
+def _changed(item: Item, order_W: Index, filler_ids: Sequence[int]) -> list[EncodedNote]:
     """Without the top words, with them alone, without the bottom words: each at every share."""
     counts = [max(1, round(share * len(order_W))) for share in SHARES]
     tops = [np.isin(item.word_of_token_N, order_W[:k]) for k in counts]
@@ -225,7 +224,7 @@ def _changed(item: Item, order_W: npt.NDArray[np.intp], filler_ids: Sequence[int
     return [_without(item, gone, filler_ids) for gone in (*tops, *(~top for top in tops), *bottoms)]
 
 
-def keep_probabilities(relevance_W: Floats, mean: float = PI) -> Floats:
+def keep_probabilities(relevance_W: F32, mean: float = PI) -> F32:
     """Relevance scaled and cut to [0, 1] so that its mean is `mean`: larger stays larger, zero gets what is left."""
     relevance = np.maximum(relevance_W, 0).astype(np.float64)
     low, high = 0.0, 1.0 / max(relevance[relevance > 0].min(initial=np.inf), 1e-30)
@@ -239,7 +238,7 @@ def keep_probabilities(relevance_W: Floats, mean: float = PI) -> Floats:
     return np.minimum(kept, 1).astype(np.float32)
 
 
-def _without(item: Item, is_removed_N: npt.NDArray[np.bool_], filler_ids: Sequence[int]) -> EncodedNote:
+def _without(item: Item, is_removed_N: Bools, filler_ids: Sequence[int]) -> EncodedNote:
     """The note without these tokens; each run of them becomes the filler."""
     start = item.note.note_start
     ids = list(item.note.prefix_ids[:start])
@@ -254,7 +253,7 @@ def _without(item: Item, is_removed_N: npt.NDArray[np.bool_], filler_ids: Sequen
 def _soft(
     decoder: Decoder,
     items: Sequence[Item],
-    relevance: Sequence[Floats],
+    relevance: Sequence[F32],
     settings: config.Attribution,
     seed: int,
 ) -> list[tuple[float, float]]:
@@ -271,16 +270,14 @@ def _soft(
     return pairs
 
 
-def _kept(item: Item, relevance_W: Floats) -> list[Floats]:
+def _kept(item: Item, relevance_W: F32) -> list[F32]:
     """Probability to keep each token: for soft_nc, for soft_ns, for a note of zeros."""
     kept_W = np.append(keep_probabilities(relevance_W), 0)  # tokens outside words are dropped by both
     keep_N = kept_W[item.word_of_token_N]
     return [np.where(item.word_of_token_N < 0, 0, 1 - keep_N), keep_N, np.zeros_like(keep_N)]
 
 
-def _p_of_kept(
-    decoder: Decoder, items: Sequence[Item], kept: Sequence[Sequence[Floats]], target: str, seed: int
-) -> npt.NDArray[Any]:
+def _p_of_kept(decoder: Decoder, items: Sequence[Item], kept: Sequence[Sequence[F32]], target: str, seed: int) -> F32:
     """Probability [items, 3] of the preferred label when embedding elements are kept at random."""
     rows = Rows(decoder, [item.note for item in items for _ in range(3)], target)
     embedded_RTD = decoder.embed(rows.ids_RT).clone()
@@ -302,12 +299,12 @@ def _p_of_kept(
     return _softmax(score_QC)[np.arange(len(chosen_Q2)), chosen_Q2[:, 0]].reshape(len(items), 3)
 
 
-def _softmax(score_QC: Floats) -> Floats:
+def _softmax(score_QC: F32) -> F32:
     shifted = np.exp(score_QC - score_QC.max(axis=1, keepdims=True))
     return np.asarray(shifted / shifted.sum(axis=1, keepdims=True))
 
 
-def _probability(values: NoteValues, chosen_Q2: npt.NDArray[np.int64]) -> float:
+def _probability(values: NoteValues, chosen_Q2: I64) -> float:
     return float(_softmax(values.score_QC)[0, chosen_Q2[0, 0]])
 
 
@@ -319,9 +316,9 @@ def _cases(per_note: Sequence[Sequence[Scored] | None], complete: Sequence[int],
         yield Case(note.note_id, scored.relevance_W, deciding_words(scored.item.words_W2, gold))
 
 
-def _means(per_note: Sequence[Sequence[Measured]]) -> dict[str, Floats]:
+def _means(per_note: Sequence[Sequence[Measured]]) -> dict[str, F32]:
     """Per note, the mean over its questions: what the bootstrap draws."""
-    of_note: dict[str, list[Floats]] = {}
+    of_note: dict[str, list[F32]] = {}
     for measured in per_note:
         soft = np.asarray([(m.soft_nc, m.soft_ns) for m in measured])
         is_defined = np.isfinite(soft[:, 0])
@@ -343,9 +340,9 @@ def _row(
     name: str,
     layer: int,
     settings: config.Attribution,
-    values: Mapping[str, Floats],
-    against: Mapping[str, Floats],
-    weights_BN: npt.NDArray[Any],
+    values: Mapping[str, F32],
+    against: Mapping[str, F32],
+    weights_BN: F32,
     seconds: float,
     found: Agreement | None,
 ) -> dict[str, Any]:

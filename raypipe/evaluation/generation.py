@@ -16,12 +16,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from raypipe.words import Floats
+from raypipe.words import F32
 
 END = -1  # stands for the end of the answer among the next tokens
 
 
-def decode(options: Sequence[tuple[int, ...]], log_p: Sequence[Floats]) -> tuple[int, Floats]:
+def decode(options: Sequence[tuple[int, ...]], log_p: Sequence[F32]) -> tuple[int, F32]:
     """The option that greedy decoding ends in, and the log-probability [C] of each under the same constraint.
 
     `log_p[c]` holds the log-probability of every token of option c, given those before, and last, where the option
@@ -43,7 +43,7 @@ def longer(options: Sequence[tuple[int, ...]]) -> dict[int, int]:
 
 
 def _descend(
-    options: Sequence[tuple[int, ...]], log_p: Sequence[Floats], members: list[int], depth: int, constrained_C: Floats
+    options: Sequence[tuple[int, ...]], log_p: Sequence[F32], members: list[int], depth: int, constrained_C: F32
 ) -> int:
     """The greedy choice among `members`, which agree in their first `depth` tokens; adds to `constrained_C`."""
     if len(members) == 1:

@@ -31,8 +31,8 @@ from sklearn.neural_network import MLPClassifier
 from raypipe import rows
 from raypipe.notes.tasks import Task
 from raypipe.settings import config
+from raypipe.words import F32, F64
 
-Floats = npt.NDArray[np.float64]
 LEAST = 1e-9  # probability of an option that no training note has
 MAX_STEPS = 500  # of the solver
 # (task_id, note_id) -> label of the control task
@@ -45,7 +45,7 @@ class Pooled:
 
     layer: int
     pooling: str
-    states_XD: npt.NDArray[np.float32]
+    states_XD: F32
     row_of: Mapping[tuple[str, str], int]  # (task_id, note_id) -> its row
 
     @classmethod
@@ -130,7 +130,7 @@ class _Head:
         self.c: float | None = self.grid[len(self.grid) // 2]  # where there are too few labels to choose
 
     def choose(
-        self, states_ND: Floats, train: Sequence[Mapping[str, Any]], group_of: Mapping[str, str | None]
+        self, states_ND: F64, train: Sequence[Mapping[str, Any]], group_of: Mapping[str, str | None]
     ) -> float | None:
         """Set the penalty by cross-validation; its macro F1, or None where a label has fewer than two groups."""
         gold_N = np.asarray([row["label"] for row in train])
@@ -150,7 +150,7 @@ class _Head:
         self.c = self.grid[best]
         return float(f1_C[best])
 
-    def log_probabilities(self, learn_ND: Floats, gold: Sequence[str], asked_ND: Floats) -> Floats:
+    def log_probabilities(self, learn_ND: F64, gold: Sequence[str], asked_ND: F64) -> F64:
         """Of every option for the asked notes [N, C], learned from the others."""
         learn_ND, asked_ND = _standardised(learn_ND, asked_ND, rotate=self.settings.head == "logistic")
         probability_NC = np.full((len(asked_ND), len(self.task.options)), LEAST)
@@ -160,7 +160,7 @@ class _Head:
         probability_NC[:, [self.task.options.index(label) for label in model.classes_]] = model.predict_proba(asked_ND)
         return np.asarray(np.log(np.maximum(probability_NC, LEAST)))
 
-    def _fits(self, states_ND: Floats, gold_N: npt.NDArray[np.str_], grid: Sequence[float | None]) -> Iterator[Any]:
+    def _fits(self, states_ND: F64, gold_N: npt.NDArray[np.str_], grid: Sequence[float | None]) -> Iterator[Any]:
         """A fitted classifier for each penalty, strongest first; valid until the next one is asked for."""
         if len(set(gold_N)) < 2 or not states_ND.std(axis=0).any():  # last token at the embeddings: no note is in it
             constant = DummyClassifier(strategy="prior").fit(states_ND, gold_N)
@@ -177,7 +177,7 @@ class _Head:
                 yield model.set_params(C=c).fit(states_ND, gold_N)
 
 
-def _standardised(learn_ND: Floats, asked_ND: Floats, rotate: bool) -> tuple[Floats, Floats]:
+def _standardised(learn_ND: F64, asked_ND: F64, rotate: bool) -> tuple[F64, F64]:
     """Mean 0 and deviation 1 of every dimension over the notes to learn from, for both.
 
     `rotate`: with fewer notes than dimensions, in the coordinates of their span. An L2-penalised linear classifier
@@ -192,7 +192,7 @@ def _standardised(learn_ND: Floats, asked_ND: Floats, rotate: bool) -> tuple[Flo
     return learn_ND, asked_ND
 
 
-def _states(pooled: Pooled, task: Task, labelled: Iterable[Mapping[str, Any]]) -> Floats:
+def _states(pooled: Pooled, task: Task, labelled: Iterable[Mapping[str, Any]]) -> F64:
     return pooled.states_XD[[pooled.row_of[task.id, row["note_id"]] for row in labelled]].astype(np.float64)
 
 

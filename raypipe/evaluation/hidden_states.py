@@ -16,7 +16,7 @@ from raypipe.attribution.batches import token_batches
 from raypipe.models import tree
 from raypipe.models.loading import Loaded
 from raypipe.models.prompts import EncodedNote
-from raypipe.words import Floats
+from raypipe.words import F32
 
 QUESTIONS_PER_ROW = 32  # as in scoring: the mask grows with the square of a row
 
@@ -25,8 +25,8 @@ QUESTIONS_PER_ROW = 32  # as in scoring: the mask grows with the square of a row
 class NoteStates:
     """States of the layers that were asked for, in their order."""
 
-    mean_KD: Floats  # over the note's tokens; no question is seen
-    last_QKD: Floats  # of the last token before each answer
+    mean_KD: F32  # over the note's tokens; no question is seen
+    last_QKD: F32  # of the last token before each answer
 
 
 @dataclass(frozen=True)
@@ -50,8 +50,8 @@ def note_states(
 ) -> list[NoteStates]:
     """Pooled states of each note, float32, in the order of `notes`."""
     rows = [row for index, note in enumerate(notes) for row in _rows(index, note)]
-    means: list[Floats | None] = [None] * len(notes)
-    lasts: list[dict[int, Floats]] = [{} for _ in notes]  # by number of the row
+    means: list[F32 | None] = [None] * len(notes)
+    lasts: list[dict[int, F32]] = [{} for _ in notes]  # by number of the row
     for batch in token_batches([len(row.ids) for row in rows], batch_tokens):
         arrays = [(np.asarray(rows[i].ids, np.int32), np.asarray(rows[i].branch, np.int32)) for i in batch]
         trees = tree.collate(arrays, loaded.tokenizer.pad_token_id, loaded.device)
@@ -79,5 +79,5 @@ def _rows(index: int, note: EncodedNote) -> Iterator[_Row]:
         yield row
 
 
-def _array(states: torch.Tensor) -> Floats:
+def _array(states: torch.Tensor) -> F32:
     return np.asarray(states.float().cpu().numpy(), np.float32)

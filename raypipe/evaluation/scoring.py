@@ -17,7 +17,7 @@ from raypipe.evaluation.generation import decode, longer
 from raypipe.models import tree
 from raypipe.models.loading import Loaded
 from raypipe.models.prompts import EncodedNote, Question
-from raypipe.words import Floats
+from raypipe.words import F32
 
 QUESTIONS_PER_ROW = 32
 LOGIT_ROWS = 4096
@@ -39,7 +39,7 @@ class LabelScorer:
         self.scorer = scorer
         self.batch_tokens = batch_tokens
 
-    def score(self, notes: Sequence[EncodedNote]) -> list[list[Floats]]:
+    def score(self, notes: Sequence[EncodedNote]) -> list[list[F32]]:
         """For each note and question: mean log-probability [C] of its options, nats per token."""
         return [
             [
@@ -52,7 +52,7 @@ class LabelScorer:
             for of_note, note in zip(self._token_log_p(notes, None), notes, strict=True)
         ]
 
-    def generate(self, notes: Sequence[EncodedNote], eos_id: int | None) -> list[list[tuple[int, Floats]]]:
+    def generate(self, notes: Sequence[EncodedNote], eos_id: int | None) -> list[list[tuple[int, F32]]]:
         """For each note and question: what `generation.decode` says of its options."""
         return [
             [decode(q.option_ids, log_p) for q, log_p in zip(note.questions, of_note, strict=True)]
@@ -60,7 +60,7 @@ class LabelScorer:
         ]
 
     @torch.no_grad()
-    def _token_log_p(self, notes: Sequence[EncodedNote], eos_id: int | None) -> list[list[list[Floats]]]:
+    def _token_log_p(self, notes: Sequence[EncodedNote], eos_id: int | None) -> list[list[list[F32]]]:
         """For each note, question and option: log-probability [T] of its tokens, given the prompt and those before.
 
         With `eos_id`, an option that begins another one has the log-probability of ending there as its last.
@@ -74,7 +74,7 @@ class LabelScorer:
                     found[n][first + question][option].append(value)
         return [[[np.asarray(o, np.float32) for o in question] for question in of_note] for of_note in found]
 
-    def _read(self, rows: Sequence[_Row]) -> list[Floats]:
+    def _read(self, rows: Sequence[_Row]) -> list[F32]:
         """Log-probability of every read of every row."""
         model = self.scorer.model
         arrays = [(np.asarray(row.ids, np.int32), np.asarray(row.branch, np.int32)) for row in rows]

@@ -19,8 +19,9 @@ import numpy as np
 import pyarrow as pa
 from scipy import stats
 
-from raypipe.evaluation.resampling import Floats, Measure, TaskCounts, count_tasks, group_weights, holm, sign_flip_p
+from raypipe.evaluation.resampling import Measure, TaskCounts, count_tasks, group_weights, holm, sign_flip_p
 from raypipe.notes.tasks import Task
+from raypipe.words import F32, F64
 
 Caveat = Literal["single_run", "single_seed", "few_runs", "few_seeds", "few_tasks", "too_few_tasks"]
 MIN_RUNS, MIN_TASKS = 5, 10  # pilot section 6; methods 5.3
@@ -114,10 +115,10 @@ class _Draws:
     task_ids: list[str]
     n_runs: int
     n_seeds: int
-    point_T: Floats  # the data as they are, mean over runs
-    within_B: Floats  # mean over drawn tasks, groups drawn within each task
-    joint_B: Floats  # the same, groups drawn once for all tasks
-    task_BT: Floats  # every task under the joint draws
+    point_T: F64  # the data as they are, mean over runs
+    within_B: F64  # mean over drawn tasks, groups drawn within each task
+    joint_B: F64  # the same, groups drawn once for all tasks
+    task_BT: F64  # every task under the joint draws
 
     def minus(self, other: _Draws) -> _Draws:
         return _Draws(
@@ -211,7 +212,7 @@ def _draw(
     return draws
 
 
-def seed_weights(n_bootstrap: int, seed_R: Sequence[int], seed: int) -> Floats:
+def seed_weights(n_bootstrap: int, seed_R: Sequence[int], seed: int) -> F64:
     """Weight of each run in each resample [B, R], around its share. Arms with as many seeds get the same draws.
 
     Seeds are perturbed, since their means carry the noise of the runs within; with one seed, the runs. The weights are
@@ -231,7 +232,7 @@ def seed_weights(n_bootstrap: int, seed_R: Sequence[int], seed: int) -> Floats:
     return np.asarray((share_BU / size_U)[:, unit_R])
 
 
-def _resample_within(counts: list[TaskCounts], n_bootstrap: int, rng: np.random.Generator) -> Floats:
+def _resample_within(counts: list[TaskCounts], n_bootstrap: int, rng: np.random.Generator) -> F64:
     """Mean over drawn tasks [B, S]; a task that is drawn twice gets two draws of its groups."""
     task_BT = rng.integers(len(counts), size=(n_bootstrap, len(counts)))
     sum_BS, n_BS = (np.zeros((n_bootstrap, counts[0].n_systems)) for _ in range(2))
@@ -245,7 +246,7 @@ def _resample_within(counts: list[TaskCounts], n_bootstrap: int, rng: np.random.
 
 def _resample_jointly(
     counts: list[TaskCounts], n_groups: int, n_bootstrap: int, rng: np.random.Generator
-) -> tuple[Floats, Floats]:
+) -> tuple[F64, F64]:
     """Mean over drawn tasks [B, S], and every task [B, T, S], where all tasks see the same draw of groups."""
     weight_BG = group_weights(rng, n_bootstrap, n_groups)
     value_BTS = np.stack([task.values(weight_BG[:, task.group_G]) for task in counts], axis=1)
@@ -254,7 +255,7 @@ def _resample_jointly(
     return _ratio(sum_BS, np.sum(np.isfinite(value_BTS) * times_BT1, axis=1)), value_BTS
 
 
-def _ratio(total: Floats, n: Floats) -> Floats:
+def _ratio(total: F64, n: F32 | F64) -> F64:
     """Their quotient; nan, silently, where a resample has no task on which the measure is defined."""
     with np.errstate(invalid="ignore"):
         return np.asarray(total / n)

@@ -9,11 +9,11 @@ from raypipe.attribution.registry import method_of
 from raypipe.errors import InputError, Problem
 from raypipe.models.loading import Loaded
 from raypipe.settings import config
-from raypipe.words import Floats
+from raypipe.words import F32
 
 
 def variants(
-    scorer: Loaded, asked: config.Faithfulness, base: config.Attribution, idf_V: Floats | None = None
+    scorer: Loaded, asked: config.Faithfulness, base: config.Attribution, idf_V: F32 | None = None
 ) -> tuple[dict[str, config.Attribution], list[str]]:
     """Settings by a name of their own, each with one layer; and what the scorer cannot do, in words.
 

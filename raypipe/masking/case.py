@@ -9,16 +9,12 @@ from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from raypipe.masking.draws import Uniforms, uniforms
+from raypipe.masking.draws import uniforms
 from raypipe.masking.spans import VISIBLE, Hidden, Kinds, hidden_spans
 from raypipe.masking.stopwords import STOP_WORDS
 from raypipe.settings.config import Masking
-from raypipe.words import Floats, Ints
-
-Bools = npt.NDArray[np.bool_]
-Index = npt.NDArray[np.intp]
+from raypipe.words import F32, F64, I32, Bools, Index
 
 
 @lru_cache(maxsize=256)
@@ -26,7 +22,7 @@ def _compiled(pattern: str) -> re.Pattern[str]:
     return re.compile(pattern)
 
 
-def phi_ranges(text: str, patterns: Sequence[str]) -> Ints:
+def phi_ranges(text: str, patterns: Sequence[str]) -> I32:
     """Character ranges [P, 2] that some pattern matches, in the order of the patterns."""
     found = [m.span() for pattern in patterns for m in _compiled(pattern).finditer(text) if m.end() > m.start()]
     return np.asarray(found, dtype=np.int32).reshape(-1, 2)
@@ -79,8 +75,8 @@ class Note:
     def __init__(
         self,
         text: str,
-        words_W2: Ints,
-        relevance_QW: Floats | None = None,
+        words_W2: I32,
+        relevance_QW: F32 | None = None,
         tags: Sequence[str] | None = None,
         is_cut: bool = True,
     ) -> None:
@@ -160,12 +156,12 @@ class Case:
     settings: Masking
     budget: int  # eligible words to hide, at most len(pool.eligible_E)
     is_matched: bool  # the budget copies another arm
-    relevance_W: Floats | None  # of the task; None if the run has no relevance
+    relevance_W: F32 | None  # of the task; None if the run has no relevance
     key: int  # of the random numbers
     prepared: Any  # what the strategy's `prepare` made of the corpus statistics
     reference: Hidden | None  # what the matched arm hides
 
-    def uniforms(self, n: int, stream: int = 0) -> Uniforms:
+    def uniforms(self, n: int, stream: int = 0) -> F64:
         """`n` seeded numbers in (0, 1)."""
         return uniforms(self.key, n, stream)
 

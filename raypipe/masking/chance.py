@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from raypipe.masking.case import Case, Index, Pool
+from raypipe.masking.case import Case, Pool
 from raypipe.masking.selection import best
 from raypipe.masking.spans import PLAIN, VISIBLE, Hidden
-from raypipe.words import Ints
+from raypipe.words import I32, Index
 
 _PIECE = 4  # characters: about what a sub-word token of a clinical word holds
 
@@ -34,7 +34,7 @@ def random_token(case: Case) -> Hidden:
     return Hidden(start_S, end_S, np.full(len(start_S), PLAIN, dtype=np.int8), n_masked)
 
 
-def _pieces(words_W2: Ints, eligible_E: Index) -> tuple[Ints, Index]:
+def _pieces(words_W2: I32, eligible_E: Index) -> tuple[I32, Index]:
     """Character bounds [P, 2] of the pieces of the eligible words, and the word of each."""
     start_E, end_E = words_W2[eligible_E].T
     n_E = -(-(end_E - start_E) // _PIECE)

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from raypipe.masking.case import Note
-from raypipe.words import Floats, Ints, word_spans
+from raypipe.words import F32, I32, word_spans
 
 GRAMS = pa.schema([("gram", pa.string()), ("n", pa.int8()), ("count", pa.int64()), ("n_notes", pa.int64())])
 TYPES = pa.schema(
@@ -66,7 +66,7 @@ def _runs(text: str, phi_patterns: tuple[str, ...]) -> Iterator[list[str]]:
 
 
 def relevance_block(
-    texts: Sequence[str], words: Sequence[Ints], relevance: Sequence[Floats], delta: float = 0.05
+    texts: Sequence[str], words: Sequence[I32], relevance: Sequence[F32], delta: float = 0.05
 ) -> pa.Table:
     """Relevance by word type (TYPES): occurrences, sum of relevance relative to its note's largest, and how often
     the stored relevance exceeded `delta`. `words` are [W, 2] and `relevance` [Q, W] per note."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from raypipe.errors import InputError
 from raypipe.masking.case import Case
@@ -17,8 +16,7 @@ from raypipe.masking.spans import Hidden
 from raypipe.masking.statistics import Statistics
 from raypipe.masking.vectors import unit
 from raypipe.settings.config import Difference, Masking
-
-Doubles = npt.NDArray[np.float64]
+from raypipe.words import F64
 
 
 @dataclass(frozen=True)
@@ -27,8 +25,8 @@ class Similarity:
 
     statistics: Statistics
     anchors: tuple[str, ...]
-    score_V: Doubles  # largest cosine with an anchor; one more entry at the end, -1, for unknown words
-    place_V: Doubles  # 1 = farthest of the corpus ... V = nearest, 0 for unknown words
+    score_V: F64  # largest cosine with an anchor; one more entry at the end, -1, for unknown words
+    place_V: F64  # 1 = farthest of the corpus ... V = nearest, 0 for unknown words
 
 
 def prepare(settings: Masking, statistics: Statistics) -> Similarity:
@@ -47,7 +45,7 @@ def prepare(settings: Masking, statistics: Statistics) -> Similarity:
     return Similarity(statistics, anchors, np.append(score_V, -1.0), np.append(place_V, 0.0))
 
 
-def probabilities(score_N: Doubles, place_N: Doubles, settings: Difference) -> Doubles:
+def probabilities(score_N: F64, place_N: F64, settings: Difference) -> F64:
     """Probability of each word to be drawn first.
 
     `rank` [code]: the nearest of n words weighs n, the farthest 1. `similarity` [ours]: max(cosine, 0)^gamma.

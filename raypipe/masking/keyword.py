@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from raypipe.errors import InputError
 from raypipe.masking.case import Case
@@ -14,7 +13,7 @@ from raypipe.masking.spans import NOTHING, Hidden
 from raypipe.masking.statistics import Statistics
 from raypipe.masking.vectors import unit
 from raypipe.settings.config import Masking
-from raypipe.words import Floats
+from raypipe.words import F32, I64
 
 
 @dataclass(frozen=True)
@@ -22,9 +21,9 @@ class Known:
     """A value per word of the corpus; the last row is that of unknown words."""
 
     statistics: Statistics
-    values: Floats
+    values: F32
 
-    def types(self, case: Case) -> npt.NDArray[np.int64]:
+    def types(self, case: Case) -> I64:
         """Row of each eligible word of the note; -1 for unknown ones, which is the last row."""
         return self.statistics.lookup(case.note.words)[case.pool.eligible_E]
 

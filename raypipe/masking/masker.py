@@ -20,7 +20,7 @@ from raypipe.masking.statistics import Statistics
 from raypipe.masking.strategies import STRATEGIES
 from raypipe.masking.strategy import Strategy
 from raypipe.settings.config import Masking
-from raypipe.words import Floats, Ints
+from raypipe.words import F32, I32
 
 Plan = dict[str, Any]  # a dict with the fields of rows.PLAN
 
@@ -63,9 +63,9 @@ class Masker:
         self,
         note_id: str,
         text: str,
-        words_W2: Ints,
+        words_W2: I32,
         task_ids: Sequence[str],
-        relevance_QW: Floats | None,
+        relevance_QW: F32 | None,
         tags: Sequence[str] | None = None,
         is_cut: bool = True,
     ) -> list[Plan]:

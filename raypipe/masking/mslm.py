@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from raypipe.errors import InputError
-from raypipe.masking.case import Case, Index
+from raypipe.masking.case import Case
 from raypipe.masking.collocations import collocations
 from raypipe.masking.selection import best
 from raypipe.masking.spans import BASE, ENTITY, Hidden
@@ -17,6 +17,7 @@ from raypipe.masking.strategy import COUNTS, GENERAL, LEXICON, NGRAMS, TAGS, TYP
 from raypipe.masking.terms import Terms, tagged
 from raypipe.masking.units import Units, allowed, fill_up
 from raypipe.settings.config import Masking
+from raypipe.words import Index
 
 _NEEDS = {
     "lexicon": {LEXICON},

@@ -10,7 +10,7 @@ import numpy as np
 from raypipe.masking.case import Case
 from raypipe.masking.selection import best, draw, hysteresis
 from raypipe.masking.spans import NOTHING, PLAIN, Hidden
-from raypipe.words import Floats
+from raypipe.words import F32
 
 
 def relevance(case: Case) -> Hidden:
@@ -44,13 +44,13 @@ def shuffled_relevance(case: Case) -> Hidden:
     return _select(case, relevance_W)
 
 
-def _normalised(relevance_W: Floats) -> Floats:
+def _normalised(relevance_W: F32) -> F32:
     """Relative to the largest magnitude of the note; negative relevance counts as none (1.2, step 7 [code])."""
     top = max(float(relevance_W.max(initial=0)), -float(relevance_W.min(initial=0)))
     return (np.maximum(relevance_W, 0) / (top or 1.0)).astype(np.float32, copy=False)
 
 
-def _select(case: Case, relevance_W: Floats) -> Hidden:
+def _select(case: Case, relevance_W: F32) -> Hidden:
     settings, eligible_E = case.settings, case.pool.eligible_E
     if settings.selection == "hysteresis":
         kind_W = case.visible()

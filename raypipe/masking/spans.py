@@ -7,11 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from raypipe.words import Ints
+from raypipe.words import I32, Bools, Index
 
 Kinds = npt.NDArray[np.int8]
-Bools = npt.NDArray[np.bool_]
-Index = npt.NDArray[np.intp]
 
 VISIBLE, PLAIN, ENTITY, BASE = -1, 0, 1, 2  # kinds of a word; a span has one of the last three
 
@@ -22,8 +20,8 @@ _YES = np.ones(1, dtype=np.bool_)
 class Hidden:
     """What an arm hides in a note: sorted, disjoint character spans."""
 
-    start_S: Ints
-    end_S: Ints
+    start_S: I32
+    end_S: I32
     kind_S: Kinds
     n_masked: int  # eligible words inside
 
@@ -32,7 +30,7 @@ NOTHING = Hidden(np.empty(0, np.int32), np.empty(0, np.int32), np.empty(0, np.in
 
 
 def hidden_spans(
-    hidden_H: Index, kind_H: Kinds, words_W2: Ints, inner_W: Bools, barrier_W: Bools | None, longest: int | None
+    hidden_H: Index, kind_H: Kinds, words_W2: I32, inner_W: Bools, barrier_W: Bools | None, longest: int | None
 ) -> Hidden:
     """Maximal runs of hidden words of one kind, as characters (methods 1.7 [ours]).
 

@@ -13,21 +13,17 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from raypipe.masking.stopwords import STOP_WORDS
-from raypipe.words import Floats
-
-Doubles = npt.NDArray[np.float64]
-Counts = npt.NDArray[np.int64]
+from raypipe.words import F32, F64, I64
 
 MIN_NOTES = 5  # document frequency below which a word is not kept (methods 3.1 [ours])
 
 
-def _no_counts() -> Counts:
+def _no_counts() -> I64:
     return np.empty(0, dtype=np.int64)
 
 
@@ -36,14 +32,14 @@ class Statistics:
     """Statistics of one corpus. V are its words in alphabetical order."""
 
     words: tuple[str, ...] = ()
-    count_V: Counts = field(default_factory=_no_counts)
+    count_V: I64 = field(default_factory=_no_counts)
     n_words: int = 0  # words of the corpus, rare ones included
     ngrams: Mapping[str, int] = field(default_factory=dict)  # runs of two and more words -> occurrences
-    general_V: Counts | None = None  # occurrences in general language
+    general_V: I64 | None = None  # occurrences in general language
     n_general: tuple[int, int] = (0, 0)  # words and word types of general language
-    relevance_V: Doubles | None = None  # mean relevance; NaN for words that no scorer saw
-    important_V: Doubles | None = None  # share of occurrences in labelled notes that mattered; NaN likewise
-    vectors_VD: Floats | None = None
+    relevance_V: F64 | None = None  # mean relevance; NaN for words that no scorer saw
+    important_V: F64 | None = None  # share of occurrences in labelled notes that mattered; NaN likewise
+    vectors_VD: F32 | None = None
     lexicons: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # path in the config -> its terms
 
     @classmethod
@@ -74,13 +70,13 @@ class Statistics:
         """Adds how often words mattered, from the merged tables of `relevance_block` over labelled notes."""
         return replace(self, important_V=self._per_occurrence(types, "n_important"))
 
-    def _per_occurrence(self, types: pa.Table, column: str) -> Doubles:
+    def _per_occurrence(self, types: pa.Table, column: str) -> F64:
         rows = {word: row for row, word in enumerate(types["gram"].to_pylist())}
         row_V = np.array([rows.get(word, -1) for word in self.words], dtype=np.int64)
         share = types[column].to_numpy() / types["n_seen"].to_numpy()
         return np.append(share.round(9), np.nan)[row_V]  # beyond that, a sum depends on the order of the notes
 
-    def with_vectors(self, vectors_VD: Floats) -> Statistics:
+    def with_vectors(self, vectors_VD: F32) -> Statistics:
         """Adds one vector per word of `words` (masking/vectors.py)."""
         if len(vectors_VD) != len(self.words):
             raise ValueError(f"{len(vectors_VD)} vectors for {len(self.words)} words")
@@ -95,12 +91,12 @@ class Statistics:
         """Number of each word."""
         return {word: number for number, word in enumerate(self.words)}
 
-    def lookup(self, words: list[str]) -> npt.NDArray[np.int64]:
+    def lookup(self, words: list[str]) -> I64:
         """Numbers of these words, -1 for words that are not in the table."""
         get = self.index.get
         return np.array([get(word, -1) for word in words], dtype=np.int64)
 
-    def tficf(self) -> Doubles:
+    def tficf(self) -> F64:
         """[V], typical words score high: c/N * log((N_G + V_G) / (c_G + 1)), -inf for words that cannot be anchors.
 
         A TF-IDF analogue with general language as the background (methods 3.1 [ours]; the authors' scoring code is

@@ -7,14 +7,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.dataset as pds
+
+from raypipe.words import I32, I64
 
 N_KINDS = 3  # plain, entity, base (masking/spans.py)
 
 
-def _zeros() -> npt.NDArray[np.int64]:
+def _zeros() -> I64:
     return np.zeros(N_KINDS, dtype=np.int64)
 
 
@@ -26,7 +27,7 @@ class Tally:
     spans: int = 0
     n_masked: int = 0  # eligible words hidden
     n_eligible: int = 0
-    characters: npt.NDArray[np.int64] = field(default_factory=_zeros)  # hidden, by kind of span
+    characters: I64 = field(default_factory=_zeros)  # hidden, by kind of span
 
     @property
     def ratio(self) -> float:
@@ -49,7 +50,7 @@ def tally_of(plans: Iterable[pa.ListArray]) -> dict[str, Tally]:
     return out
 
 
-def _add(out: dict[str, Tally], names: list[str], arm_P: npt.NDArray[np.int32], plans: pa.StructArray) -> None:
+def _add(out: dict[str, Tally], names: list[str], arm_P: I32, plans: pa.StructArray) -> None:
     start, end, kind = (plans.field(name) for name in ("start", "end", "kind"))
     spans_P = np.asarray(start.value_lengths())
     hidden_S = np.asarray(end.flatten()) - np.asarray(start.flatten())

@@ -11,8 +11,9 @@ from itertools import chain
 
 import numpy as np
 
-from raypipe.masking.case import Bools, Case, Index
+from raypipe.masking.case import Case
 from raypipe.masking.spans import VISIBLE, Kinds
+from raypipe.words import Bools, Index
 
 Run = tuple[int, int]  # first and last word
 

@@ -15,7 +15,7 @@ from raypipe.models.prompts import EncodedNote, PromptEncoder
 from raypipe.notes.tasks import Task
 from raypipe.settings import config
 from raypipe.stream.stages.quiet import quiet
-from raypipe.words import SIGNS, Floats, relevance_of_words, word_spans
+from raypipe.words import F32, SIGNS, relevance_of_words, word_spans
 
 
 @quiet
@@ -30,7 +30,7 @@ class Attribute:
         tasks: Sequence[Task],
         seed: int,
         threads: int = 1,
-        idf_V: Floats | None = None,
+        idf_V: F32 | None = None,
     ) -> None:
         import torch
 

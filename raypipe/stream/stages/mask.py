@@ -15,7 +15,7 @@ from raypipe.errors import InputError, Problem, RowError
 from raypipe.masking import Masker, Statistics
 from raypipe.settings import config
 from raypipe.stream.stages.quiet import quiet
-from raypipe.words import Floats, Ints, word_spans
+from raypipe.words import F32, I32, word_spans
 
 
 @quiet
@@ -65,7 +65,7 @@ def unmasked(table: pa.Table) -> pa.Table:
     return pa.table(columns, schema=rows.ATTRIBUTED)
 
 
-def words_and_relevance(note: dict[str, Any], layer: int | None = None) -> tuple[Ints, Floats | None]:
+def words_and_relevance(note: dict[str, Any], layer: int | None = None) -> tuple[I32, F32 | None]:
     """Words [W, 2] of a note and their relevance [Q, W] at a layer (None: the lowest kept), if it has any."""
     if note.get("relevance") is None:
         return word_spans(note["text"]), None

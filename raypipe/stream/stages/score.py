@@ -15,7 +15,7 @@ from raypipe.models.prompts import EncodedNote, PromptEncoder
 from raypipe.notes.tasks import Task
 from raypipe.settings import config
 from raypipe.stream.stages.quiet import quiet
-from raypipe.words import Floats
+from raypipe.words import F32
 
 
 @quiet
@@ -58,7 +58,7 @@ class Score:
                 out.append(row)
         return rows.table(out, rows.PREDICTIONS)
 
-    def _answers(self, notes: list[EncodedNote]) -> list[list[tuple[int, Floats]]]:
+    def _answers(self, notes: list[EncodedNote]) -> list[list[tuple[int, F32]]]:
         """For each note and question: the chosen option and the scores [C] of all."""
         if self.mode == "generate":
             return self.scorer.generate(notes, self.encoder.eos_id)
