@@ -1,15 +1,16 @@
-"""Prediction sets that hold the true label at a chosen rate: split (inductive) conformal prediction (methods 6).
+"""Prediction sets that hold the true label at a chosen rate: split (inductive) conformal prediction.
 
 Per task: a score says how badly an option fits a note; its quantile over a calibration split is the threshold, and a
 note's set holds the options that fit no worse. If calibration and evaluation notes are exchangeable, the set holds the
 true label with probability >= 1 - alpha, whatever the model (Vovk et al. 2005, section 4.2). The probability is over
 draws of both splits and all notes: it need not hold for one label, one group of patients, or notes of another year.
+docs/method.md, section 11.8.
 
     lac  1 - p(label): the smallest sets on average (Sadinle et al. 2019); empty where no option fits
     aps  probability of all likelier options, and a random part of the label's own (Romano et al. 2020,
          2006.02544, section 2): sets grow with the model's doubt, so that coverage is more even over notes
 
-p is the softmax of the scores of an option over those of its task. A note without scores gets the set of all options.
+p is the softmax of the scores of an option over those of its task. The set of a note without scores is all options.
 """
 
 from __future__ import annotations
@@ -62,20 +63,20 @@ def conformal(
 ) -> Sets | None:
     """Coverage and size of the sets of `evaluated`, calibrated on `calibration`; both `rows.PREDICTIONS` of one model.
 
-    A task without calibration labels has no sets; None if that is all. Raises ValueError as `metrics.by_task` does.
+    A task without calibration labels has no sets; None if no task has any. Raises ValueError as `metrics.by_task` does.
     """
     if not len(calibration):
         return None
-    known = {of_task.task.id: of_task for of_task in by_task(calibration, tasks)}
-    found = tuple(
-        _task_sets(known[of_task.task.id], of_task, alpha, score, seed)
+    calibration_of = {of_task.task.id: of_task for of_task in by_task(calibration, tasks)}
+    sets = tuple(
+        _task_sets(calibration_of[of_task.task.id], of_task, alpha, score, seed)
         for of_task in by_task(evaluated, tasks)
-        if of_task.task.id in known
+        if of_task.task.id in calibration_of
     )
-    if not found:
+    if not sets:
         return None
-    coverage, size, singletons = np.mean([(t.coverage, t.size, t.singletons) for t in found], axis=0).tolist()
-    return Sets(alpha, score, coverage, size, singletons, found)
+    coverage, size, singletons = np.mean([(t.coverage, t.size, t.singletons) for t in sets], axis=0).tolist()
+    return Sets(alpha, score, coverage, size, singletons, sets)
 
 
 def averaged(runs: Sequence[Sets]) -> Sets:

@@ -1,13 +1,13 @@
-"""Greedy decoding bound to the options of a task: at every step only tokens that begin or go on an option are allowed.
+"""Greedy decoding bound to the options of a task: only tokens that begin or continue an option are allowed.
 
-The allowed continuations form a trie, so the answer is always one of the options (trie search: methods 6). All its
-paths are beginnings of options, whose log-probabilities one pass over the token tree gives (evaluation/scoring.py), so
-nothing is generated token by token; the result is that of a decoder that generates.
+The allowed continuations form a trie, so the answer is always one of the options. All its paths are beginnings of
+options, and one pass over the token tree gives their log-probabilities (evaluation/scoring.py). So nothing is generated
+token by token, but the result is that of a decoder that generates.
 
-How it differs from label scoring: that compares whole options by their mean log-probability per token, whatever the
-decoder would have said first; this decides at the first token in which options differ, and looks no further. Where all
+Label scoring compares whole options by their mean log-probability per token. This decides at the first token in which
+options differ, without looking further. Where all
 options are single tokens, both give the same answer. An option that begins another one (`acuta`, `acuta grave`) is
-chosen where the end of the answer is likelier than its continuation, as fine-tuning teaches both.
+chosen if the end of the answer is likelier than its continuation; fine-tuning teaches both.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
-"""Predictions -> one number per task and one per run (methods 5.2). Shares, not points: reports multiply by 100.
+"""From predictions to measures of each task and of a run. Shares, not points: reports multiply by 100.
 
 Primary: macro F1 of each task, then the unweighted mean over tasks. Beside it, because macro F1 at the model's own
-threshold also measures how many positives it calls (pilot section 2): AUC, and macro F1 at two other thresholds.
+threshold also measures how many positives it calls: AUC, and macro F1 at two other thresholds. docs/method.md, section
+11.3.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from raypipe.notes.tasks import Task
 from raypipe.words import F64, I64, Bools
 
 FOLDS = 5
-MIN_NOTES = 20  # of a task in the split that is scored (methods 5.1)
+MIN_SCORED_NOTES = 20  # labels that a task needs in the scored split
 
 
 @dataclass(frozen=True)
@@ -76,15 +77,15 @@ class TaskRows:
 
 
 def measurable(tasks: Sequence[Task], labels: pa.Table) -> list[Task]:
-    """Tasks with two classes and `MIN_NOTES` labels (rows.LABELS of the split): on others, macro F1 says nothing.
+    """Tasks with two classes and `MIN_SCORED_NOTES` labels (rows.LABELS of the split); on others macro F1 is noise.
 
     If all have few notes, those with two classes; if none has, all.
     """
-    found: dict[str, Counter[str]] = {task.id: Counter() for task in tasks}
+    counts_of: dict[str, Counter[str]] = {task.id: Counter() for task in tasks}
     for row in labels.select(["task_id", "label"]).to_pylist():
-        found[row["task_id"]][row["label"]] += 1
-    varied = [task for task in tasks if len(found[task.id]) > 1]
-    return [task for task in varied if found[task.id].total() >= MIN_NOTES] or varied or list(tasks)
+        counts_of[row["task_id"]][row["label"]] += 1
+    varied = [task for task in tasks if len(counts_of[task.id]) > 1]
+    return [task for task in varied if counts_of[task.id].total() >= MIN_SCORED_NOTES] or varied or list(tasks)
 
 
 def evaluate(predictions: pa.Table, tasks: Sequence[Task]) -> Metrics:

@@ -1,4 +1,4 @@
-"""Resamples of test groups, and sign flips of tasks, as array arithmetic: `uncertainty` puts them together.
+"""Resamples of test groups, and sign flips of tasks, as array arithmetic, for evaluation/uncertainty.py.
 
 Per task, the counts that a measure needs are summed per group once. A resample is then a row of group weights [G], and
 B resamples of S systems are one matrix product.
@@ -33,7 +33,7 @@ class TaskCounts:
     gold_GL: F32  # notes by gold label
     right_GSL: F32  # true positives
     called_GSL: F32  # notes by predicted label
-    # per label (binary: the first option alone), who is positive and all systems' scores; empty unless AUC is measured
+    # per label (binary: the first option alone), the positives and all systems' scores; empty unless AUC is measured
     rankings: tuple[tuple[Bools, F64], ...]
 
     @property
@@ -50,7 +50,7 @@ class TaskCounts:
         right_BSL = (weight_BG @ _flat(self.right_GSL)).reshape(-1, self.n_systems, n_labels)
         called_BSL = (weight_BG @ _flat(self.called_GSL)).reshape(-1, self.n_systems, n_labels)
         f1_BSL = 2 * right_BSL / np.maximum(gold_BL[:, None, :] + called_BSL, 1)
-        has_gold_B1L = gold_BL[:, None, :] > 0  # the definition of macro F1 holds for the resample, too
+        has_gold_B1L = gold_BL[:, None, :] > 0  # macro F1 is over the labels with gold support in the resample
         with np.errstate(invalid="ignore"):
             return np.asarray(np.sum(f1_BSL * has_gold_B1L, axis=2) / has_gold_B1L.sum(axis=2))
 

@@ -1,8 +1,8 @@
-"""Random numbers that depend on what is drawn, never on who draws it.
+"""Random numbers that depend on a key alone, never on the worker that draws them.
 
-A counter-based generator (splitmix64 over 1, 2, 3, ... plus a key): the numbers of a row follow from its key alone, so
-1 worker and 8 workers in any order agree. It costs microseconds; constructing a `numpy.random.Generator` per row costs
-more than masking the row.
+A counter-based generator (splitmix64 over 1, 2, 3, ... plus a key): the numbers of a row follow from its key, so
+1 worker and 8 workers in any order agree. Constructing a `numpy.random.Generator` per row would cost more than masking
+the row.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Pieces of a note as tokens, each with the loss weight it has where it stands in the note."""
+"""Pieces of a note as tokens, with the loss weight of each token."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class PieceEncoder:
         return ids[self._n_anchor :]
 
     def encode(self, parts: Sequence[str], start: Sequence[int], weight: float, phi_P2: I32 | None) -> list[Tokens]:
-        """Tokens of each part, all of weight `weight` but for those that touch a protected range, which get 0.
+        """Tokens of each part with weight `weight`; tokens that touch a protected range get 0.
 
         `start` are the parts' character offsets in the note. The first part opens the note.
         """

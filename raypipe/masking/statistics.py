@@ -1,7 +1,7 @@
-"""What strategies know about the whole corpus: word counts, collocations, typical words, word vectors.
+"""Statistics of the whole corpus that strategies need: word counts, collocations, typical words, word vectors.
 
-Computed once per corpus from the tables of masking/counting.py and then read by every worker. Words of fewer than
-`min_notes` notes are dropped: they are typos and names, and a table that leaves the notes must not hold them.
+They are computed once per corpus from the tables of masking/counting.py and then read by every worker. Words in fewer
+than `min_notes` notes are left out: they are typos and names, which must not leave the notes.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 from raypipe.masking.stopwords import STOP_WORDS
 from raypipe.words import F32, F64, I64
 
-MIN_NOTES = 5  # document frequency below which a word is not kept (methods 3.1 [ours])
+MIN_DOCUMENT_FREQUENCY = 5  # notes that a word must occur in to be listed
 
 
 def _no_counts() -> I64:
@@ -28,8 +28,8 @@ def _no_counts() -> I64:
 
 
 @dataclass(frozen=True)
-class Statistics:
-    """Statistics of one corpus. V are its words in alphabetical order."""
+class CorpusStatistics:
+    """CorpusStatistics of one corpus. V are its words in alphabetical order."""
 
     words: tuple[str, ...] = ()
     count_V: I64 = field(default_factory=_no_counts)
@@ -37,19 +37,19 @@ class Statistics:
     ngrams: Mapping[str, int] = field(default_factory=dict)  # runs of two and more words -> occurrences
     general_V: I64 | None = None  # occurrences in general language
     n_general: tuple[int, int] = (0, 0)  # words and word types of general language
-    relevance_V: F64 | None = None  # mean relevance; NaN for words that no scorer saw
-    important_V: F64 | None = None  # share of occurrences in labelled notes that mattered; NaN likewise
+    relevance_V: F64 | None = None  # mean relevance; NaN for words outside what the scorer saw
+    important_V: F64 | None = None  # share of its occurrences in labelled notes that mattered; NaN as above
     vectors_VD: F32 | None = None
     lexicons: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # path in the config -> its terms
 
     @classmethod
-    def of_counts(cls, counts: pa.Table, min_notes: int = MIN_NOTES) -> Statistics:
+    def of_counts(cls, counts: pa.Table, min_notes: int = MIN_DOCUMENT_FREQUENCY) -> CorpusStatistics:
         """From the merged tables of `count_block`."""
         single = pc.equal(counts["n"], 1)
         n_words = pc.sum(counts.filter(single)["count"]).as_py() or 0
-        kept = counts.filter(pc.greater_equal(counts["n_notes"], min_notes))
-        words = kept.filter(pc.equal(kept["n"], 1)).sort_by("gram")
-        ngrams = kept.filter(pc.greater(kept["n"], 1))
+        frequent = counts.filter(pc.greater_equal(counts["n_notes"], min_notes))
+        words = frequent.filter(pc.equal(frequent["n"], 1)).sort_by("gram")
+        ngrams = frequent.filter(pc.greater(frequent["n"], 1))
         return cls(
             words=tuple(words["gram"].to_pylist()),
             count_V=words["count"].to_numpy().astype(np.int64),
@@ -57,16 +57,16 @@ class Statistics:
             ngrams=dict(zip(ngrams["gram"].to_pylist(), ngrams["count"].to_pylist(), strict=True)),
         )
 
-    def with_general(self, counts: Mapping[str, int]) -> Statistics:
+    def with_general(self, counts: Mapping[str, int]) -> CorpusStatistics:
         """Adds word counts of general language, in the language of the corpus."""
         general_V = np.array([counts.get(word, 0) for word in self.words], dtype=np.int64)
         return replace(self, general_V=general_V, n_general=(sum(counts.values()), len(counts)))
 
-    def with_relevance(self, types: pa.Table) -> Statistics:
+    def with_relevance(self, types: pa.Table) -> CorpusStatistics:
         """Adds mean relevance, from the merged tables of `relevance_block` over the corpus."""
         return replace(self, relevance_V=self._per_occurrence(types, "relevance"))
 
-    def with_importance(self, types: pa.Table) -> Statistics:
+    def with_importance(self, types: pa.Table) -> CorpusStatistics:
         """Adds how often words mattered, from the merged tables of `relevance_block` over labelled notes."""
         return replace(self, important_V=self._per_occurrence(types, "n_important"))
 
@@ -74,15 +74,15 @@ class Statistics:
         rows = {word: row for row, word in enumerate(types["gram"].to_pylist())}
         row_V = np.array([rows.get(word, -1) for word in self.words], dtype=np.int64)
         share = types[column].to_numpy() / types["n_seen"].to_numpy()
-        return np.append(share.round(9), np.nan)[row_V]  # beyond that, a sum depends on the order of the notes
+        return np.append(share.round(9), np.nan)[row_V]  # later digits depend on the order in which notes were summed
 
-    def with_vectors(self, vectors_VD: F32) -> Statistics:
+    def with_vectors(self, vectors_VD: F32) -> CorpusStatistics:
         """Adds one vector per word of `words` (masking/vectors.py)."""
         if len(vectors_VD) != len(self.words):
             raise ValueError(f"{len(vectors_VD)} vectors for {len(self.words)} words")
         return replace(self, vectors_VD=vectors_VD)
 
-    def with_lexicon(self, path: str, terms: tuple[str, ...]) -> Statistics:
+    def with_lexicon(self, path: str, terms: tuple[str, ...]) -> CorpusStatistics:
         """Adds the terms of a lexicon file under the path by which the config calls it."""
         return replace(self, lexicons={**self.lexicons, path: terms})
 
@@ -99,8 +99,8 @@ class Statistics:
     def tficf(self) -> F64:
         """[V], typical words score high: c/N * log((N_G + V_G) / (c_G + 1)), -inf for words that cannot be anchors.
 
-        A TF-IDF analogue with general language as the background (methods 3.1 [ours]; the authors' scoring code is
-        absent). An anchor has two characters or more, a letter, and is no stop-word.
+        A TF-IDF analogue with general language as the background (docs/method.md, section 8.2; the authors' scoring
+        code is not public). An anchor has two characters or more, at least one letter, and is no stop-word.
         """
         if self.general_V is None:
             raise ValueError("no general word counts")
@@ -127,24 +127,24 @@ class Statistics:
         (folder / "statistics.json").write_text(json.dumps(rest, ensure_ascii=False, indent=1), encoding="utf-8")
 
     @classmethod
-    def load(cls, folder: Path) -> Statistics:
+    def load(cls, folder: Path) -> CorpusStatistics:
         """Reads what `save` wrote."""
         words, ngrams = pq.read_table(folder / "words.parquet"), pq.read_table(folder / "ngrams.parquet")
         rest = json.loads((folder / "statistics.json").read_text(encoding="utf-8"))
-        found = {name: words[name].to_numpy() for name in words.column_names if name not in ("word", "vector")}
+        columns = {name: words[name].to_numpy() for name in words.column_names if name not in ("word", "vector")}
         vectors_VD = None
         if "vector" in words.column_names:
             flat = words["vector"].combine_chunks().flatten().to_numpy()
             vectors_VD = flat.reshape(words.num_rows, -1).astype(np.float32)
         return cls(
             words=tuple(words["word"].to_pylist()),
-            count_V=found["count"],
+            count_V=columns["count"],
             n_words=rest["n_words"],
             ngrams=dict(zip(ngrams["gram"].to_pylist(), ngrams["count"].to_pylist(), strict=True)),
-            general_V=found.get("general"),
+            general_V=columns.get("general"),
             n_general=tuple(rest["n_general"]),
-            relevance_V=found.get("relevance"),
-            important_V=found.get("important"),
+            relevance_V=columns.get("relevance"),
+            important_V=columns.get("important"),
             vectors_VD=vectors_VD,
             lexicons={path: tuple(terms) for path, terms in rest["lexicons"].items()},
         )

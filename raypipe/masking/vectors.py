@@ -1,4 +1,4 @@
-"""Vectors of words, without context: which words resemble one another in the student's own eyes."""
+"""Vectors of words without context, from the input embeddings of the model that is trained."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ Tokenizer = Any  # transformers.PreTrainedTokenizerFast; untyped upstream
 def type_vectors(words: Sequence[str], tokenizer: Tokenizer, embeddings_VD: F32) -> F32:
     """Mean input embedding of each word's tokens, less the vocabulary's mean: [words, D].
 
-    Raw embeddings share a large common direction that makes every pair look alike, hence the centring (methods 3.2
-    [ours]; the authors use BERT's pooler output of the word alone).
+    Raw embeddings share a large common direction that makes all pairs look alike, so it is subtracted. The authors of
+    Difference-Masking use BERT's pooler output of the word alone.
     """
     centre_D = embeddings_VD.mean(axis=0)
     encoded = tokenizer([" " + word for word in words], add_special_tokens=False, split_special_tokens=True)

@@ -16,8 +16,8 @@ from raypipe.stream import pipeline
 from raypipe.settings.arms import PRETRAINING
 from raypipe.notes.corpus import Corpus
 from raypipe.hashing import fingerprint
-from raypipe.masking import Statistics
-from raypipe.masking.asked import Asked
+from raypipe.masking import CorpusStatistics
+from raypipe.masking.corpus_needs import CorpusNeeds
 from raypipe.masking.general import read_counts
 from raypipe.masking.strategy import COUNTS, GENERAL, IMPORTANCE, TYPE_RELEVANCE, VECTORS
 from raypipe.masking.terms import read_terms
@@ -31,17 +31,17 @@ from raypipe.words import Floats
 def compute(
     settings: config.Config,
     corpus: Corpus,
-    asked: Asked,
+    asked: CorpusNeeds,
     backbone: config.Model,
     scorer: config.Model,
     attributed: Path,
     cluster: Any,
-) -> Statistics:
+) -> CorpusStatistics:
     """All that `asked` names and nothing else. Word vectors are the backbone's, with which every student starts.
 
     `attributed` is the output of `attribute`, and must be there if TYPE_RELEVANCE is asked for.
     """
-    known = _counted(settings, corpus, asked, cluster) if COUNTS in asked.needs else Statistics()
+    known = _counted(settings, corpus, asked, cluster) if COUNTS in asked.needs else CorpusStatistics()
     if VECTORS in asked.needs:
         known = known.with_vectors(_vectors(settings.statistics.encoder, backbone, known.words))
     if TYPE_RELEVANCE in asked.needs:
@@ -53,20 +53,20 @@ def compute(
     return known
 
 
-def _counted(settings: config.Config, corpus: Corpus, asked: Asked, cluster: Any) -> Statistics:
+def _counted(settings: config.Config, corpus: Corpus, asked: CorpusNeeds, cluster: Any) -> CorpusStatistics:
     """What passes over all notes count, no model involved: every run on the same corpus shares it."""
     folder = cache_folder(settings, corpus, asked)
     if folder.exists():
-        return Statistics.load(folder)
+        return CorpusStatistics.load(folder)
     counts = pipeline.count_words(settings, corpus, asked, cluster)
-    known = Statistics.of_counts(counts, settings.statistics.min_notes)
+    known = CorpusStatistics.of_counts(counts, settings.statistics.min_notes)
     if GENERAL in asked.needs:
         known = known.with_general(_general(settings, corpus, asked, cluster))
     _publish(known, folder)
     return known
 
 
-def cache_folder(settings: config.Config, corpus: Corpus, asked: Asked) -> Path:
+def cache_folder(settings: config.Config, corpus: Corpus, asked: CorpusNeeds) -> Path:
     """Where runs beside each other keep the counts of this corpus, by a fingerprint of all that they depend on."""
     limits = {"max_notes": settings.statistics.max_notes, "min_notes": settings.statistics.min_notes}
     counted = {"longest": asked.longest, "phi_patterns": asked.phi_patterns}
@@ -77,7 +77,7 @@ def cache_folder(settings: config.Config, corpus: Corpus, asked: Asked) -> Path:
     return Path(settings.runs).resolve() / ".cache" / "statistics" / fingerprint(by)
 
 
-def _publish(known: Statistics, folder: Path) -> None:
+def _publish(known: CorpusStatistics, folder: Path) -> None:
     """Appears whole or not at all, and to its owner alone: these are words of notes."""
     folder.parents[1].mkdir(mode=0o700, parents=True, exist_ok=True)
     folder.parent.mkdir(mode=0o700, exist_ok=True)
@@ -96,7 +96,7 @@ def _vectors(encoder: str | None, backbone: config.Model, words: Sequence[str]) 
     return type_vectors(words, loading.load_tokenizer(backbone), loading.embeddings(backbone))
 
 
-def _general(settings: config.Config, corpus: Corpus, asked: Asked, cluster: Any) -> dict[str, int]:
+def _general(settings: config.Config, corpus: Corpus, asked: CorpusNeeds, cluster: Any) -> dict[str, int]:
     """Words of general language: the user's table, or the pretraining notes counted."""
     path = settings.statistics.general_counts or PRETRAINING
     if path != PRETRAINING:

@@ -31,7 +31,7 @@ from raypipe.runs.check import of_tokens
 from raypipe.errors import ExitCode, InputError, Problem, RowError
 from raypipe.stream.inline import Inline
 from raypipe.masking import Masker
-from raypipe.masking.asked import asked
+from raypipe.masking.corpus_needs import corpus_needs
 from raypipe.masking.requirements import needs
 from raypipe.masking.strategy import IMPORTANCE, RELEVANCE, TYPE_RELEVANCE
 from raypipe.masking.tally import tally
@@ -105,7 +105,7 @@ def mask(run: Run) -> None:
 def corpus_statistics(run: Run) -> Path | None:
     """Counts over the corpus that some arm asks for, if any; made once. Attributes first if relevance is averaged."""
     arms = masking_of(run.settings)
-    wanted = asked(arms)
+    wanted = corpus_needs(arms)
     if not wanted.needs:
         return None
     if TYPE_RELEVANCE in wanted.needs:

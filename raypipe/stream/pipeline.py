@@ -32,7 +32,7 @@ import pyarrow.parquet as pq
 
 from raypipe import rows
 from raypipe.attribution import layers
-from raypipe.masking.asked import Asked
+from raypipe.masking.corpus_needs import CorpusNeeds
 from raypipe.masking.counting import GRAMS, TYPES
 from raypipe.masking.requirements import needs
 from raypipe.masking.strategy import RELEVANCE
@@ -45,11 +45,11 @@ from raypipe.settings.arms import masking_of
 from raypipe.stream.frequencies import token_idf
 from raypipe.stream.stages.answer import Answer, Teach
 from raypipe.stream.stages.attribute import Attribute
-from raypipe.stream.stages.count import add_up, average, count, labelled
+from raypipe.stream.stages.count import add_up, average, count, leave_out_others
 from raypipe.stream.stages.cut import Cut
 from raypipe.stream.stages.hold_out import hold_out
 from raypipe.stream.stages.mask import Mask, unmasked
-from raypipe.stream.stages.match import either, match
+from raypipe.stream.stages.match import as_note_or_relevance, match
 from raypipe.stream.stages.probe import Fit
 from raypipe.stream.stages.render import Render
 from raypipe.stream.stages.score import Score
@@ -75,7 +75,7 @@ def attribute(settings: config.Config, corpus: Corpus, scorer: config.Model, clu
 
 
 def count_words(
-    settings: config.Config, corpus: Corpus, asked: Asked, cluster: Workers, pretrains: bool = False
+    settings: config.Config, corpus: Corpus, asked: CorpusNeeds, cluster: Workers, pretrains: bool = False
 ) -> pa.Table:
     """Words and runs of words of the first `statistics.max_notes` notes for self-supervision, or for pretraining."""
     data = corpus.data.for_pretraining if pretrains else corpus.data
@@ -96,12 +96,14 @@ def relevance_of_words(
 
 
 def importance_of_words(
-    settings: config.Config, corpus: Corpus, scorer: config.Model, asked: Asked, cluster: Workers
+    settings: config.Config, corpus: Corpus, scorer: config.Model, asked: CorpusNeeds, cluster: Workers
 ) -> pa.Table:
     """How often deleting a word costs the scorer its task, over the labelled training notes."""
     train = corpus.labels.filter(pc.equal(corpus.labels["split"], "train"))["note_id"]
     notes = _blocks(settings, cluster.parquet(str(corpus.labelled_path)))
-    notes = notes.map_batches(labelled, fn_kwargs={"note_ids": frozenset(train.to_pylist())}, num_cpus=0.5, **BLOCK)
+    notes = notes.map_batches(
+        leave_out_others, fn_kwargs={"note_ids": frozenset(train.to_pylist())}, num_cpus=0.5, **BLOCK
+    )
     occlusion = {"method": "occlusion", "sign": "positive", "layer": 0, "window": 1}
     deleting = settings.attribution.model_copy(update=occlusion)
     relevance = _attribute(settings, notes, corpus, scorer, deleting, cluster)
@@ -239,7 +241,7 @@ def teach(
 
 def layer_of(attribution: config.Attribution, scorer: config.Model) -> int:
     """The number of the layer that masking reads."""
-    return layers.layer_of(attribution, loading.check(scorer).num_hidden_layers)
+    return layers.masking_layer(attribution, loading.check(scorer).num_hidden_layers)
 
 
 def _attributed(settings: config.Config, corpus: Corpus, scorer: config.Model, cluster: Workers) -> Stream:
@@ -264,8 +266,10 @@ def _attribute(
 
 
 def _with_relevance(settings: config.Config, corpus: Corpus, stored: Path, cluster: Workers) -> Stream:
-    notes = _notes(settings, corpus, cluster).map_batches(either, fn_kwargs={"is_stored": False}, num_cpus=0.5, **BLOCK)
-    relevance = cluster.parquet(str(stored)).map_batches(either, fn_kwargs={"is_stored": True}, **BLOCK)
+    notes = _notes(settings, corpus, cluster).map_batches(
+        as_note_or_relevance, fn_kwargs={"is_stored": False}, num_cpus=0.5, **BLOCK
+    )
+    relevance = cluster.parquet(str(stored)).map_batches(as_note_or_relevance, fn_kwargs={"is_stored": True}, **BLOCK)
     pairs = notes.union(relevance).repartition(max(1, int(cluster.cpus)), keys=["note_id"])
     return pairs.map_batches(match, num_cpus=0.5, **BLOCK)
 

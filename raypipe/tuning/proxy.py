@@ -13,7 +13,7 @@ from dataclasses import replace
 
 from scipy.stats import rankdata
 
-from raypipe.attribution.layers import layer_of
+from raypipe.attribution.layers import masking_layer
 from raypipe.evaluation.faithfulness import SHARES, faithfulness_table
 from raypipe.models import loading
 from raypipe.runs import faithfulness
@@ -49,7 +49,7 @@ def filtered(plan: Plan, known: Mapping[str, float], keep: float) -> tuple[Plan,
         return plan, []
     values = samplers.values(plan.params[name])
     read = [plan.config({**plan.constants, name: value}, "trial", "runs").attribution for value in values]
-    layers = [layer_of(attribution, plan.backbone.depth) for attribution in read]
+    layers = [masking_layer(attribution, plan.backbone.depth) for attribution in read]
     ratios = next((samplers.values(s) for n, s in plan.params.items() if n.endswith(".ratio")), list(SHARES))
     rank = sum(rankdata([-known[key(layer, ratio)] for layer in layers]) for ratio in ratios)
     best: Sequence[int] = sorted(range(len(values)), key=lambda i: rank[i])[: math.ceil(keep * len(values))]

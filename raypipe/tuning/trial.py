@@ -144,7 +144,7 @@ def _run(job: Job, base: Run, settings: config.Config, record: dict[str, Any], r
     (folder / "evaluate").mkdir(exist_ok=True)
     for student, table in zip(own.students(arm), predictions, strict=True):
         pq.write_table(table, folder / "evaluate" / f"{student}.parquet", compression="zstd")
-    compared = uncertainty.compare({arm: predictions}, own.corpus.tasks, n_bootstrap=settings.evaluation.bootstrap)
+    compared = uncertainty.compare_arms({arm: predictions}, own.corpus.tasks, n_bootstrap=settings.evaluation.bootstrap)
     e = compared.arms[arm]
     aucs = [auc for table in predictions if (auc := metrics.evaluate(table, own.corpus.tasks).auc) is not None]
     found = {"value": e.value, "low": e.low, "high": e.high, "n_runs": e.n_runs, "n_tasks": e.n_tasks}

@@ -1,4 +1,4 @@
-"""Numbers that are known beforehand: the oracles of methods.md section 7, and worked examples of each method."""
+"""Numbers that are known beforehand: those of docs/method.md, section 12, and worked examples of each method."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from raypipe.masking import Masker
 from raypipe.masking.counting import count_block
 from raypipe.masking.difference import probabilities
 from raypipe.masking.draws import uniforms
-from raypipe.masking.masker import Plan
+from raypipe.masking.masker import MaskingPlan
 from raypipe.masking.selection import KERNEL, best, budget, draw, hysteresis, smooth
-from raypipe.masking.statistics import Statistics
+from raypipe.masking.statistics import CorpusStatistics
 from raypipe.masking.tally import tally_of
 from raypipe.masking.weights import kind_weights, omega, weights_of_arm
 from raypipe.settings.config import Difference, Hysteresis, Masking, Mslm
@@ -29,12 +29,14 @@ def hidden(
     return written(text, plan_of(options, text, relevance, tags))
 
 
-def plan_of(options: Masking, text: str, relevance: list[float] | None = None, tags: list[str] | None = None) -> Plan:
+def plan_of(
+    options: Masking, text: str, relevance: list[float] | None = None, tags: list[str] | None = None
+) -> MaskingPlan:
     values = None if relevance is None else np.array([relevance], dtype=np.float32)
     return Masker({"a": options}, 0, STATISTICS).plans("n", text, word_spans(text), ["t"], values, tags)[0]
 
 
-def written(text: str, plan: Plan) -> list[str]:
+def written(text: str, plan: MaskingPlan) -> list[str]:
     return [text[a:b] for a, b in zip(plan["start"], plan["end"], strict=True)]
 
 
@@ -157,7 +159,7 @@ def test_pmi_of_a_pair_and_of_a_triple() -> None:
 
     counts = {"a": 20, "b": 20, "c": 40}
     pairs = {"a b": 20, "b c": 20, "a b c": 20}
-    statistics = Statistics(words=tuple(counts), count_V=np.array([*counts.values()]), n_words=200, ngrams=pairs)
+    statistics = CorpusStatistics(words=tuple(counts), count_V=np.array([*counts.values()]), n_words=200, ngrams=pairs)
     found = pmi_of_ngrams(statistics)
     assert found["a b"] == pytest.approx(math.log(0.1 / (0.1 * 0.1)))
     assert found["a b c"] == pytest.approx(math.log(0.1 / (0.1 * 0.2)))  # (a b) c
@@ -202,7 +204,7 @@ def test_selective_hides_what_costs_more_than_delta() -> None:
 
 def test_tficf_and_the_floor() -> None:
     counts = count_block(["dispnea grave di notte"] * 6 + ["raro di notte"] * 4)
-    statistics = Statistics.of_counts(counts).with_general({"notte": 900, "di": 9000, "grave": 90})
+    statistics = CorpusStatistics.of_counts(counts).with_general({"notte": 900, "di": 9000, "grave": 90})
     assert statistics.words == ("di", "dispnea", "grave", "notte")  # raro: fewer than 5 notes
     score = dict(zip(statistics.words, statistics.tficf(), strict=True))
     assert score["dispnea"] == pytest.approx(6 / 36 * math.log((9990 + 3) / 1))

@@ -15,7 +15,7 @@ import numpy as np
 from raypipe.evaluation.agreement import Agreement
 from raypipe.evaluation.conformal import Sets
 from raypipe.evaluation.metrics import Metrics
-from raypipe.evaluation.uncertainty import SIGNIFICANT, Caveat, Comparison, Difference, Estimate
+from raypipe.evaluation.uncertainty import SIGNIFICANT, Caveat, ComparisonResult, Estimate, PairedDifference
 from raypipe.findings.page.faithfulness_table import FaithfulnessRow
 from raypipe.findings.page.heatmap import HeatMap
 from raypipe.findings.page.layer_curves import Probing
@@ -33,7 +33,7 @@ class ArmRow:
 
     name: str
     macro_f1: Estimate
-    difference: Difference | None = None  # from the reference; None: this arm is the reference, or is not compared
+    difference: PairedDifference | None = None  # from the reference; None for the reference itself
     auc: float | None = None
     pooled_macro_f1: float | None = None
     matched_f1: float | None = None  # macro F1 at the matched positive rate
@@ -90,7 +90,7 @@ class Report:
     subtitle: str = ""  # corpus, backbone, date: one line
     summary: str = ""  # what came out, in a sentence or two
     reference: str = "sft"  # the arm that differences are taken from
-    pairs: tuple[Difference, ...] = ()  # declared comparisons of one arm with another than the reference
+    pairs: tuple[PairedDifference, ...] = ()  # declared comparisons of one arm with another than the reference
     budgets: Mapping[str, Mapping[str, Estimate]] = field(default_factory=dict)  # labels per task -> arm -> macro F1
     arms: tuple[ArmRow, ...] = ()  # in the order of the config; `arm_rows` builds them
     tasks: Mapping[str, Mapping[str, Estimate]] = field(default_factory=dict)  # arm -> task id -> macro F1
@@ -121,7 +121,10 @@ class Report:
 
 
 def arm_rows(
-    comparison: Comparison, runs: Mapping[str, Sequence[Metrics]], reference: str, auc: Comparison | None = None
+    comparison: ComparisonResult,
+    runs: Mapping[str, Sequence[Metrics]],
+    reference: str,
+    auc: ComparisonResult | None = None,
 ) -> tuple[ArmRow, ...]:
     """The headline lines of a macro F1 comparison; `runs` are the metrics of each arm's runs.
 
@@ -151,7 +154,7 @@ def verdict(row: ArmRow, report: Report) -> str:
     return outcome(row.difference, report)
 
 
-def outcome(difference: Difference, report: Report) -> str:
+def outcome(difference: PairedDifference, report: Report) -> str:
     """What may be said of a difference."""
     if report.failed_gates:
         return "not measurable"

@@ -51,11 +51,12 @@ class Score:
         for note, prompt in zip(notes, encoded, strict=True):
             answers = next(scored) if prompt is not None else None
             for index, (task_id, label) in enumerate(self.labels[note["note_id"]].items()):
-                row = {"task_id": task_id, "note_id": note["note_id"], "group_id": note["group_id"], "label": label}
-                if answers is not None:  # a note that cannot be scored has no prediction: it counts as wrong
+                names = task_id, note["note_id"], note["group_id"], label
+                if answers is None:
+                    out.append(rows.prediction(*names))
+                else:
                     best, scores_C = answers[index]
-                    row |= {"predicted": self.options[task_id][best], "scores": scores_C}
-                out.append(row)
+                    out.append(rows.prediction(*names, self.options[task_id][best], scores_C))
         return rows.table(out, rows.PREDICTIONS)
 
     def _answers(self, notes: list[EncodedNote]) -> list[list[tuple[int, F32]]]:
