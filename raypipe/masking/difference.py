@@ -15,7 +15,7 @@ from raypipe.masking.selection import best, draw
 from raypipe.masking.spans import Hidden
 from raypipe.masking.statistics import CorpusStatistics
 from raypipe.masking.vectors import unit
-from raypipe.settings.config import Difference, Masking
+from raypipe.settings.config import DifferenceMasking, Masking
 from raypipe.words import F64
 
 
@@ -45,7 +45,7 @@ def prepare_difference(settings: Masking, statistics: CorpusStatistics) -> Simil
     return Similarity(statistics, anchors, np.append(score_V, -1.0), np.append(place_V, 0.0))
 
 
-def probabilities(score_N: F64, place_N: F64, settings: Difference) -> F64:
+def probabilities(score_N: F64, place_N: F64, settings: DifferenceMasking) -> F64:
     """Probability of each word to be drawn first.
 
     `rank`, as in the authors' code: the most similar of n words weighs n, the least similar 1. `similarity`:
