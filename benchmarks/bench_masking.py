@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from raypipe.masking import CorpusStatistics, Masker
+from raypipe.masking import Masker, Statistics
 from raypipe.masking.counting import count_block
 from raypipe.masking.stopwords import STOP_WORDS
 from raypipe.settings.config import Masking
@@ -60,9 +60,9 @@ def corpus(n: int) -> list[str]:
     ]
 
 
-def statistics(texts: list[str]) -> CorpusStatistics:
+def statistics(texts: list[str]) -> Statistics:
     """Counts of these notes, made-up general counts and vectors."""
-    found = CorpusStatistics.of_counts(count_block(texts, longest=4))
+    found = Statistics.of_counts(count_block(texts, longest=4))
     vectors = np.random.default_rng(1).normal(size=(len(found.words), 64)).astype(np.float32)
     general = {word: number for number, word in enumerate(found.words)}
     return found.with_general(general).with_vectors(vectors).with_lexicon("terms", tuple(found.words[::20]))

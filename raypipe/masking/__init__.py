@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from raypipe.masking.masker import Masker
 from raypipe.masking.rendering import Renderer
-from raypipe.masking.statistics import CorpusStatistics
+from raypipe.masking.statistics import Statistics
 from raypipe.masking.strategies import STRATEGIES
 
-__all__ = ["STRATEGIES", "CorpusStatistics", "Masker", "Renderer"]
+__all__ = ["STRATEGIES", "Masker", "Renderer", "Statistics"]

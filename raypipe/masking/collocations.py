@@ -9,13 +9,13 @@ from raypipe.errors import InputError
 from raypipe.masking.case import Case
 from raypipe.masking.selection import best
 from raypipe.masking.spans import PLAIN, Hidden
-from raypipe.masking.statistics import CorpusStatistics
+from raypipe.masking.statistics import Statistics
 from raypipe.masking.terms import Terms
 from raypipe.masking.units import Units, allowed, fill_up
 from raypipe.settings.config import Masking, Pmi
 
 
-def pmi_of_ngrams(statistics: CorpusStatistics) -> dict[str, float]:
+def pmi_of_ngrams(statistics: Statistics) -> dict[str, float]:
     """PMI of each run of words: min over its proper segmentations s of log [p(run) / product of p(part) over s].
 
     The minimum considers every way to break the run apart, so one strong pair inside does not promote a longer run
@@ -39,7 +39,7 @@ def _whole(part: str, log_p: Mapping[str, float], best_split: Mapping[str, float
     return max(log_p[part], best_split.get(part, -math.inf))
 
 
-def collocations(statistics: CorpusStatistics, settings: Pmi, longest: int | None = None) -> list[str]:
+def collocations(statistics: Statistics, settings: Pmi, longest: int | None = None) -> list[str]:
     """The `top_per_length` runs of each length with the highest PMI, of those that occur often enough."""
     scores = pmi_of_ngrams(statistics)
     chosen: list[str] = []
@@ -49,7 +49,7 @@ def collocations(statistics: CorpusStatistics, settings: Pmi, longest: int | Non
     return chosen
 
 
-def prepare_pmi(settings: Masking, statistics: CorpusStatistics) -> Terms:
+def prepare_pmi(settings: Masking, statistics: Statistics) -> Terms:
     """The corpus's collocations. Raises `InputError` without counts of word runs."""
     if not statistics.ngrams:
         raise InputError(f"masking.strategy {settings.strategy} needs counts of word runs, and the corpus has none")

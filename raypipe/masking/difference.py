@@ -13,7 +13,7 @@ from raypipe.errors import InputError
 from raypipe.masking.case import Case
 from raypipe.masking.selection import best, draw
 from raypipe.masking.spans import Hidden
-from raypipe.masking.statistics import CorpusStatistics
+from raypipe.masking.statistics import Statistics
 from raypipe.masking.vectors import unit
 from raypipe.settings.config import DifferenceMasking, Masking
 from raypipe.words import F64
@@ -23,13 +23,13 @@ from raypipe.words import F64
 class Similarity:
     """How similar each word of the corpus is to the anchors."""
 
-    statistics: CorpusStatistics
+    statistics: Statistics
     anchors: tuple[str, ...]
     score_V: F64  # largest cosine with an anchor; the last entry, -1, is for words outside the table
     place_V: F64  # from 1 = least similar word of the corpus to V = most similar; 0 for words outside the table
 
 
-def prepare_difference(settings: Masking, statistics: CorpusStatistics) -> Similarity:
+def prepare_difference(settings: Masking, statistics: Statistics) -> Similarity:
     """Anchors by TF-ICF and the similarity of every word type. Raises `InputError` without counts or vectors."""
     if statistics.general_V is None or statistics.vectors_VD is None:
         raise InputError("masking.strategy difference_masking needs general word counts and word vectors")

@@ -10,7 +10,7 @@ from raypipe.errors import InputError
 from raypipe.masking.case import Case
 from raypipe.masking.selection import best
 from raypipe.masking.spans import NOTHING, Hidden
-from raypipe.masking.statistics import CorpusStatistics
+from raypipe.masking.statistics import Statistics
 from raypipe.masking.vectors import unit
 from raypipe.settings.config import Masking
 from raypipe.words import F32, I64
@@ -20,7 +20,7 @@ from raypipe.words import F32, I64
 class WordTable:
     """A value or vector for each word of the corpus; the last row is for words outside the table."""
 
-    statistics: CorpusStatistics
+    statistics: Statistics
     values: F32
 
     def types(self, case: Case) -> I64:
@@ -28,7 +28,7 @@ class WordTable:
         return self.statistics.lookup(case.note.words)[case.pool.eligible_E]
 
 
-def prepare_keyword(settings: Masking, statistics: CorpusStatistics) -> WordTable:
+def prepare_keyword(settings: Masking, statistics: Statistics) -> WordTable:
     """Unit vectors of the corpus's words. Raises `InputError` without vectors."""
     if statistics.vectors_VD is None:
         raise InputError("masking.strategy keyword needs word vectors")
@@ -50,7 +50,7 @@ def keyword(case: Case) -> Hidden:
     return case.hide_eligible(best(score_E, case.budget))
 
 
-def prepare_selective(settings: Masking, statistics: CorpusStatistics) -> WordTable | None:
+def prepare_selective(settings: Masking, statistics: Statistics) -> WordTable | None:
     """For each word, the share of its occurrences in labelled notes that mattered. Raises `InputError` without it."""
     if settings.selective.source == "relevance":
         return None

@@ -16,7 +16,7 @@ from raypipe.masking.case import Case, Note
 from raypipe.masking.selection import budget
 from raypipe.masking.sentinels import contains_sentinel
 from raypipe.masking.spans import NOTHING, Hidden
-from raypipe.masking.statistics import CorpusStatistics
+from raypipe.masking.statistics import Statistics
 from raypipe.masking.strategies import STRATEGIES
 from raypipe.masking.strategy import Strategy
 from raypipe.settings.config import Masking
@@ -47,7 +47,7 @@ class _Choice:
 class Masker:
     """Plans a note for all arms at once; built in every worker, where it gives the same plans for the same note."""
 
-    def __init__(self, arms: Mapping[str, Masking], seed: int, statistics: CorpusStatistics | None = None) -> None:
+    def __init__(self, arms: Mapping[str, Masking], seed: int, statistics: Statistics | None = None) -> None:
         """Raises `InputError` with every problem of the arms (`requirements.problems`) and of the statistics."""
         if problems := requirements.problems(arms):
             raise InputError(problems)
@@ -102,11 +102,11 @@ class Masker:
         return plans
 
 
-def _arm(name: str, settings: Masking, statistics: CorpusStatistics | None) -> _Arm:
+def _arm(name: str, settings: Masking, statistics: Statistics | None) -> _Arm:
     strategy = STRATEGIES[settings.strategy]
     prepared = None
     if strategy.prepare is not None:
-        prepared = strategy.prepare(settings, statistics if statistics is not None else CorpusStatistics())
+        prepared = strategy.prepare(settings, statistics if statistics is not None else Statistics())
     return _Arm(name, settings, strategy, prepared, settings.draws)
 
 

@@ -12,7 +12,7 @@ from raypipe.masking.case import Case
 from raypipe.masking.collocations import collocations
 from raypipe.masking.selection import best
 from raypipe.masking.spans import BASE, ENTITY, Hidden
-from raypipe.masking.statistics import CorpusStatistics
+from raypipe.masking.statistics import Statistics
 from raypipe.masking.strategy import COUNTS, GENERAL, LEXICON, NGRAMS, TAGS, TYPE_RELEVANCE
 from raypipe.masking.terms import Terms, tagged
 from raypipe.masking.units import Units, allowed, fill_up
@@ -32,7 +32,7 @@ def needs(settings: Masking) -> frozenset[str]:
     return frozenset(_NEEDS[settings.mslm.terms])
 
 
-def prepare_mslm(settings: Masking, statistics: CorpusStatistics) -> Terms | None:
+def prepare_mslm(settings: Masking, statistics: Statistics) -> Terms | None:
     """The domain terms of the corpus; None if the notes carry their own tags.
 
     `tficf`: the words most typical of the corpus, and the collocations of two or three words that hold one.
@@ -54,7 +54,7 @@ def prepare_mslm(settings: Masking, statistics: CorpusStatistics) -> Terms | Non
     raise InputError(f"masking.mslm.terms {source} needs {', '.join(sorted(_NEEDS[source]))}, which the run lacks")
 
 
-def _top(statistics: CorpusStatistics, score_V: np.ndarray, n: int) -> set[str]:
+def _top(statistics: Statistics, score_V: np.ndarray, n: int) -> set[str]:
     return {statistics.words[v] for v in best(score_V, n).tolist() if score_V[v] > -np.inf}
 
 

@@ -28,8 +28,8 @@ def _no_counts() -> I64:
 
 
 @dataclass(frozen=True)
-class CorpusStatistics:
-    """CorpusStatistics of one corpus. V are its words in alphabetical order."""
+class Statistics:
+    """Statistics of one corpus. V are its words in alphabetical order."""
 
     words: tuple[str, ...] = ()
     count_V: I64 = field(default_factory=_no_counts)
@@ -43,7 +43,7 @@ class CorpusStatistics:
     lexicons: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # path in the config -> its terms
 
     @classmethod
-    def of_counts(cls, counts: pa.Table, min_notes: int = MIN_DOCUMENT_FREQUENCY) -> CorpusStatistics:
+    def of_counts(cls, counts: pa.Table, min_notes: int = MIN_DOCUMENT_FREQUENCY) -> Statistics:
         """From the merged tables of `count_block`."""
         single = pc.equal(counts["n"], 1)
         n_words = pc.sum(counts.filter(single)["count"]).as_py() or 0
@@ -57,16 +57,16 @@ class CorpusStatistics:
             ngrams=dict(zip(ngrams["gram"].to_pylist(), ngrams["count"].to_pylist(), strict=True)),
         )
 
-    def with_general(self, counts: Mapping[str, int]) -> CorpusStatistics:
+    def with_general(self, counts: Mapping[str, int]) -> Statistics:
         """Adds word counts of general language, in the language of the corpus."""
         general_V = np.array([counts.get(word, 0) for word in self.words], dtype=np.int64)
         return replace(self, general_V=general_V, n_general=(sum(counts.values()), len(counts)))
 
-    def with_relevance(self, types: pa.Table) -> CorpusStatistics:
+    def with_relevance(self, types: pa.Table) -> Statistics:
         """Adds mean relevance, from the merged tables of `relevance_block` over the corpus."""
         return replace(self, relevance_V=self._per_occurrence(types, "relevance"))
 
-    def with_importance(self, types: pa.Table) -> CorpusStatistics:
+    def with_importance(self, types: pa.Table) -> Statistics:
         """Adds how often words mattered, from the merged tables of `relevance_block` over labelled notes."""
         return replace(self, important_V=self._per_occurrence(types, "n_important"))
 
@@ -76,13 +76,13 @@ class CorpusStatistics:
         share = types[column].to_numpy() / types["n_seen"].to_numpy()
         return np.append(share.round(9), np.nan)[row_V]  # later digits depend on the order in which notes were summed
 
-    def with_vectors(self, vectors_VD: F32) -> CorpusStatistics:
+    def with_vectors(self, vectors_VD: F32) -> Statistics:
         """Adds one vector per word of `words` (masking/vectors.py)."""
         if len(vectors_VD) != len(self.words):
             raise ValueError(f"{len(vectors_VD)} vectors for {len(self.words)} words")
         return replace(self, vectors_VD=vectors_VD)
 
-    def with_lexicon(self, path: str, terms: tuple[str, ...]) -> CorpusStatistics:
+    def with_lexicon(self, path: str, terms: tuple[str, ...]) -> Statistics:
         """Adds the terms of a lexicon file under the path by which the config calls it."""
         return replace(self, lexicons={**self.lexicons, path: terms})
 
@@ -127,7 +127,7 @@ class CorpusStatistics:
         (folder / "statistics.json").write_text(json.dumps(rest, ensure_ascii=False, indent=1), encoding="utf-8")
 
     @classmethod
-    def load(cls, folder: Path) -> CorpusStatistics:
+    def load(cls, folder: Path) -> Statistics:
         """Reads what `save` wrote."""
         words, ngrams = pq.read_table(folder / "words.parquet"), pq.read_table(folder / "ngrams.parquet")
         rest = json.loads((folder / "statistics.json").read_text(encoding="utf-8"))

@@ -8,7 +8,7 @@ from typing import Any
 
 from raypipe.masking.case import Case
 from raypipe.masking.spans import Hidden
-from raypipe.masking.statistics import CorpusStatistics
+from raypipe.masking.statistics import Statistics
 from raypipe.settings.config import Masking
 
 # What the corpus must provide before a strategy can choose (`requirements.needs`).
@@ -44,7 +44,7 @@ class Strategy:
     reads: frozenset[str] = frozenset({"ratio"})  # keys of config.Masking beside COMMON
     samples: bool = False  # another draw hides other words; if `selection` is read, that decides, too
     needs: Callable[[Masking], frozenset[str]] = _nothing
-    prepare: Callable[[Masking, CorpusStatistics], Any] | None = None  # once per arm, from the corpus statistics
+    prepare: Callable[[Masking, Statistics], Any] | None = None  # once per arm, from the corpus statistics
     refills: bool = False  # hides nothing: trains on the sequences of the arm that it matches, unmasked
     once: bool = False  # one plan per note, whatever the tasks
     ignores: frozenset[str] = frozenset()  # keys of COMMON that it does not read

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pyarrow.compute as pc
 
 from raypipe.hashing import fingerprint
-from raypipe.masking import CorpusStatistics
+from raypipe.masking import Statistics
 from raypipe.masking.corpus_needs import CorpusNeeds
 from raypipe.masking.general import read_counts
 from raypipe.masking.strategy import COUNTS, GENERAL, IMPORTANCE, TYPE_RELEVANCE, VECTORS
@@ -31,12 +31,12 @@ if TYPE_CHECKING:
     from raypipe.runs.run import Run
 
 
-def compute(run: Run, asks: CorpusNeeds) -> CorpusStatistics:
+def compute(run: Run, asks: CorpusNeeds) -> Statistics:
     """All that the arms ask for and nothing else. Word vectors are the backbone's, with which every student starts.
 
     Relevance by word is averaged over the output of the step `attribute`, which must be finished.
     """
-    counted = _counted(run, asks) if COUNTS in asks.needs else CorpusStatistics()
+    counted = _counted(run, asks) if COUNTS in asks.needs else Statistics()
     if VECTORS in asks.needs:
         counted = counted.with_vectors(_vectors(run.settings.statistics.encoder, run.backbone, counted.words))
     if TYPE_RELEVANCE in asks.needs:
@@ -49,12 +49,12 @@ def compute(run: Run, asks: CorpusNeeds) -> CorpusStatistics:
     return counted
 
 
-def _counted(run: Run, asks: CorpusNeeds) -> CorpusStatistics:
+def _counted(run: Run, asks: CorpusNeeds) -> Statistics:
     """What passes over all notes count, no model involved: every run on the same corpus shares it."""
     folder = cache_folder(run, asks)
     if folder.exists():
-        return CorpusStatistics.load(folder)
-    counted = CorpusStatistics.of_counts(pipeline.count_words(run.job, asks), run.settings.statistics.min_notes)
+        return Statistics.load(folder)
+    counted = Statistics.of_counts(pipeline.count_words(run.job, asks), run.settings.statistics.min_notes)
     if GENERAL in asks.needs:
         counted = counted.with_general(_general(run, asks))
     _publish(counted, folder)
@@ -73,7 +73,7 @@ def cache_folder(run: Run, asks: CorpusNeeds) -> Path:
     return Path(run.settings.runs).resolve() / ".cache" / "statistics" / fingerprint(by)
 
 
-def _publish(counted: CorpusStatistics, folder: Path) -> None:
+def _publish(counted: Statistics, folder: Path) -> None:
     """Appears whole or not at all, and to its owner alone: these are words of notes."""
     folder.parents[1].mkdir(mode=0o700, parents=True, exist_ok=True)
     folder.parent.mkdir(mode=0o700, exist_ok=True)

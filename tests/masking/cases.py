@@ -9,7 +9,7 @@ import numpy as np
 from hypothesis import strategies as st
 
 from raypipe.masking.counting import count_block, merge, relevance_block
-from raypipe.masking.statistics import CorpusStatistics
+from raypipe.masking.statistics import Statistics
 from raypipe.settings.config import Masking
 from raypipe.words import word_spans
 
@@ -40,13 +40,13 @@ FRAGMENTS = [
 ]
 
 
-def statistics() -> CorpusStatistics:
+def statistics() -> Statistics:
     """Statistics of a corpus in which every word of SENTENCES is frequent."""
     counts = merge([count_block([text] * 6, longest=4) for text in SENTENCES])
     words = [word_spans(text) for text in SENTENCES]
     relevance = [np.linspace(0.0, 1.0, len(w), dtype=np.float32)[None] for w in words]
     types = relevance_block(SENTENCES, words, relevance)
-    whole = CorpusStatistics.of_counts(counts).with_relevance(types).with_importance(types)
+    whole = Statistics.of_counts(counts).with_relevance(types).with_importance(types)
     vectors_VD = np.random.default_rng(3).normal(size=(len(whole.words), 8)).astype(np.float32)
     general = {"paziente": 5, "con": 900, "due": 300, "giorni": 100, "terapia": 20}
     return whole.with_general(general).with_vectors(vectors_VD).with_lexicon("terms.txt", LEXICON)

@@ -15,7 +15,7 @@ from raypipe.masking.difference import probabilities
 from raypipe.masking.draws import uniforms
 from raypipe.masking.masker import MaskingPlan
 from raypipe.masking.selection import KERNEL, best, budget, draw, hysteresis, smooth
-from raypipe.masking.statistics import CorpusStatistics
+from raypipe.masking.statistics import Statistics
 from raypipe.masking.tally import tally_of
 from raypipe.masking.weights import kind_weights, omega, weights_of_arm
 from raypipe.settings.config import DifferenceMasking, Hysteresis, Masking, Mslm
@@ -161,7 +161,7 @@ def test_pmi_of_a_pair_and_of_a_triple() -> None:
 
     counts = {"a": 20, "b": 20, "c": 40}
     pairs = {"a b": 20, "b c": 20, "a b c": 20}
-    statistics = CorpusStatistics(words=tuple(counts), count_V=np.array([*counts.values()]), n_words=200, ngrams=pairs)
+    statistics = Statistics(words=tuple(counts), count_V=np.array([*counts.values()]), n_words=200, ngrams=pairs)
     found = pmi_of_ngrams(statistics)
     assert found["a b"] == pytest.approx(math.log(0.1 / (0.1 * 0.1)))
     assert found["a b c"] == pytest.approx(math.log(0.1 / (0.1 * 0.2)))  # (a b) c
@@ -206,7 +206,7 @@ def test_selective_hides_what_costs_more_than_delta() -> None:
 
 def test_tficf_and_the_floor() -> None:
     counts = count_block(["dispnea grave di notte"] * 6 + ["raro di notte"] * 4)
-    statistics = CorpusStatistics.of_counts(counts).with_general({"notte": 900, "di": 9000, "grave": 90})
+    statistics = Statistics.of_counts(counts).with_general({"notte": 900, "di": 9000, "grave": 90})
     assert statistics.words == ("di", "dispnea", "grave", "notte")  # raro: fewer than 5 notes
     score = dict(zip(statistics.words, statistics.tficf(), strict=True))
     assert score["dispnea"] == pytest.approx(6 / 36 * math.log((9990 + 3) / 1))

@@ -15,7 +15,7 @@ from raypipe.masking import Masker
 from raypipe.masking.case import Note
 from raypipe.masking.counting import count_block, merge, relevance_block
 from raypipe.masking.general import read_counts
-from raypipe.masking.statistics import CorpusStatistics
+from raypipe.masking.statistics import Statistics
 from raypipe.masking.terms import Terms, read_terms, tagged
 from raypipe.masking.vectors import type_vectors, unit
 from raypipe.words import word_spans
@@ -52,13 +52,13 @@ def test_relevance_by_word() -> None:
 
 def test_saved_and_loaded(tmp_path: Path) -> None:
     STATISTICS.save(tmp_path)
-    again = CorpusStatistics.load(tmp_path)
+    again = Statistics.load(tmp_path)
     for name in ("words", "n_words", "ngrams", "n_general", "lexicons"):
         assert getattr(again, name) == getattr(STATISTICS, name)
     for name in ("count_V", "general_V", "relevance_V", "important_V", "vectors_VD"):
         np.testing.assert_array_equal(getattr(again, name), getattr(STATISTICS, name))
-    CorpusStatistics().save(tmp_path / "empty")
-    assert CorpusStatistics.load(tmp_path / "empty").words == ()
+    Statistics().save(tmp_path / "empty")
+    assert Statistics.load(tmp_path / "empty").words == ()
 
 
 def test_a_masker_survives_pickling() -> None:

@@ -20,7 +20,7 @@ from raypipe.findings import results
 from raypipe.findings.show import show
 from raypipe.masking import STRATEGIES
 from raypipe.masking.corpus_needs import corpus_needs
-from raypipe.masking.statistics import CorpusStatistics
+from raypipe.masking.statistics import Statistics
 from raypipe.models import loading
 from raypipe.models.encoder import encoder_vectors
 from raypipe.notes import synthetic
@@ -115,7 +115,7 @@ def test_matched_arms_hide_as_many_words_note_by_note(run: Run) -> None:
 
 def test_statistics_hold_what_was_asked_for_and_no_rare_word(run: Run) -> None:
     step = run.folder / "statistics"
-    known = CorpusStatistics.load(step / "data")
+    known = Statistics.load(step / "data")
     everything = (known.general_V, known.relevance_V, known.important_V, known.vectors_VD, known.ngrams, known.lexicons)
     assert all(part is not None and len(part) for part in everything)
     assert known.n_words > known.count_V.sum() > 0
@@ -137,7 +137,7 @@ def test_plans_depend_neither_on_blocks_and_workers_nor_on_which_arm_came_first(
 def test_counts_are_shared_by_runs_on_the_same_corpus(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing is counted a second time; what another corpus or another question asks for is."""
     wanted = corpus_needs(masking_of(run.settings))
-    known = CorpusStatistics.load(run.folder / "statistics" / "data")
+    known = Statistics.load(run.folder / "statistics" / "data")
     folder = corpus_counts.cache_folder(run.settings, run.corpus, wanted)
     assert folder.parents[1].stat().st_mode & 0o077 == folder.stat().st_mode & 0o077 == 0
     monkeypatch.setattr(pipeline, "count_words", lambda *_: pytest.fail("counted again"))
@@ -195,7 +195,7 @@ def test_words_are_compared_by_an_encoder(run: Run) -> None:
     for name, overrides in {"by_encoder": [f"statistics.encoder={folder}"], "by_student": []}.items():
         one = opened(run.folder.parent, name, "data.synthetic.n_unlabelled=60", *overrides, arms=arms)
         steps.mask(one)
-        known = CorpusStatistics.load(one.folder / "statistics" / "data")
+        known = Statistics.load(one.folder / "statistics" / "data")
         is_encoded = known.vectors_VD is not None and known.vectors_VD.shape[1] == shape["hidden_size"]
         assert is_encoded == bool(overrides)
         if overrides:

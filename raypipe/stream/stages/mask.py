@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 
 from raypipe import rows
 from raypipe.errors import RowError
-from raypipe.masking import CorpusStatistics, Masker
+from raypipe.masking import Masker, Statistics
 from raypipe.settings import config
 from raypipe.stream.stages.quiet import quiet
 
@@ -27,7 +27,7 @@ class Mask:
         statistics: str | None = None,
         layer: int | None = None,
     ) -> None:
-        corpus_statistics = None if statistics is None else CorpusStatistics.load(Path(statistics))
+        corpus_statistics = None if statistics is None else Statistics.load(Path(statistics))
         self.masker = Masker(arms, seed, corpus_statistics)
         self.layer = layer
 
