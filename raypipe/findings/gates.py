@@ -51,7 +51,7 @@ def gates(
         if len(tables[reference]) == len(over) == 1:
             measured, detail = _auc(tables[reference], tasks) - _auc(over, tasks), "AUC, difference of single runs"
         else:
-            pair = uncertainty.compare(
+            pair = uncertainty.compare_arms(
                 {reference: tables[reference], "": over},
                 tasks,
                 [(reference, "")],

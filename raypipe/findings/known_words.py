@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
-from raypipe.evaluation.agreement import Agreement, Case, agreement, deciding_words
+from raypipe import rows
+from raypipe.evaluation.agreement import Agreement, AnnotatedRelevance, agreement, deciding_words
 from raypipe.masking.case import Note
 from raypipe.runs.names import SCORER
 from raypipe.runs.run import Run
 from raypipe.settings import config
 from raypipe.settings.arms import masking_of
 from raypipe.stream import pipeline
-from raypipe.stream.stages.mask import words_and_relevance
 
 Deciding = Mapping[tuple[str, str], Sequence[tuple[int, int]]]  # (note id, task id) -> spans of characters
 COLUMNS = ["note_id", "text", "task_id", "word_start", "word_end", "layers", "relevance", "n_cut_tokens", "error"]
@@ -55,7 +55,7 @@ def layer_of(run: Run) -> int | None:
     return pipeline.layer_of(attribution, run.model(SCORER)) if attribution.keep == "all" else None
 
 
-def cases(deciding: Deciding, masked: Path, layer: int | None, masking: config.Masking) -> Iterator[Case]:
+def cases(deciding: Deciding, masked: Path, layer: int | None, masking: config.Masking) -> Iterator[AnnotatedRelevance]:
     """A case for every task asked of a note of `rows.MASKED`, from spans (note_id, task_id, start, end).
 
     Only words that `masking` may hide count, as for its masks: relevance that is 0 on all stop-words would otherwise
@@ -64,14 +64,14 @@ def cases(deciding: Deciding, masked: Path, layer: int | None, masking: config.M
     for note in pq.read_table(masked, columns=COLUMNS).to_pylist():
         if note["error"] is not None or note["relevance"] is None:
             continue
-        words_W2, relevance_QW = words_and_relevance(note, layer)
+        words_W2, relevance_QW = rows.words_and_relevance(note, layer)
         assert relevance_QW is not None  # noqa: S101 (stored above)
         eligible_W = (
             Note(note["text"], words_W2, relevance_QW, is_cut=bool(note["n_cut_tokens"])).pool(masking).eligible_W
         )
         for task_id, relevance_W in zip(note["task_id"], relevance_QW, strict=True):
             is_deciding_W = deciding_words(words_W2, deciding.get((note["note_id"], task_id), []))
-            yield Case(note["note_id"], relevance_W[eligible_W], is_deciding_W[eligible_W])
+            yield AnnotatedRelevance(note["note_id"], relevance_W[eligible_W], is_deciding_W[eligible_W])
 
 
 def _name(run: Run) -> str:

@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from raypipe import rows
 from raypipe.evaluation import metrics, uncertainty
 from raypipe.findings import known_words, material, probing
 from raypipe.findings.coverage import prediction_sets
@@ -28,7 +29,6 @@ from raypipe.runs.names import SCORER
 from raypipe.runs.run import Run
 from raypipe.settings import config, configfile
 from raypipe.settings.arms import pseudo_of
-from raypipe.stream.stages.mask import words_and_relevance
 
 
 def report(run: Run, cells: Sequence[Run] = (), fewer_labels: Mapping[int, Sequence[Run]] | None = None) -> Path:
@@ -55,9 +55,9 @@ def build(run: Run, cells: Sequence[Run] = (), fewer_labels: Mapping[int, Sequen
     declared += [pair for pair in settings.comparison.pairs if set(pair) <= set(arms)]
     options: dict[str, Any] = {"seed": settings.seed, "seeds": pooled.seeds}
     n_bootstrap = settings.evaluation.bootstrap
-    compared = uncertainty.compare(arms, tasks, declared, n_bootstrap=n_bootstrap, **options)
+    compared = uncertainty.compare_arms(arms, tasks, declared, n_bootstrap=n_bootstrap, **options)
     n_auc = min(n_bootstrap, AUC_RESAMPLES)
-    by_auc = uncertainty.compare(arms, tasks, declared, measure="auc", n_bootstrap=n_auc, **options)
+    by_auc = uncertainty.compare_arms(arms, tasks, declared, measure="auc", n_bootstrap=n_auc, **options)
     measured = {arm: [metrics.evaluate(table, tasks) for table in tables] for arm, tables in arms.items()}
     fewer = {budget: predictions(runs, tasks, cells) for budget, runs in (fewer_labels or {}).items()}
     n_quarter = run.corpus.labels_per_task // QUARTER
@@ -93,14 +93,14 @@ def build(run: Run, cells: Sequence[Run] = (), fewer_labels: Mapping[int, Sequen
 
 
 def _budgets(
-    run: Run, tasks: Sequence[Task], compared: uncertainty.Comparison, fewer: Mapping[int, Pooled]
+    run: Run, tasks: Sequence[Task], compared: uncertainty.ComparisonResult, fewer: Mapping[int, Pooled]
 ) -> dict[str, dict[str, uncertainty.Estimate]]:
     """Macro F1 by label budget, smallest first."""
     if not fewer:
         return {}
     options: dict[str, Any] = {"n_bootstrap": run.settings.evaluation.bootstrap, "seed": run.settings.seed}
     tables = {
-        str(budget): uncertainty.compare(pooled.tables, tasks, seeds=pooled.seeds, **options).arms
+        str(budget): uncertainty.compare_arms(pooled.tables, tasks, seeds=pooled.seeds, **options).arms
         for budget, pooled in sorted(fewer.items())
     }
     return {**tables, "all": compared.arms}
@@ -126,7 +126,7 @@ def _heat_maps(run: Run) -> Iterator[HeatMap]:
 def _heat_map(
     note: dict[str, Any], task_id: str, question: str, deciding: list[tuple[int, int]], layer: int | None
 ) -> HeatMap:
-    words_W2, relevance_QW = words_and_relevance(note, layer)
+    words_W2, relevance_QW = rows.words_and_relevance(note, layer)
     words, q = [(int(start), int(end)) for start, end in words_W2], note["task_id"].index(task_id)
     relevance = np.zeros(len(words)) if relevance_QW is None else relevance_QW[q]
     panels = []

@@ -197,7 +197,7 @@ def _attributions(config: Config, own: Mapping[str, Attribution]) -> Iterator[Pr
 
 def _sources(config: Config, arms: Mapping[str, Masking]) -> Iterator[Problem]:
     """What the strategies read beside the notes: is it there?"""
-    from raypipe.masking.asked import asked
+    from raypipe.masking.corpus_needs import corpus_needs
     from raypipe.masking.strategies import STRATEGIES
     from raypipe.masking.strategy import GENERAL, TAGS
     from raypipe.masking.terms import read_terms
@@ -209,7 +209,7 @@ def _sources(config: Config, arms: Mapping[str, Masking]) -> Iterator[Problem]:
         yield Problem("data.columns.tags", f"is not set, but the terms of {which(TAGS)} are its tags")
     if which(GENERAL):
         yield from _general(config, which(GENERAL))
-    for path in asked(arms).lexicons:
+    for path in corpus_needs(arms).lexicons:
         try:
             if not read_terms(path):
                 yield Problem("masking.mslm.lexicon", f"{path} holds no term")
@@ -282,7 +282,7 @@ def _model(config: Config, tasks: list[Task]) -> Iterator[Problem]:
 
 
 def _sizes(config: Config, n_layers: int, context: int | None) -> Iterator[Problem]:
-    from raypipe.attribution.layers import layer_of, valid_at, valid_layers
+    from raypipe.attribution.layers import masking_layer, valid_at, valid_layers
     from raypipe.attribution.registry import method_of
 
     of_arms = {f"arms.{name}.": arm.attribution for name, arm in config.arms.items() if arm.attribution is not None}
@@ -293,7 +293,7 @@ def _sizes(config: Config, n_layers: int, context: int | None) -> Iterator[Probl
             yield Problem(where, f"is {layer}, but {has}")
             continue
         with suppress(InputError):  # a method that is not known has been told
-            if layer_of(attribution, n_layers) not in valid_layers(attribution, n_layers):
+            if masking_layer(attribution, n_layers) not in valid_layers(attribution, n_layers):
                 yield Problem(where, f"is {layer}, but {has}, and {valid_at(attribution, n_layers)}")
     with suppress(InputError):
         layers = {round(fraction * n_layers) for fraction in config.faithfulness.layers}

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 
 from raypipe.hashing import fingerprint
 from raypipe.masking import Statistics
-from raypipe.masking.asked import Asked
+from raypipe.masking.corpus_needs import CorpusNeeds
 from raypipe.masking.general import read_counts
 from raypipe.masking.strategy import COUNTS, GENERAL, IMPORTANCE, TYPE_RELEVANCE, VECTORS
 from raypipe.masking.terms import read_terms
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from raypipe.runs.run import Run
 
 
-def compute(run: Run, asks: Asked) -> Statistics:
+def compute(run: Run, asks: CorpusNeeds) -> Statistics:
     """All that the arms ask for and nothing else. Word vectors are the backbone's, with which every student starts.
 
     Relevance by word is averaged over the output of the step `attribute`, which must be finished.
@@ -49,7 +49,7 @@ def compute(run: Run, asks: Asked) -> Statistics:
     return counted
 
 
-def _counted(run: Run, asks: Asked) -> Statistics:
+def _counted(run: Run, asks: CorpusNeeds) -> Statistics:
     """What passes over all notes count, no model involved: every run on the same corpus shares it."""
     folder = cache_folder(run, asks)
     if folder.exists():
@@ -61,7 +61,7 @@ def _counted(run: Run, asks: Asked) -> Statistics:
     return counted
 
 
-def cache_folder(run: Run, asks: Asked) -> Path:
+def cache_folder(run: Run, asks: CorpusNeeds) -> Path:
     """Where runs beside each other keep the counts of this corpus, by a fingerprint of all that they depend on."""
     settings = run.settings.statistics
     limits = {"max_notes": settings.max_notes, "min_notes": settings.min_notes}
@@ -92,7 +92,7 @@ def _vectors(encoder: str | None, backbone: config.Model, words: Sequence[str]) 
     return type_vectors(words, loading.load_tokenizer(backbone), loading.embeddings(backbone))
 
 
-def _general(run: Run, asks: Asked) -> dict[str, int]:
+def _general(run: Run, asks: CorpusNeeds) -> dict[str, int]:
     """Words of general language: the user's table, or the pretraining notes counted."""
     path = run.settings.statistics.general_counts or PRETRAINING
     if path != PRETRAINING:

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 from raypipe import rows
 from raypipe.errors import ExitCode, InputError, Problem, RowError
 from raypipe.masking import Masker
-from raypipe.masking.asked import asked
+from raypipe.masking.corpus_needs import corpus_needs
 from raypipe.masking.requirements import needs
 from raypipe.masking.strategy import RELEVANCE, TYPE_RELEVANCE
 from raypipe.masking.tally import tally
@@ -80,7 +80,7 @@ def attribute(run: Run, folder: StepFolder, _: str) -> dict[str, Any]:
 
 def asked_of_the_corpus(settings: config.Config) -> dict[str, Any]:
     """What the statistics depend on beside config sections: what the arms ask for, and the files that they read."""
-    asks = asked(masking_of(settings))
+    asks = corpus_needs(masking_of(settings))
     paths = [*asks.lexicons, settings.statistics.general_counts]
     files = {path: storage.listing(path, "") for path in paths if path and path != PRETRAINING}
     # of all the layers whose relevance may be stored, one is averaged
@@ -91,7 +91,7 @@ def asked_of_the_corpus(settings: config.Config) -> dict[str, Any]:
 def statistics(run: Run, folder: StepFolder, _: str) -> dict[str, Any]:
     """Counts over the corpus that some arm asks for."""
     arms = masking_of(run.settings)
-    asks = asked(arms)
+    asks = corpus_needs(arms)
     run.say(f"statistics: {', '.join(sorted(asks.needs))}")
     of_corpus = corpus_counts.compute(run, asks)
     Masker(arms, run.settings.seed, of_corpus)  # what an arm cannot work with is said here, not by every worker
@@ -104,7 +104,7 @@ def mask(run: Run, folder: StepFolder, _: str) -> dict[str, Any]:
     arms = masking_of(run.settings)
     relevance = run.step("attribute")
     stored = relevance.data if relevance.done else None
-    counted = run.step("statistics").data if asked(arms).needs else None
+    counted = run.step("statistics").data if corpus_needs(arms).needs else None
     run.say(f"mask: {'stored relevance' if stored else run.settings.attribution.method} -> {', '.join(arms)}")
     pipeline.mask(run.job, run.model(SCORER), folder.data, stored, counted)
     ratios = {arm: {"plans": t.plans, "ratio": round(t.ratio, 4)} for arm, t in tally(folder.data).items()}

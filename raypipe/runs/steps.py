@@ -28,7 +28,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from raypipe.masking.asked import asked
+from raypipe.masking.corpus_needs import corpus_needs
 from raypipe.masking.requirements import needs
 from raypipe.masking.strategy import IMPORTANCE, RELEVANCE, TYPE_RELEVANCE
 from raypipe.runs import collect, faithfulness, making, probing, specs
@@ -97,13 +97,13 @@ def _before_masking(config: Config, _: Arm) -> list[str]:
 
 
 def _before_statistics(config: Config, _: Arm) -> list[str]:
-    asks = asked(masking_of(config)).needs
+    asks = corpus_needs(masking_of(config)).needs
     scorer = [f"finetune/{SCORER}"] if IMPORTANCE in asks else []
     return ["corpus", "pretrain", *scorer, *(["attribute"] if TYPE_RELEVANCE in asks else [])]
 
 
 def _behind_statistics(config: Config, _: Arm) -> list[str]:
-    says_relevance = asked(masking_of(config)).needs & {TYPE_RELEVANCE, IMPORTANCE}
+    says_relevance = corpus_needs(masking_of(config)).needs & {TYPE_RELEVANCE, IMPORTANCE}
     return ["corpus", "pretrain", *(["attribute"] if says_relevance else [])]
 
 
@@ -141,7 +141,7 @@ STEPS: tuple[Step, ...] = (
     Step("faithfulness", faithfulness.measure, settings=("faithfulness", "attribution", "prompt", "seed"),
          after=("corpus", f"finetune/{SCORER}"), in_job=False, command="faithfulness"),
     Step("statistics", making.statistics, settings=("statistics", "model"), after=_behind_statistics,
-         needs=_before_statistics, is_used=lambda config, _: bool(asked(masking_of(config)).needs),
+         needs=_before_statistics, is_used=lambda config, _: bool(corpus_needs(masking_of(config)).needs),
          beside=making.asked_of_the_corpus),
     Step("mask", making.mask, settings=("attribution.layer",), after=("attribute", "statistics"),
          needs=_before_masking, is_used=lambda config, _: bool(masking_of(config)), command="mask",

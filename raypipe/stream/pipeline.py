@@ -33,7 +33,7 @@ import pyarrow.parquet as pq
 
 from raypipe import rows
 from raypipe.attribution import layers
-from raypipe.masking.asked import Asked
+from raypipe.masking.corpus_needs import CorpusNeeds
 from raypipe.masking.counting import GRAMS, TYPES
 from raypipe.masking.requirements import needs
 from raypipe.masking.strategy import RELEVANCE
@@ -46,11 +46,11 @@ from raypipe.settings.arms import masking_of
 from raypipe.stream.frequencies import token_idf
 from raypipe.stream.stages.answer import Answer, Teach
 from raypipe.stream.stages.attribute import Attribute
-from raypipe.stream.stages.count import add_up, average, count, labelled
+from raypipe.stream.stages.count import add_up, average, count, leave_out_others
 from raypipe.stream.stages.cut import Cut
 from raypipe.stream.stages.hold_out import hold_out
 from raypipe.stream.stages.mask import Mask, unmasked
-from raypipe.stream.stages.match import either, match
+from raypipe.stream.stages.match import as_note_or_relevance, match
 from raypipe.stream.stages.probe import Fit
 from raypipe.stream.stages.render import Render
 from raypipe.stream.stages.score import Score
@@ -84,7 +84,7 @@ def attribute(job: Job, scorer: config.Model, out: Path) -> None:
         stream.select_columns(rows.ATTRIBUTED.names).write_parquet(str(out), **rows.PARQUET)
 
 
-def count_words(job: Job, asked: Asked, pretrains: bool = False) -> pa.Table:
+def count_words(job: Job, asked: CorpusNeeds, pretrains: bool = False) -> pa.Table:
     """Words and runs of words of the first `statistics.max_notes` notes for self-supervision, or for pretraining."""
     data = job.corpus.data.for_pretraining if pretrains else job.corpus.data
     n_notes = min(job.settings.statistics.max_notes, data.max_unlabelled or job.settings.statistics.max_notes)
@@ -101,11 +101,12 @@ def relevance_of_words(job: Job, scorer: config.Model, stored: Path) -> pa.Table
     return _added_up(job, by_word, TYPES)
 
 
-def importance_of_words(job: Job, scorer: config.Model, asked: Asked) -> pa.Table:
+def importance_of_words(job: Job, scorer: config.Model, asked: CorpusNeeds) -> pa.Table:
     """How often deleting a word costs the scorer its task, over the labelled training notes."""
     train = job.corpus.labels.filter(pc.equal(job.corpus.labels["split"], "train"))["note_id"]
     notes = _blocks(job, job.workers.parquet(str(job.corpus.labelled_path)))
-    notes = notes.map_batches(labelled, fn_kwargs={"note_ids": frozenset(train.to_pylist())}, num_cpus=0.5, **BLOCK)
+    kwargs = {"note_ids": frozenset(train.to_pylist())}
+    notes = notes.map_batches(leave_out_others, fn_kwargs=kwargs, num_cpus=0.5, **BLOCK)
     occlusion = {"method": "occlusion", "sign": "positive", "layer": 0, "window": 1}
     deleting = job.settings.attribution.model_copy(update=occlusion)
     relevance = _attribute(job, notes, scorer, deleting)
@@ -234,7 +235,7 @@ def teach(
 
 def layer_of(attribution: config.Attribution, scorer: config.Model) -> int:
     """The number of the layer that masking reads."""
-    return layers.layer_of(attribution, loading.check(scorer).num_hidden_layers)
+    return layers.masking_layer(attribution, loading.check(scorer).num_hidden_layers)
 
 
 def _attributed(job: Job, scorer: config.Model) -> Stream:
@@ -256,8 +257,9 @@ def _attribute(
 
 
 def _with_relevance(job: Job, stored: Path) -> Stream:
-    notes = _notes(job).map_batches(either, fn_kwargs={"is_stored": False}, num_cpus=0.5, **BLOCK)
-    relevance = job.workers.parquet(str(stored)).map_batches(either, fn_kwargs={"is_stored": True}, **BLOCK)
+    notes = _notes(job).map_batches(as_note_or_relevance, fn_kwargs={"is_stored": False}, num_cpus=0.5, **BLOCK)
+    relevance = job.workers.parquet(str(stored))
+    relevance = relevance.map_batches(as_note_or_relevance, fn_kwargs={"is_stored": True}, **BLOCK)
     pairs = notes.union(relevance).repartition(max(1, int(job.workers.cpus)), keys=["note_id"])
     return pairs.map_batches(match, num_cpus=0.5, **BLOCK)
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from raypipe.evaluation import uncertainty
-from raypipe.evaluation.uncertainty import CAVEATS, Difference, Estimate
+from raypipe.evaluation.uncertainty import CAVEATS, Estimate, PairedDifference
 from raypipe.tuning.space import LAYER
 from raypipe.tuning.trial_tables import CONFIG, LABELS_ONLY, ModelFacts, Search
 
@@ -48,7 +48,7 @@ class Results:
     keys: tuple[str, ...]  # that vary, seeds left out
     settings: tuple[Setting, ...]
     labels_only: Estimate | None
-    differences: tuple[Difference, ...]  # best less each neighbour, and less labels only, in this order
+    differences: tuple[PairedDifference, ...]  # best less each neighbour, and less labels only, in this order
     neighbours: tuple[Setting, ...]
 
     @property
@@ -89,7 +89,7 @@ def results(search: Search, model: ModelFacts, keys: Sequence[str] | None = None
     means = {values: float(np.mean([t["dev_macro_f1"] for t in trials])) for values, trials in groups.items()}
     best = max(means, key=lambda values: means[values])
     near = neighbours(best, list(groups), [ordered(v[i] for v in groups) for i in range(len(chosen))])
-    compared = uncertainty.compare(
+    compared = uncertainty.compare_arms(
         {name: [run for runs in trials for run in runs] for name, trials in of_trials.items()},
         search.tasks,
         [(_id(best), _id(values)) for values in near] + ([(_id(best), LABELS_ONLY)] if scorer else []),

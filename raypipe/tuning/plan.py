@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from itertools import islice, product
 from typing import Any
 
-from raypipe.attribution.layers import layer_of, valid_at, valid_layers
+from raypipe.attribution.layers import masking_layer, valid_at, valid_layers
 from raypipe.errors import InputError, Problem
 from raypipe.hashing import fingerprint
 from raypipe.masking.requirements import needs
@@ -59,7 +59,7 @@ class StudyPlan:
             "evaluation.embeddings": False,
             "probe.arms": None,
             "attribution": attribution,
-            "attribution.layer": layer_of(attribution, self.backbone.depth),
+            "attribution.layer": masking_layer(attribution, self.backbone.depth),
             "attribution.keep": "all",  # one pass serves the trials of every layer
             **({"data.max_unlabelled": config.tune.max_unlabelled} if config.tune.max_unlabelled else {}),
         }

@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow.csv import write_csv
 
-from raypipe.evaluation.uncertainty import Difference, Estimate
+from raypipe.evaluation.uncertainty import Estimate, PairedDifference
 from raypipe.findings.page import figures as look
 from raypipe.findings.page.figures import Chart
 from raypipe.findings.page.html import environment
@@ -36,7 +36,7 @@ class Neighbour:
 
     name: str
     estimate: Estimate
-    difference: Difference
+    difference: PairedDifference
 
     @property
     def verdict(self) -> str:

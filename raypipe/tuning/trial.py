@@ -114,7 +114,7 @@ def _run(context: StudyContext, base: Run, values: Mapping[str, Any], record: Re
     (own.folder / "evaluate").mkdir(exist_ok=True)
     for student, table in zip(own.students(arm), predictions, strict=True):
         pq.write_table(table, own.folder / "evaluate" / f"{student}.parquet", compression="zstd")
-    compared = uncertainty.compare({arm: predictions}, own.corpus.tasks, n_bootstrap=settings.evaluation.bootstrap)
+    compared = uncertainty.compare_arms({arm: predictions}, own.corpus.tasks, n_bootstrap=settings.evaluation.bootstrap)
     e = compared.arms[arm]
     aucs = [auc for table in predictions if (auc := metrics.evaluate(table, own.corpus.tasks).auc) is not None]
     return {

@@ -1,4 +1,4 @@
-"""Numbers that are known beforehand: the oracles of methods.md section 7, and worked examples of each method."""
+"""Numbers that are known beforehand: those of docs/method.md, section 12, and worked examples of each method."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from raypipe.masking import Masker
 from raypipe.masking.counting import count_block
 from raypipe.masking.difference import probabilities
 from raypipe.masking.draws import uniforms
-from raypipe.masking.masker import Plan
+from raypipe.masking.masker import MaskingPlan
 from raypipe.masking.selection import KERNEL, best, budget, draw, hysteresis, smooth
 from raypipe.masking.statistics import Statistics
 from raypipe.masking.tally import tally_of
@@ -29,12 +29,14 @@ def hidden(
     return written(text, plan_of(options, text, relevance, tags))
 
 
-def plan_of(options: Masking, text: str, relevance: list[float] | None = None, tags: list[str] | None = None) -> Plan:
+def plan_of(
+    options: Masking, text: str, relevance: list[float] | None = None, tags: list[str] | None = None
+) -> MaskingPlan:
     values = None if relevance is None else np.array([relevance], dtype=np.float32)
     return Masker({"a": options}, 0, STATISTICS).plans("n", text, word_spans(text), ["t"], values, tags)[0]
 
 
-def written(text: str, plan: Plan) -> list[str]:
+def written(text: str, plan: MaskingPlan) -> list[str]:
     return [text[a:b] for a, b in zip(plan["start"], plan["end"], strict=True)]
 
 

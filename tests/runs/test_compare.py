@@ -237,11 +237,11 @@ def test_a_gate_without_its_arm_is_not_measurable() -> None:
 def test_seeds_are_resampled_above_their_runs() -> None:
     """Runs of a seed that agree add no certainty: the interval is as wide as that of one run per seed."""
     tables = [_scored(skill, seed) for seed, skill in enumerate((0.2, 0.6, 1.0, 1.4))]
-    alone = uncertainty.compare({"a": tables}, [TASK], n_bootstrap=4000)
+    alone = uncertainty.compare_arms({"a": tables}, [TASK], n_bootstrap=4000)
     fourfold = [table for table in tables for _ in range(4)]
     seeds = {"a": [s for s in range(4) for _ in range(4)]}
-    nested = uncertainty.compare({"a": fourfold}, [TASK], n_bootstrap=4000, seeds=seeds)
-    naive = uncertainty.compare({"a": fourfold}, [TASK], n_bootstrap=4000)
+    nested = uncertainty.compare_arms({"a": fourfold}, [TASK], n_bootstrap=4000, seeds=seeds)
+    naive = uncertainty.compare_arms({"a": fourfold}, [TASK], n_bootstrap=4000)
     width = [c.arms["a"].high - c.arms["a"].low for c in (alone, nested, naive)]
     assert width[1] == pytest.approx(width[0], rel=0.1)
     assert width[2] < 0.85 * width[0]

@@ -19,7 +19,7 @@ from transformers import BertConfig, BertModel
 from raypipe.findings import results
 from raypipe.findings.show import show
 from raypipe.masking import STRATEGIES
-from raypipe.masking.asked import asked
+from raypipe.masking.corpus_needs import corpus_needs
 from raypipe.masking.statistics import Statistics
 from raypipe.models import loading
 from raypipe.models.encoder import encoder_vectors
@@ -137,7 +137,7 @@ def test_plans_depend_neither_on_blocks_and_workers_nor_on_which_arm_came_first(
 
 def test_counts_are_shared_by_runs_on_the_same_corpus(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing is counted a second time; what another corpus or another question asks for is."""
-    wanted = asked(masking_of(run.settings))
+    wanted = corpus_needs(masking_of(run.settings))
     known = Statistics.load(run.folder / "statistics" / "data")
     folder = corpus_counts.cache_folder(run.settings, run.corpus, wanted)
     assert folder.parents[1].stat().st_mode & 0o077 == folder.stat().st_mode & 0o077 == 0

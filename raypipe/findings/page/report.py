@@ -15,7 +15,7 @@ import numpy as np
 from raypipe.evaluation.conformal import Sets
 from raypipe.evaluation.faithfulness_table import FaithfulnessRow
 from raypipe.evaluation.metrics import Metrics
-from raypipe.evaluation.uncertainty import SIGNIFICANT, Caveat, Comparison, Difference, Estimate
+from raypipe.evaluation.uncertainty import SIGNIFICANT, Caveat, ComparisonResult, Estimate, PairedDifference
 from raypipe.findings.gates import Gate
 from raypipe.findings.known_words import AgreementRow
 from raypipe.findings.material import Material, StepTime
@@ -35,7 +35,7 @@ class ArmRow:
 
     name: str
     macro_f1: Estimate
-    difference: Difference | None = None  # from the reference; None: this arm is the reference, or is not compared
+    difference: PairedDifference | None = None  # from the reference; None: is the reference, or not compared
     auc: float | None = None
     pooled_macro_f1: float | None = None
     matched_f1: float | None = None  # macro F1 at the matched positive rate
@@ -51,7 +51,7 @@ class Report:
     subtitle: str = ""  # corpus, backbone, date: one line
     summary: str = ""  # what came out, in a sentence or two
     reference: str = "sft"  # the arm that differences are taken from
-    pairs: tuple[Difference, ...] = ()  # declared comparisons of one arm with another than the reference
+    pairs: tuple[PairedDifference, ...] = ()  # declared comparisons of one arm with another than the reference
     budgets: Mapping[str, Mapping[str, Estimate]] = field(default_factory=dict)  # labels per task -> arm -> macro F1
     arms: tuple[ArmRow, ...] = ()  # in the order of the config; `arm_rows` builds them
     tasks: Mapping[str, Mapping[str, Estimate]] = field(default_factory=dict)  # arm -> task id -> macro F1
@@ -82,7 +82,10 @@ class Report:
 
 
 def arm_rows(
-    comparison: Comparison, runs: Mapping[str, Sequence[Metrics]], reference: str, auc: Comparison | None = None
+    comparison: ComparisonResult,
+    runs: Mapping[str, Sequence[Metrics]],
+    reference: str,
+    auc: ComparisonResult | None = None,
 ) -> tuple[ArmRow, ...]:
     """The headline lines of a macro F1 comparison; `runs` are the metrics of each arm's runs.
 
@@ -112,7 +115,7 @@ def verdict(row: ArmRow, report: Report) -> str:
     return outcome(row.difference, report)
 
 
-def outcome(difference: Difference, report: Report) -> str:
+def outcome(difference: PairedDifference, report: Report) -> str:
     """What may be said of a difference."""
     if report.failed_gates:
         return "not measurable"
