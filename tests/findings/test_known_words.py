@@ -38,9 +38,8 @@ def _cases(
         "n_cut_tokens": 0,
     }
     pq.write_table(rows.table([whole | note, {"note_id": "broken", "error": "E_NULL"}], rows.MASKED), folder / "m")
-    gold = pa.table({"note_id": ["n"], "task_id": ["fever"], "start": [20], "end": [24]})
-    pq.write_table(gold, folder / "g")
-    return list(cases(folder / "g", folder / "m", layer, masking or Masking()))
+    deciding = {("n", "fever"): [(20, 24)]}
+    return list(cases(deciding, folder / "m", layer, masking or Masking()))
 
 
 def test_stop_words_do_not_count(tmp_path: Path) -> None:

@@ -18,20 +18,10 @@ from raypipe.evaluation.conformal import Sets, TaskSets
 from raypipe.evaluation.layer_scores import BestLayer, LayerScore, Selectivity
 from raypipe.evaluation.metrics import Metrics
 from raypipe.evaluation.uncertainty import ComparisonResult, Estimate, PairedDifference
-from raypipe.findings.page import (
-    AgreementRow,
-    ArmRow,
-    Gate,
-    HeatMap,
-    Material,
-    Panel,
-    Report,
-    Step,
-    arm_rows,
-    figures,
-    text_table,
-    write_report,
-)
+from raypipe.findings.gates import Gate
+from raypipe.findings.known_words import AgreementRow
+from raypipe.findings.material import Material, StepTime
+from raypipe.findings.page import ArmRow, HeatMap, Panel, Report, arm_rows, figures, text_table, write_report
 from raypipe.findings.page import html as page_module
 from raypipe.findings.page.heatmap import MAX_CHARS, stretches
 from raypipe.findings.page.html import html
@@ -160,7 +150,7 @@ def full_report(word="plain", caveats=()):
         probing=probing(other),
         heat_maps=(heat_map,),
         material=(Material(word, 0.15, 100, 200, 300, 40),),
-        steps=(Step(word, 75.2, word),),
+        steps=(StepTime(word, 75.2, word),),
         counts={word: 12345},
         dead_letters={word: 3},
         remarks={word: word},
