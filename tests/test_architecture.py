@@ -11,8 +11,8 @@ PACKAGE = Path(__file__).parents[1] / "raypipe"
 
 # Low to high: a file imports from its own folder (without cycles) and from folders below it.
 LAYERS = (
-    "errors hashing words records",
-    "rows",
+    "errors hashing words",
+    "rows records",
     "settings",
     "notes",
     "models",

@@ -1,4 +1,4 @@
-"""One method, target and layer, and what relevance of it is worth: a row of the faithfulness table."""
+"""A row of the faithfulness table: one method, target and layer, with the measures of its relevance."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class FaithfulnessRow:
 
 
 def where_to_start(rows: Sequence[FaithfulnessRow]) -> str:
-    """Which variant to start from: the cheapest of those that the best one does not beat (methods 5.4)."""
+    """Which variant to start from: the cheapest of those that the best one does not beat (docs/method.md, 11.6)."""
     best, *others = sorted((r for r in rows if r.method != "random"), key=lambda r: -r.comprehensiveness)
     level = [row for row in others if row.may_be_best]
     if not level:

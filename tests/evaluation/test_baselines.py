@@ -44,7 +44,7 @@ def test_scores_are_log_probabilities_in_the_order_of_the_options():
     assert np.exp(scores).sum(axis=1) == pytest.approx(1, abs=1e-5)
     best = [COLOUR.options[i] for i in scores.argmax(axis=1)]
     assert best == table["predicted"].to_pylist()
-    assert scores[:, 3].max() == pytest.approx(np.log(baselines.LEAST))  # no training note is black
+    assert scores[:, 3].max() == pytest.approx(np.log(baselines.LEAST_PROBABILITY))  # no training note is black
     assert table["group_id"].to_pylist()[:2] == ["g40", "g40"]
 
 

@@ -25,8 +25,8 @@ from raypipe.findings.page import ArmRow, HeatMap, Panel, Report, arm_rows, figu
 from raypipe.findings.page import html as page_module
 from raypipe.findings.page.heatmap import MAX_CHARS, stretches
 from raypipe.findings.page.html import html
-from raypipe.findings.probing import Probing
 from raypipe.findings.page.report import verdict
+from raypipe.findings.probing import Probing
 
 NOTE = "Nega febbre e tosse."
 
