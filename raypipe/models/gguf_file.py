@@ -205,7 +205,7 @@ class GGUF:
 
         tensor = self.tensors[name]
         try:
-            values = np.array(gguf.dequantize(tensor.data, tensor.tensor_type), np.float32)
+            values = gguf.dequantize(tensor.data, tensor.tensor_type)
         except NotImplementedError:
             what = f"quantisation {tensor.tensor_type.name} cannot be converted; take a file in Q8_0, Q4_K_M or F16"
             raise self.problem(what) from None
@@ -217,7 +217,7 @@ class GGUF:
             values = values.reshape(heads, -1, 2, *shape[1:]).swapaxes(1, 2).reshape(shape)
         if name.endswith("norm.weight"):
             values = values - np.float32(FAMILIES[config.model_type].norm_offset)  # the file holds weight + offset
-        return torch.from_numpy(np.ascontiguousarray(values))
+        return torch.from_numpy(np.require(values, np.float32, ["C", "W"]))  # a copy of what is mapped from the file
 
     def tokenizer(self, scratch: Path) -> Any:
         """The fast tokenizer of the file. `scratch`: an empty folder, so that nothing beside the file is read."""

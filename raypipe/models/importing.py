@@ -44,16 +44,22 @@ def import_model(source: Path, out: Path, dtype: Dtype = "bfloat16", notes: Sequ
 
     Raises `InputError` with the fix, and leaves `out` as it was, if the model is refused or does not read.
     """
+    out = out.absolute()
     _refuse_out(out)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as scratch:
-        made = Path(scratch) / "model"
-        convert(source, made, dtype)
-        figures = bits.measure(loading.load(config.Model(path=str(made))), notes)
-        if figures.is_broken:
-            what = "cannot read once it is converted, so nothing was written; is it whole, and was it ever trained?"
-            raise InputError([Problem(str(source), f"{what}\n{figures}")])
-        made.rename(out)
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as scratch:
+            made = Path(scratch) / "model"
+            convert(source, made, dtype)
+            figures = bits.measure(loading.load(config.Model(path=str(made))), notes)
+            if figures.is_broken:
+                what = "cannot read once it is converted, so nothing was written; is it whole, and was it ever trained?"
+                raise InputError([Problem(str(source), f"{what}\n{figures}")])
+            made.rename(out)
+    except OSError as error:
+        raise InputError(
+            [Problem(str(out), f"cannot be made ({error.strerror}); is there room, and the right?")]
+        ) from None
     return str(figures)
 
 
@@ -77,17 +83,14 @@ def _up_to(texts: Sequence[str]) -> list[str]:
 
 def convert(source: Path, folder: Path, dtype: Dtype = "bfloat16") -> None:
     """Write the model of `source` to the new folder `folder`. Raises `InputError`; the folder is then half made."""
-    wanted = None if dtype == "source" else torch.bfloat16
-    try:
-        folder.mkdir()
-        with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
-            model, tokenizer = (_from_gguf if _is_gguf(source) else _from_folder)(source, wanted, Path(scratch))
-            model.save_pretrained(folder)
-            tokenizer.save_pretrained(folder)
-        for file in folder.iterdir():
-            file.chmod((folder / "config.json").stat().st_mode)  # safetensors files are private to their maker
-    except OSError as error:
-        raise InputError([Problem(str(folder.parent), f"cannot be written ({error.strerror})")]) from None
+    stored = None if dtype == "source" else torch.bfloat16
+    folder.mkdir()
+    with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
+        model, tokenizer = (_from_gguf if _is_gguf(source) else _from_folder)(source, stored, Path(scratch))
+        model.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+    for file in folder.iterdir():
+        file.chmod((folder / "config.json").stat().st_mode)  # safetensors files are private to their maker
     _check_tokenizer(folder, model.config.vocab_size)
 
 
@@ -97,9 +100,10 @@ def _refuse_out(out: Path) -> None:
 
 
 def _is_gguf(source: Path) -> bool:
-    """A file is; a folder is if it holds GGUF files and no config.json. Refuses what is neither."""
+    """A file is; a folder is if it holds GGUF files and no safetensors. Refuses what is neither."""
     if source.is_dir():
-        return not (source / "config.json").exists() and any(".gguf" in file.name.lower() for file in source.iterdir())
+        names = [file.name.lower() for file in source.iterdir()]
+        return any(".gguf" in name for name in names) and not any(name.endswith(".safetensors") for name in names)
     if not source.exists():
         raise InputError(
             [Problem(str(source), "no such file or folder; models are imported from disk, not from a hub")]

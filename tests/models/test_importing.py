@@ -409,6 +409,12 @@ def test_out_is_never_overwritten(tmp_path: Path) -> None:
     assert [file.name for file in (tmp_path / "out").iterdir()] == ["mine"]
 
 
+def test_a_place_that_cannot_be_written_is_said(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="cannot be made"):
+        importing.import_model(_saved(tmp_path / "in"), tmp_path / "file" / "out")
+
+
 @pytest.fixture(scope="module")
 def reader(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny model that knows the English sample by heart."""
