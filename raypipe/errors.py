@@ -1,7 +1,7 @@
 """The two ways in which input can be wrong, and the exit codes of every command.
 
-`InputError`: the run cannot start; it holds every problem found, one line each, with the place and the fix.
-`RowError`: one note cannot be processed; it becomes a dead letter with a code and the run goes on.
+`InputError`: the run cannot start. It holds every problem, one line each, with the place and the fix.
+`RowError`: one note cannot be processed. It becomes a dead letter with a code, and the run goes on.
 Neither ever quotes note text: messages reach logs, and logs are not a place for patients.
 """
 
@@ -37,8 +37,8 @@ class Code(enum.StrEnum):
     NO_SPAN = "E_NO_SPAN"  # nothing in the note may be masked
     SENTINEL = "E_SENTINEL"  # the note already contains a mask sentinel
     MODEL = "E_MODEL"  # the model failed on this note alone
-    HELD_OUT = "HELD_OUT"  # no error: kept from self-supervision because of a validation or test note
-    NOT_SAMPLED = "NOT_SAMPLED"  # no error: beyond data.max_unlabelled, or for pretraining alone
+    HELD_OUT = "HELD_OUT"  # no error: a dev or test note, or too close to one, so self-supervision must not see it
+    NOT_SAMPLED = "NOT_SAMPLED"  # no error: beyond data.max_unlabelled, or set aside for pretraining
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Numbers that depend on what a row is, never on which worker or batch it is in."""
+"""Hashes and random numbers that depend on a row's own identity, never on the worker or batch that holds it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 
 
 def stable_hash(*parts: str | int | None) -> int:
-    """64 bits of the parts, the same in every process and on every machine."""
+    """A 64-bit hash of the parts, the same in every process and on every machine."""
     return int.from_bytes(hashlib.blake2b(json.dumps(parts).encode(), digest_size=8).digest(), "big")
 
 
@@ -20,6 +20,6 @@ def generator(*parts: str | int | None) -> np.random.Generator:
 
 
 def fingerprint(value: Any) -> str:
-    """Short name of any JSON-like value: equal values, equal names."""
+    """A short hash of any JSON-like value: equal values have equal fingerprints."""
     canonical = json.dumps(value, sort_keys=True, ensure_ascii=True, default=str)
     return hashlib.sha256(canonical.encode()).hexdigest()[:16]

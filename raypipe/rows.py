@@ -1,19 +1,23 @@
 """The columns of a row after each step: the contract between stages. Read this file first.
 
-Shape letters, one legend for the whole project: B rows, T tokens, W words, D width, L decoder blocks, K layers kept,
-V vocabulary, C options of a task, Q tasks asked of one note.
+Shape letters, one legend for the whole project: B rows, T tokens, W words, D width, L decoder blocks, K stored layers,
+V vocabulary, C options of a task, Q tasks whose questions are put to one note.
 
 One row in, one row out, at every stage: a row that cannot be processed keeps its id and gets an `error` code
-(`errors.Code`), so that the audit can count and nothing is lost silently. Every schema is explicit, because a column
-that is all null in one block and text in another cannot be read back (Arrow would guess two types).
+(`errors.Code`), so that every note is accounted for. Every schema is explicit, because Arrow would guess two types for
+a column that is all null in one block and text in another, and the two could not be read back together.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
+
+from raypipe.errors import InputError, Problem
+from raypipe.words import F32, F64, I32, word_spans
 
 # What every source of notes must yield. `group_id` is the patient (or whatever must not straddle a split).
 NOTES = pa.schema(
@@ -39,7 +43,7 @@ LABELS = pa.schema(
 ATTRIBUTED = pa.schema(
     [
         ("note_id", pa.string()),
-        ("task_id", pa.list_(pa.string())),  # [Q] tasks that were asked
+        ("task_id", pa.list_(pa.string())),  # [Q] tasks whose question the scorer answered
         ("predicted", pa.list_(pa.string())),  # [Q] the option the scorer prefers
         ("margin", pa.list_(pa.float32())),  # [Q] its mean log-probability less the runner-up's, nats
         ("word_start", pa.list_(pa.int32())),  # [W] character offsets into the note
@@ -77,9 +81,8 @@ MASKED = pa.schema(
     ]
 )
 
-# How ATTRIBUTED and MASKED are written (pyarrow's options). Offsets grow by a word at a time, so their differences take
-# a byte where the numbers take four; a dictionary helps only where few values recur. zstd keeps text in 3/5
-# of the bytes of snappy.
+# How ATTRIBUTED and MASKED are written (pyarrow's options). Offsets grow by a word at a time, so a difference takes one
+# byte where the number takes four. A dictionary helps only where few values recur. zstd needs 3/5 of snappy's bytes.
 _OFFSETS = ("word_start", "word_end", "plans.list.element.start", "plans.list.element.end")
 _RECURRING = ("task_id.list.element", "predicted.list.element", "layers.list.element", "error")
 PARQUET: dict[str, Any] = {
@@ -100,9 +103,9 @@ ANSWERED = pa.schema(
     ]
 )
 
-# What every training loop eats. A sequence may be a tree: tokens of branch 0 (the trunk) see the trunk, a token of
-# branch b > 0 sees the trunk and its own branch; positions restart at the trunk's end. One note and its Q questions
-# are thus one row, and equal Q separate prompts.
+# What every training loop reads. A row may be a tree: tokens of branch 0 (the trunk) see the trunk; a token of branch
+# b > 0 sees the trunk and its own branch, and its positions go on from the trunk's end. So one note and its Q questions
+# are one row that equals Q separate prompts.
 TRAINING = pa.schema(
     [
         ("input_ids", pa.list_(pa.int32())),  # [T]
@@ -123,7 +126,7 @@ PREDICTIONS = pa.schema(
     ]
 )
 
-# After probing: what a classifier on the states of one layer answers, and how it was chosen (evaluation/probing.py).
+# After probing: what a classifier on the states of one layer answers, and how it was chosen (evaluation/heads.py).
 PROBED = pa.schema(
     [
         *PREDICTIONS,
@@ -149,7 +152,7 @@ def layers_of(schema: pa.Schema) -> list[int]:
     return [int(name.removeprefix("mean_")) for name in schema.names if name.startswith("mean_")]
 
 
-# Words that are known to decide a task, where a corpus says so: characters of the note.
+# Words that decide a task, where a corpus says so, as character offsets into the note.
 DECIDING = pa.schema([("note_id", pa.string()), ("task_id", pa.string()), ("start", pa.int32()), ("end", pa.int32())])
 
 DEAD_LETTERS = pa.schema([("note_id", pa.string()), ("step", pa.string()), ("error", pa.string())])
@@ -158,3 +161,41 @@ DEAD_LETTERS = pa.schema([("note_id", pa.string()), ("step", pa.string()), ("err
 def table(rows: list[dict[str, Any]], schema: pa.Schema) -> pa.Table:
     """Rows as an Arrow table with exactly this schema; missing keys become null."""
     return pa.Table.from_pydict({name: [row.get(name) for row in rows] for name in schema.names}, schema=schema)
+
+
+def prediction(
+    task_id: str,
+    note_id: str,
+    group_id: str | None,
+    label: str,
+    predicted: str | None = None,
+    scores_C: Sequence[float] | F32 | F64 | None = None,
+) -> dict[str, Any]:
+    """One row of PREDICTIONS.
+
+    A note that the model could not answer (it did not fit the context) has neither `predicted` nor scores, and its row
+    counts as a wrong answer.
+    """
+    names = {"task_id": task_id, "note_id": note_id, "group_id": group_id, "label": label}
+    return {**names, "predicted": predicted, "scores": scores_C}
+
+
+def words_and_relevance(note: Mapping[str, Any], layer: int | None = None) -> tuple[I32, F32 | None]:
+    """Words [W, 2] of a row of ATTRIBUTED or MASKED, and their relevance [Q, W] at a layer; None if it has none.
+
+    `layer`: None for the lowest stored one. A row without relevance needs its `text`, from which the words are cut.
+    Raises `InputError` if relevance was not stored at that layer.
+    """
+    if note.get("relevance") is None:
+        return word_spans(note["text"]), None
+    words = np.stack([note["word_start"], note["word_end"]], axis=1).astype(np.int32)
+    shape = (len(note["task_id"]), len(note["layers"]), len(words))
+    return words, np.asarray(note["relevance"], np.float32).reshape(shape)[:, _position(layer, note["layers"])]
+
+
+def _position(layer: int | None, stored: Sequence[int]) -> int:
+    if layer is None:
+        return 0
+    if layer not in stored:
+        raise InputError([Problem("attribution.layer", f"is {layer}, but relevance was stored at {list(stored)}")])
+    return stored.index(layer)

@@ -1,9 +1,9 @@
 """Words of a note, and how token relevance becomes word relevance.
 
-A word is a maximal run of Unicode letters, digits, marks and inner underscores, found in the raw text: no tokenizer
-decides what a word is, so one masking plan serves students with different tokenizers. Scripts written without spaces
-whose characters are words or syllables (ideographs, kana) count each character as a word: a run of them would be a
-sentence.
+A word is a maximal run of Unicode letters, digits, marks and inner underscores, cut from the raw text. No tokenizer
+decides what a word is, so one masking plan serves students with different tokenizers. In scripts without spaces, whose
+characters are words or syllables (ideographs, kana), every character is a word: a run of them would be a sentence.
+docs/method.md, section 3.1.
 """
 
 from __future__ import annotations
@@ -17,11 +17,19 @@ import numpy as np
 import numpy.typing as npt
 
 WordReduction = Literal["max", "sum", "mean"]
-Ints = npt.NDArray[np.int32]
-Floats = npt.NDArray[np.float32]
 
-# What becomes of signed relevance before it ranks words
-SIGNS: dict[str, Callable[[Floats], Floats]] = {
+# Arrays by the type of their elements
+F32 = npt.NDArray[np.float32]
+F64 = npt.NDArray[np.float64]
+I32 = npt.NDArray[np.int32]
+I64 = npt.NDArray[np.int64]
+Bools = npt.NDArray[np.bool_]
+Index = npt.NDArray[np.intp]  # positions in another array
+Floats = F32  # the former names of F32 and I32, until no other package imports them
+Ints = I32
+
+# How signed relevance is turned into what ranks words
+SIGNS: dict[str, Callable[[F32], F32]] = {
     "abs": np.abs,
     "positive": lambda relevance: np.maximum(relevance, 0),
     "signed": lambda relevance: relevance,
@@ -53,26 +61,26 @@ def normalise(text: str) -> str:
     return unicodedata.normalize("NFC", text)
 
 
-def word_spans(text: str) -> Ints:
+def word_spans(text: str) -> I32:
     """Character offsets [W, 2] of the words of `text`, in order."""
     pattern = _ANY_SCRIPT if _NOT_LATIN.search(text) else _LATIN
     spans = [match.span() for match in pattern.finditer(text)]
     return np.asarray(spans, dtype=np.int32).reshape(-1, 2)
 
 
-def tokens_of_words(offsets_T2: Ints, words_W2: Ints) -> Ints:
-    """Tokens [words, 2] that touch each word that has any: the first, and one past the last. Both inputs are sorted."""
+def tokens_of_words(offsets_T2: I32, words_W2: I32) -> I32:
+    """First token, and one past the last, of each word that any token touches: [words, 2]. Both inputs are sorted."""
     first_W = np.searchsorted(offsets_T2[:, 1], words_W2[:, 0], side="right")
     end_W = np.searchsorted(offsets_T2[:, 0], words_W2[:, 1], side="left")
     return np.stack([first_W, end_W], axis=1)[first_W < end_W].astype(np.int32)
 
 
-def relevance_of_words(relevance_XT: Floats, offsets_T2: Ints, words_W2: Ints, how: WordReduction = "max") -> Floats:
+def relevance_of_words(relevance_XT: F32, offsets_T2: I32, words_W2: I32, how: WordReduction = "max") -> F32:
     """Reduce relevance over the tokens that touch each word: [..., T] -> [..., W].
 
-    A token belongs to every word that it overlaps by at least one character (a byte-level token may carry the space
-    before a word; it still belongs to the word alone, because the space is in no word). Words without a token (cut
-    from the prompt) get 0. `max` equals the authors' any-token rule (methods 1.3); `sum` favours long words.
+    A token belongs to every word that it overlaps by at least one character; the space before a word, which a
+    byte-level token may carry, is in no word. Words without a token (they were cut from the prompt) get 0. `max` makes
+    a word as relevant as its most relevant token, as in DecSelfMask's code; `sum` favours words of many tokens.
     """
     n_words = len(words_W2)
     flat = relevance_XT.reshape(-1, relevance_XT.shape[-1]).astype(np.float32, copy=False)

@@ -1,6 +1,6 @@
 """Which words of a note matter for a question: relevance of every note token, in plain torch, without Ray.
 
-`AttributionEngine` is what a stage calls, `METHODS` what it can do (registry.py), `NoteAttribution` what it says.
+A stage calls `AttributionEngine`; `METHODS` (registry.py) lists the methods; `NoteAttribution` is a result.
 """
 
 from raypipe.attribution.engine import AttributionEngine

@@ -1,7 +1,7 @@
 """Mean attention from the answer position to each note token, over heads and over the blocks from `layer` on.
 
-The authors' code has it as an alternative (methods 1.2, step 6). A control more than a method: attention says where a
-position looks, not what it takes from there (Jain & Wallace 2019, 1902.10186).
+DecSelfMask's code has it as an unused alternative. It is a control more than a method: attention says where a position
+looks, not what it takes from there (Jain & Wallace 2019, 1902.10186).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ def attribute(request: Request, notes: Sequence[EncodedNote]) -> list[NoteAttrib
     decoder = request.decoder
     rows = Rows(decoder, notes, request.config.target)
     answers = torch.tensor(rows.columns_P, device=decoder.device)
-    # the first position that is read of a question: where its label begins
+    # of each question, the first position whose prediction is read: where its label begins
     first = rows.readout.first_rows
     point = [rows.rows_P.index(row) for row in first]
     with torch.no_grad():

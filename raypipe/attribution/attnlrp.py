@@ -1,15 +1,15 @@
 """AttnLRP: layer-wise relevance propagation for transformers, as gradient x activation with four edited gradients.
 
 Achtibat et al. 2024, "AttnLRP: Attention-Aware Layer-Wise Relevance Propagation for Transformers" (2402.05602),
-sections 3.2-3.3. Written from the paper's rules; with relevance R = x * gradient they become (methods 1.2):
+sections 3.2-3.3. Written from the paper's rules. With relevance R = x * gradient they become:
 
     normalisation     the scale 1/rms (1/std) is a constant                                  (identity rule)
     activation f      f(x) = x * c with c = f(x)/x a constant                                (identity rule)
     gate x up         each factor gets half: the gradient of the product is halved           (uniform rule)
     attention         both matrix products get halves: q and k a quarter each, v a half      (uniform rule)
 
-The method is patented; its authors' library (LXT) allows personal and scientific use and grants no patent licence: it
-must be asked for by name, and no profile of raypipe uses it by default.
+Its authors describe the method as patented, so no default of raypipe uses it: a config must name it. docs/method.md,
+section 4.5.
 """
 
 from __future__ import annotations
@@ -36,14 +36,14 @@ NEAR_ZERO = 1e-3  # |x| below which f(x)/x is read at this distance from 0: the 
 
 
 def attribute(request: Request, notes: Sequence[EncodedNote]) -> list[NoteAttribution]:
-    """Relevance at any layers; sums to the explained scalar but for biases (`error_Q`)."""
+    """Relevance at any layers. It sums to the explained scalar up to bias terms (`error_Q`)."""
     with rules(request.decoder):
         return gradients.attribute(request, notes)
 
 
 @contextmanager
 def rules(decoder: Decoder) -> Iterator[None]:
-    """Graphs recorded inside have the edited gradients; values stay what they are."""
+    """Graphs recorded inside this context have the edited gradients. Values do not change."""
     family = decoder.loaded.family
     with ExitStack() as stack:
         for module in decoder.body.modules():

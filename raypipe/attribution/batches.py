@@ -1,4 +1,4 @@
-"""Batches of about equal rows: little padding, bounded memory."""
+"""Batches of rows of about equal length: little padding, bounded memory."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 
 def token_batches(lengths: Sequence[int], budget_tokens: int) -> list[list[int]]:
-    """Indices in batches of rows * longest row <= `budget_tokens`, longest first; a longer row is alone.
+    """Indices of rows in batches, longest first; rows * longest row <= `budget_tokens`, or the batch is one row.
 
     Longest first, so that a batch that does not fit the memory fails at once and not after an hour.
     """

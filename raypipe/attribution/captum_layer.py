@@ -1,9 +1,9 @@
 """Any layer method of captum, one question at a time: for comparison, not for scale.
 
 `captum:<Name>` runs `captum.attr.<Name>` on the input of the block at the attribution layer. Kokhlikyan et al. 2020
-(2009.07896). Baselines are those of integrated gradients: the note's embeddings zero or mean, instruction and question
-as they are. LayerDeepLift knows no module of a modern decoder (SiLU, RMSNorm and attention are not among its rules), so
-there it is gradient x difference from the baseline; it is offered because captum can.
+(2009.07896). Baselines are those of integrated gradients: the note's embeddings are zero or their mean, instruction and
+question stay. LayerDeepLift has no rule for the modules of a modern decoder (SiLU, RMSNorm, attention), so on these
+models it equals gradient x difference from the baseline.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from raypipe.hashing import stable_hash
 from raypipe.models.prompts import EncodedNote
 
 PREFIX = "captum:"
-ARGUMENTS = {"baseline": "baselines", "steps": "n_steps"}  # what captum calls them, in the methods that have them
-# They do not depend on the question, need modules that decoders do not have, or a distribution of baselines.
+ARGUMENTS = {"baseline": "baselines", "steps": "n_steps"}  # our key -> captum's argument, where a method has it
+# These do not depend on the question, need modules that decoders do not have, or need a distribution of baselines.
 REFUSED = {"LayerActivation", "LayerDeepLiftShap", "LayerFeaturePermutation", "LayerGradCam", "LayerLRP"}
 
 
@@ -49,9 +49,10 @@ def captum_layer(name: str) -> Method:
 
 
 class Target(nn.Module):
-    """The explained scalar as a function of the embeddings [B, T, D] of one row; the question's other rows stay.
+    """The explained scalar as a function of the embeddings [B, T, D] of one row of a question.
 
-    Only labels of several tokens need other rows. What is explained is a sum over rows, and so is its relevance.
+    A question has several rows only if its labels have several tokens; the others stay as they are. The explained
+    scalar is a sum over rows, and so is its relevance.
     """
 
     def __init__(self, rows: Rows, row: int, states_PD: Tensor, chosen_Q2: Tensor) -> None:
@@ -84,7 +85,7 @@ def _question(request: Request, note: EncodedNote, method: Any) -> NoteAttributi
     seed = stable_hash(request.seed, note.note_id, note.questions[0].task_id)
     relevance = []
     for layer in request.layers:
-        found_RTD = []
+        relevance_RTD = []
         for row in range(len(rows.ids_RT)):
             target = Target(rows, row, states_PD, values.chosen_Q2)
             given = {ARGUMENTS["baseline"]: baseline_RTD[[row]], ARGUMENTS["steps"]: request.config.steps}
@@ -93,16 +94,16 @@ def _question(request: Request, note: EncodedNote, method: Any) -> NoteAttributi
                 accepted = inspect.signature(explainer.attribute).parameters
                 arguments = {key: value for key, value in given.items() if key in accepted}
                 # a copy: captum turns on gradients of its inputs
-                found = explainer.attribute(embedded_RTD[[row]].clone(), **arguments)
-            found_RTD.append(found[0] if isinstance(found, tuple) else found)
-        found_QTD = rows.readout.sum_of_questions(torch.cat(found_RTD).detach())
-        relevance.append(reduce_width(found_QTD, torch.ones_like(found_QTD), request.config.norm))
+                result = explainer.attribute(embedded_RTD[[row]].clone(), **arguments)
+            relevance_RTD.append(result[0] if isinstance(result, tuple) else result)
+        relevance_QTD = rows.readout.sum_of_questions(torch.cat(relevance_RTD).detach())
+        relevance.append(reduce_width(relevance_QTD, torch.ones_like(relevance_QTD), request.config.norm))
     return rows.results(values, torch.stack(relevance, dim=1), torch.full_like(values.z_Q, torch.nan))[0]
 
 
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """captum draws from the global streams of numpy and torch: seed them, and put them back."""
+    """Seeds the global random streams of numpy and torch, from which captum draws, and restores them afterwards."""
     state = np.random.get_state()
     with torch.random.fork_rng():
         torch.manual_seed(seed)

@@ -1,4 +1,4 @@
-"""A scorer, instrumented: run it on padded rows, read single positions, know which of its layers say something.
+"""A scorer, instrumented: runs on padded rows, reads single positions, and finds layers that carry no relevance.
 
 Rows are padded on the right and run without an attention mask: a causal decoder cannot see what follows, so padding
 changes nothing, and the fastest attention kernels accept it. Left padding (with a mask) is used only where rows
@@ -19,7 +19,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPastAndCrossAttenti
 from raypipe.attribution import hooks
 from raypipe.models.loading import Loaded
 
-N_PROBE = 12  # tokens of the random prompts on which a model is checked
+N_CHECK_TOKENS = 12  # tokens of the random prompts on which a model is checked
 
 
 class Decoder:
@@ -39,8 +39,11 @@ class Decoder:
         self._has_plain_head = self._check_head()
 
     def pad(self, rows: Sequence[Sequence[int]]) -> Tensor:
-        """Token rows as [B, T], filled up on the right. The filler is a real token (never seen, see above), so that
-        no model warns about padding without a mask."""
+        """Token rows as [B, T], padded on the right.
+
+        The padding is a real token, because models warn about pad tokens without a mask. No position that is read sees
+        it.
+        """
         width = max(map(len, rows))
         return torch.tensor([[*row, *[rows[0][0]] * (width - len(row))] for row in rows], device=self.device)
 
@@ -55,8 +58,9 @@ class Decoder:
     def logits(self, states_PD: Tensor, tokens_U: Tensor | None = None) -> Tensor:
         """Logits [P, V], or [P, U] for some tokens, in float32.
 
-        All of the vocabulary: the model's own code with its body replaced by these states, so that scaling and
-        soft-capping are its own. Some tokens: their columns of the head alone, where that was found to be the same.
+        For the whole vocabulary the model's own code runs, with its body replaced by these states, so that scaling and
+        soft-capping are its own. For some tokens only their columns of the head are computed, if `_check_head` showed
+        that this gives the same.
         """
         if tokens_U is not None and self._has_plain_head:
             head = self.model.get_output_embeddings()
@@ -87,10 +91,10 @@ class Decoder:
 
     @torch.no_grad()
     def _check_head(self) -> bool:
-        ids_BT = self.probe(2)
+        ids_BT = self.check_prompts(2)
         expected_PV = self.model(input_ids=ids_BT, use_cache=False).logits[:, -1].float()
         states_PD = self.states([0, 1], [ids_BT.shape[1] - 1] * 2, input_ids=ids_BT)
-        # bfloat16 keeps 8 bits; the head sums up many products
+        # bfloat16 has 8 significant bits, and the head sums many products
         tolerance = (2e-4 if self.dtype == torch.float32 else 3e-2) * expected_PV.abs().amax()
         if (self.logits(states_PD) - expected_PV).abs().amax() > tolerance:
             raise ValueError(f"{type(self.model).__name__}: logits are not a function of the final hidden states alone")
@@ -100,10 +104,12 @@ class Decoder:
 
     @cached_property
     def can_cache(self) -> bool:
-        """Whether the model gives the same answer on cached keys and values as in one piece, and finite gradients of
-        them, also with padding on the left (note_cache.py). Where not, every question gets a row of its own."""
-        n_past = N_PROBE // 2
-        ids_BT = self.probe(2)
+        """Whether the model can run on cached keys and values, also with padding on the left (note_cache.py).
+
+        It must give the same states as without a cache, and finite gradients. If not, every question gets its own row.
+        """
+        n_past = N_CHECK_TOKENS // 2
+        ids_BT = self.check_prompts(2)
         padded_BT = torch.cat([ids_BT[:, :1], ids_BT], dim=1)
         is_token_BT = torch.ones_like(padded_BT).index_fill(1, torch.tensor([0], device=self.device), 0)
         position_BT = (is_token_BT.cumsum(1) - 1).clamp(min=0)
@@ -122,30 +128,30 @@ class Decoder:
             total = sum(layer.keys.float().sum() + layer.values.float().sum() for layer in past.layers)
             (gradient_BTD,) = torch.autograd.grad(total, [hidden[0]])
             with torch.no_grad():
-                parts_BD = run(slice(n_past + 1, N_PROBE + 1), [N_PROBE - n_past - 1] * 2)
-                whole_BD = self.states([0, 1], [N_PROBE - 1] * 2, input_ids=ids_BT)
+                parts_BD = run(slice(n_past + 1, N_CHECK_TOKENS + 1), [N_CHECK_TOKENS - n_past - 1] * 2)
+                whole_BD = self.states([0, 1], [N_CHECK_TOKENS - 1] * 2, input_ids=ids_BT)
         except (RuntimeError, TypeError, ValueError, AttributeError, KeyError):
             return False
-        is_whole = len(past.layers) == self.depth and all(x.keys.shape[-2] == N_PROBE + 1 for x in past.layers)
+        is_whole = len(past.layers) == self.depth and all(x.keys.shape[-2] == N_CHECK_TOKENS + 1 for x in past.layers)
         tolerance = (1e-4 if self.dtype == torch.float32 else 5e-2) * whole_BD.abs().amax()
         is_same = bool((whole_BD - parts_BD).abs().amax() <= tolerance)
         return is_whole and is_same and bool(gradient_BTD[:, 1:].isfinite().all())
 
-    def probe(self, n_rows: int) -> Tensor:
-        """Random token rows [n_rows, N_PROBE], the same in every process."""
+    def check_prompts(self, n_rows: int) -> Tensor:
+        """Random token rows [n_rows, N_CHECK_TOKENS] for the checks above, the same in every process."""
         generator = torch.Generator().manual_seed(0)
         size = self.model.get_input_embeddings().num_embeddings
-        return torch.randint(size, (n_rows, N_PROBE), generator=generator).to(self.device)
+        return torch.randint(size, (n_rows, N_CHECK_TOKENS), generator=generator).to(self.device)
 
     @cached_property
     def scale_free_layers(self) -> frozenset[int]:
-        """Layers where doubling the hidden states of the note changes nothing: the sum of gradient x activation is the
-        derivative in that direction, so it is 0 there but for rounding (hot-path section 1).
+        """Layers where doubling the hidden states of the note changes nothing (docs/method.md, section 4.3).
 
-        Measured, not derived from the architecture: row k of one probe batch has layer k doubled, a second row has it
-        negated, which tells how much the note matters there. Doubling is exact in every float format.
+        The sum of gradient x activation is the derivative in that direction, so there it is 0 up to rounding. This is
+        measured, not derived from the architecture: in one batch, one row has layer k doubled and another has it
+        negated, which shows how much the note matters there. Doubling is exact in every float format.
         """
-        ids_T = self.probe(1)[0]
+        ids_T = self.check_prompts(1)[0]
         ids_BT = ids_T.expand(2 * self.depth + 1, -1)
         handles = [
             block.register_forward_pre_hook(_scaled({layer: 2.0, self.depth + layer: -1.0}))

@@ -1,7 +1,7 @@
-"""`AttributionEngine`: notes in, relevance out, in the same order, whatever happens on the way.
+"""`AttributionEngine`: notes in, relevance out, in the same order.
 
-It forms the batches, and it is where failures end: a batch that does not fit the memory is halved down to one note, a
-note that cannot be done becomes an `errors.Code`, and numbers that bfloat16 cannot settle are computed in float32.
+It forms the batches and handles failures: a batch that does not fit the memory is halved, down to one note; a note that
+fails becomes an `errors.Code`; and what bfloat16 is too coarse for is computed again in float32.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import torch
 from raypipe.attribution import gradients
 from raypipe.attribution.batches import token_batches
 from raypipe.attribution.decoder import Decoder
-from raypipe.attribution.layers import layer_of, ranges
+from raypipe.attribution.layers import masking_layer, ranges
 from raypipe.attribution.method import Method, NoteAttribution, Request
 from raypipe.attribution.registry import method_of
 from raypipe.errors import Code, InputError, Problem
@@ -26,27 +26,26 @@ from raypipe.hashing import fingerprint
 from raypipe.models.loading import Loaded
 from raypipe.models.prompts import EncodedNote
 from raypipe.settings import config
-from raypipe.words import Floats
+from raypipe.words import F32
 
 logger = logging.getLogger(__name__)
 
-# Below this margin (nats) bfloat16 may prefer the wrong label: the question is done again in float32. bfloat16 keeps
-# 8 bits, so a logit of 16 is known to 1/16.
+# Below this margin (nats) bfloat16 may prefer the wrong label, and the question is computed again in float32. bfloat16
+# has 8 significant bits: around 16, logits are multiples of 1/16 or coarser.
 BORDERLINE = 0.1
-# On a CPU padding costs more than a batch saves: only short notes share one (measured: of 8 notes of 90 to 508 tokens,
-# batches of 1024 tokens take a tenth longer than one note at a time). What has no padding may be larger: copies and
-# questions of one note.
+# On a CPU padding costs more than a batch saves, so only short notes share one (measured: 8 notes of 90 to 508 tokens
+# take a tenth longer in batches of 1024 tokens than one by one). Copies and questions of one note need no padding.
 CPU_BATCH_TOKENS, CPU_COPIES_TOKENS = 256, 1024
 
 
 class AttributionEngine:
     """One scorer, one method, its layers. Freezes the scorer's parameters.
 
-    `layers`: the kept layers, ascending; `relevance_QKN` is in this order.
+    `layers`: the stored layers, ascending; `relevance_QKN` is in this order.
     Raises `InputError` if method or layer do not fit the scorer; the message names what would.
     """
 
-    def __init__(self, scorer: Loaded, config: config.Attribution, seed: int = 0, idf_V: Floats | None = None) -> None:
+    def __init__(self, scorer: Loaded, config: config.Attribution, seed: int = 0, idf_V: F32 | None = None) -> None:
         self.config = config
         self.method = method_of(config)
         try:
@@ -67,18 +66,18 @@ class AttributionEngine:
 
     def attribute(self, notes: Sequence[EncodedNote]) -> list[NoteAttribution | Code]:
         """Relevance of each note, or why there is none. Results do not depend on how notes are grouped."""
-        results: list[NoteAttribution | Code] = [self._nothing_asked(note) for note in notes]
+        results: list[NoteAttribution | Code] = [self._without_questions(note) for note in notes]
         for batch in self._batches(notes):
             for index, result in zip(batch, self._attempt([notes[i] for i in batch]), strict=True):
                 results[index] = result
         return [self._settle(note, result) for note, result in zip(notes, results, strict=True)]
 
-    def _nothing_asked(self, note: EncodedNote) -> NoteAttribution:
+    def _without_questions(self, note: EncodedNote) -> NoteAttribution:
         none = np.zeros(0, np.float32)
         return NoteAttribution((), none, np.zeros((0, len(self.layers), len(note.offsets_N2)), np.float32), none)
 
     def _batches(self, notes: Sequence[EncodedNote]) -> list[list[int]]:
-        # notes that are encoded once for several questions are kept apart from those with one
+        # notes that are encoded once for several questions do not share a batch with notes that have one row each
         is_shared = [gradients.is_shared(self.decoder, [note]) for note in notes]
         batches = []
         for kind in (False, True):
@@ -105,7 +104,7 @@ class AttributionEngine:
         return [*self._attempt(notes[:half]), *self._attempt(notes[half:])]
 
     def _settle(self, note: EncodedNote, result: NoteAttribution | Code) -> NoteAttribution | Code:
-        """Do again in float32 what a lower precision could not settle."""
+        """Compute again in float32 what the scorer's own precision is too coarse for."""
         if isinstance(result, Code):
             return result
         finite = is_finite(result)
@@ -136,7 +135,7 @@ class AttributionEngine:
 
 
 def resolve_layers(config: config.Attribution, method: Method, decoder: Decoder) -> tuple[int, ...]:
-    """Kept layers, ascending: all valid ones, one number, or a fraction of the depth; 0 of a method that reads none.
+    """Stored layers, ascending: all valid ones, one number, or a fraction of the depth; 0 for a method without layers.
 
     Raises `InputError` where the method would return noise or zeros, naming the valid range.
     """
@@ -147,7 +146,7 @@ def resolve_layers(config: config.Attribution, method: Method, decoder: Decoder)
     valid = [layer for layer in range(decoder.depth + 1) if layer not in useless]
     if config.layer == "all":
         return tuple(valid)
-    layer = layer_of(config, decoder.depth)
+    layer = masking_layer(config, decoder.depth)
     if layer in valid:
         return (layer,)
     what = f"layer {layer} of a model with layers 0..{decoder.depth}: {config.method} is valid at {ranges(valid)}"
@@ -170,7 +169,7 @@ def is_finite(result: NoteAttribution) -> bool:
 
 
 def is_out_of_memory(error: Exception) -> bool:
-    """Also the allocator of the CPU, which raises a plain RuntimeError."""
+    """Whether memory ran out. On a CPU that is a plain RuntimeError."""
     return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 

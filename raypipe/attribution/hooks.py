@@ -1,6 +1,6 @@
 """Temporary changes to a running decoder: where the graph starts, which blocks run, which rows a block computes.
 
-Each is a context manager that leaves the model as it found it. They rely on two facts that hold for every family of
+Each is a context manager that restores the model. They rely on two facts that hold for every family of
 `models.families`: a block is called with its hidden states as first positional argument and returns a tensor, and its
 MLP works on each position alone.
 """
@@ -19,15 +19,15 @@ from torch import Tensor, nn
 def cut(blocks: Sequence[nn.Module], layers: Sequence[int]) -> Iterator[dict[int, Tensor]]:
     """Keep the hidden states [B, T, D] of `layers` (0 = input of the first block), and start the graph at the lowest.
 
-    The dict fills during the forward pass. Its lowest entry is a leaf; nothing below it is kept for the backward pass.
+    The dict fills during the forward pass. Its lowest entry is a leaf; the backward pass stores nothing below it.
     """
-    kept: dict[int, Tensor] = {}
+    states: dict[int, Tensor] = {}
     lowest = min(layers, default=-1)
 
     def keep(layer: int) -> Any:
         def hook(_: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
             hidden = args[0].detach().requires_grad_() if layer == lowest else args[0]
-            kept[layer] = hidden
+            states[layer] = hidden
             return (hidden, *args[1:])
 
         return hook
@@ -35,7 +35,7 @@ def cut(blocks: Sequence[nn.Module], layers: Sequence[int]) -> Iterator[dict[int
     with ExitStack() as stack:
         for layer in layers:
             stack.callback(blocks[layer].register_forward_pre_hook(keep(layer)).remove)
-        yield kept
+        yield states
 
 
 @contextmanager
@@ -67,7 +67,7 @@ def tap(blocks: Sequence[nn.Module], layer: int) -> Iterator[nn.Module]:
 def only_rows(mlp: nn.Module, rows_P: Tensor, columns_P: Tensor) -> Iterator[None]:
     """Compute this MLP at the positions (row, column) alone; it returns zeros elsewhere.
 
-    In the last block nothing but the rows that are read needs its MLP: a third to two thirds of the block.
+    In the last block only the rows that are read need the MLP, which is a third to two thirds of the block's work.
     """
     run = mlp.forward
 

@@ -1,12 +1,12 @@
 """Integrated gradients at a layer: the gradient averaged on the straight line from a note without content to the note.
 
 Sundararajan et al. 2017, "Axiomatic Attribution for Deep Networks" (1703.01365), equation 1, at a layer as in captum's
-LayerIntegratedGradients, with Gauss-Legendre steps. Baseline: the note's token embeddings are zero, or the mean of all
-embeddings; instruction and question stay. Completeness: relevance of all positions sums to z(note) - z(baseline);
-`error_Q` is what is missing, relative to that difference.
+LayerIntegratedGradients, with Gauss-Legendre steps. Baseline: the token embeddings of the note are zero, or the mean of
+all embeddings; instruction and question stay. Completeness: relevance of all positions sums to z(note) - z(baseline);
+`error_Q` is the gap, relative to that difference.
 
-Faster than captum because the states of note and baseline at the layer are computed once, and each step runs only the
-blocks above it (hot-path section 2).
+It is faster than captum's because the states of note and baseline at the layer are computed once, and each step runs
+only the blocks above it.
 """
 
 from __future__ import annotations
@@ -45,8 +45,8 @@ def attribute(request: Request, notes: Sequence[EncodedNote]) -> list[NoteAttrib
         average_RTD = _average_gradient(request, rows, ends, layer)
         difference_RTD = ends.hidden[layer] - ends.hidden_baseline[layer]
         explained_Q = ends.values.z_Q - ends.z_baseline_Q
-        found_Q = rows.readout.sum_of_questions((difference_RTD * average_RTD).float().sum((1, 2)))
-        errors.append((found_Q - explained_Q).abs() / explained_Q.abs())
+        sum_Q = rows.readout.sum_of_questions((difference_RTD * average_RTD).float().sum((1, 2)))
+        errors.append((sum_Q - explained_Q).abs() / explained_Q.abs())
         relevance.append(
             reduce_width(
                 rows.one_of_questions(difference_RTD),

@@ -1,13 +1,12 @@
 """The direct effect of a cached note on an answer: gradient x key and value, without a backward pass through the note.
 
 R_i = sum over the blocks from `layer` on and over heads of  K_i . dz/dK_i + V_i . dz/dV_i  for note token i, where K, V
-are what the question's tokens read of the note (ours; hot-path section 8). `layer: 0` counts all blocks; the share of
-one block is the difference of two layers. `kv_direct_value` keeps only the second term (pilot section 8 saw it agree
-best with planted words).
+are what the question's tokens read of the note. This method is ours: docs/method.md, section 4.7. `layer: 0` counts all
+blocks; the share of one block is the difference of two layers. `kv_direct_value` has the second term only.
 
-The note is encoded once without a graph, and only the short question runs forward and backward: a note of 300 tokens
-with 136 questions costs about a twelfth of full passes. It is another quantity than gradient x activation: it credits a
-token for what its own keys and values say, not for what it told later tokens of the note.
+The note is encoded once without a graph, and only the short questions run forward and backward. The quantity differs
+from gradient x activation: a token is credited for what its own keys and values say, not for what later tokens of the
+note have read from it.
 """
 
 from __future__ import annotations
@@ -19,12 +18,12 @@ import torch
 from torch import Tensor
 
 from raypipe.attribution import note_cache
-from raypipe.attribution.method import Method, NoteAttribution, OfQuestion, Request
+from raypipe.attribution.method import Method, NoteAttribution, QuestionAttribution, Request
 from raypipe.models.prompts import EncodedNote
 
 
 def direct_effect(cached_HND: Tensor, gradient_QHND: Tensor) -> Tensor:
-    """[Q, N] in float32: the product summed over heads and their width."""
+    """The product summed over heads and their width, [Q, N] in float32."""
     return (cached_HND.float() * gradient_QHND.float()).sum(dim=(1, 3))
 
 
@@ -33,7 +32,7 @@ def attribute(request: Request, notes: Sequence[EncodedNote], with_keys: bool) -
     decoder, layers = request.decoder, request.layers
     lowest = min(layers)
     cache = note_cache.encode(decoder, notes, ())
-    collected: list[list[OfQuestion]] = [[] for _ in notes]
+    collected: list[list[QuestionAttribution]] = [[] for _ in notes]
     for part in note_cache.branch_gradients(
         decoder, notes, cache, lowest, request.config.target, request.batch_tokens, with_sum=False
     ):
@@ -47,7 +46,7 @@ def attribute(request: Request, notes: Sequence[EncodedNote], with_keys: bool) -
         relevance_QKN = from_block_up_QLN[:, [layer - lowest for layer in layers]].cpu()
         chosen, margin = part.values.chosen_Q2[:, 0].tolist(), part.values.margin_Q.tolist()
         for owner, best, value, relevance_KN in zip(part.note_of_question, chosen, margin, relevance_QKN, strict=True):
-            collected[owner].append(OfQuestion(best, value, relevance_KN, math.nan))
+            collected[owner].append(QuestionAttribution(best, value, relevance_KN, math.nan))
     return [
         NoteAttribution.of_questions(questions, slice(pad + note.note_start, None))
         for questions, pad, note in zip(collected, cache.pad_B, notes, strict=True)

@@ -1,4 +1,4 @@
-"""Whether attribution settings make sense, before there is a model: layers that say something, keys that are read."""
+"""Checks of attribution settings that need no model: which layers are valid, and which keys are read."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from raypipe.attribution.registry import method_of
 from raypipe.settings.config import Attribution
 
 
-def layer_of(attribution: Attribution, depth: int) -> int:
-    """The number of the layer that masking reads; 0 where the method reads none, and the lowest of `all`."""
+def masking_layer(attribution: Attribution, depth: int) -> int:
+    """The number of the layer that masking reads: 0 if the method has no layers or if `all` are stored."""
     layer = 0 if method_of(attribution).reads(attribution) == "none" else attribution.layer
     return round(layer * depth) if isinstance(layer, float) else 0 if layer == "all" else layer
 
 
 def valid_layers(attribution: Attribution, depth: int) -> list[int]:
-    """Layers at which the method says something.
+    """Layers at which the method is valid (docs/method.md, section 4.3).
 
     All families of models/families.py normalise before each block, so what enters the last block acts through a
     normalisation alone, and no token of the note reaches the answer after it; `engine.resolve_layers` measures the
@@ -27,7 +27,7 @@ def valid_layers(attribution: Attribution, depth: int) -> list[int]:
 
 
 def valid_at(attribution: Attribution, depth: int) -> str:
-    """The same in words."""
+    """`valid_layers` as text for a message."""
     how = f" with reduction {attribution.norm}" if "reduction" in method_of(attribution).settings else ""
     return f"{attribution.method}{how} is valid at {ranges(valid_layers(attribution, depth)) or 'none'}"
 

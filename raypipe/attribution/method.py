@@ -1,4 +1,4 @@
-"""The vocabulary of attribution: what a method is, and what it says about a note."""
+"""The types of attribution: a method, what it is called with, and what it returns for a note."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from raypipe.attribution.decoder import Decoder
 from raypipe.attribution.targets import NoteValues
 from raypipe.models.prompts import EncodedNote
 from raypipe.settings import config
-from raypipe.words import Floats
+from raypipe.words import F32
 
 
 @dataclass(frozen=True)
@@ -21,16 +21,16 @@ class NoteAttribution:
     """Relevance of one note's tokens for each of its Q questions."""
 
     predicted_Q: tuple[int, ...]  # the preferred option of each question
-    margin_Q: Floats  # its mean log-probability less the runner-up's, nats
-    relevance_QKN: Floats  # signed, over the N tokens of the note alone; K kept layers
-    # |explained - sum of relevance over all positions| / |explained| at the lowest kept layer: completeness of
+    margin_Q: F32  # its mean log-probability less the runner-up's, nats
+    relevance_QKN: F32  # signed, over the N tokens of the note alone; K stored layers
+    # |explained - sum of relevance over all positions| / |explained| at the lowest stored layer: completeness of
     # integrated gradients, conservation of AttnLRP. NaN where a method promises no such sum.
-    error_Q: Floats
+    error_Q: F32
 
     @classmethod
-    def of_questions(cls, questions: Sequence[OfQuestion], kept: slice) -> NoteAttribution:
-        """From each question's numbers, cut to the tokens `kept`."""
-        relevance = [question.relevance_KN[:, kept].float().cpu().numpy() for question in questions]
+    def of_questions(cls, questions: Sequence[QuestionAttribution], note_tokens: slice) -> NoteAttribution:
+        """From the results of each question, cut to the tokens of the note."""
+        relevance = [question.relevance_KN[:, note_tokens].float().cpu().numpy() for question in questions]
         return cls(
             tuple(question.predicted for question in questions),
             np.asarray([question.margin for question in questions], np.float32),
@@ -39,7 +39,7 @@ class NoteAttribution:
         )
 
     @classmethod
-    def of_values(cls, values: NoteValues, relevance_QKN: Floats) -> NoteAttribution:
+    def of_values(cls, values: NoteValues, relevance_QKN: F32) -> NoteAttribution:
         """From a method that has no gradients."""
         no_sum_Q = np.full(len(values.margin_Q), np.nan, np.float32)
         return cls(tuple(values.chosen_Q2[:, 0].tolist()), values.margin_Q, relevance_QKN, no_sum_Q)
@@ -56,8 +56,8 @@ class NoteAttribution:
 
 
 @dataclass(frozen=True)
-class OfQuestion:
-    """What a method found for one question, before the note is put together."""
+class QuestionAttribution:
+    """The result for one question, before those of a note are joined."""
 
     predicted: int
     margin: float
@@ -67,19 +67,19 @@ class OfQuestion:
 
 @dataclass(frozen=True)
 class Request:
-    """What a method is asked for: everything but the notes."""
+    """The arguments of a method, except for the notes."""
 
     decoder: Decoder
     config: config.Attribution
     layers: tuple[int, ...]  # ascending
-    batch_tokens: int  # that the device likes to compute at once, of copies and questions of one note
+    batch_tokens: int  # tokens computed at once, of copies and questions of one note
     seed: int
-    idf_V: Floats | None = None  # inverse document frequency of every token, for `tfidf`
+    idf_V: F32 | None = None  # inverse document frequency of every token, for `tfidf`
 
 
-# Which layers tell a method something. `scale`: not those whose only effect passes a normalisation, where the sum of
-# gradient x activation is rounding noise (hot-path section 1; `decoder.scale_free_layers` finds them). `mixing`: not
-# the last, after which no token of the note reaches the answer. `none`: the method reads no layer.
+# Which layers are valid for a method (docs/method.md, section 4.3). `scale`: not those that act through a normalisation
+# alone, where the sum of gradient x activation is rounding noise (`Decoder.scale_free_layers`). `mixing`: not the last,
+# after which no token of the note reaches the answer. `none`: the method has no layers.
 Reads = Literal["scale", "mixing", "none"]
 
 # Keys of config.Attribution that only some methods read; all read the others.
@@ -93,5 +93,5 @@ class Method:
     attribute: Callable[[Request, Sequence[EncodedNote]], list[NoteAttribution]]
     reads: Callable[[config.Attribution], Reads]
     settings: frozenset[str] = frozenset()  # of SOME_READ, those that it reads
-    needs_cache: bool = False  # has no form without the keys and values of the note
+    needs_cache: bool = False  # works on the cached keys and values of the note only
     needs_idf: bool = False  # reads `Request.idf_V`

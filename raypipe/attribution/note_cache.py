@@ -1,13 +1,13 @@
 """One note, many questions: the note is encoded once, and each question runs on its keys and values alone.
 
-Stage a  encodes the notes of a batch (left-padded, so that all end together), with a graph from the lowest wanted layer
-         or with none; the keys and values of every block stay.
+Stage a  encodes the notes of a batch (left-padded, so that all end together), with a graph from the lowest layer that
+         is read, or without one, and returns keys and values of every block.
 Stage b  runs the branches (question and forced label tokens) of many questions as one batch on detached copies of
          those keys and values, and takes the gradient of each target with respect to its own copy.
-Stage c  (`gradients.py`) pulls those gradients back through the note's graph to the wanted layers.
+Stage c  (`gradients.py`) pulls those gradients back through the note's graph to the layers that are read.
 
-a + b + c is the chain rule and nothing else: equal to separate prompts up to rounding. The saving: the note's forward
-pass is shared, and only stage c costs a note's length per question (hot-path sections 2 and 4).
+Together they are the chain rule, so the result equals separate prompts up to rounding. The note's forward pass is
+shared, and only stage c costs a note's length per question. docs/method.md, section 4.6.
 
 The cache has no sliding window that crops: blocks with a window get it from their attention mask.
 """
@@ -34,7 +34,7 @@ class NoteCache:
 
     keys_LBHND: list[Tensor]  # [L] of [B, heads, N, head width]
     values_LBHND: list[Tensor]
-    hidden_BND: dict[int, Tensor]  # per kept layer
+    hidden_BND: dict[int, Tensor]  # per layer that is read
     pad_B: list[int]  # padding on the left
     is_padded: bool
 
@@ -47,7 +47,7 @@ class BranchGradients:
     note_of_question: list[int]
     keys_LQHND: list[Tensor]  # from block `lowest` on
     values_LQHND: list[Tensor]
-    # gradient x hidden state summed over the branches' own positions at layer `lowest`; 0 if it was not asked for
+    # gradient x hidden state summed over the branches' own positions at layer `lowest`; 0 without `with_sum`
     branch_sum_Q: Tensor
 
 
@@ -87,11 +87,14 @@ def branch_gradients(
     budget_tokens: int,
     with_sum: bool,
 ) -> Iterator[BranchGradients]:
-    """Stage b, some question slots of all notes at a time. `lowest`: the first block whose keys and values count.
-    `with_sum`: also what the branches' own positions contribute, so that a method can check its total."""
+    """Stage b, for some questions of every note at a time.
+
+    `lowest`: the first block whose keys and values count. `with_sum`: also the contribution of the branches' own
+    positions, from which a method computes its total.
+    """
     width = cache.keys_LBHND[0].shape[2]
     n_slots = max(len(note.questions) for note in notes)
-    # the copies of keys and values are what fills the memory: `width` tokens of every block per branch
+    # copies of keys and values fill the memory: `width` tokens of every block per branch
     n_per_chunk = max(1, 4 * budget_tokens // (width * len(notes)))
     for start in range(0, n_slots, n_per_chunk):
         chunk = [replace(note, questions=note.questions[start : start + n_per_chunk]) for note in notes]

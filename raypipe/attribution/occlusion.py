@@ -1,8 +1,8 @@
-"""Occlusion: delete words, see what the target loses. The oracle of the tests; a forward pass per window and question.
+"""Occlusion: delete words and measure what the target loses. One forward pass per window and question.
 
 Zeiler & Fergus 2014 (1311.2901), section 4.2, for text as in Li et al. 2016 (1612.08220, "erasure"): R = z(note) -
 z(note without the window) for each token of a window of `window` words; tokens outside words (punctuation) get 0.
-Knows no layers.
+The method has no layers.
 """
 
 from __future__ import annotations
@@ -39,10 +39,10 @@ def _one(request: Request, note: EncodedNote) -> NoteAttribution:
 
 def without(note: EncodedNote, tokens: Sequence[int]) -> EncodedNote:
     """The note without some of its tokens (indices into the note)."""
-    gone = {note.note_start + t for t in tokens}
-    kept = np.setdiff1d(np.arange(len(note.offsets_N2)), np.asarray(tokens, dtype=np.int64))
-    ids = tuple(token for index, token in enumerate(note.prefix_ids) if index not in gone)
-    return replace(note, prefix_ids=ids, offsets_N2=note.offsets_N2[kept])
+    removed = {note.note_start + t for t in tokens}
+    remaining = np.setdiff1d(np.arange(len(note.offsets_N2)), np.asarray(tokens, dtype=np.int64))
+    ids = tuple(token for index, token in enumerate(note.prefix_ids) if index not in removed)
+    return replace(note, prefix_ids=ids, offsets_N2=note.offsets_N2[remaining])
 
 
 OCCLUSION = Method(attribute=attribute, reads=lambda _: "none", settings=frozenset({"window"}))

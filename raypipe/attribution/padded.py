@@ -32,7 +32,7 @@ class Rows:
         self.is_note_RT = (index_T >= start_R1) & (index_T < end_R1)
 
     def values(self, embedded_RTD: Tensor | None = None, chosen_Q2: Tensor | None = None) -> Values:
-        """Targets; from other embeddings than the tokens' own if given."""
+        """Targets; from other embeddings than those of the tokens, if given."""
         inputs = {"input_ids": self.ids_RT} if embedded_RTD is None else {"inputs_embeds": embedded_RTD}
         states_PD = self.decoder.states(self.rows_P, self.columns_P, **inputs)
         return self.readout.values(self.decoder, states_PD, chosen_Q2)
@@ -43,7 +43,7 @@ class Rows:
         return torch.where(self.is_note_RT[:, :, None], empty, embedded_RTD)
 
     def sum_of_copies(self, n_copies: int, chosen_Q2: Tensor) -> Tensor:
-        """The sum of all targets over copies of the rows, whose hidden states someone else supplies (hooks.resume)."""
+        """The sum of all targets over copies of the rows, whose hidden states come from `hooks.resume`."""
         n_rows = len(self.ids_RT)
         rows = [copy * n_rows + row for copy in range(n_copies) for row in self.rows_P]
         ids_XT = self.ids_RT.repeat(n_copies, 1)

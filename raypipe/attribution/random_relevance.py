@@ -1,4 +1,4 @@
-"""Random relevance: the control that every method must beat. Uniform in [0, 1), from (seed, note, task)."""
+"""Random relevance, the control that every method must beat: uniform in [0, 1), seeded by (seed, note, task)."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""METHODS: every way to attribute that raypipe knows, by the name that a config gives it.
+"""METHODS: the attribution methods, by the name that a config uses.
 
-To add one: write it as a `Method` in a file of its own, and name it here. The contract tests take it up by themselves.
+To add one, write it as a `Method` in a file of its own and enter it here. The contract tests then cover it.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ METHODS: dict[str, Method] = {
 def method_of(config: config.Attribution) -> Method:
     """The method that the config names: a key of METHODS, or captum:<LayerMethod>.
 
-    Raises `InputError` with the names that are known.
+    Raises `InputError` with all valid names.
     """
     if config.method in METHODS:
         return METHODS[config.method]
     if config.method.removeprefix(PREFIX) in names() and config.method.startswith(PREFIX):
         return captum_layer(config.method.removeprefix(PREFIX))
-    known = ", ".join([*METHODS, *(PREFIX + name for name in names())])
-    raise InputError([Problem("attribution.method", f"{config.method!r} is not a method; known: {known}")])
+    valid = ", ".join([*METHODS, *(PREFIX + name for name in names())])
+    raise InputError([Problem("attribution.method", f"{config.method!r} is not a method; known: {valid}")])

@@ -1,4 +1,4 @@
-"""Targets of many prompts without gradients: what occlusion, the controls and faithfulness need of a scorer."""
+"""Targets of many prompts, without gradients: for occlusion, the controls, and faithfulness."""
 
 from __future__ import annotations
 

@@ -1,14 +1,14 @@
 """What is explained: a scalar per question, read from the log-probabilities of its options.
 
-The option tokens are scored as in evaluation (methods 5.2): l(y) = mean over the label's tokens of
-log p(y_t | x, y_<t), each label forced token by token after the question. Targets (methods 1.7):
+Options are scored as in evaluation (docs/method.md, sections 1.2 and 11.2): l(y) = mean over the label's tokens of
+log p(y_t | x, y_<t), each label forced token by token after the question. Targets (section 4.2):
 
     label_margin   l(best) - l(runner-up); a plain logit difference where all labels are single tokens, because the
                    normaliser cancels, so only the label columns of the head are computed (Yin & Neubig 2022: a
                    contrast leaves out what both labels share)
     label_logprob  l(best)
     item_mid_max   the largest logit of the vocabulary at the middle token of the task's own question, as the prompt
-                   quotes it (the authors' code: the middle of the item's name, methods 1.2)
+                   quotes it (DecSelfMask's code: the middle of the item's name)
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from torch import Tensor
 
 from raypipe.attribution.decoder import Decoder
 from raypipe.models.prompts import EncodedNote, Question
-from raypipe.words import Floats
+from raypipe.words import F32
 
 
 @dataclass(frozen=True)
@@ -41,17 +41,17 @@ class Values:
     z_Q: Tensor  # what is explained, float32, differentiable
     chosen_Q2: Tensor  # the best option and the runner-up
     margin_Q: Tensor  # nats
-    score_QC: Tensor  # of every option, up to a constant per question; -inf where a question has fewer options
+    score_QC: Tensor  # of every option, up to a constant per question; -inf fills questions with fewer options
 
 
 @dataclass(frozen=True)
 class NoteValues:
     """What the scorer says about one note."""
 
-    z_Q: Floats  # the target
+    z_Q: F32  # the target
     chosen_Q2: np.ndarray  # best option and runner-up, int64
-    margin_Q: Floats  # nats
-    score_QC: Floats  # of every option, up to a constant per question: softmax gives probabilities; -inf = no option
+    margin_Q: F32  # nats
+    score_QC: F32  # of every option, up to a constant per question: softmax gives probabilities; -inf = no option
 
 
 def branches_of(question: Question) -> list[tuple[int, ...]]:
@@ -62,7 +62,7 @@ def branches_of(question: Question) -> list[tuple[int, ...]]:
 
 
 class Readout:
-    """Where the options of all questions of a batch are read, and what becomes of them.
+    """Where the options of all questions of a batch are read, and how their scores and targets are computed.
 
     `rows_P`, `columns_P`: the positions to read, as branch and index into the branch.
     Raises `ValueError` for a question with fewer than two options, an empty option or an empty suffix.
@@ -106,8 +106,8 @@ class Readout:
         return self._points.setdefault((row, column), len(self._points))
 
     def values(self, decoder: Decoder, states_PD: Tensor, chosen_Q2: Tensor | None = None) -> Values:
-        """Targets from the final hidden states at (rows_P, columns_P). `chosen_Q2` keeps an earlier choice of labels,
-        for methods that change the input but must go on explaining the same labels."""
+        """Targets from the final hidden states at (rows_P, columns_P). `chosen_Q2` fixes which labels are compared,
+        for methods that change the input but must explain the same labels."""
         device = states_PD.device
         point, token, question, option, weight = (
             torch.tensor(c, device=device) for c in zip(*self._reads, strict=True)
@@ -117,11 +117,11 @@ class Readout:
         else:
             tokens_U, column = torch.unique(token, return_inverse=True)
             read_R = decoder.logits(states_PD, tokens_U)[point, column]
-        cell = question * self.n_options + option
+        entry = question * self.n_options + option
         size = self.n_questions * self.n_options
         zeros = torch.zeros(size, device=device, dtype=read_R.dtype)
-        score_QC = zeros.index_add(0, cell, read_R * weight.to(read_R.dtype)).view(self.n_questions, self.n_options)
-        absent = torch.ones(size, dtype=torch.bool, device=device).index_fill(0, cell, False)
+        score_QC = zeros.index_add(0, entry, read_R * weight.to(read_R.dtype)).view(self.n_questions, self.n_options)
+        absent = torch.ones(size, dtype=torch.bool, device=device).index_fill(0, entry, False)
         score_QC = score_QC.masked_fill(absent.view_as(score_QC), -torch.inf)
         chosen = score_QC.detach().topk(2).indices if chosen_Q2 is None else chosen_Q2
         best, second = score_QC.gather(1, chosen).unbind(1)
@@ -142,7 +142,7 @@ class Readout:
         index_R = torch.tensor([branch.question for branch in self.branches], device=rows_RX.device)
         return rows_RX.new_zeros(self.n_questions, *rows_RX.shape[1:]).index_add(0, index_R, rows_RX)
 
-    def by_note(self, n_notes: int, *arrays_Q: Floats) -> list[tuple[Floats, ...]]:
+    def by_note(self, n_notes: int, *arrays_Q: F32) -> list[tuple[F32, ...]]:
         """Arrays over all questions, split into one tuple per note."""
         edges = np.searchsorted(np.asarray(self.note_of_question), np.arange(1, n_notes))
         return list(zip(*(np.split(array, edges) for array in arrays_Q), strict=True))

@@ -1,7 +1,7 @@
 """TF-IDF relevance: words that are frequent in the note and rare elsewhere. A control that knows nothing of the task.
 
 R_i = tf * idf of token i (Salton & Buckley 1988): its count in the note times log((1 + n) / (1 + df)), where df of the
-corpus's n notes hold it. The scorer does not know the corpus, so whoever builds the engine counts (`idf_of_notes`).
+corpus's n notes hold it. Whoever builds the engine counts the corpus (`idf_of_notes`).
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ import numpy as np
 from raypipe.attribution.method import Method, NoteAttribution, Request
 from raypipe.attribution.scores import values_of
 from raypipe.models.prompts import EncodedNote
-from raypipe.words import Floats
+from raypipe.words import F32
 
 
-def idf_of_notes(notes: Iterable[Sequence[int]], vocabulary: int) -> Floats:
+def idf_of_notes(notes: Iterable[Sequence[int]], vocabulary: int) -> F32:
     """Inverse document frequency [V] of every token, for the engine's `idf_V`, from the tokens of each note."""
     frequency_V = np.zeros(vocabulary, np.float64)
     n_notes = 0
@@ -30,7 +30,7 @@ def idf_of_notes(notes: Iterable[Sequence[int]], vocabulary: int) -> Floats:
 def attribute(request: Request, notes: Sequence[EncodedNote]) -> list[NoteAttribution]:
     """The same for all questions; the scorer runs for its predictions only."""
     idf_V = request.idf_V
-    if idf_V is None:  # the engine has refused that
+    if idf_V is None:  # the engine refuses this earlier
         raise ValueError("no document frequencies")
     values = values_of(request.decoder, notes, request.config.target, request.batch_tokens)
     result = []

@@ -1,7 +1,7 @@
-"""Do the most relevant words fall on the words that are known to decide (planted words, annotators' spans)?
+"""Do the most relevant words fall on the words that decide a task, where a corpus marks those?
 
-A mask is only as good as this: beside each share stands what random words would reach, and what the least relevant
-words reach (pilot section 3: a scorer of good AUC pointed away from the negation cues).
+They are planted words or annotators' spans. Beside each share stands what random words would reach and what the least
+relevant words reach, because a scorer of good AUC can point away from the deciding words. docs/method.md, section 11.7.
 """
 
 from __future__ import annotations
@@ -13,18 +13,17 @@ import numpy as np
 import numpy.typing as npt
 
 from raypipe.evaluation.resampling import group_weights
+from raypipe.words import F32, F64, Bools
 
-Floats = npt.NDArray[np.float64]
-Bools = npt.NDArray[np.bool_]
 Spans = Sequence[tuple[int, int]] | npt.NDArray[np.integer]
 
 
 @dataclass(frozen=True)
-class Case:
-    """The words of one note that count, asked one task."""
+class AnnotatedRelevance:
+    """Relevance of the words of one note for one task, beside the annotation of which of them decide it."""
 
     note_id: str
-    relevance_W: npt.NDArray[np.floating]  # higher = more relevant
+    relevance_W: F32 | F64  # higher = more relevant
     is_deciding_W: Bools
 
 
@@ -46,11 +45,11 @@ class Agreement:
 
 
 def agreement(
-    cases: Sequence[Case], top_share: float = 0.15, n_bootstrap: int = 2000, seed: int = 0
+    cases: Sequence[AnnotatedRelevance], top_share: float = 0.15, n_bootstrap: int = 2000, seed: int = 0
 ) -> Agreement | None:
     """Compare relevance with deciding words at the top `max(1, round(top_share * W))` words; ties go by position.
 
-    Cases without a deciding word say nothing and are left out; None if no case is left.
+    Cases without a deciding word are left out; None if no case is left.
     """
     cases = [case for case in cases if case.is_deciding_W.any()]
     if not cases:
@@ -82,7 +81,7 @@ def deciding_words(words_W2: Spans, gold_S2: Spans) -> Bools:
     return np.asarray(overlaps_WS.any(axis=1))
 
 
-def _measures(case: Case, top_share: float) -> tuple[float, ...]:
+def _measures(case: AnnotatedRelevance, top_share: float) -> tuple[float, ...]:
     """Hit share, the same of the least relevant, chance, hit share - chance, average precision, its chance."""
     n = len(case.relevance_W)
     k = max(1, round(top_share * n))
@@ -99,8 +98,8 @@ def _measures(case: Case, top_share: float) -> tuple[float, ...]:
     return hit, least, chance, hit - chance, precision, precision_chance
 
 
-def _intervals(measures_NM: Floats, note_ids: Sequence[str], n_bootstrap: int, seed: int) -> tuple[Floats, Floats]:
-    """95 % percentile intervals of the means when notes, not cases, are drawn: tasks of one note go together."""
+def _intervals(measures_NM: F64, note_ids: Sequence[str], n_bootstrap: int, seed: int) -> tuple[F64, F64]:
+    """95 % percentile intervals of the means. Notes are resampled, not cases: all tasks of a note go together."""
     names, note_N = np.unique(np.asarray(note_ids), return_inverse=True)
     totals_GM = np.zeros((len(names), measures_NM.shape[1]))
     np.add.at(totals_GM, note_N, measures_NM)

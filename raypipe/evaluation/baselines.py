@@ -1,8 +1,8 @@
-"""What costs nothing to train: TF-IDF or frozen embeddings + logistic regression, and always the most frequent label.
+"""Baselines without fine-tuning: logistic regression on TF-IDF or on frozen embeddings, and the most frequent label.
 
-TF-IDF is a gate (a decoder that is .05 AUC worse has not learned to read the note, pilot section 6), the last one the
-floor (all-majority macro F1 is about .47 on rare positives, so .48 does not mean that anything was learned). Frozen
-embeddings say what fine-tuning the backbone adds to reading it as it is.
+TF-IDF is a gate: a decoder that is more than .05 AUC behind it has not learned to read the note (docs/method.md,
+section 11.5). The most frequent label is the floor: its macro F1 is about .47 on rare positives, so .48 does not
+mean that anything was learned. Frozen embeddings show what fine-tuning the backbone adds.
 """
 
 from __future__ import annotations
@@ -11,21 +11,20 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 
 from raypipe import rows
-from raypipe.evaluation.heads import Pooled, answers_of, choose, probe
+from raypipe.evaluation.heads import PooledStates, answers_of, choose_layer, fit_probe
 from raypipe.notes.tasks import Task
 from raypipe.settings import config
+from raypipe.words import F64
 
-Floats = npt.NDArray[np.float64]
 # note ids and labels to learn from, note ids to score, the task -> log-probabilities [N, C]
-Scorer = Callable[[Sequence[str], Sequence[str], Sequence[str], Task], Floats]
-LEAST = 1e-9  # probability of an option that no training note has
+Scorer = Callable[[Sequence[str], Sequence[str], Sequence[str], Task], F64]
+LEAST_PROBABILITY = 1e-9  # probability of an option that no training note has
 
 
 def tfidf_logistic(
@@ -45,21 +44,21 @@ def tfidf_logistic(
     row_of = {note_id: i for i, note_id in enumerate(text_of)}
     features = vectorizer.transform(text_of.values())
 
-    def score(learn_from: Sequence[str], learn: Sequence[str], note_ids: Sequence[str], task: Task) -> Floats:
+    def score(learn_from: Sequence[str], learn: Sequence[str], note_ids: Sequence[str], task: Task) -> F64:
         if len(set(learn)) < 2:
             return _log_frequencies(learn, task, len(note_ids))
         model = LogisticRegression(C=10.0, class_weight="balanced", max_iter=1000)
         model.fit(features[[row_of[note_id] for note_id in learn_from]], learn)
-        probability_NC = np.full((len(note_ids), len(task.options)), LEAST)
-        known = [task.options.index(label) for label in model.classes_]
-        probability_NC[:, known] = model.predict_proba(features[[row_of[note_id] for note_id in note_ids]])
-        return np.log(np.maximum(probability_NC, LEAST))
+        probability_NC = np.full((len(note_ids), len(task.options)), LEAST_PROBABILITY)
+        columns = [task.options.index(label) for label in model.classes_]
+        probability_NC[:, columns] = model.predict_proba(features[[row_of[note_id] for note_id in note_ids]])
+        return np.log(np.maximum(probability_NC, LEAST_PROBABILITY))
 
     return _predictions(notes, labels, tasks, split, score)
 
 
 def embeddings_logistic(
-    states: Iterable[Pooled],
+    states: Iterable[PooledStates],
     labels: pa.Table,
     tasks: Sequence[Task],
     split: str = "test",
@@ -73,13 +72,13 @@ def embeddings_logistic(
     tasks (mean macro F1), and the penalty of each task; where no task has labels enough, the last of `states`.
     """
     settings = settings or config.Probe(control=False)
-    found = [probe(pooled, labels, group_of or {}, tasks, split, settings, seed=seed) for pooled in states]
-    return best_of_states(pa.concat_tables(found))
+    probed = [fit_probe(pooled, labels, group_of or {}, tasks, split, settings, seed=seed) for pooled in states]
+    return best_of_states(pa.concat_tables(probed))
 
 
 def best_of_states(probed: pa.Table) -> pa.Table:
-    """The same from a finished probe (rows.PROBED) of the frozen backbone."""
-    best = choose(probed)
+    """The same, from the rows.PROBED of a finished probe of the frozen backbone."""
+    best = choose_layer(probed)
     if best is None:
         last = probed.slice(len(probed) - 1).to_pylist()[0]
         best = last["layer"], last["pooling"]
@@ -93,9 +92,9 @@ def majority(notes: pa.Table, labels: pa.Table, tasks: Sequence[Task], split: st
     )
 
 
-def _log_frequencies(learn: Sequence[str], task: Task, n: int) -> Floats:
+def _log_frequencies(learn: Sequence[str], task: Task, n: int) -> F64:
     share_C = np.asarray([learn.count(option) for option in task.options]) / max(len(learn), 1)
-    return np.tile(np.log(np.maximum(share_C, LEAST)), (n, 1))
+    return np.tile(np.log(np.maximum(share_C, LEAST_PROBABILITY)), (n, 1))
 
 
 def _predictions(notes: pa.Table, labels: pa.Table, tasks: Sequence[Task], split: str, score: Scorer) -> pa.Table:
@@ -113,6 +112,6 @@ def _predictions(notes: pa.Table, labels: pa.Table, tasks: Sequence[Task], split
         )
         for row, scores_C in zip(test, scores_NC, strict=True):
             best = task.options[int(scores_C.argmax())]
-            group = group_of.get(row["note_id"])
-            out.append({**row, "group_id": group, "predicted": best, "scores": scores_C.tolist()})
+            names = task.id, row["note_id"], group_of.get(row["note_id"]), row["label"]
+            out.append(rows.prediction(*names, best, scores_C.tolist()))
     return rows.table(out, rows.PREDICTIONS)

@@ -1,15 +1,16 @@
-"""Prediction sets that hold the true label at a chosen rate: split (inductive) conformal prediction (methods 6).
+"""Prediction sets that hold the true label at a chosen rate: split (inductive) conformal prediction.
 
 Per task: a score says how badly an option fits a note; its quantile over a calibration split is the threshold, and a
 note's set holds the options that fit no worse. If calibration and evaluation notes are exchangeable, the set holds the
 true label with probability >= 1 - alpha, whatever the model (Vovk et al. 2005, section 4.2). The probability is over
 draws of both splits and all notes: it need not hold for one label, one group of patients, or notes of another year.
+docs/method.md, section 11.8.
 
     lac  1 - p(label): the smallest sets on average (Sadinle et al. 2019); empty where no option fits
     aps  probability of all likelier options, and a random part of the label's own (Romano et al. 2020,
          2006.02544, section 2): sets grow with the model's doubt, so that coverage is more even over notes
 
-p is the softmax of the scores of an option over those of its task. A note without scores gets the set of all options.
+p is the softmax of the scores of an option over those of its task. The set of a note without scores is all options.
 """
 
 from __future__ import annotations
@@ -20,16 +21,14 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 from scipy.special import softmax
 
 from raypipe.evaluation.metrics import TaskRows, by_task
 from raypipe.hashing import generator
 from raypipe.notes.tasks import Task
+from raypipe.words import F64, Bools
 
-Floats = npt.NDArray[np.float64]
-Bools = npt.NDArray[np.bool_]
 Score = Literal["lac", "aps"]
 
 
@@ -64,20 +63,20 @@ def conformal(
 ) -> Sets | None:
     """Coverage and size of the sets of `evaluated`, calibrated on `calibration`; both `rows.PREDICTIONS` of one model.
 
-    A task without calibration labels has no sets; None if that is all. Raises ValueError as `metrics.by_task` does.
+    A task without calibration labels has no sets; None if no task has any. Raises ValueError as `metrics.by_task` does.
     """
     if not len(calibration):
         return None
-    known = {of_task.task.id: of_task for of_task in by_task(calibration, tasks)}
-    found = tuple(
-        _task_sets(known[of_task.task.id], of_task, alpha, score, seed)
+    calibration_of = {of_task.task.id: of_task for of_task in by_task(calibration, tasks)}
+    sets = tuple(
+        _task_sets(calibration_of[of_task.task.id], of_task, alpha, score, seed)
         for of_task in by_task(evaluated, tasks)
-        if of_task.task.id in known
+        if of_task.task.id in calibration_of
     )
-    if not found:
+    if not sets:
         return None
-    coverage, size, singletons = np.mean([(t.coverage, t.size, t.singletons) for t in found], axis=0).tolist()
-    return Sets(alpha, score, coverage, size, singletons, found)
+    coverage, size, singletons = np.mean([(t.coverage, t.size, t.singletons) for t in sets], axis=0).tolist()
+    return Sets(alpha, score, coverage, size, singletons, sets)
 
 
 def averaged(runs: Sequence[Sets]) -> Sets:
@@ -91,13 +90,13 @@ def averaged(runs: Sequence[Sets]) -> Sets:
     return Sets(runs[0].alpha, runs[0].score, coverage, size, singletons, tasks)
 
 
-def threshold(score_N: Floats, alpha: float) -> float:
+def threshold(score_N: F64, alpha: float) -> float:
     """The k-th smallest calibration score, k = ceil((n + 1)(1 - alpha)); inf where there are fewer than k."""
     k = math.ceil((len(score_N) + 1) * (1 - alpha) - 1e-9)  # .9 * 10 is a little more than 9
     return float(np.sort(score_N)[k - 1]) if k <= len(score_N) else math.inf
 
 
-def nonconformity(probability_NC: Floats, score: Score, uniform_N: Floats) -> Floats:
+def nonconformity(probability_NC: F64, score: Score, uniform_N: F64) -> F64:
     """How badly each option fits [N, C]. `uniform_N` in [0, 1): of aps, the share of an option's own probability."""
     if score == "lac":
         return 1 - probability_NC
@@ -127,7 +126,7 @@ def _task_sets(calibration: TaskRows, evaluated: TaskRows, alpha: float, score: 
     )
 
 
-def _scores(of_task: TaskRows, score: Score, seed: int) -> Floats:
+def _scores(of_task: TaskRows, score: Score, seed: int) -> F64:
     draws = [generator("aps", seed, of_task.task.id, note_id).random() for note_id in of_task.note_ids.to_pylist()]
     return nonconformity(softmax(of_task.scores_NC, axis=1), score, np.asarray(draws))
 

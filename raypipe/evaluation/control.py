@@ -1,7 +1,8 @@
-"""The control task of probing: labels that only learning by heart can predict (methods 4; Hewitt & Liang 2019).
+"""The control task of probing: labels that only learning by heart can predict (Hewitt & Liang 2019, 1909.03368).
 
-Their control labels depend on the type of a word. A document's is the first content word of the note: it recurs, and
-says little. The label is drawn from the task's own training labels, by (seed, task, word) alone.
+Their control labels depend on the type of a word. For documents we take the first content word of the note, which
+recurs between notes and says little. The label is drawn from the distribution of the task's training labels, seeded by
+(seed, task, word). docs/method.md, section 10.
 """
 
 from __future__ import annotations
@@ -31,8 +32,8 @@ def control_labels(
 ) -> dict[tuple[str, str], str]:
     """(task_id, note_id) -> control label of the training notes, and of the notes of `split` whose word recurs there.
 
-    `labels`: rows.LABELS. `word_of`: note id -> `content_word`. A note of `split` with a word of its own has none: its
-    label could not be learned by any means.
+    `labels`: rows.LABELS. `word_of`: note id -> `content_word`. A note of `split` whose word no training note has
+    gets none: nothing could have taught it.
     """
     out: dict[tuple[str, str], str] = {}
     in_use = [row for row in labels.to_pylist() if row["split"] in ("train", split) and word_of.get(row["note_id"])]

@@ -1,15 +1,16 @@
-"""Does relevance point at what the scorer uses? The cheap proxy that chooses method, target and layer (methods 5.4).
+"""Does relevance point at what the scorer uses? A cheap proxy for choosing method, target and layer.
 
 With p(x) the scorer's probability of the label it prefers for note x, and e_q the q % most relevant words:
 
     comprehensiveness  p(x) - p(x without e_q), high is good; sufficiency  p(x) - p(e_q alone), low is good;
                        each averaged over q in SHARES: AOPC (DeYoung et al. 2020, ERASER, 1911.03429, section 4)
-    soft_nc, soft_ns   the same with every embedding element kept at random by its word's relevance, normalised by a
-                       note of zeros (Zhao & Aletras 2023, 2305.10496, section 3), relevance first rescaled so that
-                       all methods keep the same expected share PI (2601.03089): plain scores reward large means
+    soft_nc, soft_ns   the same with every embedding element set to 0 at random unless its word is relevant, normalised
+                       by a note of zeros (Zhao & Aletras 2023, 2305.10496, section 3). Relevance is first rescaled so
+                       that all methods keep the same expected share PI (2601.03089): plain scores reward large means
 
-Words are removed by deletion, or replaced by `filler_ids` (the pretext's own sentinel) run by run. Controls: random
-relevance, and every variant's ranking reversed. It is a proxy: report its rank correlation with what it predicts.
+Words are deleted, or each run of them is replaced by `filler_ids` (the sentinel of masking). Controls: random
+relevance, and every ranking reversed. It is a proxy: report its rank correlation with what it predicts.
+docs/method.md, section 11.6.
 """
 
 from __future__ import annotations
@@ -20,7 +21,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
 from raypipe.attribution import AttributionEngine, NoteAttribution
@@ -31,29 +31,29 @@ from raypipe.attribution.registry import method_of
 from raypipe.attribution.scores import values_of
 from raypipe.attribution.targets import NoteValues
 from raypipe.errors import Code
-from raypipe.evaluation.agreement import Agreement, Case, agreement, deciding_words
+from raypipe.evaluation.agreement import Agreement, AnnotatedRelevance, agreement, deciding_words
 from raypipe.evaluation.resampling import group_weights
 from raypipe.hashing import generator
 from raypipe.models.loading import Loaded
 from raypipe.models.prompts import EncodedNote, PromptEncoder
 from raypipe.settings import config
-from raypipe.words import SIGNS, Floats, Ints, relevance_of_words, word_spans
+from raypipe.words import F32, I32, I64, SIGNS, Bools, Index, relevance_of_words, word_spans
 
 SHARES = (0.01, 0.05, 0.10, 0.20, 0.50)
-LEAST_ROOM = 0.05  # by which a note without content lowers p, or soft scores divide by next to nothing
-PI = 0.2  # expected share kept (soft_ns) or dropped (soft_nc)
-# (note_id, task_id) -> the characters that are known to decide
+LEAST_ROOM = 0.05  # a note without content must lower p by this, or soft scores divide by almost 0
+PI = 0.2  # expected share of elements that stay (soft_ns) or go (soft_nc)
+# (note_id, task_id) -> characters of the words that decide
 Deciding = Mapping[tuple[str, str], Sequence[tuple[int, int]]]
 MEASURES = ("comprehensiveness", "sufficiency", "soft_nc", "soft_ns")
 
 
 @dataclass(frozen=True)
 class Item:
-    """One note with one question, and what the scorer says of it."""
+    """One note with one question, and the scorer's answer to it."""
 
     note: EncodedNote  # with this question alone
-    words_W2: Ints
-    word_of_token_N: Ints  # -1: in no word
+    words_W2: I32
+    word_of_token_N: I32  # -1: in no word
     values: NoteValues
 
     @property
@@ -73,17 +73,17 @@ def faithfulness_table(
     top_share: float = 0.15,
     n_bootstrap: int = 2000,
     seed: int = 0,
-    idf_V: Floats | None = None,
+    idf_V: F32 | None = None,
     say: Callable[[str], None] = lambda _: None,
 ) -> list[dict[str, Any]]:
-    """One row per variant and kept layer, and one for `random`; sorted by comprehensiveness, best first.
+    """One row per variant and layer, and one for `random`; sorted by comprehensiveness, best first.
 
     `notes`: (note_id, text, task_ids). Columns: variant, method, target, layer, n_notes, the four MEASURES (means),
     comprehensiveness_<q>, reversed (comprehensiveness of the reversed ranking), vs_random and vs_best (less that of
     random relevance, and of the best variant) with _low and _high (paired bootstrap over notes, 95 %), seconds
-    (attribution alone), agreement (an `Agreement` with `deciding` words, None where they are not known). Notes that a
-    method cannot do are left out for all: the comparison stays paired. `idf_V` is for the method `tfidf`, and `say`
-    hears of each variant that is done. Raises `RowError` for a note without room or tokens.
+    (attribution alone), agreement (an `Agreement` with `deciding` words, None where there are none). Notes on which a
+    method fails are left out for all methods: the comparison stays paired. `idf_V` is for the method `tfidf`; `say` is
+    called with a line for each finished variant. Raises `RowError` for a note without room or tokens.
     """
     decoder = Decoder(scorer)
     encoded = [encoder.encode(note_id, text, task_ids) for note_id, text, task_ids in notes]
@@ -107,17 +107,19 @@ def faithfulness_table(
     means = {
         key: _means([[s.measured for s in per_note[i] or ()] for i in complete]) for key, per_note in measured.items()
     }
-    found = {
-        key: agreement(list(_cases(per_note, complete, deciding)), top_share, n_bootstrap, seed) if deciding else None
+    agreements = {
+        key: agreement(list(_annotated(per_note, complete, deciding)), top_share, n_bootstrap, seed)
+        if deciding
+        else None
         for key, per_note in measured.items()
     }
     random = next(values for (name, _), values in means.items() if name == "random")
     best = max(means.values(), key=lambda values: float(values["comprehensiveness"].mean()))
     against = {"vs_random": random["comprehensiveness"], "vs_best": best["comprehensiveness"]}
     rng = np.random.default_rng(seed)
-    weights_BN = group_weights(rng, n_bootstrap, len(complete)) / max(1, len(complete))
+    weights_BN = group_weights(rng, n_bootstrap, len(complete)) / np.float32(max(1, len(complete)))
     rows = [
-        _row(name, layer, every[name], values, against, weights_BN, seconds[name], found[name, layer])
+        _row(name, layer, every[name], values, against, weights_BN, seconds[name], agreements[name, layer])
         for (name, layer), values in means.items()
     ]
     return sorted(rows, key=lambda row: -row["comprehensiveness"])
@@ -152,19 +154,19 @@ def items_of(
 class Measured:
     """The numbers of one item."""
 
-    comprehensiveness_S: Floats  # per share
-    sufficiency_S: Floats
-    reversed_S: Floats  # comprehensiveness of the reversed ranking
+    comprehensiveness_S: F32  # per share
+    sufficiency_S: F32
+    reversed_S: F32  # comprehensiveness of the reversed ranking
     soft_nc: float
     soft_ns: float
 
 
 @dataclass(frozen=True)
 class Scored:
-    """An item, the relevance of its words, and what that is worth."""
+    """An item, the relevance of its words, and the measures of that relevance."""
 
     item: Item
-    relevance_W: Floats
+    relevance_W: F32
     measured: Measured
 
 
@@ -177,19 +179,19 @@ def _scored(
     filler_ids: Sequence[int],
     seed: int,
 ) -> list[list[Scored] | None]:
-    """Per note, its items; None for a note that the method cannot do."""
+    """Per note, its items; None for a note on which the method fails."""
     done = {
         i: [(item, _of_words(result.relevance_QKN[q, layer], item, settings)) for q, item in enumerate(of_note)]
         for i, (of_note, result) in enumerate(zip(items, results, strict=True))
         if isinstance(result, NoteAttribution) and of_note
     }
     flat = [pair for pairs in done.values() for pair in pairs]
-    found = iter(measure(decoder, [i for i, _ in flat], [r for _, r in flat], settings, filler_ids, seed))
-    scored = {i: [Scored(*pair, next(found)) for pair in pairs] for i, pairs in done.items()}
+    measures = iter(measure(decoder, [i for i, _ in flat], [r for _, r in flat], settings, filler_ids, seed))
+    scored = {i: [Scored(*pair, next(measures)) for pair in pairs] for i, pairs in done.items()}
     return [scored.get(i) for i in range(len(items))]
 
 
-def _of_words(relevance_N: Floats, item: Item, settings: config.Attribution) -> Floats:
+def _of_words(relevance_N: F32, item: Item, settings: config.Attribution) -> F32:
     signed_N = SIGNS[settings.sign](relevance_N)
     return relevance_of_words(signed_N, item.note.offsets_N2, item.words_W2, settings.word_reduction)
 
@@ -197,12 +199,12 @@ def _of_words(relevance_N: Floats, item: Item, settings: config.Attribution) -> 
 def measure(
     decoder: Decoder,
     items: Sequence[Item],
-    relevance: Sequence[Floats],
+    relevance: Sequence[F32],
     settings: config.Attribution,
     filler_ids: Sequence[int] = (),
     seed: int = 0,
 ) -> list[Measured]:
-    """All measures of each item, from the relevance of its words. Short notes share batches: this is the cost."""
+    """All measures of each item, from the relevance of its words. Short notes share batches."""
     orders = [np.argsort(-relevance_W, kind="stable") for relevance_W in relevance]  # ties by position
     changed = [_changed(item, order_W, filler_ids) for item, order_W in zip(items, orders, strict=True)]
     notes = [note for of_item in changed for note in of_item]
@@ -217,34 +219,34 @@ def measure(
     ]
 
 
-def _changed(item: Item, order_W: npt.NDArray[np.intp], filler_ids: Sequence[int]) -> list[EncodedNote]:
+def _changed(item: Item, order_W: Index, filler_ids: Sequence[int]) -> list[EncodedNote]:
     """Without the top words, with them alone, without the bottom words: each at every share."""
     counts = [max(1, round(share * len(order_W))) for share in SHARES]
     tops = [np.isin(item.word_of_token_N, order_W[:k]) for k in counts]
     bottoms = [np.isin(item.word_of_token_N, order_W[::-1][:k]) for k in counts]
-    return [_without(item, gone, filler_ids) for gone in (*tops, *(~top for top in tops), *bottoms)]
+    return [_without(item, is_removed, filler_ids) for is_removed in (*tops, *(~top for top in tops), *bottoms)]
 
 
-def keep_probabilities(relevance_W: Floats, mean: float = PI) -> Floats:
-    """Relevance scaled and cut to [0, 1] so that its mean is `mean`: larger stays larger, zero gets what is left."""
+def keep_probabilities(relevance_W: F32, mean: float = PI) -> F32:
+    """Relevance scaled and cut to [0, 1] so that its mean is `mean`. Words without relevance share what is missing."""
     relevance = np.maximum(relevance_W, 0).astype(np.float64)
     low, high = 0.0, 1.0 / max(relevance[relevance > 0].min(initial=np.inf), 1e-30)
     for _ in range(60):  # bisection: the mean grows with the factor
         middle = (low + high) / 2
         low, high = (middle, high) if np.minimum(relevance * middle, 1).mean() < mean else (low, middle)
-    kept = np.minimum(relevance * high, 1)
-    missing = mean - kept.mean()
-    if missing > 1e-6:  # too few words have any relevance: the others share the rest
-        kept[relevance == 0] += missing * len(kept) / max(1, int((relevance == 0).sum()))
-    return np.minimum(kept, 1).astype(np.float32)
+    probability = np.minimum(relevance * high, 1)
+    missing = mean - probability.mean()
+    if missing > 1e-6:  # too few words have any relevance to reach the mean
+        probability[relevance == 0] += missing * len(probability) / max(1, int((relevance == 0).sum()))
+    return np.minimum(probability, 1).astype(np.float32)
 
 
-def _without(item: Item, is_removed_N: npt.NDArray[np.bool_], filler_ids: Sequence[int]) -> EncodedNote:
+def _without(item: Item, is_removed_N: Bools, filler_ids: Sequence[int]) -> EncodedNote:
     """The note without these tokens; each run of them becomes the filler."""
     start = item.note.note_start
     ids = list(item.note.prefix_ids[:start])
-    for index, (token, gone) in enumerate(zip(item.note.prefix_ids[start:], is_removed_N, strict=True)):
-        if not gone:
+    for index, (token, is_removed) in enumerate(zip(item.note.prefix_ids[start:], is_removed_N, strict=True)):
+        if not is_removed:
             ids.append(token)
         elif index == 0 or not is_removed_N[index - 1]:
             ids.extend(filler_ids)
@@ -254,34 +256,34 @@ def _without(item: Item, is_removed_N: npt.NDArray[np.bool_], filler_ids: Sequen
 def _soft(
     decoder: Decoder,
     items: Sequence[Item],
-    relevance: Sequence[Floats],
+    relevance: Sequence[F32],
     settings: config.Attribution,
     seed: int,
 ) -> list[tuple[float, float]]:
-    """(soft_nc, soft_ns) of each item; nan if its note without content is as sure of the label as the note."""
+    """(soft_nc, soft_ns) of each item; nan if a note without content leaves p almost as it is."""
     pairs = [(float("nan"), float("nan"))] * len(items)
     for batch in token_batches([3 * len(item.note.prefix_ids) for item in items], settings.batch_tokens):
         members = [items[i] for i in batch]
-        kept = [_kept(item, relevance[i]) for i, item in zip(batch, members, strict=True)]
-        p_B3 = _p_of_kept(decoder, members, kept, settings.target, seed)
+        keep = [_keep(item, relevance[i]) for i, item in zip(batch, members, strict=True)]
+        p_B3 = _p_of_random_parts(decoder, members, keep, settings.target, seed)
         for i, item, p in zip(batch, members, p_B3, strict=True):
             room = max(0.0, item.p - p[2])  # 1 - S(x, 0)
-            if room >= LEAST_ROOM:  # soft_ns: (S(x, kept) - S(x, 0)) / (1 - S(x, 0))
+            if room >= LEAST_ROOM:  # soft_ns: (S(x, part) - S(x, 0)) / (1 - S(x, 0))
                 pairs[i] = (max(0.0, item.p - p[0]) / room, max(0.0, 1 - max(0.0, item.p - p[1]) / room))
     return pairs
 
 
-def _kept(item: Item, relevance_W: Floats) -> list[Floats]:
+def _keep(item: Item, relevance_W: F32) -> list[F32]:
     """Probability to keep each token: for soft_nc, for soft_ns, for a note of zeros."""
-    kept_W = np.append(keep_probabilities(relevance_W), 0)  # tokens outside words are dropped by both
-    keep_N = kept_W[item.word_of_token_N]
+    keep_W = np.append(keep_probabilities(relevance_W), 0)  # tokens outside words are dropped by both
+    keep_N = keep_W[item.word_of_token_N]
     return [np.where(item.word_of_token_N < 0, 0, 1 - keep_N), keep_N, np.zeros_like(keep_N)]
 
 
-def _p_of_kept(
-    decoder: Decoder, items: Sequence[Item], kept: Sequence[Sequence[Floats]], target: str, seed: int
-) -> npt.NDArray[Any]:
-    """Probability [items, 3] of the preferred label when embedding elements are kept at random."""
+def _p_of_random_parts(
+    decoder: Decoder, items: Sequence[Item], keep: Sequence[Sequence[F32]], target: str, seed: int
+) -> F32:
+    """Probability [items, 3] of the preferred label when embedding elements are set to 0 at random."""
     rows = Rows(decoder, [item.note for item in items for _ in range(3)], target)
     embedded_RTD = decoder.embed(rows.ids_RT).clone()
     width = embedded_RTD.shape[-1]
@@ -294,7 +296,7 @@ def _p_of_kept(
     for row, branch in enumerate(rows.readout.branches):
         i, which = divmod(branch.note, 3)
         note = items[i].note
-        is_kept_ND = torch.tensor(drawn[i] < kept[i][which][:, None], device=decoder.device)
+        is_kept_ND = torch.tensor(drawn[i] < keep[i][which][:, None], device=decoder.device)
         embedded_RTD[row, note.note_start : len(note.prefix_ids)] *= is_kept_ND
     chosen_Q2 = np.concatenate([item.values.chosen_Q2 for item in items for _ in range(3)])
     with torch.no_grad():
@@ -302,26 +304,28 @@ def _p_of_kept(
     return _softmax(score_QC)[np.arange(len(chosen_Q2)), chosen_Q2[:, 0]].reshape(len(items), 3)
 
 
-def _softmax(score_QC: Floats) -> Floats:
+def _softmax(score_QC: F32) -> F32:
     shifted = np.exp(score_QC - score_QC.max(axis=1, keepdims=True))
     return np.asarray(shifted / shifted.sum(axis=1, keepdims=True))
 
 
-def _probability(values: NoteValues, chosen_Q2: npt.NDArray[np.int64]) -> float:
+def _probability(values: NoteValues, chosen_Q2: I64) -> float:
     return float(_softmax(values.score_QC)[0, chosen_Q2[0, 0]])
 
 
-def _cases(per_note: Sequence[Sequence[Scored] | None], complete: Sequence[int], deciding: Deciding) -> Iterator[Case]:
-    """The same relevance beside the words that are known to decide."""
+def _annotated(
+    per_note: Sequence[Sequence[Scored] | None], complete: Sequence[int], deciding: Deciding
+) -> Iterator[AnnotatedRelevance]:
+    """The relevance of each complete note, beside the words that decide."""
     for scored in (one for i in complete for one in per_note[i] or ()):
         note = scored.item.note
         gold = deciding.get((note.note_id, note.questions[0].task_id), ())
-        yield Case(note.note_id, scored.relevance_W, deciding_words(scored.item.words_W2, gold))
+        yield AnnotatedRelevance(note.note_id, scored.relevance_W, deciding_words(scored.item.words_W2, gold))
 
 
-def _means(per_note: Sequence[Sequence[Measured]]) -> dict[str, Floats]:
+def _means(per_note: Sequence[Sequence[Measured]]) -> dict[str, F32]:
     """Per note, the mean over its questions: what the bootstrap draws."""
-    of_note: dict[str, list[Floats]] = {}
+    of_note: dict[str, list[F32]] = {}
     for measured in per_note:
         soft = np.asarray([(m.soft_nc, m.soft_ns) for m in measured])
         is_defined = np.isfinite(soft[:, 0])
@@ -343,11 +347,11 @@ def _row(
     name: str,
     layer: int,
     settings: config.Attribution,
-    values: Mapping[str, Floats],
-    against: Mapping[str, Floats],
-    weights_BN: npt.NDArray[Any],
+    values: Mapping[str, F32],
+    against: Mapping[str, F32],
+    weights_BN: F32,
     seconds: float,
-    found: Agreement | None,
+    agreement_of_variant: Agreement | None,
 ) -> dict[str, Any]:
     own_N = values["comprehensiveness"]
     differences: dict[str, float] = {}
@@ -367,5 +371,5 @@ def _row(
         "reversed": float(values["reversed"].mean()),
         **differences,
         "seconds": seconds,
-        "agreement": found,
+        "agreement": agreement_of_variant,
     }

@@ -1,13 +1,13 @@
-"""Greedy decoding bound to the options of a task: at every step only tokens that begin or go on an option are allowed.
+"""Greedy decoding bound to the options of a task: only tokens that begin or continue an option are allowed.
 
-The allowed continuations form a trie, so the answer is always one of the options (trie search: methods 6). All its
-paths are beginnings of options, whose log-probabilities one pass over the token tree gives (evaluation/scoring.py), so
-nothing is generated token by token; the result is that of a decoder that generates.
+The allowed continuations form a trie, so the answer is always one of the options. All its paths are beginnings of
+options, and one pass over the token tree gives their log-probabilities (evaluation/scoring.py). So nothing is generated
+token by token, but the result is that of a decoder that generates.
 
-How it differs from label scoring: that compares whole options by their mean log-probability per token, whatever the
-decoder would have said first; this decides at the first token in which options differ, and looks no further. Where all
+Label scoring compares whole options by their mean log-probability per token. This decides at the first token in which
+options differ, without looking further. Where all
 options are single tokens, both give the same answer. An option that begins another one (`acuta`, `acuta grave`) is
-chosen where the end of the answer is likelier than its continuation, as fine-tuning teaches both.
+chosen if the end of the answer is likelier than its continuation; fine-tuning teaches both.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from raypipe.words import Floats
+from raypipe.words import F32
 
 END = -1  # stands for the end of the answer among the next tokens
 
 
-def decode(options: Sequence[tuple[int, ...]], log_p: Sequence[Floats]) -> tuple[int, Floats]:
+def decode(options: Sequence[tuple[int, ...]], log_p: Sequence[F32]) -> tuple[int, F32]:
     """The option that greedy decoding ends in, and the log-probability [C] of each under the same constraint.
 
     `log_p[c]` holds the log-probability of every token of option c, given those before, and last, where the option
@@ -43,7 +43,7 @@ def longer(options: Sequence[tuple[int, ...]]) -> dict[int, int]:
 
 
 def _descend(
-    options: Sequence[tuple[int, ...]], log_p: Sequence[Floats], members: list[int], depth: int, constrained_C: Floats
+    options: Sequence[tuple[int, ...]], log_p: Sequence[F32], members: list[int], depth: int, constrained_C: F32
 ) -> int:
     """The greedy choice among `members`, which agree in their first `depth` tokens; adds to `constrained_C`."""
     if len(members) == 1:

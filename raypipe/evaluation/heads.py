@@ -1,13 +1,13 @@
-"""What a small classifier can read off frozen states, layer by layer (methods 4, probing).
+"""Probes: what a small classifier can read off frozen states, layer by layer (docs/method.md, section 10).
 
 Per task and layer: states standardised by the training notes, an L2 logistic regression whose penalty is chosen by
 cross-validation within them (macro F1 of the left-out answers; no group straddles two folds), then answers for the
-evaluation notes. The authors' head, one hidden layer of 256, is `mlp256` (code: AdamW, dropout .1; here scikit-learn's,
-Adam without dropout).
+evaluation notes. `mlp256` is the head of DecSelfMask's code, one hidden layer of 256 (there AdamW and dropout .1; here
+scikit-learn's Adam without dropout).
 
 A probe may also learn by heart: the control task gives every note a random label that depends on its first content
 word alone (evaluation/control.py). Selectivity is the score on the task less that on the control, over the evaluation
-notes whose word the probe has seen (Hewitt & Liang 2019, 1909.03368, section 2, for documents).
+notes whose word occurs in training notes (Hewitt & Liang 2019, 1909.03368, section 2, adapted to documents).
 """
 
 from __future__ import annotations
@@ -31,42 +31,42 @@ from sklearn.neural_network import MLPClassifier
 from raypipe import rows
 from raypipe.notes.tasks import Task
 from raypipe.settings import config
+from raypipe.words import F32, F64
 
-Floats = npt.NDArray[np.float64]
-LEAST = 1e-9  # probability of an option that no training note has
+LEAST_PROBABILITY = 1e-9  # probability of an option that no training note has
 MAX_STEPS = 500  # of the solver
 # (task_id, note_id) -> label of the control task
 Control = Mapping[tuple[str, str], str]
 
 
 @dataclass(frozen=True)
-class Pooled:
+class PooledStates:
     """States of one layer and one pooling, for all notes and tasks."""
 
     layer: int
     pooling: str
-    states_XD: npt.NDArray[np.float32]
+    states_XD: F32
     row_of: Mapping[tuple[str, str], int]  # (task_id, note_id) -> its row
 
     @classmethod
-    def read(cls, states: pa.Table, layer: int, pooling: str) -> Pooled:
+    def read(cls, states: pa.Table, layer: int, pooling: str) -> PooledStates:
         """From a `rows.states` table with at least the column of this layer and pooling."""
         row_of: dict[tuple[str, str], int] = {}
         parts, n_rows = [], 0
         for batch in states.select(["note_id", "task_id", f"{pooling}_{layer}"]).to_batches():
-            ids, asked = batch.column(0).to_pylist(), batch.column(1).to_pylist()
-            n_vectors = sum(map(len, asked)) if pooling == "last" else len(ids)
+            ids, tasks_of = batch.column(0).to_pylist(), batch.column(1).to_pylist()
+            n_vectors = sum(map(len, tasks_of)) if pooling == "last" else len(ids)
             if not n_vectors:
                 continue
             parts.append(batch.column(2).flatten().to_numpy().reshape(n_vectors, -1))
-            for note_id, task_ids in zip(ids, asked, strict=True):
+            for note_id, task_ids in zip(ids, tasks_of, strict=True):
                 row_of |= {(t, note_id): n_rows + (q if pooling == "last" else 0) for q, t in enumerate(task_ids)}
                 n_rows += len(task_ids) if pooling == "last" else 1
         return cls(layer, pooling, np.concatenate(parts) if parts else np.zeros((0, 1), np.float32), row_of)
 
 
-def probe(
-    pooled: Pooled,
+def fit_probe(
+    pooled: PooledStates,
     labels: pa.Table,
     group_of: Mapping[str, str | None],
     tasks: Sequence[Task],
@@ -77,8 +77,8 @@ def probe(
 ) -> pa.Table:
     """`rows.PROBED` of one layer and pooling: every label of `split`, and every control label there.
 
-    `labels`: rows.LABELS, learned from where the split is "train". `group_of`: note id -> group, null for none of its
-    own. A labelled note without states has no answer, which counts as wrong.
+    `labels`: rows.LABELS, learned from where the split is "train". `group_of`: note id -> group, null if it has
+    none. A labelled note without states has no answer, which counts as wrong.
     """
     by_task: dict[str, dict[str, list[dict[str, Any]]]] = {}
     for row in labels.to_pylist():
@@ -89,28 +89,28 @@ def probe(
         train = [row for row in train if (task.id, row["note_id"]) in pooled.row_of]
         if not train or not evaluated:
             continue
-        known = {"layer": pooled.layer, "pooling": pooled.pooling}
+        columns = {"layer": pooled.layer, "pooling": pooled.pooling}
         head = _Head(settings, task, seed)
-        inner = head.choose(_states(pooled, task, train), train, group_of)
-        known |= {"c": head.c, "inner_f1": inner}
-        out += _answers(head, pooled, task, train, evaluated, group_of, {**known, "is_control": False})
+        inner = head.choose_penalty(_states(pooled, task, train), train, group_of)
+        columns |= {"c": head.c, "inner_f1": inner}
+        out += _answers(head, pooled, task, train, evaluated, group_of, {**columns, "is_control": False})
         if control is not None:  # the same head with the same penalty, on other labels
             train, evaluated = (_with_control(part, control) for part in (train, evaluated))
             if all(len({row["label"] for row in part}) > 1 for part in (train, evaluated)):
-                out += _answers(head, pooled, task, train, evaluated, group_of, {**known, "is_control": True})
+                out += _answers(head, pooled, task, train, evaluated, group_of, {**columns, "is_control": True})
     return rows.table(out, rows.PROBED)
 
 
-def choose(probed: pa.Table) -> tuple[int, str] | None:
-    """Layer and pooling with the best cross-validation within the training notes, mean over tasks; None: none had any.
+def choose_layer(probed: pa.Table) -> tuple[int, str] | None:
+    """Layer and pooling with the best cross-validation within the training notes, mean over tasks; None without any.
 
-    Of equals the lowest layer. No evaluation note has a say.
+    Of equals the lowest layer. Evaluation notes are not used.
     """
     answers = probed.filter(pc.invert(probed["is_control"]))
     per_task = answers.group_by(["layer", "pooling", "task_id"]).aggregate([("inner_f1", "max")])
     means = per_task.group_by(["layer", "pooling"]).aggregate([("inner_f1_max", "mean")]).to_pylist()
-    found = [(-row["inner_f1_max_mean"], row["layer"], row["pooling"]) for row in means if row["inner_f1_max_mean"]]
-    return min(found)[1:] if found else None
+    ranked = [(-row["inner_f1_max_mean"], row["layer"], row["pooling"]) for row in means if row["inner_f1_max_mean"]]
+    return min(ranked)[1:] if ranked else None
 
 
 def answers_of(probed: pa.Table, layer: int, pooling: str, is_control: bool = False) -> pa.Table:
@@ -129,8 +129,8 @@ class _Head:
         self.grid = sorted(settings.c) if settings.head == "logistic" else [None]
         self.c: float | None = self.grid[len(self.grid) // 2]  # where there are too few labels to choose
 
-    def choose(
-        self, states_ND: Floats, train: Sequence[Mapping[str, Any]], group_of: Mapping[str, str | None]
+    def choose_penalty(
+        self, states_ND: F64, train: Sequence[Mapping[str, Any]], group_of: Mapping[str, str | None]
     ) -> float | None:
         """Set the penalty by cross-validation; its macro F1, or None where a label has fewer than two groups."""
         gold_N = np.asarray([row["label"] for row in train])
@@ -150,19 +150,23 @@ class _Head:
         self.c = self.grid[best]
         return float(f1_C[best])
 
-    def log_probabilities(self, learn_ND: Floats, gold: Sequence[str], asked_ND: Floats) -> Floats:
-        """Of every option for the asked notes [N, C], learned from the others."""
-        learn_ND, asked_ND = _standardised(learn_ND, asked_ND, rotate=self.settings.head == "logistic")
-        probability_NC = np.full((len(asked_ND), len(self.task.options)), LEAST)
-        if not len(asked_ND):
+    def log_probabilities(self, learn_ND: F64, gold: Sequence[str], evaluated_ND: F64) -> F64:
+        """Log-probability of every option for the evaluated notes, [N, C]."""
+        learn_ND, evaluated_ND = _standardised(learn_ND, evaluated_ND, rotate=self.settings.head == "logistic")
+        probability_NC = np.full((len(evaluated_ND), len(self.task.options)), LEAST_PROBABILITY)
+        if not len(evaluated_ND):
             return probability_NC
         model = next(self._fits(learn_ND, np.asarray(gold), [self.c]))
-        probability_NC[:, [self.task.options.index(label) for label in model.classes_]] = model.predict_proba(asked_ND)
-        return np.asarray(np.log(np.maximum(probability_NC, LEAST)))
+        probability_NC[:, [self.task.options.index(label) for label in model.classes_]] = model.predict_proba(
+            evaluated_ND
+        )
+        return np.asarray(np.log(np.maximum(probability_NC, LEAST_PROBABILITY)))
 
-    def _fits(self, states_ND: Floats, gold_N: npt.NDArray[np.str_], grid: Sequence[float | None]) -> Iterator[Any]:
-        """A fitted classifier for each penalty, strongest first; valid until the next one is asked for."""
-        if len(set(gold_N)) < 2 or not states_ND.std(axis=0).any():  # last token at the embeddings: no note is in it
+    def _fits(self, states_ND: F64, gold_N: npt.NDArray[np.str_], grid: Sequence[float | None]) -> Iterator[Any]:
+        """A fitted classifier for each penalty, strongest first. The next one overwrites it."""
+        if (
+            len(set(gold_N)) < 2 or not states_ND.std(axis=0).any()
+        ):  # for example the last token at the embeddings, which holds nothing of the note
             constant = DummyClassifier(strategy="prior").fit(states_ND, gold_N)
             yield from (constant for _ in grid)
             return
@@ -177,46 +181,46 @@ class _Head:
                 yield model.set_params(C=c).fit(states_ND, gold_N)
 
 
-def _standardised(learn_ND: Floats, asked_ND: Floats, rotate: bool) -> tuple[Floats, Floats]:
+def _standardised(learn_ND: F64, evaluated_ND: F64, rotate: bool) -> tuple[F64, F64]:
     """Mean 0 and deviation 1 of every dimension over the notes to learn from, for both.
 
-    `rotate`: with fewer notes than dimensions, in the coordinates of their span. An L2-penalised linear classifier
-    cannot tell (its weights lie in that span, and a rotation leaves their norm); it is only faster.
+    `rotate`: with fewer notes than dimensions, use the coordinates of their span. This only makes an L2-penalised
+    linear classifier faster: its weights lie in that span, and a rotation does not change their norm.
     """
     mean_D, deviation_D = learn_ND.mean(0), learn_ND.std(0)
     scale_D = np.where(deviation_D > 1e-12, deviation_D, 1.0)
-    learn_ND, asked_ND = (learn_ND - mean_D) / scale_D, (asked_ND - mean_D) / scale_D
+    learn_ND, evaluated_ND = (learn_ND - mean_D) / scale_D, (evaluated_ND - mean_D) / scale_D
     if rotate and learn_ND.shape[0] < learn_ND.shape[1]:
         basis_XD = np.linalg.svd(learn_ND, full_matrices=False)[2]
-        learn_ND, asked_ND = learn_ND @ basis_XD.T, asked_ND @ basis_XD.T
-    return learn_ND, asked_ND
+        learn_ND, evaluated_ND = learn_ND @ basis_XD.T, evaluated_ND @ basis_XD.T
+    return learn_ND, evaluated_ND
 
 
-def _states(pooled: Pooled, task: Task, labelled: Iterable[Mapping[str, Any]]) -> Floats:
+def _states(pooled: PooledStates, task: Task, labelled: Iterable[Mapping[str, Any]]) -> F64:
     return pooled.states_XD[[pooled.row_of[task.id, row["note_id"]] for row in labelled]].astype(np.float64)
 
 
 def _with_control(labelled: Iterable[dict[str, Any]], control: Control) -> list[dict[str, Any]]:
-    """The notes that have a control label, with it in place of their own."""
+    """The notes that have a control label, which replaces their own."""
     keys = ((row, (row["task_id"], row["note_id"])) for row in labelled)
     return [{**row, "label": control[key]} for row, key in keys if key in control]
 
 
 def _answers(
     head: _Head,
-    pooled: Pooled,
+    pooled: PooledStates,
     task: Task,
     train: Sequence[Mapping[str, Any]],
     evaluated: Sequence[Mapping[str, Any]],
     group_of: Mapping[str, str | None],
-    known: Mapping[str, Any],
+    columns: Mapping[str, Any],
 ) -> Iterator[dict[str, Any]]:
     """Rows of rows.PROBED for the evaluated notes."""
     answerable = [row for row in evaluated if (task.id, row["note_id"]) in pooled.row_of]
     states = _states(pooled, task, train), _states(pooled, task, answerable)
     scores_NC = head.log_probabilities(states[0], [row["label"] for row in train], states[1])
-    found = {row["note_id"]: scores_C for row, scores_C in zip(answerable, scores_NC, strict=True)}
+    scores_of = {row["note_id"]: scores_C for row, scores_C in zip(answerable, scores_NC, strict=True)}
     for row in evaluated:
-        scores_C = found.get(row["note_id"])
+        scores_C = scores_of.get(row["note_id"])
         answer = None if scores_C is None else {"predicted": task.options[int(scores_C.argmax())], "scores": scores_C}
-        yield {**row, **known, "group_id": group_of.get(row["note_id"]), **(answer or {})}
+        yield {**row, **columns, "group_id": group_of.get(row["note_id"]), **(answer or {})}

@@ -1,4 +1,4 @@
-"""Hidden states of all layers for notes and questions, pooled: what probes learn from (methods 4, probing).
+"""Hidden states of all layers for notes and questions, pooled: the inputs of probes (docs/method.md, section 10).
 
 One forward pass gives every layer and every question of a note: questions are branches of the note's token tree. The
 prompt is that of fine-tuning and scoring, up to where the answer begins.
@@ -15,25 +15,23 @@ import torch
 from raypipe.attribution.batches import token_batches
 from raypipe.models import tree
 from raypipe.models.loading import Loaded
-from raypipe.models.prompts import EncodedNote
-from raypipe.words import Floats
-
-QUESTIONS_PER_ROW = 32  # as in scoring: the mask grows with the square of a row
+from raypipe.models.prompts import EncodedNote, question_groups
+from raypipe.models.tree import TokenTree
+from raypipe.words import F32
 
 
 @dataclass(frozen=True)
 class NoteStates:
-    """States of the layers that were asked for, in their order."""
+    """Pooled states of the chosen layers, in their order."""
 
-    mean_KD: Floats  # over the note's tokens; no question is seen
-    last_QKD: Floats  # of the last token before each answer
+    mean_KD: F32  # over the note's tokens, which see no question
+    last_QKD: F32  # of the last token before each answer
 
 
 @dataclass(frozen=True)
 class _Row:
-    note: int
-    ids: list[int]
-    branch: list[int]
+    note: int  # index into the batch of notes
+    tree: TokenTree
     last: list[int]  # where each question's last token stands
 
 
@@ -50,11 +48,10 @@ def note_states(
 ) -> list[NoteStates]:
     """Pooled states of each note, float32, in the order of `notes`."""
     rows = [row for index, note in enumerate(notes) for row in _rows(index, note)]
-    means: list[Floats | None] = [None] * len(notes)
-    lasts: list[dict[int, Floats]] = [{} for _ in notes]  # by number of the row
-    for batch in token_batches([len(row.ids) for row in rows], batch_tokens):
-        arrays = [(np.asarray(rows[i].ids, np.int32), np.asarray(rows[i].branch, np.int32)) for i in batch]
-        trees = tree.collate(arrays, loaded.tokenizer.pad_token_id, loaded.device)
+    means: list[F32 | None] = [None] * len(notes)
+    lasts: list[dict[int, F32]] = [{} for _ in notes]  # by number of the row
+    for batch in token_batches([len(row.tree.ids) for row in rows], batch_tokens):
+        trees = tree.collate([rows[i].tree.arrays() for i in batch], loaded.tokenizer.pad_token_id, loaded.device)
         every = tree.layer_states(loaded.model, trees)
         for b, i in enumerate(batch):
             row, note = rows[i], notes[rows[i].note]
@@ -70,14 +67,12 @@ def note_states(
 
 
 def _rows(index: int, note: EncodedNote) -> Iterator[_Row]:
-    for first in range(0, len(note.questions), QUESTIONS_PER_ROW):
-        row = _Row(index, list(note.prefix_ids), [0] * len(note.prefix_ids), [])
-        for number, question in enumerate(note.questions[first : first + QUESTIONS_PER_ROW], start=1):
-            row.ids.extend(question.suffix_ids)
-            row.branch.extend([number] * len(question.suffix_ids))
-            row.last.append(len(row.ids) - 1)
+    for _, questions in question_groups(note.questions):
+        row = _Row(index, TokenTree.of_trunk(note.prefix_ids), [])
+        for question in questions:
+            row.last.append(row.tree.add_branch(question.suffix_ids) + len(question.suffix_ids) - 1)
         yield row
 
 
-def _array(states: torch.Tensor) -> Floats:
+def _array(states: torch.Tensor) -> F32:
     return np.asarray(states.float().cpu().numpy(), np.float32)

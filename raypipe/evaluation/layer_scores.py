@@ -1,4 +1,4 @@
-"""Probes of several students, layer by layer: scores with intervals, selectivity, and the layer that training chose."""
+"""Probes of several students, layer by layer: scores with intervals, selectivity, and the chosen layer."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from raypipe.evaluation import metrics
-from raypipe.evaluation.heads import answers_of, choose
-from raypipe.evaluation.uncertainty import Estimate, compare
+from raypipe.evaluation.heads import answers_of, choose_layer
+from raypipe.evaluation.uncertainty import Estimate, compare_arms
 from raypipe.notes.tasks import Task
 
 
@@ -26,7 +26,7 @@ class Selectivity:
 
     @property
     def value(self) -> float:
-        """What is read off the states beyond what could be learned by heart."""
+        """The score beyond what can be learned by heart."""
         return self.task - self.control
 
 
@@ -54,13 +54,13 @@ def layer_scores(
     probed: Mapping[str, pa.Table], tasks: Sequence[Task], n_bootstrap: int, seed: int
 ) -> tuple[LayerScore, ...]:
     """Every layer and pooling that all students have (rows.PROBED by name), sorted."""
-    cells = set.intersection(*(_cells(table) for table in probed.values()))
+    settings = set.intersection(*(_layers_and_poolings(table) for table in probed.values()))
     out = []
-    for layer, pooling in sorted(cells):
+    for layer, pooling in sorted(settings):
         answers = {student: [answers_of(table, layer, pooling)] for student, table in probed.items()}
-        estimates = compare(answers, tasks, n_bootstrap=n_bootstrap, seed=seed).arms
+        estimates = compare_arms(answers, tasks, n_bootstrap=n_bootstrap, seed=seed).arms
         for student, table in probed.items():
-            found = LayerScore(
+            score = LayerScore(
                 student,
                 layer,
                 pooling,
@@ -68,7 +68,7 @@ def layer_scores(
                 _inner(table, layer, pooling),
                 selectivity(table, layer, pooling, tasks),
             )
-            out.append(found)
+            out.append(score)
     return tuple(out)
 
 
@@ -80,13 +80,13 @@ def best_layers(
     n_bootstrap: int,
     seed: int,
 ) -> tuple[BestLayer, ...]:
-    """One line per student whose training notes could choose a layer; the evaluation notes have no say in it."""
-    chosen = {student: best for student, table in probed.items() if (best := choose(table)) is not None}
+    """One result per student whose training notes allow a choice of layer. Evaluation notes are not used for it."""
+    chosen = {student: best for student, table in probed.items() if (best := choose_layer(table)) is not None}
     if not chosen:
         return ()
     answers = {student: [answers_of(probed[student], *best)] for student, best in chosen.items()}
     pairs = [(student, backbone) for student in chosen if student != backbone] if backbone in chosen else []
-    compared = compare(answers, tasks, pairs, n_bootstrap=n_bootstrap, seed=seed)
+    compared = compare_arms(answers, tasks, pairs, n_bootstrap=n_bootstrap, seed=seed)
     difference_of = {difference.arm: difference.estimate for difference in compared.differences}
     score_of = {(score.student, score.layer, score.pooling): score for score in scores}
     return tuple(
@@ -109,7 +109,7 @@ def selectivity(probed: pa.Table, layer: int, pooling: str, tasks: Sequence[Task
     return Selectivity(on_task.macro_f1, on_control.macro_f1, len(control), len(on_control.tasks))
 
 
-def _cells(probed: pa.Table) -> set[tuple[int, str]]:
+def _layers_and_poolings(probed: pa.Table) -> set[tuple[int, str]]:
     pairs = probed.group_by(["layer", "pooling"]).aggregate([])
     return set(zip(pairs["layer"].to_pylist(), pairs["pooling"].to_pylist(), strict=True))
 

@@ -1,7 +1,8 @@
-"""Predictions -> one number per task and one per run (methods 5.2). Shares, not points: reports multiply by 100.
+"""From predictions to measures of each task and of a run. Shares, not points: reports multiply by 100.
 
 Primary: macro F1 of each task, then the unweighted mean over tasks. Beside it, because macro F1 at the model's own
-threshold also measures how many positives it calls (pilot section 2): AUC, and macro F1 at two other thresholds.
+threshold also measures how many positives it calls: AUC, and macro F1 at two other thresholds. docs/method.md, section
+11.3.
 """
 
 from __future__ import annotations
@@ -11,18 +12,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 from scipy.stats import rankdata
 
 from raypipe.notes.tasks import Task
+from raypipe.words import F64, I64, Bools
 
-Floats = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.int64]
-Bools = npt.NDArray[np.bool_]
 FOLDS = 5
-MIN_NOTES = 20  # of a task in the split that is scored (methods 5.1)
+MIN_SCORED_NOTES = 20  # labels that a task needs in the scored split
 
 
 @dataclass(frozen=True)
@@ -58,9 +56,9 @@ class TaskRows:
     task: Task
     note_ids: pa.StringArray
     groups: pa.StringArray  # the note's group, or a group of its own
-    gold_N: Ints  # index into task.options
-    predicted_N: Ints  # the same; -1: not one of the options, or no prediction
-    scores_NC: Floats
+    gold_N: I64  # index into task.options
+    predicted_N: I64  # the same; -1: not one of the options, or no prediction
+    scores_NC: F64
 
     @property
     def positive(self) -> Bools:  # [N]
@@ -68,26 +66,26 @@ class TaskRows:
         return self.gold_N == 0
 
     @property
-    def group(self) -> Ints:  # [N]
+    def group(self) -> I64:  # [N]
         """The groups as numbers from 0."""
         return np.asarray(self.groups.dictionary_encode().indices.to_numpy(), dtype=np.int64)
 
     @property
-    def margin(self) -> Floats:  # [N]
+    def margin(self) -> F64:  # [N]
         """Binary tasks: score of the first option less that of the second, nats."""
         return self.scores_NC[:, 0] - self.scores_NC[:, 1]
 
 
 def measurable(tasks: Sequence[Task], labels: pa.Table) -> list[Task]:
-    """Tasks with two classes and `MIN_NOTES` labels (rows.LABELS of the split): on others, macro F1 says nothing.
+    """Tasks with two classes and `MIN_SCORED_NOTES` labels (rows.LABELS of the split); on others macro F1 is noise.
 
     If all have few notes, those with two classes; if none has, all.
     """
-    found: dict[str, Counter[str]] = {task.id: Counter() for task in tasks}
+    counts_of: dict[str, Counter[str]] = {task.id: Counter() for task in tasks}
     for row in labels.select(["task_id", "label"]).to_pylist():
-        found[row["task_id"]][row["label"]] += 1
-    varied = [task for task in tasks if len(found[task.id]) > 1]
-    return [task for task in varied if found[task.id].total() >= MIN_NOTES] or varied or list(tasks)
+        counts_of[row["task_id"]][row["label"]] += 1
+    varied = [task for task in tasks if len(counts_of[task.id]) > 1]
+    return [task for task in varied if counts_of[task.id].total() >= MIN_SCORED_NOTES] or varied or list(tasks)
 
 
 def evaluate(predictions: pa.Table, tasks: Sequence[Task]) -> Metrics:
@@ -125,7 +123,7 @@ def by_task(predictions: pa.Table, tasks: Sequence[Task]) -> list[TaskRows]:
     return [_task_rows(task, rows_of[task.id]) for task in tasks if task.id in rows_of]
 
 
-def macro_f1(gold_N: Ints, predicted_N: Ints, n_labels: int) -> float:
+def macro_f1(gold_N: I64, predicted_N: I64, n_labels: int) -> float:
     """Mean F1 over the labels that occur in `gold_N`; a prediction outside them costs the true label recall."""
     n_gold = np.bincount(gold_N, minlength=n_labels)
     n_predicted = np.bincount(predicted_N[predicted_N >= 0], minlength=n_labels)
@@ -134,7 +132,7 @@ def macro_f1(gold_N: Ints, predicted_N: Ints, n_labels: int) -> float:
     return float(np.mean(2 * n_right[has_gold] / (n_gold + n_predicted)[has_gold]))
 
 
-def auc(positive_N: Bools, score_N: Floats) -> float | None:
+def auc(positive_N: Bools, score_N: F64) -> float | None:
     """Chance that a positive scores above a negative, ties counting half; None if either is missing."""
     n_positive = int(positive_N.sum())
     n_negative = len(positive_N) - n_positive
@@ -144,14 +142,14 @@ def auc(positive_N: Bools, score_N: Floats) -> float | None:
     return float(wins / (n_positive * n_negative))
 
 
-def matched_f1(positive_N: Bools, margin_N: Floats) -> float:
+def matched_f1(positive_N: Bools, margin_N: F64) -> float:
     """Macro F1 at the threshold that calls as many notes positive as are (the nearest number that ties allow)."""
     thresholds, n_called = _cuts(margin_N)
     nearest = thresholds[np.argmin(np.abs(n_called - positive_N.sum()))]
     return _binary_f1(positive_N, margin_N > nearest)
 
 
-def cv_f1(positive_N: Bools, margin_N: Floats, group_N: Ints, folds: int = FOLDS) -> float | None:
+def cv_f1(positive_N: Bools, margin_N: F64, group_N: I64, folds: int = FOLDS) -> float | None:
     """Macro F1 if each fold of groups is judged at the threshold that is best on the other folds.
 
     No note meets a threshold that its own label, or that of its group, helped to set. None with fewer than 2 groups.
@@ -197,7 +195,7 @@ def _task_rows(task: Task, rows: pa.Table) -> TaskRows:
     )
 
 
-def _index_of(labels: pa.ChunkedArray, options: Sequence[str]) -> Ints:
+def _index_of(labels: pa.ChunkedArray, options: Sequence[str]) -> I64:
     """Position of each label among the options; -1 for others."""
     index = pc.index_in(labels, value_set=pa.array(options, pa.string()))
     return np.asarray(pc.fill_null(index, -1).to_numpy(), dtype=np.int64)
@@ -234,7 +232,7 @@ def _pooled_macro_f1(rows: Sequence[TaskRows]) -> float:
     return macro_f1(gold, predicted, len(names))
 
 
-def _cuts(margin_N: Floats) -> tuple[Floats, Ints]:
+def _cuts(margin_N: F64) -> tuple[F64, I64]:
     """Every threshold that tells some notes apart, and how many margins lie above it. Equal margins stay together."""
     values, counts = np.unique(margin_N, return_counts=True)
     between = (values[1:] + values[:-1]) / 2
@@ -242,7 +240,7 @@ def _cuts(margin_N: Floats) -> tuple[Floats, Ints]:
     return thresholds, len(margin_N) - np.concatenate([[0], np.cumsum(counts)])
 
 
-def _best_threshold(positive_N: Bools, margin_N: Floats) -> float:
+def _best_threshold(positive_N: Bools, margin_N: F64) -> float:
     """The cut with the best macro F1; of equally good ones, the middle."""
     thresholds, n_called = _cuts(margin_N)
     n_right = positive_N.sum() - np.searchsorted(np.sort(margin_N[positive_N]), thresholds, "right")

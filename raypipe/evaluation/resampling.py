@@ -1,4 +1,4 @@
-"""Resamples of test groups, and sign flips of tasks, as array arithmetic: `uncertainty` puts them together.
+"""Resamples of test groups, and sign flips of tasks, as array arithmetic, for evaluation/uncertainty.py.
 
 Per task, the counts that a measure needs are summed per group once. A resample is then a row of group weights [G], and
 B resamples of S systems are one matrix product.
@@ -11,15 +11,13 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from raypipe.evaluation.metrics import TaskRows, by_task
 from raypipe.notes.tasks import Task
+from raypipe.words import F32, F64, I64, Bools
 
-Floats = npt.NDArray[np.floating]
-Ints = npt.NDArray[np.int64]
 Measure = Literal["macro_f1", "auc"]
 EXACT_TASKS = 16  # up to here all 2^T sign flips are tried
 FLIPS = 10_000
@@ -30,45 +28,45 @@ class TaskCounts:
     """One task scored by S systems (all runs of all arms, side by side). `values` accepts any group weights."""
 
     task_id: str
-    group_G: Ints  # index of each of its groups among the groups of all tasks
-    note_group_N: Ints  # index into group_G
-    gold_GL: Floats  # notes by gold label
-    right_GSL: Floats  # true positives
-    called_GSL: Floats  # notes by predicted label
-    # per label (binary: the first option alone), who is positive and all systems' scores; empty unless AUC is measured
-    rankings: tuple[tuple[npt.NDArray[np.bool_], Floats], ...]
+    group_G: I64  # index of each of its groups among the groups of all tasks
+    note_group_N: I64  # index into group_G
+    gold_GL: F32  # notes by gold label
+    right_GSL: F32  # true positives
+    called_GSL: F32  # notes by predicted label
+    # per label (binary: the first option alone), the positives and all systems' scores; empty unless AUC is measured
+    rankings: tuple[tuple[Bools, F64], ...]
 
     @property
     def n_systems(self) -> int:
         return self.right_GSL.shape[1]
 
-    def values(self, weight_BG: Floats) -> Floats:
+    def values(self, weight_BG: F32) -> F64:
         """The measure of each system [B, S] if group g counts weight_BG[:, g] times; nan where it is not defined."""
         return self._auc(weight_BG) if self.rankings else self._macro_f1(weight_BG)
 
-    def _macro_f1(self, weight_BG: Floats) -> Floats:
+    def _macro_f1(self, weight_BG: F32) -> F64:
         n_labels = self.right_GSL.shape[2]
         gold_BL = weight_BG @ self.gold_GL
         right_BSL = (weight_BG @ _flat(self.right_GSL)).reshape(-1, self.n_systems, n_labels)
         called_BSL = (weight_BG @ _flat(self.called_GSL)).reshape(-1, self.n_systems, n_labels)
         f1_BSL = 2 * right_BSL / np.maximum(gold_BL[:, None, :] + called_BSL, 1)
-        has_gold_B1L = gold_BL[:, None, :] > 0  # the definition of macro F1 holds for the resample, too
+        has_gold_B1L = gold_BL[:, None, :] > 0  # macro F1 is over the labels with gold support in the resample
         with np.errstate(invalid="ignore"):
             return np.asarray(np.sum(f1_BSL * has_gold_B1L, axis=2) / has_gold_B1L.sum(axis=2))
 
-    def _auc(self, weight_BG: Floats) -> Floats:
+    def _auc(self, weight_BG: F32) -> F64:
         weight_BN = weight_BG[:, self.note_group_N]
         return _nan_mean(np.stack([_weighted_auc(weight_BN, *ranking) for ranking in self.rankings]))
 
 
-def group_weights(rng: np.random.Generator, n_resamples: int, n_groups: int) -> Floats:
+def group_weights(rng: np.random.Generator, n_resamples: int, n_groups: int) -> F32:
     """How often each group occurs in each resample [B, G]: G draws with replacement."""
     drawn_BG = rng.integers(n_groups, size=(n_resamples, n_groups)) + np.arange(n_resamples)[:, None] * n_groups
     counts = np.bincount(drawn_BG.ravel(), minlength=n_resamples * n_groups)
     return counts.reshape(n_resamples, n_groups).astype(np.float32)
 
 
-def sign_flip_p(difference_T: Floats, seed: int = 0) -> float:
+def sign_flip_p(difference_T: F64, seed: int = 0) -> float:
     """Two-sided p of "the differences of the tasks are symmetric around 0", from their mean under random signs.
 
     All 2^T signs up to 16 tasks; else 10,000 random ones, and the observed one counts as one of them.
@@ -137,7 +135,7 @@ def _count(systems: list[TaskRows], names: pa.Array, measure: Measure) -> TaskCo
     return TaskCounts(first.task.id, group_G, note_group_N, gold, right, called, rankings)
 
 
-def _rankings(systems: list[TaskRows]) -> tuple[tuple[npt.NDArray[np.bool_], Floats], ...]:
+def _rankings(systems: list[TaskRows]) -> tuple[tuple[Bools, F64], ...]:
     first = systems[0]
     if len(first.task.options) == 2:
         return ((first.positive, np.stack([rows.margin for rows in systems])),)
@@ -145,7 +143,7 @@ def _rankings(systems: list[TaskRows]) -> tuple[tuple[npt.NDArray[np.bool_], Flo
     return tuple((first.gold_N == c, scores_SNC[:, :, c]) for c in range(scores_SNC.shape[2]))
 
 
-def _weighted_auc(weight_BN: Floats, positive_N: npt.NDArray[np.bool_], score_SN: Floats) -> Floats:
+def _weighted_auc(weight_BN: F32, positive_N: Bools, score_SN: F64) -> F32:
     positive_BP, negative_BQ = weight_BN[:, positive_N], weight_BN[:, ~positive_N]
     pairs_B = positive_BP.sum(axis=1) * negative_BQ.sum(axis=1)
     wins = []
@@ -156,11 +154,11 @@ def _weighted_auc(weight_BN: Floats, positive_N: npt.NDArray[np.bool_], score_SN
         return np.asarray(np.stack(wins, axis=1) / pairs_B[:, None])
 
 
-def _flat(counts_GSL: Floats) -> Floats:
+def _flat(counts_GSL: F32) -> F32:
     return counts_GSL.reshape(len(counts_GSL), -1)
 
 
-def _nan_mean(values: Floats) -> Floats:
+def _nan_mean(values: F32) -> F64:
     """Mean over the first axis without the nans; nan, silently, where there are only nans."""
     with np.errstate(invalid="ignore"):
         return np.asarray(np.nansum(values, axis=0) / np.isfinite(values).sum(axis=0))

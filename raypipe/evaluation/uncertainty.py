@@ -1,11 +1,11 @@
-"""How sure a macro F1, and a difference between two arms, is (methods 5.3; pilot sections 3 and 6).
+"""Intervals and tests of a measure, and of its difference between two arms (docs/method.md, section 11.4).
 
 An arm is a list of runs (training order, initialisation), each a `rows.PREDICTIONS` table over the same labelled notes.
 A resample draws tasks, then groups (patients) within each task, and perturbs runs; all arms get the same draws. Tasks
-asked of one set of notes are correlated, so a second variant draws the groups once for all tasks: the wider interval is
+on one set of notes are correlated, so a second variant draws the groups once for all tasks; the wider interval is
 quoted. Runs may belong to seeds (one reconstruction, several fine-tunings): then seeds are perturbed, not their runs.
-What an interval cannot hold is said in `caveats`: with a single run it lacks the noise of training, which was larger
-than any difference between methods in the pilot.
+`caveats` name what an interval lacks: with a single run the noise of training, which can be larger than any difference
+between methods.
 """
 
 from __future__ import annotations
@@ -19,11 +19,12 @@ import numpy as np
 import pyarrow as pa
 from scipy import stats
 
-from raypipe.evaluation.resampling import Floats, Measure, TaskCounts, count_tasks, group_weights, holm, sign_flip_p
+from raypipe.evaluation.resampling import Measure, TaskCounts, count_tasks, group_weights, holm, sign_flip_p
 from raypipe.notes.tasks import Task
+from raypipe.words import F32, F64
 
 Caveat = Literal["single_run", "single_seed", "few_runs", "few_seeds", "few_tasks", "too_few_tasks"]
-MIN_RUNS, MIN_TASKS = 5, 10  # pilot section 6; methods 5.3
+MIN_RUNS, MIN_TASKS = 5, 10  # with fewer, a caveat is printed
 SIGNIFICANT = 0.05  # of p, corrected for all declared differences
 CAVEATS: dict[Caveat, str] = {
     "single_run": "one run only: the interval lacks run-to-run noise and is too narrow",
@@ -49,7 +50,7 @@ class Estimate:
 
 
 @dataclass(frozen=True)
-class Difference:
+class PairedDifference:
     """Arm less reference, paired by task and note. Shares, not points."""
 
     arm: str
@@ -64,16 +65,16 @@ class Difference:
 
 
 @dataclass(frozen=True)
-class Comparison:
-    """All arms on one measure."""
+class ComparisonResult:
+    """The estimates of all arms on one measure, and the declared differences."""
 
     measure: Measure
     arms: dict[str, Estimate]
     tasks: dict[str, dict[str, Estimate]]  # arm -> task id -> estimate (groups and runs resampled)
-    differences: tuple[Difference, ...]
+    differences: tuple[PairedDifference, ...]
 
 
-def compare(
+def compare_arms(
     arms: Mapping[str, Sequence[pa.Table]],
     tasks: Sequence[Task],
     pairs: Sequence[tuple[str, str]] = (),
@@ -81,12 +82,12 @@ def compare(
     n_bootstrap: int = 2000,
     seed: int = 0,
     seeds: Mapping[str, Sequence[int]] | None = None,
-) -> Comparison:
+) -> ComparisonResult:
     """Intervals of every arm and of the declared differences `pairs` = (arm, reference), on one measure.
 
     `seeds`: the seed that each run of an arm belongs to; None: each run is a seed of its own. Arms with the same seeds
-    and runs are taken as paired run by run. Raises ValueError if the
-    arms were not scored on the same tasks, notes and labels, if a pair names an unknown arm, or an arm has no runs.
+    and runs are paired run by run. Raises ValueError if the arms were not scored on the same tasks, notes and labels,
+    if a pair names an unknown arm, or if an arm has no runs.
     """
     missing = [name for pair in pairs for name in pair if name not in arms] + [n for n in arms if not arms[n]]
     if missing:
@@ -95,13 +96,15 @@ def compare(
     contrasts = [(arm, reference, draws[arm].minus(draws[reference])) for arm, reference in pairs]
     p_values = [sign_flip_p(contrast.point_T, seed) for *_, contrast in contrasts]
     n_tasks = len(next(iter(draws.values())).task_ids)
-    can_tell = len(pairs) * 2.0 ** (1 - n_tasks) < SIGNIFICANT  # the least p of n sign flips, times Holm's first factor
-    return Comparison(
+    can_be_significant = (
+        len(pairs) * 2.0 ** (1 - n_tasks) < SIGNIFICANT
+    )  # smallest possible p of the sign flips, times Holm's first factor
+    return ComparisonResult(
         measure=measure,
         arms={name: d.estimate(least=0.0) for name, d in draws.items()},
         tasks={name: d.task_estimates() for name, d in draws.items()},
         differences=tuple(
-            _difference(*contrast, p, p_holm, can_tell)
+            _difference(*contrast, p, p_holm, can_be_significant)
             for contrast, p, p_holm in zip(contrasts, p_values, holm(p_values), strict=True)
         ),
     )
@@ -114,10 +117,10 @@ class _Draws:
     task_ids: list[str]
     n_runs: int
     n_seeds: int
-    point_T: Floats  # the data as they are, mean over runs
-    within_B: Floats  # mean over drawn tasks, groups drawn within each task
-    joint_B: Floats  # the same, groups drawn once for all tasks
-    task_BT: Floats  # every task under the joint draws
+    point_T: F64  # the data as they are, mean over runs
+    within_B: F64  # mean over drawn tasks, groups drawn within each task
+    joint_B: F64  # the same, groups drawn once for all tasks
+    task_BT: F64  # every task under the joint draws
 
     def minus(self, other: _Draws) -> _Draws:
         return _Draws(
@@ -160,12 +163,14 @@ def _run_caveats(n_runs: int, n_seeds: int) -> tuple[Caveat, ...]:
     return ("few_seeds",) if n_seeds < MIN_RUNS else ()
 
 
-def _difference(arm: str, reference: str, draws: _Draws, p: float, p_holm: float, can_tell: bool) -> Difference:
+def _difference(
+    arm: str, reference: str, draws: _Draws, p: float, p_holm: float, can_be_significant: bool
+) -> PairedDifference:
     better, worse = draws.point_T > 1e-9, draws.point_T < -1e-9
     estimate = draws.estimate()
-    if not can_tell:
+    if not can_be_significant:
         estimate = replace(estimate, caveats=(*estimate.caveats, "too_few_tasks"))
-    return Difference(
+    return PairedDifference(
         arm=arm,
         reference=reference,
         estimate=estimate,
@@ -211,7 +216,7 @@ def _draw(
     return draws
 
 
-def seed_weights(n_bootstrap: int, seed_R: Sequence[int], seed: int) -> Floats:
+def seed_weights(n_bootstrap: int, seed_R: Sequence[int], seed: int) -> F64:
     """Weight of each run in each resample [B, R], around its share. Arms with as many seeds get the same draws.
 
     Seeds are perturbed, since their means carry the noise of the runs within; with one seed, the runs. The weights are
@@ -231,7 +236,7 @@ def seed_weights(n_bootstrap: int, seed_R: Sequence[int], seed: int) -> Floats:
     return np.asarray((share_BU / size_U)[:, unit_R])
 
 
-def _resample_within(counts: list[TaskCounts], n_bootstrap: int, rng: np.random.Generator) -> Floats:
+def _resample_within(counts: list[TaskCounts], n_bootstrap: int, rng: np.random.Generator) -> F64:
     """Mean over drawn tasks [B, S]; a task that is drawn twice gets two draws of its groups."""
     task_BT = rng.integers(len(counts), size=(n_bootstrap, len(counts)))
     sum_BS, n_BS = (np.zeros((n_bootstrap, counts[0].n_systems)) for _ in range(2))
@@ -245,7 +250,7 @@ def _resample_within(counts: list[TaskCounts], n_bootstrap: int, rng: np.random.
 
 def _resample_jointly(
     counts: list[TaskCounts], n_groups: int, n_bootstrap: int, rng: np.random.Generator
-) -> tuple[Floats, Floats]:
+) -> tuple[F64, F64]:
     """Mean over drawn tasks [B, S], and every task [B, T, S], where all tasks see the same draw of groups."""
     weight_BG = group_weights(rng, n_bootstrap, n_groups)
     value_BTS = np.stack([task.values(weight_BG[:, task.group_G]) for task in counts], axis=1)
@@ -254,7 +259,7 @@ def _resample_jointly(
     return _ratio(sum_BS, np.sum(np.isfinite(value_BTS) * times_BT1, axis=1)), value_BTS
 
 
-def _ratio(total: Floats, n: Floats) -> Floats:
+def _ratio(total: F64, n: F32 | F64) -> F64:
     """Their quotient; nan, silently, where a resample has no task on which the measure is defined."""
     with np.errstate(invalid="ignore"):
         return np.asarray(total / n)

@@ -1,4 +1,4 @@
-"""What to compare: methods x targets x layers of a config, those that the scorer has."""
+"""The variants that `raypipe faithfulness` compares: methods x targets x layers that are valid for the scorer."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from raypipe.attribution.registry import method_of
 from raypipe.errors import InputError, Problem
 from raypipe.models.loading import Loaded
 from raypipe.settings import config
-from raypipe.words import Floats
+from raypipe.words import F32
 
 
 def variants(
-    scorer: Loaded, asked: config.Faithfulness, base: config.Attribution, idf_V: Floats | None = None
+    scorer: Loaded, options: config.Faithfulness, base: config.Attribution, idf_V: F32 | None = None
 ) -> tuple[dict[str, config.Attribution], list[str]]:
-    """Settings by a name of their own, each with one layer; and what the scorer cannot do, in words.
+    """Settings by name, each with one layer; and the reasons why other variants are not possible.
 
-    Raises `InputError` if a method is not known, or none is left.
+    Raises `InputError` if a method does not exist or no variant is possible.
     """
     possible: dict[str, config.Attribution] = {}
     refused: list[Problem] = []
-    for settings in _every(scorer, asked, base):
+    for settings in _every(scorer, options, base):
         try:
             AttributionEngine(scorer, settings, idf_V=idf_V)
-            possible[name_of(settings, len(asked.targets) > 1)] = settings
+            possible[name_of(settings, len(options.targets) > 1)] = settings
         except InputError as error:
             refused += error.problems
     if not possible:
@@ -33,19 +33,19 @@ def variants(
 
 
 def name_of(settings: config.Attribution, with_target: bool) -> str:
-    """kv_direct layer 2; the layer only where the method reads one."""
+    """For example `kv_direct layer 2`; the layer only if the method has layers."""
     method = settings.method if settings.reduction == "auto" else f"{settings.method}/{settings.reduction}"
     layer = "" if method_of(settings).reads(settings) == "none" else f" layer {settings.layer}"
     return f"{method}{layer}{f' {settings.target}' if with_target else ''}"
 
 
-def _every(scorer: Loaded, asked: config.Faithfulness, base: config.Attribution) -> Iterator[config.Attribution]:
+def _every(scorer: Loaded, options: config.Faithfulness, base: config.Attribution) -> Iterator[config.Attribution]:
     depth = scorer.model.config.num_hidden_layers
-    layers = sorted({round(fraction * depth) for fraction in asked.layers})
-    for name in asked.methods:
+    layers = sorted({round(fraction * depth) for fraction in options.layers})
+    for name in options.methods:
         method, _, reduction = name.partition("/")
         settings = base.model_copy(update={"method": method, "reduction": reduction or "auto"})
         reads = method_of(settings).reads(settings)
-        for target in asked.targets:
+        for target in options.targets:
             for layer in [0] if reads == "none" else layers:
                 yield settings.model_copy(update={"target": target, "layer": layer})

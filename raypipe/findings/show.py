@@ -14,19 +14,19 @@ from typing import Any
 
 import pyarrow.dataset as pds
 
+from raypipe import rows
 from raypipe.errors import InputError
 from raypipe.findings.page.printable import printable
-from raypipe.stream.stages.mask import words_and_relevance
 
 Plan = dict[str, Any]
 
 
-def show(masked: Path, note_id: str, task_id: str | None = None) -> str:
+def show_note(masked: Path, note_id: str, task_id: str | None = None) -> str:
     """A note of a folder of rows.MASKED, for its first task if none is named. Raises `InputError` if there is none."""
-    found = pds.dataset(masked).to_table(filter=pds.field("note_id") == note_id).to_pylist()
-    if not found:
+    notes = pds.dataset(masked).to_table(filter=pds.field("note_id") == note_id).to_pylist()
+    if not notes:
         raise InputError(f"no note {note_id} in {masked}")
-    note = found[0]
+    note = notes[0]
     if note["error"] is not None:
         raise InputError(f"nothing is masked in note {note_id}: {note['error']}")
     tasks = note["task_id"] or []
@@ -36,7 +36,7 @@ def show(masked: Path, note_id: str, task_id: str | None = None) -> str:
 
 
 def _lines(note: dict[str, Any], task_id: str | None) -> list[str]:
-    words_W2, relevance_QW = words_and_relevance(note)
+    words_W2, relevance_QW = rows.words_and_relevance(note)
     relevance = [] if relevance_QW is None else relevance_QW[note["task_id"].index(task_id)].tolist()
     plans = [plan for plan in note["plans"] if plan["task_id"] in (task_id, None) and plan["draw"] == 0]
     spans = words_W2.tolist()

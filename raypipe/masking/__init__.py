@@ -3,7 +3,8 @@
     Note -> Case -> a strategy -> Hidden spans -> plan         masker.py, once for all students
     plan -> pieces -> windows -> Example                       rendering.py, once for each student
 
-A strategy is one function from a `Case` to `Hidden` spans and one line in strategies.py. numpy only: no torch, no Ray.
+A strategy is one function from a `Case` to `Hidden` spans, and one entry in strategies.py. This package uses numpy
+alone: no torch, no Ray.
 """
 
 from __future__ import annotations

@@ -9,16 +9,12 @@ from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from raypipe.masking.draws import Uniforms, uniforms
+from raypipe.masking.draws import uniforms
 from raypipe.masking.spans import VISIBLE, Hidden, Kinds, hidden_spans
 from raypipe.masking.stopwords import STOP_WORDS
 from raypipe.settings.config import Masking
-from raypipe.words import Floats, Ints
-
-Bools = npt.NDArray[np.bool_]
-Index = npt.NDArray[np.intp]
+from raypipe.words import F32, F64, I32, Bools, Index
 
 
 @lru_cache(maxsize=256)
@@ -26,10 +22,10 @@ def _compiled(pattern: str) -> re.Pattern[str]:
     return re.compile(pattern)
 
 
-def phi_ranges(text: str, patterns: Sequence[str]) -> Ints:
+def phi_ranges(text: str, patterns: Sequence[str]) -> I32:
     """Character ranges [P, 2] that some pattern matches, in the order of the patterns."""
-    found = [m.span() for pattern in patterns for m in _compiled(pattern).finditer(text) if m.end() > m.start()]
-    return np.asarray(found, dtype=np.int32).reshape(-1, 2)
+    ranges = [m.span() for pattern in patterns for m in _compiled(pattern).finditer(text) if m.end() > m.start()]
+    return np.asarray(ranges, dtype=np.int32).reshape(-1, 2)
 
 
 def _n_before(is_counted_W: Bools) -> Index:
@@ -44,17 +40,17 @@ class Pool:
 
     eligible_W: Bools
     eligible_E: Index  # their word numbers, ascending
-    inner_W: Bools  # stop-words: they may lie inside a span, but are nobody's choice
-    barrier_W: Bools | None  # no span may reach from before this word into it: protected text stands between
+    inner_W: Bools  # stop-words: they may lie inside a span, but cannot be chosen
+    barrier_W: Bools | None  # protected text stands before this word: no span may reach over it
 
     @cached_property
     def n_eligible_before(self) -> Index:
-        """[W + 1], eligible words to the left of each word."""
+        """Number of eligible words to the left of each word, [W + 1]."""
         return _n_before(self.eligible_W)
 
     @cached_property
     def n_closed_before(self) -> Index | None:
-        """[W + 1], words to the left of each word that may not even lie inside a span; None if there are none."""
+        """Number of words to the left of each word that no span may contain, [W + 1]; None if there are none."""
         closed_W = self.eligible_W == self.inner_W  # no word is both
         return _n_before(closed_W) if closed_W.any() else None
 
@@ -74,13 +70,13 @@ class Pool:
 
 
 class Note:
-    """A note and what is computed from it at most once, whatever the number of arms."""
+    """A note, with what all arms compute from it once."""
 
     def __init__(
         self,
         text: str,
-        words_W2: Ints,
-        relevance_QW: Floats | None = None,
+        words_W2: I32,
+        relevance_QW: F32 | None = None,
         tags: Sequence[str] | None = None,
         is_cut: bool = True,
     ) -> None:
@@ -97,7 +93,7 @@ class Note:
         lower, (start_W, end_W) = self.text.lower(), self.words_W2.T.tolist() if len(self.words_W2) else ([], [])
         if len(lower) == len(self.text):
             return [lower[start:end] for start, end in zip(start_W, end_W, strict=True)]
-        # a capital that grows, as in Turkish
+        # some capitals become two characters in lower case, for example a Turkish one
         return [self.text[start:end].lower() for start, end in zip(start_W, end_W, strict=True)]
 
     @cached_property
@@ -139,15 +135,15 @@ class Note:
     def _is_seen(self) -> Bools:
         """Words between the first and the last with any relevance.
 
-        An over-long note is cut for the scorer and its unseen words have relevance 0. They are nobody's targets, so
-        that all arms choose from the same words; `least_relevant` would otherwise hide only what was never seen.
+        An over-long note is cut for the scorer, and the words that it did not see have relevance 0. No arm may hide
+        them, so that all arms choose from the same words; `least_relevant` would otherwise hide nothing else.
         """
         seen_W = np.ones(len(self.words_W2), dtype=np.bool_)
         if self.is_cut and self.relevance_QW is not None:
-            known = np.flatnonzero(self.relevance_QW.any(axis=0))
-            if len(known):
-                seen_W[: known[0]] = False
-                seen_W[known[-1] + 1 :] = False
+            seen = np.flatnonzero(self.relevance_QW.any(axis=0))
+            if len(seen):
+                seen_W[: seen[0]] = False
+                seen_W[seen[-1] + 1 :] = False
         return seen_W
 
 
@@ -160,12 +156,12 @@ class Case:
     settings: Masking
     budget: int  # eligible words to hide, at most len(pool.eligible_E)
     is_matched: bool  # the budget copies another arm
-    relevance_W: Floats | None  # of the task; None if the run has no relevance
-    key: int  # of the random numbers
-    prepared: Any  # what the strategy's `prepare` made of the corpus statistics
+    relevance_W: F32 | None  # of the task; None if the run has no relevance
+    key: int  # seeds the random numbers
+    prepared: Any  # the result of the strategy's `prepare`
     reference: Hidden | None  # what the matched arm hides
 
-    def uniforms(self, n: int, stream: int = 0) -> Uniforms:
+    def uniforms(self, n: int, stream: int = 0) -> F64:
         """`n` seeded numbers in (0, 1)."""
         return uniforms(self.key, n, stream)
 

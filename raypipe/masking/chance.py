@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from raypipe.masking.case import Case, Index, Pool
+from raypipe.masking.case import Case, Pool
 from raypipe.masking.selection import best
 from raypipe.masking.spans import PLAIN, VISIBLE, Hidden
-from raypipe.words import Ints
+from raypipe.words import I32, Index
 
 _PIECE = 4  # characters: about what a sub-word token of a clinical word holds
 
@@ -20,8 +20,8 @@ def random_word(case: Case) -> Hidden:
 def random_token(case: Case) -> Hidden:
     """Hide uniformly drawn pieces of eligible words (BERT's sub-word masking).
 
-    A plan knows no tokenizer, so pieces of four characters stand for tokens [ours]. The budget is the same share of
-    pieces as it would be of words; `n_masked` counts pieces in units of a mean word.
+    A plan knows no tokenizer, so pieces of four characters stand for tokens. The budget is the same share of the
+    pieces as it would be of the words; `n_masked` converts pieces back into words of mean length.
     """
     pieces_P2, word_P = _pieces(case.note.words_W2, case.pool.eligible_E)
     n_pieces, n_words = len(pieces_P2), len(case.pool.eligible_E)
@@ -34,7 +34,7 @@ def random_token(case: Case) -> Hidden:
     return Hidden(start_S, end_S, np.full(len(start_S), PLAIN, dtype=np.int8), n_masked)
 
 
-def _pieces(words_W2: Ints, eligible_E: Index) -> tuple[Ints, Index]:
+def _pieces(words_W2: I32, eligible_E: Index) -> tuple[I32, Index]:
     """Character bounds [P, 2] of the pieces of the eligible words, and the word of each."""
     start_E, end_E = words_W2[eligible_E].T
     n_E = -(-(end_E - start_E) // _PIECE)
@@ -49,8 +49,8 @@ def _pieces(words_W2: Ints, eligible_E: Index) -> tuple[Ints, Index]:
 def span(case: Case) -> Hidden:
     """Hide spans of geometric length that begin at uniform places (SpanBERT, Joshi et al. 2020).
 
-    Lengths follow the geometric distribution cut off at `span.longest`, counted in words. Spans stop at protected
-    words and never begin or end with a stop-word [ours]; the last one is cut so that the budget is met exactly.
+    Lengths follow the geometric distribution cut off at `span.longest`, counted in words. Unlike SpanBERT's,
+    spans stop at protected words and never begin or end with a stop-word; the last one is cut to meet the budget.
     """
     eligible_E, settings = case.pool.eligible_E, case.settings.span
     uniform = case.uniforms(2 * len(eligible_E))
@@ -67,7 +67,7 @@ def span(case: Case) -> Hidden:
 
 
 def _hide_run(pool: Pool, kinds: list[int], first: int, length: int, left: int) -> int:
-    """Hide up to `length` words from `first` on and at most `left` eligible ones; says how many of the latter."""
+    """Hide up to `length` words from `first` on, at most `left` of them eligible. Returns how many of those."""
     last, taken = first, 0
     for word in range(first, min(first + length, len(kinds))):
         if kinds[word] != VISIBLE or taken == left or (word > first and pool.is_barred(word)):

@@ -18,8 +18,8 @@ from raypipe.settings.config import Masking, Pmi
 def pmi_of_ngrams(statistics: Statistics) -> dict[str, float]:
     """PMI of each run of words: min over its proper segmentations s of log [p(run) / product of p(part) over s].
 
-    The minimum asks every way to break the run apart, so a run is not promoted by one strong pair inside (Levine et
-    al., equation 3). Probabilities are occurrences / words of the corpus.
+    The minimum considers every way to break the run apart, so one strong pair inside does not promote a longer run
+    (Levine et al., equation 3). Probabilities are occurrences / words of the corpus.
     """
     total = math.log(max(statistics.n_words, 1))
     log_p = {word: math.log(n) - total for word, n in zip(statistics.words, statistics.count_V.tolist(), strict=True)}
@@ -42,14 +42,14 @@ def _whole(part: str, log_p: Mapping[str, float], best_split: Mapping[str, float
 def collocations(statistics: Statistics, settings: Pmi, longest: int | None = None) -> list[str]:
     """The `top_per_length` runs of each length with the highest PMI, of those that occur often enough."""
     scores = pmi_of_ngrams(statistics)
-    kept: list[str] = []
+    chosen: list[str] = []
     for n in range(2, (longest or settings.longest) + 1):
         of_length = [g for g in scores if g.count(" ") == n - 1 and statistics.ngrams[g] >= settings.min_count]
-        kept += sorted(of_length, key=lambda gram: (-scores[gram], gram))[: settings.top_per_length]
-    return kept
+        chosen += sorted(of_length, key=lambda gram: (-scores[gram], gram))[: settings.top_per_length]
+    return chosen
 
 
-def prepare(settings: Masking, statistics: Statistics) -> Terms:
+def prepare_pmi(settings: Masking, statistics: Statistics) -> Terms:
     """The corpus's collocations. Raises `InputError` without counts of word runs."""
     if not statistics.ngrams:
         raise InputError(f"masking.strategy {settings.strategy} needs counts of word runs, and the corpus has none")
@@ -59,8 +59,8 @@ def prepare(settings: Masking, statistics: Statistics) -> Terms:
 def pmi(case: Case) -> Hidden:
     """Hide collocations whole, and single words, in random order until the budget is met.
 
-    A unit that would exceed what is left is passed over; if only such units remain, the last one is cut [ours], so
-    that the ratio is exact.
+    A unit larger than the rest of the budget is passed over. If only such units remain, words of them are hidden one
+    by one, so that the ratio is exact.
     """
     runs = allowed(case, case.prepared.find(case.note))
     eligible_E = case.pool.eligible_E

@@ -9,8 +9,8 @@ from raypipe.masking.spans import NOTHING, Hidden
 
 
 def cpt(case: Case) -> Hidden:
-    """The sequences of the arm it matches with their masks refilled (1.5 [code]): only masking differs.
+    """The sequences of the arm that it matches, unmasked: the two differ in masking alone, as in DecSelfMask's code.
 
-    The spans of that arm are kept, for they say which part of the note each example showed; `n_masked` is 0.
+    The spans of that arm stay in the plan, because they say which part of the note each example shows; `n_masked` is 0.
     """
     return NOTHING if case.reference is None else replace(case.reference, n_masked=0)

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from raypipe.masking.case import Note
-from raypipe.words import Floats, Ints, word_spans
+from raypipe.words import F32, I32, word_spans
 
 GRAMS = pa.schema([("gram", pa.string()), ("n", pa.int8()), ("count", pa.int64()), ("n_notes", pa.int64())])
 TYPES = pa.schema(
@@ -23,7 +23,7 @@ _GLUE = frozenset({"", "-", "'", "\u2019", "/"})  # between the words of one exp
 
 
 def is_adjacent(gap: str) -> bool:
-    """Whether two words with this text between them belong to one expression: no punctuation and no line break."""
+    """Whether words with this text between them can be one expression: no punctuation and no line break in it."""
     return gap == " " or ("\n" not in gap and gap.strip() in _GLUE)
 
 
@@ -66,10 +66,12 @@ def _runs(text: str, phi_patterns: tuple[str, ...]) -> Iterator[list[str]]:
 
 
 def relevance_block(
-    texts: Sequence[str], words: Sequence[Ints], relevance: Sequence[Floats], delta: float = 0.05
+    texts: Sequence[str], words: Sequence[I32], relevance: Sequence[F32], delta: float = 0.05
 ) -> pa.Table:
-    """Relevance by word type (TYPES): occurrences, sum of relevance relative to its note's largest, and how often
-    the stored relevance exceeded `delta`. `words` are [W, 2] and `relevance` [Q, W] per note."""
+    """Relevance by word type (TYPES): occurrences, summed relevance, and how often relevance exceeded `delta`.
+
+    `words` are [W, 2] and `relevance` [Q, W] per note; the sum is of relevance relative to its note's largest.
+    """
     n_seen: Counter[str] = Counter()
     total: dict[str, float] = {}
     n_important: Counter[str] = Counter()

@@ -1,6 +1,6 @@
-"""Difference-Masking: words near those that tell the corpus from general language.
+"""Difference-Masking: hide words that resemble the words by which the corpus differs from general language.
 
-Source: arXiv 2305.14577 and its code, language part, adapted to decoders (methods 3.1, 3.2).
+arXiv 2305.14577 and its code, text part, adapted to decoders: docs/method.md, section 8.
 """
 
 from __future__ import annotations
@@ -8,7 +8,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from raypipe.errors import InputError
 from raypipe.masking.case import Case
@@ -16,29 +15,28 @@ from raypipe.masking.selection import best, draw
 from raypipe.masking.spans import Hidden
 from raypipe.masking.statistics import Statistics
 from raypipe.masking.vectors import unit
-from raypipe.settings.config import Difference, Masking
-
-Doubles = npt.NDArray[np.float64]
+from raypipe.settings.config import DifferenceMasking, Masking
+from raypipe.words import F64
 
 
 @dataclass(frozen=True)
 class Similarity:
-    """How near each word of the corpus is to its anchors."""
+    """How similar each word of the corpus is to the anchors."""
 
     statistics: Statistics
     anchors: tuple[str, ...]
-    score_V: Doubles  # largest cosine with an anchor; one more entry at the end, -1, for unknown words
-    place_V: Doubles  # 1 = farthest of the corpus ... V = nearest, 0 for unknown words
+    score_V: F64  # largest cosine with an anchor; the last entry, -1, is for words outside the table
+    place_V: F64  # from 1 = least similar word of the corpus to V = most similar; 0 for words outside the table
 
 
-def prepare(settings: Masking, statistics: Statistics) -> Similarity:
+def prepare_difference(settings: Masking, statistics: Statistics) -> Similarity:
     """Anchors by TF-ICF and the similarity of every word type. Raises `InputError` without counts or vectors."""
     if statistics.general_V is None or statistics.vectors_VD is None:
         raise InputError("masking.strategy difference_masking needs general word counts and word vectors")
     tficf_V = statistics.tficf()
     anchor_K = np.array([v for v in best(tficf_V, settings.difference.anchors) if tficf_V[v] > -np.inf], dtype=int)
     if not len(anchor_K):
-        raise InputError("masking.strategy difference_masking found no anchor: every word of the corpus is too rare")
+        raise InputError("masking.strategy difference_masking has no anchor: every word of the corpus is too rare")
     unit_VD = unit(statistics.vectors_VD)
     score_V = (unit_VD @ unit_VD[anchor_K].T).max(axis=1)
     place_V = np.empty(len(score_V))
@@ -47,11 +45,11 @@ def prepare(settings: Masking, statistics: Statistics) -> Similarity:
     return Similarity(statistics, anchors, np.append(score_V, -1.0), np.append(place_V, 0.0))
 
 
-def probabilities(score_N: Doubles, place_N: Doubles, settings: Difference) -> Doubles:
+def probabilities(score_N: F64, place_N: F64, settings: DifferenceMasking) -> F64:
     """Probability of each word to be drawn first.
 
-    `rank` [code]: the nearest of n words weighs n, the farthest 1. `similarity` [ours]: max(cosine, 0)^gamma.
-    `rank_global` [ours]: the rank among all words of the corpus. `alpha` mixes with uniform [code].
+    `rank`, as in the authors' code: the most similar of n words weighs n, the least similar 1. `similarity`:
+    max(cosine, 0)^gamma. `rank_global`: the rank among all words of the corpus. `alpha` mixes with uniform.
     """
     n = len(score_N)
     if settings.weight == "rank":
@@ -66,7 +64,7 @@ def probabilities(score_N: Doubles, place_N: Doubles, settings: Difference) -> D
 
 def difference_masking(case: Case) -> Hidden:
     """Draw words without replacement by similarity to the anchors. The authors draw sub-tokens; we draw words."""
-    known: Similarity = case.prepared
-    type_E = known.statistics.lookup(case.note.words)[case.pool.eligible_E]
-    chance_E = probabilities(known.score_V[type_E], known.place_V[type_E], case.settings.difference)
+    similarity: Similarity = case.prepared
+    type_E = similarity.statistics.lookup(case.note.words)[case.pool.eligible_E]
+    chance_E = probabilities(similarity.score_V[type_E], similarity.place_V[type_E], case.settings.difference)
     return case.hide_eligible(draw(chance_E, case.budget, case.uniforms(len(chance_E))))

@@ -1,16 +1,15 @@
-"""Random numbers that depend on what is drawn, never on who draws it.
+"""Random numbers that depend on a key alone, never on the worker that draws them.
 
-A counter-based generator (splitmix64 over 1, 2, 3, ... plus a key): the numbers of a row follow from its key alone, so
-1 worker and 8 workers in any order agree. It costs microseconds; constructing a `numpy.random.Generator` per row costs
-more than masking the row.
+A counter-based generator (splitmix64 over 1, 2, 3, ... plus a key): the numbers of a row follow from its key, so
+1 worker and 8 workers in any order agree. Constructing a `numpy.random.Generator` per row would cost more than masking
+the row.
 """
 
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 
-Uniforms = npt.NDArray[np.float64]
+from raypipe.words import F64
 
 _STEP = 0x9E3779B97F4A7C15  # splitmix64, Steele et al. 2014
 _WORD64 = 0xFFFFFFFFFFFFFFFF
@@ -19,7 +18,7 @@ _S30, _S27, _S31, _S11 = np.uint64(30), np.uint64(27), np.uint64(31), np.uint64(
 _COUNTERS = np.arange(1, 4097, dtype=np.uint64) * np.uint64(_STEP)
 
 
-def uniforms(key: int, n: int, stream: int = 0) -> Uniforms:
+def uniforms(key: int, n: int, stream: int = 0) -> F64:
     """`n` numbers in the open interval (0, 1), from a key of 64 bits (`hashing.stable_hash`).
 
     Different streams of one key are independent.
@@ -34,6 +33,6 @@ def uniforms(key: int, n: int, stream: int = 0) -> Uniforms:
     return ((z >> _S11).astype(np.float64) + 0.5) * 2.0**-53
 
 
-def gumbel(uniform_N: Uniforms) -> Uniforms:
+def gumbel(uniform_N: F64) -> F64:
     """Standard Gumbel noise: the k largest of log(weight) + noise are k draws without replacement by weight."""
     return -np.log(-np.log(uniform_N))

@@ -1,10 +1,10 @@
 """A plan as two strings, the masked note and what fills it, and the way back.
 
-    single (paper)  the <mask_1> was red        cat
-    multi [ours]    the<mask_1> was<mask_2>     <mask_1> cat<mask_2> red
+    single    the <mask_1> was red        cat                          as in DecSelfMask's code
+    multi     the<mask_1> was<mask_2>     <mask_1> cat<mask_2> red
 
-`multi` takes the blank before a span along with it: in front of a word, most tokenizers make the two one token.
-`single` leaves it in the note, as the authors do, so that the answer begins with the word.
+`multi` hides the blank before a span too, because most tokenizers make one token of a blank and the word after it.
+`single` leaves it in the note, as the authors do, so that the answer begins with the word. docs/method.md, section 6.4.
 """
 
 from __future__ import annotations

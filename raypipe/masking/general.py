@@ -1,4 +1,4 @@
-"""Word counts of general language: what the corpus is compared with. The user brings them, in the corpus's language."""
+"""Word counts of general language, with which the corpus is compared. The user supplies them, in its language."""
 
 from __future__ import annotations
 

@@ -20,9 +20,9 @@ from raypipe.masking.statistics import Statistics
 from raypipe.masking.strategies import STRATEGIES
 from raypipe.masking.strategy import Strategy
 from raypipe.settings.config import Masking
-from raypipe.words import Floats, Ints
+from raypipe.words import F32, I32
 
-Plan = dict[str, Any]  # a dict with the fields of rows.PLAN
+MaskingPlan = dict[str, Any]  # a dict with the fields of rows.PLAN
 
 
 @dataclass(frozen=True)
@@ -48,9 +48,9 @@ class Masker:
     """Plans a note for all arms at once; built in every worker, where it gives the same plans for the same note."""
 
     def __init__(self, arms: Mapping[str, Masking], seed: int, statistics: Statistics | None = None) -> None:
-        """Raises `InputError` with every problem of the arms (`masking.check.problems`) and of the statistics."""
-        if found := requirements.problems(arms):
-            raise InputError(found)
+        """Raises `InputError` with every problem of the arms (`requirements.problems`) and of the statistics."""
+        if problems := requirements.problems(arms):
+            raise InputError(problems)
         self._seed = seed
         self._arms = {
             name: _arm(name, settings, statistics) for name, settings in requirements.with_draws(arms).items()
@@ -63,18 +63,17 @@ class Masker:
         self,
         note_id: str,
         text: str,
-        words_W2: Ints,
+        words_W2: I32,
         task_ids: Sequence[str],
-        relevance_QW: Floats | None,
+        relevance_QW: F32 | None,
         tags: Sequence[str] | None = None,
         is_cut: bool = True,
-    ) -> list[Plan]:
+    ) -> list[MaskingPlan]:
         """One plan per arm, task and draw, as `rows.PLAN`; without tasks, one per arm and draw.
 
         An arm that does not read relevance gets one plan per task as well, so that arms are equal in number of
-        examples. A plan may hide nothing (n_masked 0): it counts as such in the realised ratio. `is_cut` says that the
-        scorer may not have seen the whole note; then words before the first and after the last with any relevance are
-        nobody's targets.
+        examples. A plan may hide nothing (n_masked 0), and the realised ratio counts it. `is_cut`: the scorer may not
+        have seen the whole note, so no arm hides words before the first or after the last with any relevance.
         Raises `RowError(SENTINEL)` if the note contains a mask sentinel of any family or arm, `RowError(NONFINITE)` for
         relevance that is no number, `RowError(NO_SPAN)` if no arm can learn anything from the note.
         """
@@ -137,11 +136,11 @@ def _choose(arm: _Arm, note: Note, q: int, key: int, reference: _Choice | None) 
 
 
 def _is_idle(arm: _Arm, choice: _Choice) -> bool:
-    """A refilled arm whose matched arm hides nothing here has no sequence to refill."""
+    """Whether a refilled arm has nothing to refill here, because the arm that it matches hides nothing."""
     return arm.strategy.refills and arm.settings.match_ratio_to is not None and not len(choice.hidden.start_S)
 
 
-def _plan(arm: str, task: str | None, draw: int, choice: _Choice) -> Plan:
+def _plan(arm: str, task: str | None, draw: int, choice: _Choice) -> MaskingPlan:
     hidden = choice.hidden
     return {
         "arm": arm,

@@ -1,6 +1,6 @@
 """Mask-specific language modelling: domain terms and other words are hidden at rates of their own.
 
-Source: MSLM, arXiv 2403.18025 and its code, adapted to decoders (methods 2.1, 2.2). Its loss is masking/weights.py.
+MSLM, arXiv 2403.18025 and its code, adapted to decoders: docs/method.md, section 7. Its loss is in masking/weights.py.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from raypipe.errors import InputError
-from raypipe.masking.case import Case, Index
+from raypipe.masking.case import Case
 from raypipe.masking.collocations import collocations
 from raypipe.masking.selection import best
 from raypipe.masking.spans import BASE, ENTITY, Hidden
@@ -17,6 +17,7 @@ from raypipe.masking.strategy import COUNTS, GENERAL, LEXICON, NGRAMS, TAGS, TYP
 from raypipe.masking.terms import Terms, tagged
 from raypipe.masking.units import Units, allowed, fill_up
 from raypipe.settings.config import Masking
+from raypipe.words import Index
 
 _NEEDS = {
     "lexicon": {LEXICON},
@@ -31,25 +32,25 @@ def needs(settings: Masking) -> frozenset[str]:
     return frozenset(_NEEDS[settings.mslm.terms])
 
 
-def prepare(settings: Masking, statistics: Statistics) -> Terms | None:
+def prepare_mslm(settings: Masking, statistics: Statistics) -> Terms | None:
     """The domain terms of the corpus; None if the notes carry their own tags.
 
     `tficf`: the words most typical of the corpus, and the collocations of two or three words that hold one.
-    `attribution`: the words of the highest mean relevance, the link to DecSelfMask [ours].
+    `attribution`: the words of the highest mean relevance, which joins MSLM with DecSelfMask.
     Raises `InputError` if the statistics lack what the source needs.
     """
-    source, wanted = settings.mslm.terms, settings.mslm
+    source, options = settings.mslm.terms, settings.mslm
     if source == "ner":
         return None
-    if source == "lexicon" and wanted.lexicon is not None and wanted.lexicon in statistics.lexicons:
-        return Terms(statistics.lexicons[wanted.lexicon])
+    if source == "lexicon" and options.lexicon is not None and options.lexicon in statistics.lexicons:
+        return Terms(statistics.lexicons[options.lexicon])
     if source == "tficf" and statistics.general_V is not None:
-        words = _top(statistics, statistics.tficf(), wanted.n_terms)
+        words = _top(statistics, statistics.tficf(), options.n_terms)
         runs = collocations(statistics, settings.pmi, longest=3) if statistics.ngrams else []
         return Terms([*words, *(run for run in runs if not words.isdisjoint(run.split(" ")))])
     if source == "attribution" and statistics.relevance_V is not None:
         mean_V = np.nan_to_num(statistics.relevance_V, nan=-np.inf)
-        return Terms(_top(statistics, mean_V, max(1, round(wanted.top_share * len(mean_V)))))
+        return Terms(_top(statistics, mean_V, max(1, round(options.top_share * len(mean_V)))))
     raise InputError(f"masking.mslm.terms {source} needs {', '.join(sorted(_NEEDS[source]))}, which the run lacks")
 
 
@@ -58,10 +59,10 @@ def _top(statistics: Statistics, score_V: np.ndarray, n: int) -> set[str]:
 
 
 def mslm(case: Case) -> Hidden:
-    """Hide `p_entity` of the term occurrences whole, and every other word with probability `p_base` (2.2 [ours]).
+    """Hide `p_entity` of the term occurrences whole, and every other word with probability `p_base`.
 
-    With `max_ratio`, or the ratio of another arm, both kinds shrink or grow in proportion; a term that does not fit
-    into what is left is passed over, so the amount is exact.
+    With `max_ratio`, or the ratio of another arm, both kinds shrink or grow in proportion. A term larger than the rest
+    of the budget is passed over, so the amount is exact.
     """
     settings = case.settings.mslm
     terms = allowed(case, tagged(case.note) if settings.terms == "ner" else case.prepared.find(case.note))

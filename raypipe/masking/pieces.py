@@ -1,4 +1,4 @@
-"""Pieces of a note as tokens, each with the loss weight it has where it stands in the note."""
+"""Pieces of a note as tokens, with the loss weight of each token."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import Any
 
-from raypipe.words import Ints
+from raypipe.words import I32
 
 Tokenizer = Any  # transformers.PreTrainedTokenizerFast; untyped upstream
 
@@ -57,8 +57,8 @@ class PieceEncoder:
         ids: list[int] = self._call([self._anchor + text])["input_ids"][0]
         return ids[self._n_anchor :]
 
-    def encode(self, parts: Sequence[str], start: Sequence[int], weight: float, phi_P2: Ints | None) -> list[Tokens]:
-        """Tokens of each part, all of weight `weight` but for those that touch a protected range, which get 0.
+    def encode(self, parts: Sequence[str], start: Sequence[int], weight: float, phi_P2: I32 | None) -> list[Tokens]:
+        """Tokens of each part with weight `weight`; tokens that touch a protected range get 0.
 
         `start` are the parts' character offsets in the note. The first part opens the note.
         """
@@ -81,5 +81,5 @@ class PieceEncoder:
         )
 
 
-def _touches(start: int, end: int, ranges_P2: Ints) -> bool:
+def _touches(start: int, end: int, ranges_P2: I32) -> bool:
     return any(start < b and end > a for a, b in ranges_P2.tolist())

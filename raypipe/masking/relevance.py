@@ -1,6 +1,6 @@
 """Strategies that choose by the relevance of words: DecSelfMask and its controls.
 
-Source: DecSelfMask, arXiv 2606.09466, its code as read in methods 1.3, and methods 1.7 and 4 [ours].
+DecSelfMask, arXiv 2606.09466, and its code: docs/method.md, section 5.
 """
 
 from __future__ import annotations
@@ -10,30 +10,29 @@ import numpy as np
 from raypipe.masking.case import Case
 from raypipe.masking.selection import best, draw, hysteresis
 from raypipe.masking.spans import NOTHING, PLAIN, Hidden
-from raypipe.words import Floats
+from raypipe.words import F32
 
 
 def relevance(case: Case) -> Hidden:
-    """Hide the most relevant words [paper]: `topk`, `sample` [ours] or `hysteresis` [code].
+    """Hide the most relevant words: the `topk`, a `sample`, or by `hysteresis` as the authors' code does.
 
-    The authors smooth and threshold over tokens and then widen to words; we do it over words (relevance of a word =
-    maximum over its tokens, so "any token above" is "the word above"). What differs: a neighbour is a word, not a
-    piece of the same word, so a lone peak takes the two words beside it rather than its own pieces; and punctuation is
-    no neighbour. In return a plan does not depend on the scorer's tokenizer.
+    The authors smooth and threshold over tokens and then widen to words; we do it over words, whose relevance is the
+    maximum over their tokens. So a neighbour is a word and not a piece of the same word: a lone peak takes the two
+    words beside it, and punctuation is no neighbour. In return, a plan does not depend on the scorer's tokenizer.
     """
     return NOTHING if case.relevance_W is None else _select(case, _normalised(case.relevance_W))
 
 
 def least_relevant(case: Case) -> Hidden:
-    """The same choice upside down: the key control, for if it does as well, relevance is not what helps [ours]."""
+    """Hide the least relevant words. The key control: if it does as well, relevance is not what helps."""
     return NOTHING if case.relevance_W is None else _select(case, 1 - _normalised(case.relevance_W))
 
 
 def shuffled_relevance(case: Case) -> Hidden:
-    """The same scores at the wrong words: rotated over the eligible words by a seeded offset [ours].
+    """Hide words by the scores of other words: scores are rotated over the eligible words by a seeded offset.
 
-    A rotation is the permutation that keeps neighbours together, so that amount and span lengths stay as they were
-    while the link between score and word is gone.
+    A rotation keeps neighbours together, so the amount and the span lengths stay as they were, while the link between
+    score and word is gone.
     """
     if case.relevance_W is None:
         return NOTHING
@@ -44,13 +43,13 @@ def shuffled_relevance(case: Case) -> Hidden:
     return _select(case, relevance_W)
 
 
-def _normalised(relevance_W: Floats) -> Floats:
-    """Relative to the largest magnitude of the note; negative relevance counts as none (1.2, step 7 [code])."""
+def _normalised(relevance_W: F32) -> F32:
+    """Relevance divided by the note's largest magnitude, as in the authors' code; negative relevance becomes 0."""
     top = max(float(relevance_W.max(initial=0)), -float(relevance_W.min(initial=0)))
     return (np.maximum(relevance_W, 0) / (top or 1.0)).astype(np.float32, copy=False)
 
 
-def _select(case: Case, relevance_W: Floats) -> Hidden:
+def _select(case: Case, relevance_W: F32) -> Hidden:
     settings, eligible_E = case.settings, case.pool.eligible_E
     if settings.selection == "hysteresis":
         kind_W = case.visible()

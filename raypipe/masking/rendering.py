@@ -1,10 +1,10 @@
-"""From a plan to the tokens that one student eats.
+"""From a plan to the tokens that one student is trained on.
 
     head           note with sentinels       [question]      answer             eos
     weight 0       lambda, 0 on sentinels    0               1 (or by kind)     1
 
-The note is cut at the bounds of its spans and every piece is tokenised once, apart from the others: what a piece says
-is exact by construction, and k examples of a note cost one tokenisation. Text that imitates special tokens stays text.
+The note is cut at the bounds of its spans, and every piece is tokenised by itself and once: so the text of a piece is
+exact, and k examples of a note cost one tokenisation. Text that imitates special tokens stays text.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from raypipe.errors import Code, InputError, RowError
 from raypipe.masking.case import phi_ranges
 from raypipe.masking.formats import Pieces, cut
 from raypipe.masking.pieces import PieceEncoder, Tokens
-from raypipe.masking.sentinels import choose
+from raypipe.masking.sentinels import choose_sentinels
 from raypipe.masking.strategies import STRATEGIES
 from raypipe.masking.windows import Window, windows
 from raypipe.models.prompts import PromptEncoder, frame
@@ -64,15 +64,15 @@ class Renderer:
         rows_train: bool = True,
         kind_weights: Sequence[float] = (1.0, 1.0, 1.0),
     ) -> None:
-        """`of_family`: reserved tokens of the model family (models/families.py); `rows_train`: whether their embedding
-        rows do; together with `masking.sentinels` they settle the sentinels (`sentinels.choose`). `kind_weights`: loss
-        weight of plain, entity and base spans (`weights.weights_of_arm`).
+        """`of_family`: reserved tokens of the model family (models/families.py). `rows_train`: whether training changes
+        their embeddings. With `masking.sentinels` these two decide which sentinels are used (`choose_sentinels`).
+        `kind_weights`: loss weights of plain, entity and base spans (`weights.weights_of_arm`).
 
         Raises `InputError` for a sentinel with another role, or one that the tokenizer cannot write.
         """
         self._encoder, self._masking, self._max_tokens = encoder, masking, max_tokens
         self._strategy = STRATEGIES[masking.strategy]
-        self._sentinels = choose(encoder.tokenizer, of_family, masking.sentinels, rows_train)
+        self._sentinels = choose_sentinels(encoder.tokenizer, of_family, masking.sentinels, rows_train)
         self._kind_weights = tuple(kind_weights)
         self._pieces = PieceEncoder(encoder.tokenizer)
         self._head = self._head_ids()
@@ -95,7 +95,7 @@ class Renderer:
         return [example.row() for example in self.render(text, plan).examples]
 
     def render(self, text: str, plan: Mapping[str, Any]) -> Rendered:
-        """The same with counts of what was cut and dropped."""
+        """The same, with the number of spans that were dropped."""
         pieces = cut(text, plan["start"], plan["end"], self._masking.format)
         tokens = self._tokens(text, pieces)
         suffix = [] if self._strategy.refills else self._suffix(plan["task_id"])
@@ -164,7 +164,7 @@ class Renderer:
         return self._marks[number]
 
     def _head_ids(self) -> list[int]:
-        """The system turn or plain instruction; an empty one for `cpt` [code]; nothing but BOS for `cpt_packed`."""
+        """The system turn or plain instruction: empty for `cpt`, as in the authors' code; only BOS for `cpt_packed`."""
         encoder = self._encoder
         instruction = "" if self._strategy.refills else self._masking.instruction
         before = frame(encoder.tokenizer, instruction, encoder.frame.is_chat).before
@@ -173,7 +173,7 @@ class Renderer:
         return head if head[:1] == bos else bos + head
 
     def _suffix(self, task_id: str | None) -> list[int]:
-        """What stands between note and answer: with `condition: item` the question, in fine-tuning's own words."""
+        """What stands between note and answer: with `condition: item` the question as fine-tuning asks it."""
         if self._masking.condition == "none" or task_id is None:
             return self._after
         question = list(self._encoder.questions[task_id].suffix_ids)

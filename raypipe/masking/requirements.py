@@ -1,4 +1,4 @@
-"""Whether the arms of a comparison make sense, before anything starts."""
+"""Checks, before anything starts, that the masking settings of all arms make sense together."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ _OF_SELECTION = {"topk": {"ratio"}, "sample": {"ratio", "temperature"}, "hystere
 
 def problems(arms: Mapping[str, Masking]) -> list[Problem]:
     """Everything wrong with the masking of the arms, one line each, with its place in the config."""
-    found: list[Problem] = []
+    out: list[Problem] = []
     for name, settings in arms.items():
         where = f"arms.{name}.masking"
         strategy = STRATEGIES.get(settings.strategy)
         if strategy is None:
-            found.append(Problem(f"{where}.strategy", _unknown(settings.strategy)))
+            out.append(Problem(f"{where}.strategy", _unknown(settings.strategy)))
         else:
-            found += [Problem(f"{where}.{key}", what) for key, what in _in_vain(settings, strategy).items()]
-            found += [Problem(f"{where}.{key}", what) for key, what in _lacking(settings, arms).items()]
-            found += [Problem(f"{where}.match_ratio_to", what) for what in _mismatched(name, settings, arms)]
+            out += [Problem(f"{where}.{key}", what) for key, what in _in_vain(settings, strategy).items()]
+            out += [Problem(f"{where}.{key}", what) for key, what in _lacking(settings, arms).items()]
+            out += [Problem(f"{where}.match_ratio_to", what) for what in _mismatched(name, settings, arms)]
     deltas = {s.selective.delta for s in arms.values() if (s.strategy, s.selective.source) == ("selective", "tagger")}
     if len(deltas) > 1:
-        found.append(Problem("arms", f"selective.delta is {sorted(deltas)}: labelled notes are judged by one of them"))
-    return found
+        out.append(Problem("arms", f"selective.delta is {sorted(deltas)}: labelled notes are judged by one of them"))
+    return out
 
 
 def order(arms: Mapping[str, Masking]) -> list[str]:
@@ -45,7 +45,7 @@ def needs(arms: Mapping[str, Masking]) -> frozenset[str]:
 
 
 def with_draws(arms: Mapping[str, Masking]) -> dict[str, Masking]:
-    """The arms with the draws that they make: a refilled arm as many as the arm it refills."""
+    """The arms with their actual number of draws: a refilled arm has as many as the arm that it refills."""
     own = {name: s.draws if is_sampled(s) else 1 for name, s in arms.items()}
     refilled = {
         n: own[s.match_ratio_to] for n, s in arms.items() if STRATEGIES[s.strategy].refills and s.match_ratio_to
@@ -66,7 +66,7 @@ def _unknown(name: str) -> str:
 
 
 def _in_vain(settings: Masking, strategy: Strategy) -> dict[str, str]:
-    """Keys that differ from the profile's default although nothing will read them, with the reason."""
+    """Keys that differ from the profile's default although this arm does not read them, with the reason."""
     reads = (COMMON | strategy.reads) - strategy.ignores
     if "selection" in reads:
         reads -= {"ratio", "temperature", "hysteresis"} - _OF_SELECTION[settings.selection]
@@ -84,12 +84,12 @@ def _in_vain(settings: Masking, strategy: Strategy) -> dict[str, str]:
 
 
 def _lacking(settings: Masking, arms: Mapping[str, Masking]) -> dict[str, str]:
-    """Keys that ask for something that is not there."""
+    """Keys that need something that is missing."""
     lacking = {}
     if settings.strategy == "mslm" and settings.mslm.terms == "lexicon" and settings.mslm.lexicon is None:
         lacking["mslm.lexicon"] = "terms: lexicon needs a file with one term per line"
-    known = {name: arm for name, arm in arms.items() if arm.strategy in STRATEGIES}
-    if settings.condition == "item" and RELEVANCE not in needs(known):
+    valid = {name: arm for name, arm in arms.items() if arm.strategy in STRATEGIES}
+    if settings.condition == "item" and RELEVANCE not in needs(valid):
         lacking["condition"] = "item needs a task for each note, and no arm asks for relevance, so none is chosen"
     return lacking
 
@@ -104,7 +104,7 @@ def _why(key: str, settings: Masking) -> str:
 
 
 def _mismatched(name: str, settings: Masking, arms: Mapping[str, Masking]) -> list[str]:
-    """Why this arm cannot copy the amount of the arm it names."""
+    """Why this arm cannot copy the masking ratio of the arm that it names."""
     target = settings.match_ratio_to
     if target is None:
         return []
@@ -114,8 +114,8 @@ def _mismatched(name: str, settings: Masking, arms: Mapping[str, Masking]) -> li
     reached = _chain(name, arms)
     if name in reached[1:]:
         return [f"arms match one another in a circle: {' -> '.join(reached)}"]
-    known = STRATEGIES.get(arms[target].strategy)
-    if known is not None and known.refills:
+    strategy = STRATEGIES.get(arms[target].strategy)
+    if strategy is not None and strategy.refills:
         return [f"arm {target} hides nothing ({arms[target].strategy}): there is no ratio to copy"]
     own = STRATEGIES[settings.strategy]
     if own.refills and (settings.format, settings.max_spans) != (arms[target].format, arms[target].max_spans):

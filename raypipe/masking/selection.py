@@ -3,45 +3,42 @@
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 
-from raypipe.masking.draws import Uniforms, gumbel
+from raypipe.masking.draws import gumbel
 from raypipe.settings.config import Hysteresis
-from raypipe.words import Floats
+from raypipe.words import F32, F64, Bools, Index
 
-Bools = npt.NDArray[np.bool_]
-Index = npt.NDArray[np.intp]
-AnyFloats = npt.NDArray[np.floating]
-
-# exp(-x^2/2) at -1, 0, 1, normalised: the authors' smoothing with sigma 1 [code]
+# exp(-x^2/2) at -1, 0, 1, normalised: DecSelfMask's code smooths with sigma 1
 KERNEL = np.array([0.27406862, 0.45186276, 0.27406862], dtype=np.float32)
 
 
 def budget(ratio: float, n_eligible: int) -> int:
-    """Words to hide: max(1, ratio * n rounded half up), 0 if there are none (methods 1.7 [ours])."""
+    """Number of words to hide: max(1, ratio * n rounded half up), or 0 if none is eligible."""
     return min(n_eligible, max(1, int(ratio * n_eligible + 0.5)))
 
 
-def best(score_E: AnyFloats, k: int) -> Index:
+def best(score_E: F32 | F64, k: int) -> Index:
     """Positions of the `k` largest scores; ties go to the earlier position."""
     return np.argsort(-score_E, kind="stable")[:k]
 
 
-def draw(weight_E: AnyFloats, k: int, uniform_E: Uniforms, temperature: float = 1.0) -> Index:
-    """`k` positions without replacement, each next one with probability proportional to weight^(1/temperature)
-    (Gumbel top-k)."""
+def draw(weight_E: F32 | F64, k: int, uniform_E: F64, temperature: float = 1.0) -> Index:
+    """`k` positions, drawn without replacement with probability proportional to weight^(1/temperature).
+
+    Gumbel top-k: the k largest of log(weight)/temperature + Gumbel noise are such a draw.
+    """
     with np.errstate(divide="ignore"):  # weight 0: drawn last
         return best(np.log(weight_E) / temperature + gumbel(uniform_E), k)
 
 
-def smooth(relevance_W: Floats) -> Floats:
-    """3-tap Gaussian with reflecting ends (1.3 [code])."""
+def smooth(relevance_W: F32) -> F32:
+    """3-tap Gaussian with reflecting ends (docs/method.md, section 5.3)."""
     padded = np.concatenate((relevance_W[:1], relevance_W, relevance_W[-1:]))
     return KERNEL[0] * padded[:-2] + KERNEL[1] * padded[1:-1] + KERNEL[2] * padded[2:]
 
 
-def hysteresis(relevance_W: Floats, settings: Hysteresis) -> Bools:
-    """Maximal runs above `low` that hold at least one value above `high` (1.3 [code]); relevance within 0..1."""
+def hysteresis(relevance_W: F32, settings: Hysteresis) -> Bools:
+    """Which words lie in a maximal run above `low` that holds a value above `high`. Relevance lies within 0..1."""
     if not len(relevance_W):
         return np.zeros(0, dtype=np.bool_)
     level_W = smooth(relevance_W) if settings.smooth else relevance_W

@@ -1,8 +1,8 @@
 """The marks that stand for hidden text.
 
-Reserved tokens of the model family where it has some without a role, else plain text `<mask_1>`, which needs no change
-of the vocabulary. The authors take the second-to-last added token, whatever it is; for Qwen3 that is probably a
-thinking tag (methods 1.4), so a token with a role is refused here.
+They are reserved tokens of the model family if it has some without a role, or else plain text such as `<mask_1>`, which
+needs no change of the vocabulary. DecSelfMask's code takes the second-to-last added token, whatever its role; here a
+token with a role is refused.
 """
 
 from __future__ import annotations
@@ -24,8 +24,10 @@ _IN_A_NOTE = re.compile(
 
 
 def contains_sentinel(text: str, more: Iterable[str] = ()) -> bool:
-    """Whether the text holds a plain-text sentinel, a reserved token of any family or one of `more`: then no inverse
-    is safe."""
+    """Whether the text holds a plain-text sentinel, a reserved token of any family, or one of `more`.
+
+    Such a note cannot be masked: its own text could not be told from a sentinel.
+    """
     return ("<" in text and _IN_A_NOTE.search(text) is not None) or any(sentinel in text for sentinel in more)
 
 
@@ -38,36 +40,37 @@ class Sentinels:
     def __getitem__(self, number: int) -> str:
         return self.reserved[number] if self.reserved else f"<mask_{number + 1}>"
 
-    def capacity(self, wanted: int) -> int:
-        """How many spans one example can hide, at most `wanted`."""
-        return min(wanted, len(self.reserved)) if self.reserved else wanted
+    def capacity(self, n_spans: int) -> int:
+        """How many spans one example can hide, at most `n_spans`."""
+        return min(n_spans, len(self.reserved)) if self.reserved else n_spans
 
     def pattern(self) -> re.Pattern[str]:
         """Matches any of these sentinels."""
         return re.compile("|".join(map(re.escape, self.reserved)) if self.reserved else r"<mask_\d+>")
 
 
-def choose(
+def choose_sentinels(
     tokenizer: Tokenizer,
     of_family: Sequence[str] = (),
-    wanted: Literal["auto", "plain"] | Sequence[str] = "auto",
+    setting: Literal["auto", "plain"] | Sequence[str] = "auto",
     rows_train: bool = True,
 ) -> Sentinels:
     """The sentinels for a tokenizer.
 
-    `auto`: those of the family table that the tokenizer has, if their embedding rows train (with LoRA on linear layers
-    they do not, and a reserved row that never trained is noise); else plain text. An explicit list is checked.
+    `setting`: `auto` takes those of the model family that the tokenizer has, if their embedding rows are trained, and
+    else plain text (LoRA on linear layers trains no embeddings, and those of reserved tokens are noise). A list is
+    checked.
     Raises `InputError` if a listed token is not one token of the vocabulary, or has another role.
     """
-    if wanted == "plain" or (wanted == "auto" and not rows_train):
+    if setting == "plain" or (setting == "auto" and not rows_train):
         return Sentinels()
-    known = tokenizer.get_added_vocab()
-    if wanted == "auto":
-        return Sentinels(tuple(s for s in of_family if s in known and not role(tokenizer, s)))
-    found = {s: role(tokenizer, s) if s in known else "not a token of this tokenizer" for s in wanted}
-    if refused := [f"masking.sentinels: {s}: {why}" for s, why in found.items() if why]:
+    vocabulary = tokenizer.get_added_vocab()
+    if setting == "auto":
+        return Sentinels(tuple(s for s in of_family if s in vocabulary and not role(tokenizer, s)))
+    faults = {s: role(tokenizer, s) if s in vocabulary else "not a token of this tokenizer" for s in setting}
+    if refused := [f"masking.sentinels: {s}: {why}" for s, why in faults.items() if why]:
         raise InputError("; ".join(refused))
-    return Sentinels(tuple(wanted))
+    return Sentinels(tuple(setting))
 
 
 def role(tokenizer: Tokenizer, token: str) -> str:

@@ -7,11 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from raypipe.words import Ints
+from raypipe.words import I32, Bools, Index
 
 Kinds = npt.NDArray[np.int8]
-Bools = npt.NDArray[np.bool_]
-Index = npt.NDArray[np.intp]
 
 VISIBLE, PLAIN, ENTITY, BASE = -1, 0, 1, 2  # kinds of a word; a span has one of the last three
 
@@ -22,8 +20,8 @@ _YES = np.ones(1, dtype=np.bool_)
 class Hidden:
     """What an arm hides in a note: sorted, disjoint character spans."""
 
-    start_S: Ints
-    end_S: Ints
+    start_S: I32
+    end_S: I32
     kind_S: Kinds
     n_masked: int  # eligible words inside
 
@@ -32,13 +30,13 @@ NOTHING = Hidden(np.empty(0, np.int32), np.empty(0, np.int32), np.empty(0, np.in
 
 
 def hidden_spans(
-    hidden_H: Index, kind_H: Kinds, words_W2: Ints, inner_W: Bools, barrier_W: Bools | None, longest: int | None
+    hidden_H: Index, kind_H: Kinds, words_W2: I32, inner_W: Bools, barrier_W: Bools | None, longest: int | None
 ) -> Hidden:
-    """Maximal runs of hidden words of one kind, as characters (methods 1.7 [ours]).
+    """Maximal runs of hidden words of one kind, as character spans (docs/method.md, section 6.2).
 
-    `hidden_H` are word numbers, ascending. Two hidden words with a single stop-word between them are one span. An
-    eligible word between them stays visible: to hide it as well would exceed the ratio. Runs of more than `longest`
-    words are cut there. Nothing reaches over a barrier.
+    `hidden_H` are word numbers, ascending. Two hidden words with a single stop-word between them are one span; an
+    eligible word between them stays visible, because hiding it would exceed the ratio. Runs of more than `longest`
+    words are cut. No span reaches over a barrier.
     """
     if not len(hidden_H):
         return NOTHING
@@ -61,19 +59,19 @@ def hidden_spans(
 
 
 def _may_exceed(hidden_H: Index, longest: int) -> bool:
-    """A run of more than `longest` words hides at least every second one of them."""
+    """Whether some run may have more than `longest` words. Of such a run at least every second word is hidden."""
     half = (longest + 1) // 2
     return len(hidden_H) > half and bool((hidden_H[half:] - hidden_H[:-half] <= longest + 1).any())
 
 
 def _trimmed(first: Index, last: Index, kind_S: Kinds, inner_W: Bools) -> tuple[Index, Index, Kinds]:
-    """Spans without the stop-words at their edges, which only a cut leaves there."""
+    """Spans without stop-words at their edges. Only the cut of a long run leaves some there."""
     while (at_edge := inner_W[first] & (first <= last)).any():
         first = first + at_edge
     while (at_edge := inner_W[last] & (first <= last)).any():
         last = last - at_edge
-    kept = first <= last
-    return first[kept], last[kept], kind_S[kept]
+    is_left = first <= last
+    return first[is_left], last[is_left], kind_S[is_left]
 
 
 def _overflow(hidden_H: Index, starts: Bools, longest: int) -> Bools:

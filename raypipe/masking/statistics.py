@@ -1,7 +1,7 @@
-"""What strategies know about the whole corpus: word counts, collocations, typical words, word vectors.
+"""Statistics of the whole corpus that strategies need: word counts, collocations, typical words, word vectors.
 
-Computed once per corpus from the tables of masking/counting.py and then read by every worker. Words of fewer than
-`min_notes` notes are dropped: they are typos and names, and a table that leaves the notes must not hold them.
+They are computed once per corpus from the tables of masking/counting.py and then read by every worker. Words in fewer
+than `min_notes` notes are left out: they are typos and names, which must not leave the notes.
 """
 
 from __future__ import annotations
@@ -13,21 +13,17 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from raypipe.masking.stopwords import STOP_WORDS
-from raypipe.words import Floats
+from raypipe.words import F32, F64, I64
 
-Doubles = npt.NDArray[np.float64]
-Counts = npt.NDArray[np.int64]
-
-MIN_NOTES = 5  # document frequency below which a word is not kept (methods 3.1 [ours])
+MIN_DOCUMENT_FREQUENCY = 5  # notes that a word must occur in to be listed
 
 
-def _no_counts() -> Counts:
+def _no_counts() -> I64:
     return np.empty(0, dtype=np.int64)
 
 
@@ -36,24 +32,24 @@ class Statistics:
     """Statistics of one corpus. V are its words in alphabetical order."""
 
     words: tuple[str, ...] = ()
-    count_V: Counts = field(default_factory=_no_counts)
+    count_V: I64 = field(default_factory=_no_counts)
     n_words: int = 0  # words of the corpus, rare ones included
     ngrams: Mapping[str, int] = field(default_factory=dict)  # runs of two and more words -> occurrences
-    general_V: Counts | None = None  # occurrences in general language
+    general_V: I64 | None = None  # occurrences in general language
     n_general: tuple[int, int] = (0, 0)  # words and word types of general language
-    relevance_V: Doubles | None = None  # mean relevance; NaN for words that no scorer saw
-    important_V: Doubles | None = None  # share of occurrences in labelled notes that mattered; NaN likewise
-    vectors_VD: Floats | None = None
+    relevance_V: F64 | None = None  # mean relevance; NaN for words outside what the scorer saw
+    important_V: F64 | None = None  # share of its occurrences in labelled notes that mattered; NaN as above
+    vectors_VD: F32 | None = None
     lexicons: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # path in the config -> its terms
 
     @classmethod
-    def of_counts(cls, counts: pa.Table, min_notes: int = MIN_NOTES) -> Statistics:
+    def of_counts(cls, counts: pa.Table, min_notes: int = MIN_DOCUMENT_FREQUENCY) -> Statistics:
         """From the merged tables of `count_block`."""
         single = pc.equal(counts["n"], 1)
         n_words = pc.sum(counts.filter(single)["count"]).as_py() or 0
-        kept = counts.filter(pc.greater_equal(counts["n_notes"], min_notes))
-        words = kept.filter(pc.equal(kept["n"], 1)).sort_by("gram")
-        ngrams = kept.filter(pc.greater(kept["n"], 1))
+        frequent = counts.filter(pc.greater_equal(counts["n_notes"], min_notes))
+        words = frequent.filter(pc.equal(frequent["n"], 1)).sort_by("gram")
+        ngrams = frequent.filter(pc.greater(frequent["n"], 1))
         return cls(
             words=tuple(words["gram"].to_pylist()),
             count_V=words["count"].to_numpy().astype(np.int64),
@@ -74,13 +70,13 @@ class Statistics:
         """Adds how often words mattered, from the merged tables of `relevance_block` over labelled notes."""
         return replace(self, important_V=self._per_occurrence(types, "n_important"))
 
-    def _per_occurrence(self, types: pa.Table, column: str) -> Doubles:
+    def _per_occurrence(self, types: pa.Table, column: str) -> F64:
         rows = {word: row for row, word in enumerate(types["gram"].to_pylist())}
         row_V = np.array([rows.get(word, -1) for word in self.words], dtype=np.int64)
         share = types[column].to_numpy() / types["n_seen"].to_numpy()
-        return np.append(share.round(9), np.nan)[row_V]  # beyond that, a sum depends on the order of the notes
+        return np.append(share.round(9), np.nan)[row_V]  # later digits depend on the order in which notes were summed
 
-    def with_vectors(self, vectors_VD: Floats) -> Statistics:
+    def with_vectors(self, vectors_VD: F32) -> Statistics:
         """Adds one vector per word of `words` (masking/vectors.py)."""
         if len(vectors_VD) != len(self.words):
             raise ValueError(f"{len(vectors_VD)} vectors for {len(self.words)} words")
@@ -95,16 +91,16 @@ class Statistics:
         """Number of each word."""
         return {word: number for number, word in enumerate(self.words)}
 
-    def lookup(self, words: list[str]) -> npt.NDArray[np.int64]:
+    def lookup(self, words: list[str]) -> I64:
         """Numbers of these words, -1 for words that are not in the table."""
         get = self.index.get
         return np.array([get(word, -1) for word in words], dtype=np.int64)
 
-    def tficf(self) -> Doubles:
+    def tficf(self) -> F64:
         """[V], typical words score high: c/N * log((N_G + V_G) / (c_G + 1)), -inf for words that cannot be anchors.
 
-        A TF-IDF analogue with general language as the background (methods 3.1 [ours]; the authors' scoring code is
-        absent). An anchor has two characters or more, a letter, and is no stop-word.
+        A TF-IDF analogue with general language as the background (docs/method.md, section 8.2; the authors' scoring
+        code is not public). An anchor has two characters or more, at least one letter, and is no stop-word.
         """
         if self.general_V is None:
             raise ValueError("no general word counts")
@@ -135,20 +131,20 @@ class Statistics:
         """Reads what `save` wrote."""
         words, ngrams = pq.read_table(folder / "words.parquet"), pq.read_table(folder / "ngrams.parquet")
         rest = json.loads((folder / "statistics.json").read_text(encoding="utf-8"))
-        found = {name: words[name].to_numpy() for name in words.column_names if name not in ("word", "vector")}
+        columns = {name: words[name].to_numpy() for name in words.column_names if name not in ("word", "vector")}
         vectors_VD = None
         if "vector" in words.column_names:
             flat = words["vector"].combine_chunks().flatten().to_numpy()
             vectors_VD = flat.reshape(words.num_rows, -1).astype(np.float32)
         return cls(
             words=tuple(words["word"].to_pylist()),
-            count_V=found["count"],
+            count_V=columns["count"],
             n_words=rest["n_words"],
             ngrams=dict(zip(ngrams["gram"].to_pylist(), ngrams["count"].to_pylist(), strict=True)),
-            general_V=found.get("general"),
+            general_V=columns.get("general"),
             n_general=tuple(rest["n_general"]),
-            relevance_V=found.get("relevance"),
-            important_V=found.get("important"),
+            relevance_V=columns.get("relevance"),
+            important_V=columns.get("important"),
             vectors_VD=vectors_VD,
             lexicons={path: tuple(terms) for path, terms in rest["lexicons"].items()},
         )

@@ -1,7 +1,7 @@
 """Function words of Italian, Spanish and English that are not worth a target: syntax alone predicts them.
 
-Written for this project. Negations are kept as targets on purpose (no, non, né, nessuno, senza, nega, sin, ni, ningún,
-niega, not, nor, without, never, denies): in a clinical note they decide the label (pilot, section 7).
+Written for this project. Negations are left out of the lists on purpose (no, non, né, nessuno, senza, nega, sin, ni,
+ningún, niega, not, nor, without, never, denies): in a clinical note they decide the label.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The strategies, one line each. A new one is a function in a file of this folder, and a line here."""
+"""The table of strategies. A new one is a function in a file of this folder, and an entry here."""
 
 from __future__ import annotations
 
@@ -25,25 +25,33 @@ def _selective_needs(settings: Masking) -> frozenset[str]:
 
 
 STRATEGIES: dict[str, Strategy] = {
-    "relevance": Strategy(relevance.relevance, _RANKED, needs=_needs(RELEVANCE)),
-    "least_relevant": Strategy(relevance.least_relevant, _RANKED, needs=_needs(RELEVANCE)),
-    "shuffled_relevance": Strategy(relevance.shuffled_relevance, _RANKED, True, _needs(RELEVANCE)),
+    "relevance": Strategy(relevance.relevance, reads=_RANKED, needs=_needs(RELEVANCE)),
+    "least_relevant": Strategy(relevance.least_relevant, reads=_RANKED, needs=_needs(RELEVANCE)),
+    "shuffled_relevance": Strategy(relevance.shuffled_relevance, reads=_RANKED, samples=True, needs=_needs(RELEVANCE)),
     "random_word": Strategy(chance.random_word, samples=True),
     "random_token": Strategy(chance.random_token, samples=True, ignores=frozenset({"max_span_words"})),
-    "span": Strategy(chance.span, frozenset({"ratio", "span"}), samples=True),
-    "mslm": Strategy(mslm.mslm, frozenset({"mslm", "pmi"}), True, mslm.needs, mslm.prepare),
+    "span": Strategy(chance.span, reads=frozenset({"ratio", "span"}), samples=True),
+    "mslm": Strategy(
+        mslm.mslm, reads=frozenset({"mslm", "pmi"}), samples=True, needs=mslm.needs, prepare=mslm.prepare_mslm
+    ),
     "difference_masking": Strategy(
         difference.difference_masking,
-        frozenset({"ratio", "difference"}),
+        reads=frozenset({"ratio", "difference"}),
         samples=True,
         needs=_needs(COUNTS, GENERAL, VECTORS),
-        prepare=difference.prepare,
+        prepare=difference.prepare_difference,
     ),
-    "pmi": Strategy(collocations.pmi, frozenset({"ratio", "pmi"}), True, _needs(COUNTS, NGRAMS), collocations.prepare),
+    "pmi": Strategy(
+        collocations.pmi,
+        reads=frozenset({"ratio", "pmi"}),
+        samples=True,
+        needs=_needs(COUNTS, NGRAMS),
+        prepare=collocations.prepare_pmi,
+    ),
     "keyword": Strategy(keyword.keyword, needs=_needs(COUNTS, VECTORS), prepare=keyword.prepare_keyword),
     "selective": Strategy(
-        keyword.selective, frozenset({"selective"}), needs=_selective_needs, prepare=keyword.prepare_selective
+        keyword.selective, reads=frozenset({"selective"}), needs=_selective_needs, prepare=keyword.prepare_selective
     ),
-    "cpt": Strategy(continual.cpt, frozenset(), refills=True),
-    "cpt_packed": Strategy(continual.cpt, frozenset(), refills=True, once=True),
+    "cpt": Strategy(continual.cpt, reads=frozenset(), refills=True),
+    "cpt_packed": Strategy(continual.cpt, reads=frozenset(), refills=True, once=True),
 }

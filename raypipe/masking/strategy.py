@@ -1,9 +1,9 @@
-"""What the table of strategies (strategies.py) says about each strategy."""
+"""What an entry in the table of strategies (strategies.py) says."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import Any
 
 from raypipe.masking.case import Case
@@ -11,7 +11,7 @@ from raypipe.masking.spans import Hidden
 from raypipe.masking.statistics import Statistics
 from raypipe.settings.config import Masking
 
-# What the corpus must provide before a strategy can choose (`masking.check.needs`).
+# What the corpus must provide before a strategy can choose (`requirements.needs`).
 RELEVANCE, COUNTS, NGRAMS, GENERAL, VECTORS, TAGS, LEXICON, TYPE_RELEVANCE, IMPORTANCE = (
     "relevance",  # of words, from `attribute`
     "counts",  # words and document frequencies of the corpus
@@ -21,7 +21,7 @@ RELEVANCE, COUNTS, NGRAMS, GENERAL, VECTORS, TAGS, LEXICON, TYPE_RELEVANCE, IMPO
     "tags",  # BIO tags in the input
     "lexicon",  # domain terms from a file
     "type_relevance",  # mean stored relevance of each word over the corpus
-    "importance",  # how often each word mattered in the labelled notes
+    "importance",  # how often deleting each word mattered in the labelled notes
 )
 
 # Keys that strategies read unless they say otherwise.
@@ -40,10 +40,11 @@ class Strategy:
     """One way to choose what is hidden."""
 
     hide: Callable[[Case], Hidden]
+    _: KW_ONLY
     reads: frozenset[str] = frozenset({"ratio"})  # keys of config.Masking beside COMMON
-    samples: bool = False  # another draw hides other words; the rest depends on `selection` if it reads that
+    samples: bool = False  # another draw hides other words; if `selection` is read, that decides, too
     needs: Callable[[Masking], frozenset[str]] = _nothing
     prepare: Callable[[Masking, Statistics], Any] | None = None  # once per arm, from the corpus statistics
-    refills: bool = False  # hides nothing: the sequences of the arm it matches, unmasked
+    refills: bool = False  # hides nothing: trains on the sequences of the arm that it matches, unmasked
     once: bool = False  # one plan per note, whatever the tasks
     ignores: frozenset[str] = frozenset()  # keys of COMMON that it does not read

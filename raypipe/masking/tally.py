@@ -1,4 +1,4 @@
-"""What the stored plans of a corpus add up to, arm by arm: one streaming pass, a few numbers in memory."""
+"""Sums over the stored plans of a corpus, by arm, in one streaming pass."""
 
 from __future__ import annotations
 
@@ -7,14 +7,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.dataset as pds
+
+from raypipe.words import I32, I64
 
 N_KINDS = 3  # plain, entity, base (masking/spans.py)
 
 
-def _zeros() -> npt.NDArray[np.int64]:
+def _zeros() -> I64:
     return np.zeros(N_KINDS, dtype=np.int64)
 
 
@@ -26,7 +27,7 @@ class Tally:
     spans: int = 0
     n_masked: int = 0  # eligible words hidden
     n_eligible: int = 0
-    characters: npt.NDArray[np.int64] = field(default_factory=_zeros)  # hidden, by kind of span
+    characters: I64 = field(default_factory=_zeros)  # hidden, by kind of span
 
     @property
     def ratio(self) -> float:
@@ -49,19 +50,19 @@ def tally_of(plans: Iterable[pa.ListArray]) -> dict[str, Tally]:
     return out
 
 
-def _add(out: dict[str, Tally], names: list[str], arm_P: npt.NDArray[np.int32], plans: pa.StructArray) -> None:
+def _add(out: dict[str, Tally], names: list[str], arm_P: I32, plans: pa.StructArray) -> None:
     start, end, kind = (plans.field(name) for name in ("start", "end", "kind"))
     spans_P = np.asarray(start.value_lengths())
     hidden_S = np.asarray(end.flatten()) - np.asarray(start.flatten())
-    # one cell per arm and kind
-    cell_S = np.repeat(arm_P, spans_P) * N_KINDS + np.asarray(kind.flatten())
-    characters = np.bincount(cell_S, hidden_S, len(names) * N_KINDS).astype(np.int64).reshape(-1, N_KINDS)
+    # one counter per arm and kind
+    counter_S = np.repeat(arm_P, spans_P) * N_KINDS + np.asarray(kind.flatten())
+    characters = np.bincount(counter_S, hidden_S, len(names) * N_KINDS).astype(np.int64).reshape(-1, N_KINDS)
     masked_P, eligible_P = (np.asarray(plans.field(name)) for name in ("n_masked", "n_eligible"))
     for number, name in enumerate(names):
         of_arm = arm_P == number
-        found = out.setdefault(name, Tally())
-        found.plans += int(of_arm.sum())
-        found.spans += int(spans_P[of_arm].sum())
-        found.n_masked += int(masked_P[of_arm].sum())
-        found.n_eligible += int(eligible_P[of_arm].sum())
-        found.characters += characters[number]
+        sums = out.setdefault(name, Tally())
+        sums.plans += int(of_arm.sum())
+        sums.spans += int(spans_P[of_arm].sum())
+        sums.n_masked += int(masked_P[of_arm].sum())
+        sums.n_eligible += int(eligible_P[of_arm].sum())
+        sums.characters += characters[number]

@@ -32,12 +32,12 @@ class Terms:
             by_second, alone = self._lengths.setdefault(words[0], ({}, []))
             if len(words) == 1:
                 alone.append(1)
-            elif len(words) not in (known := by_second.setdefault(words[1], list(alone))):
-                known.insert(0, len(words))
+            elif len(words) not in (lengths := by_second.setdefault(words[1], list(alone))):
+                lengths.insert(0, len(words))
 
     def find(self, note: Note) -> list[Run]:
         """Occurrences in reading order; they do not overlap."""
-        words, found, free = [*note.words, ""], list[Run](), 0
+        words, occurrences, free = [*note.words, ""], list[Run](), 0
         for first, lengths in enumerate(map(self._lengths.get, words)):
             if lengths is None or first < free:
                 continue
@@ -45,10 +45,10 @@ class Terms:
             for n in by_second.get(words[first + 1], alone):
                 is_term = n <= 2 or " ".join(words[first : first + n]) in self._terms
                 if is_term and (n == 1 or _is_one(note, first, n)):
-                    found.append((first, first + n - 1))
+                    occurrences.append((first, first + n - 1))
                     free = first + n
                     break
-        return found
+        return occurrences
 
 
 def _is_one(note: Note, first: int, n: int) -> bool:
@@ -71,8 +71,8 @@ def tagged(note: Note) -> list[Run]:
     except ValueError:
         raise RowError(Code.TYPE) from None
     start_W, end_W = note.words_W2.T
-    found = (
+    runs = (
         (int(np.searchsorted(end_W, start, side="right")), int(np.searchsorted(start_W, end, side="left")) - 1)
         for _, start, end in entities
     )
-    return [(first, last) for first, last in found if first <= last]
+    return [(first, last) for first, last in runs if first <= last]

@@ -1,6 +1,6 @@
-"""Runs of words that are hidden whole: terms and collocations. All runs of a note at once, as arrays.
+"""Runs of words that are hidden whole, terms and collocations: all runs of a note at once, as arrays.
 
-U are the units of a list, in no particular order; a unit is the words first..last.
+The axis U counts the units, in any order; a unit is the words first..last.
 """
 
 from __future__ import annotations
@@ -11,8 +11,9 @@ from itertools import chain
 
 import numpy as np
 
-from raypipe.masking.case import Bools, Case, Index
+from raypipe.masking.case import Case
 from raypipe.masking.spans import VISIBLE, Kinds
+from raypipe.words import Bools, Index
 
 Run = tuple[int, int]  # first and last word
 
@@ -23,7 +24,7 @@ class Units:
 
     first_U: Index
     last_U: Index
-    size_U: Index  # eligible words, at least one
+    size_U: Index  # number of eligible words, at least one
 
     def __len__(self) -> int:
         return len(self.size_U)
@@ -45,8 +46,8 @@ class Units:
         return edge[:-1].cumsum(dtype=np.int8).view(np.bool_)
 
     def fitting(self, room: int) -> tuple[Units, int]:
-        """The units that fit, in order, and the room that they leave; one that exceeds what is left is passed over."""
-        n_first = int(np.searchsorted(self.size_U.cumsum(), room, side="right"))  # as many fit without a gap
+        """The units that fit into `room`, in order, and the room that is left; too large a unit is passed over."""
+        n_first = int(np.searchsorted(self.size_U.cumsum(), room, side="right"))  # so many fit one after the other
         left = room - int(self.size_U[:n_first].sum())
         if not left or n_first == len(self):
             return self[:n_first], left
@@ -77,7 +78,7 @@ def allowed(case: Case, runs: Sequence[Run]) -> Units:
 
 
 def fill_up(case: Case, kind_W: Kinds, units: Units, left: int, kind: int) -> None:
-    """Hides `left` more eligible words of the units, one by one, in place."""
+    """Hides `left` more eligible words of the units, one by one; changes `kind_W` in place."""
     for first, last in zip(units.first_U.tolist(), units.last_U.tolist(), strict=True) if left else ():
         for word in range(first, last + 1):
             if left and case.pool.eligible[word] and kind_W[word] == VISIBLE:

@@ -1,4 +1,4 @@
-"""Vectors of words, without context: which words resemble one another in the student's own eyes."""
+"""Vectors of words without context, from the input embeddings of the model that is trained."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from typing import Any
 
 import numpy as np
 
-from raypipe.words import Floats
+from raypipe.words import F32
 
 Tokenizer = Any  # transformers.PreTrainedTokenizerFast; untyped upstream
 
 
-def type_vectors(words: Sequence[str], tokenizer: Tokenizer, embeddings_VD: Floats) -> Floats:
+def type_vectors(words: Sequence[str], tokenizer: Tokenizer, embeddings_VD: F32) -> F32:
     """Mean input embedding of each word's tokens, less the vocabulary's mean: [words, D].
 
-    Raw embeddings share a large common direction that makes every pair look alike, hence the centring (methods 3.2
-    [ours]; the authors use BERT's pooler output of the word alone).
+    Raw embeddings share a large common direction that makes all pairs look alike, so it is subtracted. The authors of
+    Difference-Masking use BERT's pooler output of the word alone.
     """
     centre_D = embeddings_VD.mean(axis=0)
     encoded = tokenizer([" " + word for word in words], add_special_tokens=False, split_special_tokens=True)
@@ -24,7 +24,7 @@ def type_vectors(words: Sequence[str], tokenizer: Tokenizer, embeddings_VD: Floa
     return (np.stack(rows) - centre_D).astype(np.float32) if rows else np.empty((0, len(centre_D)), np.float32)
 
 
-def unit(vectors_XD: Floats) -> Floats:
+def unit(vectors_XD: F32) -> F32:
     """The same directions with length 1; a zero vector stays zero."""
     length_X1 = np.linalg.norm(vectors_XD, axis=-1, keepdims=True)
     return (vectors_XD / np.where(length_X1 > 0, length_X1, 1)).astype(np.float32)

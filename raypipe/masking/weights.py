@@ -1,4 +1,4 @@
-"""Loss weights of entity and base spans: the "mask-specific" part of MSLM's loss (methods 2.1, 2.2)."""
+"""Loss weights of entity and base spans: the "mask-specific" part of MSLM's loss (docs/method.md, section 7)."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from raypipe.settings.config import Masking, Mslm
 
 
 def omega(n_entity: int, n_base: int) -> float:
-    """The authors' entity weight as their code computes it, within [.5, .622]; base has 1 - omega [code].
+    """Weight of entities as MSLM's code computes it, within [.5, .622]; base spans have 1 - omega.
 
-    Their clamps and softmax reduce to sigmoid(|share of entities - 1/2|): it does not depend on which kind is rarer.
+    Its clamps and softmax reduce to sigmoid(|share of entities - 1/2|): it does not depend on which kind is rarer.
     """
     share = n_entity / (n_entity + n_base) if n_entity + n_base else 0.5
     return 1 / (1 + math.exp(-abs(share - 0.5)))
@@ -21,9 +21,9 @@ def omega(n_entity: int, n_base: int) -> float:
 def kind_weights(settings: Mslm, n_entity: int, n_base: int) -> tuple[float, float, float]:
     """Weights of plain, entity and base spans, given how much text of each kind the plans hide.
 
-    `code`: 1 + omega and 1 + (1 - omega). `inverse`: each kind weighs what the other one has, the apparent intention.
+    `code`: 1 + omega and 1 + (1 - omega). `inverse`: each kind weighs the other's share, the apparent intention.
     `fixed`: as configured. The two are rescaled so that a hidden character weighs 1 on average, which keeps the
-    learning rate comparable between strategies [ours].
+    learning rate comparable between strategies.
     """
     share = n_entity / (n_entity + n_base) if n_entity + n_base else 0.5
     raw = {
@@ -40,7 +40,7 @@ def kind_weights(settings: Mslm, n_entity: int, n_base: int) -> tuple[float, flo
 def weights_of_arm(settings: Masking, hidden: Tally) -> tuple[float, float, float]:
     """`kind_weights` of an arm, from its plans over the whole corpus; (1, 1, 1) for all strategies but mslm.
 
-    Hidden characters are the tokenizer-neutral stand-in for masked tokens.
+    Amounts are hidden characters, which do not depend on a student's tokenizer.
     """
     if settings.strategy != "mslm":
         return (1.0, 1.0, 1.0)

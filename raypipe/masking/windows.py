@@ -10,7 +10,7 @@ from raypipe.masking.pieces import Tokens
 
 @dataclass(frozen=True)
 class Window:
-    """Spans first..last of a note that is cut into visible and hidden pieces by turns, and the text beside them."""
+    """Spans first..last of a note, which is cut into visible and hidden pieces by turns, and the text beside them."""
 
     first: int
     last: int

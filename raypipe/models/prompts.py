@@ -12,7 +12,7 @@ attribution, training and scoring (methods 1.7; defects avoided: 1.6).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,6 +24,8 @@ from raypipe.settings.config import Prompt
 from raypipe.words import Ints, tokens_of_words, word_spans
 
 Tokenizer = Any  # transformers.PreTrainedTokenizerFast; untyped upstream
+# Questions of a note that share a row: the attention mask of a row grows with the square of its length.
+QUESTIONS_PER_ROW = 32
 _USER = "\u241fuser-content\u241f"  # stands for the user's content while the chat template is rendered
 
 
@@ -52,6 +54,12 @@ class EncodedNote:
     n_cut_tokens: int  # note tokens that did not fit
     questions: tuple[Question, ...]
     tokens_W2: Ints = field(default_factory=_no_words)  # note tokens of each word that has any: first, one past last
+
+
+def question_groups(questions: Sequence[Question]) -> Iterator[tuple[int, Sequence[Question]]]:
+    """The questions that share a row, group by group, each with the index of its first question."""
+    for first in range(0, len(questions), QUESTIONS_PER_ROW):
+        yield first, questions[first : first + QUESTIONS_PER_ROW]
 
 
 @dataclass(frozen=True)

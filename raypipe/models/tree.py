@@ -18,6 +18,33 @@ from torch import Tensor
 
 from raypipe.words import Ints
 
+# Positions whose logits [positions, V] exist at the same time.
+LOGIT_ROWS = 4096
+
+
+@dataclass
+class TokenTree:
+    """One row while it is put together: the trunk (head and note), then a branch for each question or answer."""
+
+    ids: list[int]
+    branch: list[int]
+
+    @classmethod
+    def of_trunk(cls, ids: Sequence[int]) -> TokenTree:
+        """A row that has no branch yet."""
+        return cls(list(ids), [0] * len(ids))
+
+    def add_branch(self, ids: Sequence[int]) -> int:
+        """Appends a branch; returns the index of its first token."""
+        first = len(self.ids)
+        self.branch += [self.branch[-1] + 1] * len(ids)
+        self.ids += ids
+        return first
+
+    def arrays(self) -> tuple[Ints, Ints]:
+        """input_ids [T] and branch [T], as `collate` takes them."""
+        return np.asarray(self.ids, np.int32), np.asarray(self.branch, np.int32)
+
 
 @dataclass(frozen=True)
 class Trees:

@@ -17,7 +17,7 @@ _TAG = re.compile(r"O|[BI](-.+)?")
 
 
 def parsed(cell: str | None, n_characters: int) -> list[Span]:
-    """The spans of one note; none if the cell is empty. Raises ValueError if it is anything but spans of the note."""
+    """The spans of one note; none if the cell is empty. Raises ValueError unless they are spans within the note."""
     spans = json.loads(cell) if cell else []
     if not isinstance(spans, list):
         raise ValueError("no list")
@@ -39,20 +39,20 @@ def in_nfc(cell: str | None, text: str) -> str | None:
 
 
 def of_tags(tags: Sequence[str], text: str) -> list[Span]:
-    """Entities of BIO tags: an I after an O begins one, too; the first tag names the type.
+    """Entities of BIO tags. An I after an O also begins one; the first tag names the type.
 
     Raises ValueError unless there is one such tag for each token.
     """
-    found: list[Span] = []
+    entities: list[Span] = []
     position, previous = 0, "O"
     for token, tag in zip(text.split(), tags, strict=True):
-        if not _TAG.fullmatch(tag):  # a column of something else, which no message may quote
+        if not _TAG.fullmatch(tag):  # the column may hold anything, so no message quotes it
             raise ValueError("no BIO tag")
         start = text.index(token, position)
         position = start + len(token)
         if tag.startswith("I") and previous != "O":
-            found[-1] = (*found[-1][:2], position)
+            entities[-1] = (*entities[-1][:2], position)
         elif tag != "O":
-            found.append((tag.partition("-")[2], start, position))
+            entities.append((tag.partition("-")[2], start, position))
         previous = tag
-    return found
+    return entities

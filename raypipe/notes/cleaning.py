@@ -1,7 +1,7 @@
-"""What a note must be: one row of raw values in, one row of `rows.NOTES` out, with an error code if it is unusable.
+"""Checks and normalises notes: a row of raw values in, a row of `rows.NOTES` out, with an error code if it is unusable.
 
-Nothing is dropped here. A row whose id cannot be used gets one made of its place (`E_ID:<file>:<row>`), so that it too
-is counted once in the end.
+Nothing is dropped here. A row whose id cannot be used gets an id made of its place (`E_ID:<file>:<row>`), so that the
+audit counts it too.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ Raw = Mapping[str, Sequence[Any]]  # note_id, and any of group_id, text and EXTR
 
 
 def schema(columns: Sequence[str]) -> pa.Schema:
-    """The fields of `rows.NOTES` among `columns`, then those of `EXTRA` that are asked for."""
+    """The fields of `rows.NOTES` among `columns`, then those of `EXTRA` among them."""
     fields = [field for field in rows.NOTES if field.name in columns]
     return pa.schema([*fields, *((name, pa.string()) for name in EXTRA if name in columns)])
 
@@ -35,8 +35,8 @@ def schema(columns: Sequence[str]) -> pa.Schema:
 def clean(raw: Raw, columns: Sequence[str], max_chars: int, place: str, first_row: int) -> pa.Table:
     """Raw rows as a table with `schema(columns)`; `error` is null or one of `errors.Code`.
 
-    `place` and `first_row` (its number within `place`) name a row that has no id. A `Code` in place of a text is the
-    reader's own verdict on that row.
+    `place` and `first_row` (its number within `place`) name a row that has no id. A `Code` in place of a text means
+    that the reader already refused the row.
     """
     out: dict[str, list[str | None]] = {name: [] for name in ("note_id", "group_id", "text", "error", *EXTRA)}
     n_rows = len(raw["note_id"])
@@ -55,8 +55,8 @@ def clean(raw: Raw, columns: Sequence[str], max_chars: int, place: str, first_ro
             out[name].append(None if error else as_text(value))
         if out["spans"][-1] and (before := as_text(raw_text)) not in (None, text):
             out["spans"][-1] = annotated_spans.in_nfc(out["spans"][-1], before)
-    wanted = schema(columns)
-    return pa.Table.from_pydict({name: out[name] for name in wanted.names}, schema=wanted)
+    fields = schema(columns)
+    return pa.Table.from_pydict({name: out[name] for name in fields.names}, schema=fields)
 
 
 def as_id(value: Any) -> str | None:
@@ -99,5 +99,5 @@ def clean_text(value: Any, max_chars: int) -> tuple[str | None, Code | None]:
 
 
 def hashed(name: str) -> str:
-    """How a message names a note: the id itself may be a hospital's."""
+    """A hash that stands for a note in messages, because its id may be a hospital's."""
     return hashlib.sha256(name.encode(errors="replace")).hexdigest()[:8]

@@ -1,8 +1,8 @@
-"""Annotators' spans -> the words that are known to decide a task.
+"""From annotators' spans to the words that decide a task.
 
 The spans are those of `data.columns.spans`, or else the entities of the BIO tags in `data.columns.tags`. A task names
-the types that decide it (`spans:` in the tasks file). That judges relevance (evaluation/agreement.py), as the generated
-corpus's planted words do. Nothing is chosen or trained by it, but for `mslm.terms: ner`, which hides the same entities.
+the types that decide it (`spans:` in the tasks file). They serve to judge relevance (evaluation/agreement.py), like
+the planted words of the generated corpus. No method sees them but `mslm.terms: ner`, which hides the tagged entities.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from raypipe.settings.yamlfile import did_you_mean
 
 
 def is_annotated(data: Data, tasks: Sequence[Task]) -> bool:
-    """Do the notes say which words decide? Tags may be there for masking alone."""
+    """Whether the notes mark the words that decide. Tags without `spans:` in a task are for masking alone."""
     return data.columns.spans is not None or (data.columns.tags is not None and any(task.spans for task in tasks))
 
 
@@ -46,8 +46,8 @@ def read_deciding(data: Data, tasks: Sequence[Task]) -> pa.Table:
             ]
     problems = _problems(tasks, seen, f"data.columns.{column}")
     if broken:
-        wanted = "list of [type, start, end] within the note" if column == "spans" else "BIO tag for each token"
-        what = f"{len(broken):,} notes hold no {wanted} (one is, hashed, {hashed(broken[0])})"
+        format_of_cell = "list of [type, start, end] within the note" if column == "spans" else "BIO tag for each token"
+        what = f"{len(broken):,} notes hold no {format_of_cell} (one is, hashed, {hashed(broken[0])})"
         problems.append(Problem(f"data.columns.{column}", what))
     if problems:
         raise InputError(problems)

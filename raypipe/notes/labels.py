@@ -27,14 +27,14 @@ _Counts = dict[str | None, dict[str, int]]  # label -> split -> rows
 def read_labels(data: Data, tasks: Sequence[Task]) -> pa.Table:
     """The labels of `tasks` as `rows.LABELS`, those of multilabel tasks turned into yes and no per part.
 
-    Raises `InputError` with every problem that the table shows by itself (`problems_with` the notes: see there). The
-    limits of `data` are not applied: see `within_limits`.
+    Raises `InputError` with every problem of the table itself; `problems_with` compares it with the notes, and
+    `within_limits` applies the limits of `data`.
     """
     if data.labels is None:
         raise InputError([Problem("data.labels", "is not set: where are the labels?")])
     table = storage.read_strings(data.labels, rows.LABELS.names, "data.labels").select(rows.LABELS.names)
-    wanted = {task.part_of[0] if task.part_of else task.id for task in tasks}
-    table = table.filter(pc.is_in(table["task_id"], pa.array(sorted(wanted))))
+    ids = {task.part_of[0] if task.part_of else task.id for task in tasks}
+    table = table.filter(pc.is_in(table["task_id"], pa.array(sorted(ids))))
     problems = list(_split_problems(table))
     plain = table.filter(
         pc.is_in(table["task_id"], pa.array([task.id for task in tasks if not task.part_of], pa.string()))
@@ -49,7 +49,7 @@ def read_labels(data: Data, tasks: Sequence[Task]) -> pa.Table:
 
 
 def problems_with(notes: pa.Table, labels: pa.Table) -> Iterator[Problem]:
-    """What is wrong between labels and notes. `notes`: columns note_id and group_id of all notes."""
+    """What is wrong between labels and notes, if anything. `notes`: columns note_id and group_id of all notes."""
     absent = pc.unique(labels["note_id"].filter(pc.invert(pc.is_in(labels["note_id"], notes["note_id"]))))
     if len(absent):
         yield _problem("", f"{len(absent):,} labelled notes are not among the notes", absent)
@@ -60,7 +60,7 @@ def problems_with(notes: pa.Table, labels: pa.Table) -> Iterator[Problem]:
 
 
 def doubts(labels: pa.Table) -> Iterator[str]:
-    """What is allowed, but should be known."""
+    """Warnings: what is allowed, but may surprise."""
     per_note = labels.group_by("note_id").aggregate([("split", "count_distinct")])
     n_notes = pc.sum(pc.greater(per_note["split_count_distinct"], 1)).as_py()
     if n_notes:
@@ -74,14 +74,16 @@ def to_learn_from(labels: pa.Table, notes: pa.Table, tasks: Sequence[Task], data
     """
     if not data.pretraining_share:
         return labels
-    kept = labels.filter(pc.or_(pc.not_equal(labels["split"], "train"), _is_learned(labels["note_id"], notes, data)))
-    if problems := list(_one_class(counts_of(kept), tasks, " outside data.pretraining_share")):
+    remaining = labels.filter(
+        pc.or_(pc.not_equal(labels["split"], "train"), _is_learned(labels["note_id"], notes, data))
+    )
+    if problems := list(_one_class(counts_of(remaining), tasks, " outside data.pretraining_share")):
         raise InputError(problems)
-    return kept.combine_chunks()
+    return remaining.combine_chunks()
 
 
 def _is_learned(ids: pa.ChunkedArray, notes: pa.Table, data: Data) -> pa.ChunkedArray:
-    """Which of these notes are outside the part that only pretraining reads?"""
+    """Which of these notes are outside the part that only pretraining reads."""
     pairs, share = zip(notes["note_id"].to_pylist(), notes["group_id"].to_pylist(), strict=True), data.pretraining_share
     learned = [pair[0] for pair in pairs if not is_of_other_part(*pair, share, pretrains=False)]
     return pc.is_in(ids, pa.array(learned, pa.string()))
@@ -90,7 +92,7 @@ def _is_learned(ids: pa.ChunkedArray, notes: pa.Table, data: Data) -> pa.Chunked
 def within_limits(labels: pa.Table, data: Data) -> pa.Table:
     """`labels` less what `max_labelled`, `max_dev` and `max_test` leave out, task by task.
 
-    Notes are taken in the order of their hashed id, so a smaller limit takes a part of what a larger one takes, and
+    Notes are taken in the order of their hashed id, so a smaller limit takes a subset of what a larger one takes, and
     all tasks take the same notes. For training, the first note of each class of the task comes before all others:
     8 notes of a task with 1 % positives would hold none. The test split is taken as it falls: its prevalence is real.
     """
@@ -193,10 +195,10 @@ def _expanded(table: pa.Table, parts: Sequence[Task]) -> Iterator[pa.Table]:
 def _straddling(table: pa.Table, column: str) -> list[tuple[str, pa.Array]]:
     """(task, values of `column` that stand in more than one split of it)."""
     per_value = table.group_by(["task_id", column]).aggregate([("split", "count_distinct")])
-    found = per_value.filter(pc.greater(per_value["split_count_distinct"], 1))
+    straddling = per_value.filter(pc.greater(per_value["split_count_distinct"], 1))
     return [
-        (task_id, found.filter(pc.equal(found["task_id"], task_id))[column].combine_chunks())
-        for task_id in pc.unique(found["task_id"]).to_pylist()
+        (task_id, straddling.filter(pc.equal(straddling["task_id"], task_id))[column].combine_chunks())
+        for task_id in pc.unique(straddling["task_id"]).to_pylist()
     ]
 
 
@@ -210,7 +212,7 @@ def _place_in_task(labels: pa.Table, every_class: bool, seed: int) -> np.ndarray
     if every_class:
         order = np.lexsort((hash_N, label_N, task_N))
         same = (np.diff(task_N[order]) == 0) & (np.diff(label_N[order]) == 0)
-        later_N[order[1:]] = same  # False: the first of its class
+        later_N[order[1:]] = same  # the first of each class stays False
     order = np.lexsort((hash_N, later_N, task_N))
     starts = np.flatnonzero(np.diff(task_N[order], prepend=-1))
     place_N = np.empty(len(order), dtype=np.int64)

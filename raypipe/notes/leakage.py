@@ -1,8 +1,8 @@
-"""Keeps validation and test notes, and copies of them, out of self-supervised training.
+"""Excludes dev and test notes, and near copies of them, from self-supervised training.
 
 A note is blocked if its id or its group (patient) is held out, if it says the same words as a held-out note, or if it
-nearly does: Jaccard similarity of word 5-shingles >= .8 (methods 1.7). MinHash (Broder 1997) with banding finds the
-candidates, the shingles themselves decide, so a block is never a guess.
+nearly does: Jaccard similarity of word 5-shingles >= .8 (docs/method.md, section 3.4). MinHash (Broder 1997) with
+banding proposes candidates, and the shingles themselves decide.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ SIMILAR = 0.8
 _SHINGLE = 5  # words
 # 25 bands of 5 rows: a pair at Jaccard .8 shares a band with probability .99995, one at .3 with .06
 _BANDS, _ROWS = 25, 5
-# Share of equal signature entries below which a candidate is not even compared: 5 standard deviations under .8
+# Share of equal signature entries below which a candidate is not compared: 5 standard deviations under .8
 _WORTH_A_LOOK = 0.62
 _MIX = np.uint64(0x9E3779B97F4A7C15)
 _SEEDS = np.random.Generator(np.random.PCG64(5)).integers(1, 2**63, (2, _BANDS * _ROWS), dtype=np.uint64) | np.uint64(1)
@@ -37,16 +37,16 @@ def _no_signatures() -> Small:
 
 
 def is_of_other_part(note_id: str, group_id: str | None, share: float, pretrains: bool) -> bool:
-    """Of the two parts that `data.pretraining_share` makes, is this note in the one that is not read here?
+    """Whether this note is in the part of `data.pretraining_share` that is not read here.
 
-    `pretrains`: pretraining reads, or else all other steps. A group is in one part as a whole.
+    `pretrains`: the reader is pretraining, not one of the other steps. A group is in one part as a whole.
     """
     return share > 0 and (stable_hash("pretraining", group_id or note_id) < share * 2**64) != pretrains
 
 
 @dataclass(frozen=True)
 class Guard:
-    """What is held out. Small enough to send to every worker: about 2 kB per note of 235 words."""
+    """The held-out notes as hashes, to send to every worker: about 2 kB per note of 235 words."""
 
     note_ids: frozenset[str] = frozenset()
     group_ids: frozenset[str] = frozenset()
@@ -58,30 +58,30 @@ class Guard:
     def fit(cls, notes: Iterable[Mapping[str, Any]]) -> Guard:
         """From the held-out notes (rows.NOTES); a note without text counts by its id and group."""
         held_out = list(notes)
-        found = [hashes for hashes in (shingle_hashes(note["text"] or "") for note in held_out) if len(hashes)]
-        signatures = np.stack([_signature(hashes) for hashes in found]) if found else _no_signatures()
+        shingles = [hashes for hashes in (shingle_hashes(note["text"] or "") for note in held_out) if len(hashes)]
+        signatures = np.stack([_signature(hashes) for hashes in shingles]) if shingles else _no_signatures()
         bands: dict[int, list[int]] = {}
         for number, signature in enumerate(signatures):
             for band in _band_hashes(signature):
                 bands.setdefault(band, []).append(number)
         groups = {note["group_id"] for note in held_out} - {None}
         ids = frozenset(note["note_id"] for note in held_out)
-        return cls(ids, frozenset(groups), [_small(hashes) for hashes in found], signatures, bands)
+        return cls(ids, frozenset(groups), [_small(hashes) for hashes in shingles], signatures, bands)
 
     def blocks(self, note_id: str, group_id: str | None, text: str) -> bool:
-        """Whether this note must not be learned from."""
+        """Whether self-supervised training must not see this note."""
         if note_id in self.note_ids or (group_id is not None and group_id in self.group_ids):
             return True
-        found = shingle_hashes(text)
-        return bool(len(found)) and self._knows(found)
+        shingles_S = shingle_hashes(text)
+        return bool(len(shingles_S)) and self._has_near_copy(shingles_S)
 
-    def _knows(self, shingles_S: Hashes) -> bool:
+    def _has_near_copy(self, shingles_S: Hashes) -> bool:
         signature, own = _signature(shingles_S), _small(shingles_S)
         candidates = list({number for band in _band_hashes(signature) for number in self.bands.get(band, ())})
         if not candidates:
             return False
-        is_alike = (self.signatures[candidates] == signature).mean(axis=1) >= _WORTH_A_LOOK
-        near = (number for number, alike in zip(candidates, is_alike, strict=True) if alike)
+        is_close = (self.signatures[candidates] == signature).mean(axis=1) >= _WORTH_A_LOOK
+        near = (number for number, close in zip(candidates, is_close, strict=True) if close)
         return any(_jaccard(own, self.shingles[number]) >= SIMILAR for number in near)
 
 

@@ -1,6 +1,6 @@
 """Files of notes, row by row and in bounded memory: Parquet by row group, JSONL and CSV by line.
 
-What a row is worth is cleaning.py's to say; here a file becomes raw values, whatever it holds.
+A file becomes raw values here, whatever it holds; cleaning.py judges each row.
 """
 
 from __future__ import annotations
@@ -42,26 +42,26 @@ Mask = npt.NDArray[np.bool_]
 
 
 def units(data: Data, field: str = "data.notes") -> list[Unit]:
-    """All that is to be read, in order. Raises `InputError` naming file and column if one is missing or unusable.
+    """All units of the input, in order. Raises `InputError` naming file and column if one is missing or unusable.
 
     `field`: the config key that `data.notes` was taken from, for messages.
     """
     if data.notes is None:
         raise InputError([Problem(field, "is not set: where are the notes?")])
-    found: list[Unit] = []
+    out: list[Unit] = []
     problems: list[Problem] = []
     for file in storage.find(data.notes, field):
         try:
-            found += _units(file, data)
+            out += _units(file, data)
         except InputError as error:
             problems += error.problems
     if problems:
         raise InputError(problems)
-    return found
+    return out
 
 
-def read_unit(unit: Unit, data: Data, columns: Sequence[str], kept: Mask | None = None) -> Iterator[pa.Table]:
-    """The rows of one unit as small tables of `cleaning.schema(columns)`; of those, the ones that `kept` marks."""
+def read_unit(unit: Unit, data: Data, columns: Sequence[str], selected: Mask | None = None) -> Iterator[pa.Table]:
+    """The rows of one unit as small tables of `cleaning.schema(columns)`; only those that `selected` marks."""
     names = {ours: theirs for ours, theirs in _named(data).items() if ours in columns}
     place = cleaning.hashed(unit.file.path) + (f".{unit.row_group}" if unit.row_group is not None else "")
     first = 0
@@ -70,7 +70,7 @@ def read_unit(unit: Unit, data: Data, columns: Sequence[str], kept: Mask | None 
         for raw in _RAW[unit.file.format](unit, names, data.max_chars):
             table = cleaning.clean(raw, columns, data.max_chars, place, first)
             first += table.num_rows
-            yield table if kept is None else table.filter(pa.array(kept[first - table.num_rows : first]))
+            yield table if selected is None else table.filter(pa.array(selected[first - table.num_rows : first]))
 
 
 def _named(data: Data) -> dict[str, str]:
@@ -80,7 +80,7 @@ def _named(data: Data) -> dict[str, str]:
 
 
 def _units(file: File, data: Data) -> list[Unit]:
-    """A JSONL file is taken as it is: a key that is missing shows row by row."""
+    """The units of one file. A JSONL file has no header to check: a missing key shows row by row."""
     if file.format == "jsonl":
         return [Unit(file)]
     with _file_trouble(file):
@@ -122,7 +122,7 @@ def _parquet(unit: Unit, names: Mapping[str, str], max_chars: int) -> Iterator[c
 
 
 def _values(column: pa.Array) -> list[Any]:
-    """Text as bytes: Arrow reads broken UTF-8 without a word and then cannot make a string of it."""
+    """Text as bytes, because Arrow reads broken UTF-8 without complaint and then fails to make a string of it."""
     if pa.types.is_dictionary(column.type):
         column = column.dictionary_decode()
     return (column.cast(pa.large_binary()) if storage.is_text(column.type) else column).to_pylist()
@@ -135,7 +135,7 @@ def _jsonl(unit: Unit, names: Mapping[str, str], max_chars: int) -> Iterator[cle
 
 
 def _record(line: bytes | None) -> dict[str, Any]:
-    """One JSON object; what is wrong with the whole line stands where every column would find it."""
+    """One JSON object. A line that is none becomes an object whose every column is the error code."""
     if line is None:
         return _Verdict(Code.TOO_BIG)
     try:
@@ -146,7 +146,7 @@ def _record(line: bytes | None) -> dict[str, Any]:
 
 
 class _Verdict(dict[str, Any]):
-    """Stands for a line that is not a record: any column of it is the reason."""
+    """Stands for a line that is not a record: every column of it is the error code."""
 
     def __init__(self, code: Code) -> None:
         self.code = code
@@ -156,7 +156,7 @@ class _Verdict(dict[str, Any]):
 
 
 def _lines(stream: Any, limit: int) -> Iterator[bytes | None]:
-    """Lines that are not blank; None for one over `limit` bytes, which is read past in bounded memory."""
+    """Lines that are not blank; None for a line over `limit` bytes, which is skipped in bounded memory."""
     reader = io.BufferedReader(stream)
     while line := reader.readline(limit):
         if len(line) == limit and not line.endswith(b"\n"):
@@ -171,7 +171,7 @@ def _csv(unit: Unit, names: Mapping[str, str], max_chars: int) -> Iterator[clean
     limit = max(131_072, 8 * max_chars)
     csv.field_size_limit(limit)
     with _text_stream(unit.file) as stream:
-        reader = csv.reader(stream, strict=True)  # else an unclosed quote makes one note of all that follow
+        reader = csv.reader(stream, strict=True)  # otherwise an unclosed quote would make one note of all that follows
         header = next(reader, [])
         at = {ours: header.index(theirs) for ours, theirs in names.items()}
         cells = ({ours: row[i] if i < len(row) else None for ours, i in at.items()} for row in reader if row)
@@ -184,7 +184,7 @@ def _csv(unit: Unit, names: Mapping[str, str], max_chars: int) -> Iterator[clean
 
 @contextlib.contextmanager
 def _text_stream(file: File) -> Iterator[io.TextIOWrapper]:
-    """Broken bytes become lone surrogates, which `cleaning` finds."""
+    """Text in which broken bytes become lone surrogates, which `cleaning` refuses."""
     with file.filesystem.open_input_stream(file.path) as stream:
         yield io.TextIOWrapper(io.BufferedReader(stream), encoding="utf-8-sig", errors="surrogateescape", newline="")
 
@@ -196,13 +196,13 @@ def _batches(records: Iterator[dict[str, Any]], names: Mapping[str, str]) -> Ite
 
 @contextlib.contextmanager
 def _file_trouble(file: File) -> Iterator[None]:
-    """Whatever breaks inside a file is told by its path and kind; a library's own message may quote the file."""
+    """Errors inside a file become its path and the type of the error: a library's message may quote the file."""
     try:
         yield
     except (*storage.BROKEN, zlib.error, csv.Error) as error:
         what = type(error).__name__
         if isinstance(error, OSError) and file.filesystem.type_name != "local":
-            what += f": {error}"  # a store's client speaks of the store alone, and Ray retries by these words
+            what += f": {error}"  # a store's client names the store alone, and Ray retries by this message
         raise InputError([Problem(file.path, f"cannot be read ({what})")], ExitCode.DATA) from None
 
 

@@ -1,4 +1,4 @@
-"""Where files are: a local path or a pyarrow/fsspec URI, a file, a folder or a glob. Credentials never get out.
+"""Where files are: a local path or a pyarrow/fsspec URI, a file, a folder or a glob. Credentials never reach messages.
 
 Small tables (labels, tasks) are read here whole; notes are streamed by notes/files.py.
 """
@@ -23,7 +23,7 @@ from raypipe.errors import InputError, Problem
 SCHEMES = ("file", "s3", "gs", "abfs", "abfss", "hdfs", "memory")
 FORMATS = {".parquet": "parquet", ".jsonl": "jsonl", ".jsonl.gz": "jsonl", ".csv": "csv", ".csv.gz": "csv"}
 _SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*)://")
-BROKEN = (pa.ArrowException, OSError, EOFError, ValueError)  # what a file can do to its reader
+BROKEN = (pa.ArrowException, OSError, EOFError, ValueError)  # what reading a broken file may raise
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class File:
     path: str
     format: str  # parquet, jsonl or csv
     size: int
-    mtime_ns: int | None  # None where the store does not say
+    mtime_ns: int | None  # None if the store does not tell
 
 
 def redact(uri: str) -> str:
@@ -67,7 +67,7 @@ def format_of(path: str) -> str | None:
 
 
 def listing(uri: str, field: str) -> list[list[str | int | None]]:
-    """[path, size, mtime_ns] of every file: what a fingerprint knows of an input."""
+    """[path, size, mtime_ns] of every file: the part of an input that enters fingerprints."""
     return [[info.path, info.size, info.mtime_ns] for info in _look(uri, field)[1]]
 
 
@@ -103,7 +103,7 @@ def _open(uri: str, field: str) -> tuple[fs.FileSystem, str]:
         base = re.split(r"(?<=/)[^/]*[*\[]", whole)[0]
         filesystem, path = fs.FileSystem.from_uri(base + mark + options)
         return filesystem, f"{path.rstrip('/')}/{whole[len(base) :]}" if base != whole else path
-    except Exception as error:  # each store raises its own; its text may quote the URI with its key
+    except Exception as error:  # each store raises its own type, and its text may quote the URI with a key
         raise InputError([Problem(field, f"{redact(uri)} cannot be opened ({type(error).__name__})")]) from None
 
 
@@ -123,9 +123,9 @@ def _infos(filesystem: fs.FileSystem, path: str) -> list[fs.FileInfo]:
     info = filesystem.get_file_info(path)
     if info.type == fs.FileType.NotFound and any(character in path for character in "*?["):
         base = re.split(r"[^/]*[*?\[]", path)[0]
-        found = filesystem.get_file_info(fs.FileSelector(base, allow_not_found=True, recursive=True))
-        wanted = re.compile(_glob(path))
-        return [info for info in found if info.is_file and wanted.fullmatch(info.path)]
+        below = filesystem.get_file_info(fs.FileSelector(base, allow_not_found=True, recursive=True))
+        pattern = re.compile(_glob(path))
+        return [info for info in below if info.is_file and pattern.fullmatch(info.path)]
     if info.type == fs.FileType.Directory:
         return [info for info in filesystem.get_file_info(fs.FileSelector(path, recursive=True)) if info.is_file]
     return [info] if info.is_file else []
@@ -162,7 +162,7 @@ def refuse_extensions(schema: pa.Schema, file: File) -> None:
 
 
 def is_text(kind: pa.DataType) -> bool:
-    """Text of any width, also dictionary-encoded; a column of nulls passes, and fails row by row."""
+    """Whether a column holds text of any width, also dictionary-encoded. A column of nulls passes here."""
     kind = kind.value_type if pa.types.is_dictionary(kind) else kind
     tests = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view, pa.types.is_null)
     return any(test(kind) for test in tests)

@@ -1,4 +1,4 @@
-"""Generated Italian emergency notes whose deciding words are known: the embedded corpus of `make demo`.
+"""Generates Italian emergency notes and records their deciding words: the corpus of `make demo`.
 
 Nothing here is, or is derived from, a real record: every sentence is put together by this file from its own word lists.
 
@@ -15,12 +15,12 @@ What is planted, and how
   "dispnea" stands.
 * Two hospitals, from separate random streams. The pretraining notes are the other one's. Most end in a check-list of
   all 16 findings in random order ("Sintesi: DISPNEA sì, FEBBRE no"), over notes in common forms only; the rest have
-  no check-list and use every form, so that local forms are known words of unknown meaning. PLAINLY: the check-lists
-  ask about the tasks' own findings, so the backbone has had supervision for their common forms (check-lists about
-  other findings only were out of reach of a demo's minutes, pilot.md section 8). They are the small stand-in for an
-  instruct model that can already look something up. What the labels have to teach is what the other hospital does not
-  show: the local forms. The names are in capitals, so that the token that looks is not the token to look for (it
-  would also find itself).
+  no check-list and use every form, so that local forms are words that the backbone has met without their meaning. Note
+  well: the check-lists ask about the tasks' own findings, so the backbone has had supervision for their common forms. A
+  backbone that small cannot learn within a demo's minutes to look up findings that no check-list names. The check-lists
+  are the stand-in for an instruct model that can already look something up. What the labels have to teach is what the
+  other hospital does not show: the local forms. The names are in capitals, so that the token that asks is not the token
+  to look for (it would attend to itself).
 * The target hospital's notes have no check-list, and use a local form in `local_share` of the mentions of a task's
   finding. One local form of a quarter of the tasks (of all, at `difficulty` 1; of another share, with `unseen`) stands
   in no labelled train or dev note: only the unlabelled and the test notes have it.
@@ -137,7 +137,7 @@ def generate(
 
     `modifiers`: share of the mentions with a modifier, which is all that ties the forms of a finding to each other.
     `local_share`: share of the target hospital's mentions of a task's finding in a local form. `unseen`: share of the
-    tasks with a local form that no label shows; None lets `difficulty` say.
+    tasks with a local form that no label shows; None: `difficulty` decides.
     """
     if not 0 <= difficulty <= 1:
         raise ValueError(f"difficulty is {difficulty}, but must lie in [0, 1]")

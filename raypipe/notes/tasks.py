@@ -49,19 +49,19 @@ _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 @dataclass(frozen=True)
 class Task:
-    """One question asked of a note. A multilabel task becomes one binary task per label when it is read."""
+    """One question about a note. A multilabel task becomes one binary task per label when it is read."""
 
     id: str
     kind: Kind
     question: str  # fills {question} in the prompt
     options: tuple[str, ...]  # labels as the labels table writes them; binary: the first is the positive one
-    answers: tuple[str, ...]  # the same as the model says them (verbalizers), in the same order
+    answers: tuple[str, ...]  # the verbalised options, in the same order
     part_of: tuple[str, str] | None = None  # the multilabel task and its label that this task asks about
-    spans: tuple[str, ...] = ()  # types of the annotated spans whose words decide it, where that is known
+    spans: tuple[str, ...] = ()  # types of the annotated spans whose words decide it, if the corpus marks them
 
 
 class Spec(Section):
-    """What may be said about a task, or about several."""
+    """Keys of a task, of defaults, and of a pattern."""
 
     kind: Literal["binary", "multiclass", "multilabel"] | None = None
     question: str | None = None
@@ -78,7 +78,7 @@ class Entry(Spec):
 
 
 class Pattern(Spec):
-    """Says something about the rows of the table whose description it matches."""
+    """Keys for the rows of the table whose description it matches."""
 
     match: str
 
@@ -126,11 +126,11 @@ def build(file: TaskFile, document: Document) -> list[Task]:
     for id in dict.fromkeys([*rows, *own]):
         entry, i = own.get(id, (None, None))
         spec = _merge(file, id, rows.get(id, {}), entry)
-        found = _expand(id, spec) if spec["kind"] == "multilabel" else [_task(id, spec)]
-        for field, what in _faults(spec, found):
+        expanded = _expand(id, spec) if spec["kind"] == "multilabel" else [_task(id, spec)]
+        for field, what in _faults(spec, expanded):
             place = document.where(("from_table",)) if i is None else document.where(("tasks", i, field))
             problems.append(Problem(place, what if i is not None else f"task {id!r}: {field} {what}"))
-        tasks += found
+        tasks += expanded
     if not tasks and not problems:
         problems.append(document.problem((), "there is no task in it"))
     if len({task.id for task in tasks}) < len(tasks):
@@ -146,7 +146,7 @@ def _beside(document: str, path: str) -> str:
 
 
 def _rows(table_uri: str) -> dict[str, dict[str, Any]]:
-    """What the table says of each task."""
+    """The table's entry for each task."""
     columns = ("task_id", "kind", "description", "class_counts")
     rows: dict[str, dict[str, Any]] = {}
     problems = []
@@ -182,17 +182,19 @@ def _counts(text: str | None) -> dict[str, Any] | None:
 
 
 def _merge(file: TaskFile, id: str, row: Mapping[str, Any], entry: Entry | None) -> dict[str, Any]:
-    """All that is said of one task; the later of defaults, pattern, row and own entry wins."""
+    """The keys of one task, from defaults, pattern, row and its own entry; a later one wins."""
     description = (entry and entry.description) or row.get("description") or id
     matches = ((pattern, re.fullmatch(pattern.match, description)) for pattern in file.patterns if row)
-    pattern, match = next((found for found in matches if found[1]), (None, None))
+    pattern, match = next((pair for pair in matches if pair[1]), (None, None))
     spec: dict[str, Any] = {"kind": "binary", "question": "{description}", "verbalizers": {}}
     for one in (file.defaults, pattern, row, entry):
         spec |= {key: value for key, value in dict(one or {}).items() if value is not None}
     labels, verbalizers = row.get("labels"), spec["verbalizers"]
     if "options" not in spec:
-        speaks_of_all = verbalizers and spec["kind"] != "multilabel" and (not labels or set(labels) == set(verbalizers))
-        spec["options"] = tuple(verbalizers) if speaks_of_all else labels or ()
+        names_all_labels = (
+            verbalizers and spec["kind"] != "multilabel" and (not labels or set(labels) == set(verbalizers))
+        )
+        spec["options"] = tuple(verbalizers) if names_all_labels else labels or ()
     fills = {**(match.groupdict() if match else {}), "id": id, "description": description}
     for name, value in fills.items():
         spec["question"] = spec["question"].replace(f"{{{name}}}", value or "")
@@ -240,10 +242,10 @@ def _faults(spec: Mapping[str, Any], tasks: Sequence[Task]) -> Iterator[tuple[st
     for option in sorted(spec["own_verbalizers"].keys() - labels):
         yield "verbalizers", f"{option!r} is not an option{yamlfile.did_you_mean(option, labels)}"
     for task in tasks[:1]:
-        said = [answer.strip().casefold() for answer in task.answers]
-        if not all(said):
+        spoken = [answer.strip().casefold() for answer in task.answers]
+        if not all(spoken):
             yield "verbalizers", "an answer is empty"
-        elif len(set(said)) < len(said):
+        elif len(set(spoken)) < len(spoken):
             yield "verbalizers", "two options have the same answer"
     for task in tasks:
         if not _ID.fullmatch(task.id):
@@ -253,10 +255,10 @@ def _faults(spec: Mapping[str, Any], tasks: Sequence[Task]) -> Iterator[tuple[st
 def _subset(tasks: Sequence[Task], task_ids: Sequence[str] | None) -> list[Task]:
     if task_ids is None:
         return list(tasks)
-    known = {name for task in tasks for name in (task.id, task.part_of and task.part_of[0]) if name}
-    unknown = [id for id in task_ids if id not in known]
+    names = {name for task in tasks for name in (task.id, task.part_of and task.part_of[0]) if name}
+    unknown = [id for id in task_ids if id not in names]
     if unknown:
-        hints = {id: yamlfile.did_you_mean(id, known) for id in unknown}
+        hints = {id: yamlfile.did_you_mean(id, names) for id in unknown}
         raise InputError([Problem("data.task_ids", f"no task {id!r}{hint}") for id, hint in hints.items()])
-    wanted = set(task_ids)
-    return [task for task in tasks if task.id in wanted or (task.part_of and task.part_of[0] in wanted)]
+    chosen = set(task_ids)
+    return [task for task in tasks if task.id in chosen or (task.part_of and task.part_of[0] in chosen)]

@@ -16,9 +16,6 @@ from raypipe.settings.config import Training
 from raypipe.training.examples import Examples
 from raypipe.training.schedule import Indices
 
-# Positions whose logits exist at the same time; the rest is recomputed in the backward pass.
-LOGIT_ROWS = 4096
-
 
 class WeightedLoss(nn.Module):
     """The decoder with its loss: what data-parallel training wraps."""
@@ -35,9 +32,10 @@ class WeightedLoss(nn.Module):
         hidden = tree.hidden_states(self.model, trees)[row, trees.source_BT[row, column]]
         target, weight = trees.input_ids_BT[row, column], weight_BT[row, column]
         total = hidden.new_zeros((), dtype=torch.float32)
-        for part in range(0, len(target), LOGIT_ROWS):
-            some = slice(part, part + LOGIT_ROWS)
-            if len(target) > LOGIT_ROWS and torch.is_grad_enabled():
+        # the logits of all parts but the one at hand are recomputed in the backward pass
+        for part in range(0, len(target), tree.LOGIT_ROWS):
+            some = slice(part, part + tree.LOGIT_ROWS)
+            if len(target) > tree.LOGIT_ROWS and torch.is_grad_enabled():
                 total = total + checkpoint(self._loss, hidden[some], target[some], weight[some], use_reentrant=False)
             else:
                 total = total + self._loss(hidden[some], target[some], weight[some])

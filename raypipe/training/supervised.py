@@ -5,19 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from raypipe.models.prompts import EncodedNote
-
-# A note with more labelled questions becomes several rows: the attention mask grows with the square of the row.
-QUESTIONS_PER_ROW = 32
+from raypipe.models.prompts import EncodedNote, question_groups
 
 
 def training_rows(note: EncodedNote, answer: Mapping[str, int], eos_id: int | None) -> Iterator[dict[str, Any]]:
     """Rows of rows.TRAINING. `answer` maps task_id to the index of the right option; loss on the answer and its end."""
     questions = [question for question in note.questions if question.task_id in answer]
     end = () if eos_id is None else (eos_id,)
-    for first in range(0, len(questions), QUESTIONS_PER_ROW):
+    for _, group in question_groups(questions):
         ids, weight, branch = list(note.prefix_ids), [0.0] * len(note.prefix_ids), [0] * len(note.prefix_ids)
-        for number, question in enumerate(questions[first : first + QUESTIONS_PER_ROW], start=1):
+        for number, question in enumerate(group, start=1):
             target = (*question.option_ids[answer[question.task_id]], *end)
             ids += [*question.suffix_ids, *target]
             weight += [0.0] * len(question.suffix_ids) + [1.0] * len(target)

@@ -68,7 +68,7 @@ def _relevance(decoder: Decoder, with_rules: bool) -> tuple[torch.Tensor, torch.
     from contextlib import nullcontext
 
     with attnlrp.rules(decoder) if with_rules else nullcontext(), hooks.cut(decoder.blocks, [0]) as hidden:
-        logits = decoder.model(input_ids=decoder.probe(1), use_cache=False).logits[0, -1]
+        logits = decoder.model(input_ids=decoder.check_prompts(1), use_cache=False).logits[0, -1]
     z = logits[BEST] - logits[SECOND]
     (gradient,) = torch.autograd.grad(z, [hidden[0]])
     return z.detach(), (hidden[0] * gradient).sum().detach()

@@ -1,5 +1,5 @@
 """Fast paths against slow references: captum, plain autograd, and each other. Always on note tokens alone: the answer
-token is far larger and would hide every error (hot-path section 1)."""
+token is far larger and would hide every error."""
 
 from __future__ import annotations
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score
 
-from raypipe.evaluation.agreement import Case, agreement, deciding_words
+from raypipe.evaluation.agreement import AnnotatedRelevance, agreement, deciding_words
 from raypipe.words import word_spans
 
 
@@ -12,7 +12,7 @@ def test_by_hand():
     # 10 words, 3 decide; top 20 % = 2 words: one hits
     relevance = np.asarray([9, 8, 7, 6, 5, 4, 3, 2, 1, 0.5])
     decides = np.asarray([1, 0, 1, 0, 0, 0, 0, 0, 0, 1], dtype=bool)
-    result = agreement([Case("n", relevance, decides)], top_share=0.2, n_bootstrap=50)
+    result = agreement([AnnotatedRelevance("n", relevance, decides)], top_share=0.2, n_bootstrap=50)
     assert result.hit_share == pytest.approx(0.5)
     assert result.least_relevant_share == pytest.approx(0.5)
     assert result.chance == pytest.approx(0.3)
@@ -22,8 +22,8 @@ def test_by_hand():
 
 def test_at_least_one_word_and_notes_without_deciding_words_are_left_out():
     cases = [
-        Case("a", np.asarray([0.1, 0.9, 0.2]), np.asarray([False, True, False])),
-        Case("b", np.ones(4), np.zeros(4, dtype=bool)),
+        AnnotatedRelevance("a", np.asarray([0.1, 0.9, 0.2]), np.asarray([False, True, False])),
+        AnnotatedRelevance("b", np.ones(4), np.zeros(4, dtype=bool)),
     ]
     result = agreement(cases, top_share=0.01, n_bootstrap=50)
     assert (result.hit_share, result.n_cases, result.n_notes) == (1.0, 1, 1)
@@ -34,7 +34,7 @@ def noise_cases(rng, n_notes, shift=0.0):
     for i in range(n_notes):
         decides = np.zeros(30, dtype=bool)
         decides[rng.choice(30, size=rng.integers(1, 6), replace=False)] = True
-        yield Case(f"n{i}", rng.normal(size=30) + shift * decides, decides)
+        yield AnnotatedRelevance(f"n{i}", rng.normal(size=30) + shift * decides, decides)
 
 
 def test_noise_scores_its_chance_in_every_column():

@@ -13,7 +13,7 @@ from raypipe import rows
 from raypipe.evaluation import heads
 from raypipe.evaluation.baselines import embeddings_logistic, majority
 from raypipe.evaluation.control import content_word, control_labels
-from raypipe.evaluation.heads import Pooled, answers_of, choose, probe
+from raypipe.evaluation.heads import PooledStates, answers_of, choose_layer, fit_probe
 from raypipe.evaluation.layer_scores import best_layers, layer_scores, selectivity
 from raypipe.evaluation.metrics import evaluate
 from raypipe.notes.tasks import Task
@@ -42,7 +42,7 @@ def labels(gold_of: Mapping[str, np.ndarray], tasks: tuple[Task, ...] = (FEVER, 
     return rows.table(found, rows.LABELS)
 
 
-def states(signal: Mapping[str, np.ndarray], layer: int = 1, pooling: str = "last", seed: int = 0) -> Pooled:
+def states(signal: Mapping[str, np.ndarray], layer: int = 1, pooling: str = "last", seed: int = 0) -> PooledStates:
     """A vector for every note and task: noise, and the one-hot signal of the task, if it has one."""
     rng = np.random.default_rng([seed, layer])
     vectors, row_of = [], {}
@@ -53,11 +53,13 @@ def states(signal: Mapping[str, np.ndarray], layer: int = 1, pooling: str = "las
             if task_id in signal:
                 vector[signal[task_id][i]] += 8
             vectors.append(vector)
-    return Pooled(layer, pooling, np.asarray(vectors, np.float32), row_of)
+    return PooledStates(layer, pooling, np.asarray(vectors, np.float32), row_of)
 
 
-def run(pooled: Pooled, gold_of: Mapping[str, np.ndarray], settings: config.Probe = QUICK, **kwargs: Any) -> pa.Table:
-    return probe(pooled, labels(gold_of), GROUPS, [FEVER, PLACE], "test", settings, **kwargs)
+def run(
+    pooled: PooledStates, gold_of: Mapping[str, np.ndarray], settings: config.Probe = QUICK, **kwargs: Any
+) -> pa.Table:
+    return fit_probe(pooled, labels(gold_of), GROUPS, [FEVER, PLACE], "test", settings, **kwargs)
 
 
 @pytest.mark.parametrize("settings", [QUICK, config.Probe(head="mlp256", control=False)], ids=["logistic", "mlp256"])
@@ -89,11 +91,15 @@ def test_groups_do_not_straddle_folds() -> None:
     named = np.repeat(10 * rng.normal(size=(N // 8, WIDTH)), 8, axis=0) + 0.1 * rng.normal(size=(N, WIDTH))
     fever = {"fever": np.repeat(label_of_group, 8)}
     table = labels(fever, (FEVER,))
-    pooled = Pooled(0, "mean", named.astype(np.float32), {("fever", note_id): i for i, note_id in enumerate(NOTES)})
+    pooled = PooledStates(
+        0, "mean", named.astype(np.float32), {("fever", note_id): i for i, note_id in enumerate(NOTES)}
+    )
     settings = config.Probe(c=(10.0,), control=False)
-    kept, torn = (probe(pooled, table, of, [FEVER], "test", settings)["inner_f1"][0].as_py() for of in (group_of, {}))
+    whole, torn = (
+        fit_probe(pooled, table, of, [FEVER], "test", settings)["inner_f1"][0].as_py() for of in (group_of, {})
+    )
     assert torn > 0.95
-    assert kept < 0.75
+    assert whole < 0.75
 
 
 def test_the_weakest_penalty_is_not_always_the_best() -> None:
@@ -133,7 +139,7 @@ def test_few_labels_and_missing_states() -> None:
     one_class = {**gold(), "fever": np.ones(N, int)}
     pooled = states(gold())
     row_of = {key: row for key, row in pooled.row_of.items() if key[1] not in ("n000", "n001")}
-    probed = run(Pooled(1, "last", pooled.states_XD, row_of), one_class)
+    probed = run(PooledStates(1, "last", pooled.states_XD, row_of), one_class)
     fever = [row for row in probed.to_pylist() if row["task_id"] == "fever"]
     assert {row["predicted"] for row in fever} == {"no", None}
     assert {row["inner_f1"] for row in fever} == {None}
@@ -150,7 +156,7 @@ def test_layer_and_pooling_are_chosen_within_the_training_notes() -> None:
     on_train = states({t: np.where(n_train, g, shuffled[t]) for t, g in own.items()}, layer=1)
     on_test = states({t: np.where(n_train, shuffled[t], g) for t, g in own.items()}, layer=2)
     probed = pa.concat_tables([run(on_test, own), run(on_train, own)])
-    assert choose(probed) == (1, "last")
+    assert choose_layer(probed) == (1, "last")
     table = embeddings_logistic([on_test, on_train], labels(own), [FEVER, PLACE], "test", GROUPS, QUICK)
     assert table.schema.equals(rows.PREDICTIONS)
     assert table.equals(answers_of(probed, 1, "last"))
@@ -172,7 +178,7 @@ def test_pooled_reads_what_the_stage_writes() -> None:
         {"note_id": "b", "task_id": ["y"], "mean_3": [7.0, 8.0], "last_3": [9.0, 10.0]},
     ]
     table = pa.concat_tables([rows.table(notes[:1], schema), schema.empty_table(), rows.table(notes[1:], schema)])
-    last, mean = Pooled.read(table, 3, "last"), Pooled.read(table, 3, "mean")
+    last, mean = PooledStates.read(table, 3, "last"), PooledStates.read(table, 3, "mean")
     assert {key: last.states_XD[row].tolist() for key, row in last.row_of.items()} == {
         ("x", "a"): [3.0, 4.0],
         ("y", "a"): [5.0, 6.0],

@@ -106,7 +106,7 @@ def test_one_gold_label_leaves_ranking_measures_undefined():
 
 
 def test_matched_f1_ignores_a_shift_of_the_scores():
-    """The pilot's trap: calling too many positives lowers macro F1, though the ranking is perfect."""
+    """A trap of macro F1: calling too many positives lowers macro F1, though the ranking is perfect."""
     gold = ["yes"] * 3 + ["no"] * 7
     scores = [[5.0 - i, -10.0] for i in range(10)]  # every margin is positive
     result = metrics.evaluate(predictions(FEVER, gold, ["yes"] * 10, scores), [FEVER])

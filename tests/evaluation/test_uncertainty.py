@@ -11,7 +11,7 @@ from raypipe import rows
 from raypipe.evaluation import resampling, uncertainty
 from raypipe.evaluation.metrics import evaluate
 from raypipe.evaluation.resampling import holm, sign_flip_p
-from raypipe.evaluation.uncertainty import compare
+from raypipe.evaluation.uncertainty import compare_arms
 from raypipe.notes.tasks import Task
 
 KIND = Task("kind", "multiclass", "kind", ("a", "b", "c"), ("a", "b", "c"))
@@ -91,7 +91,7 @@ def test_values_are_the_means_over_tasks_and_runs(measure):
     rng, tasks = np.random.default_rng(1), binary(3)
     gold = rng.random((3, 50)) < 0.4
     arms = {"a": [one_run(tasks, gold, [0.2] * 3, rng) for _ in range(2)], "b": [one_run(tasks, gold, [1] * 3, rng)]}
-    result = compare(arms, tasks, [("b", "a")], measure, n_bootstrap=100)
+    result = compare_arms(arms, tasks, [("b", "a")], measure, n_bootstrap=100)
     mean = {name: np.mean([getattr(evaluate(t, tasks), measure) for t in runs]) for name, runs in arms.items()}
     assert {name: e.value for name, e in result.arms.items()} == pytest.approx(mean)
     (difference,) = result.differences
@@ -109,7 +109,7 @@ def simulate(rng, n_runs, task_sd, run_sd, n_tasks=12, n_notes=60):
     for name in ("a", "b"):
         mean_T = 0.5 + task_sd * rng.normal(size=n_tasks)
         arms[name] = [one_run(tasks, gold, mean_T + run_sd * rng.normal(), rng) for _ in range(n_runs)]
-    return compare(arms, tasks, [("a", "b")], n_bootstrap=200).differences[0].estimate
+    return compare_arms(arms, tasks, [("a", "b")], n_bootstrap=200).differences[0].estimate
 
 
 def simulate_seeds(rng, n_seeds, n_runs, seed_sd, run_sd, n_tasks=12, n_notes=60):
@@ -119,7 +119,7 @@ def simulate_seeds(rng, n_seeds, n_runs, seed_sd, run_sd, n_tasks=12, n_notes=60
     for runs in arms.values():
         shift_S = seed_sd * rng.normal(size=n_seeds)
         runs += [one_run(tasks, gold, [0.7 + shift_S[s] + run_sd * rng.normal()] * n_tasks, rng) for s in seeds]
-    compared = compare(arms, tasks, [("a", "b")], n_bootstrap=200, seeds={"a": seeds, "b": seeds})
+    compared = compare_arms(arms, tasks, [("a", "b")], n_bootstrap=200, seeds={"a": seeds, "b": seeds})
     return compared.differences[0].estimate
 
 
@@ -148,7 +148,7 @@ def test_interval_is_not_needlessly_wide():
 
 
 def test_a_single_run_is_overconfident_and_says_so():
-    """The pilot's table: with one run an interval does not cover what training noise does."""
+    """With one run an interval cannot cover the noise of training."""
     assert coverage(40, n_runs=1, task_sd=0.0, run_sd=0.4) < 0.7
     estimate = simulate(np.random.default_rng(0), n_runs=1, task_sd=0.0, run_sd=0.4)
     assert estimate.caveats == ("single_run",)
@@ -186,7 +186,7 @@ def test_equal_systems_differ_by_nothing_because_tasks_groups_and_runs_are_paire
     rng, tasks = np.random.default_rng(4), binary(12)
     gold = rng.random((12, 80)) < 0.3
     a = [one_run(tasks, gold, np.linspace(0, 1.5, 12) + shift, rng) for shift in (0, 0.5, 1)]
-    result = compare({"a": a, "same": a}, tasks, [("same", "a")], n_bootstrap=200)
+    result = compare_arms({"a": a, "same": a}, tasks, [("same", "a")], n_bootstrap=200)
     (difference,) = result.differences
     assert (difference.estimate.low, difference.estimate.high, difference.ties, difference.p) == (0, 0, 12, 1)
     assert result.arms["a"].high - result.arms["a"].low > 0.05
@@ -200,7 +200,7 @@ def test_correlated_tasks_quote_the_joint_interval():
     copies = pa.concat_tables(
         single.set_column(0, "task_id", pa.array([t.id] * 60, pa.string())).cast(rows.PREDICTIONS) for t in tasks
     )
-    many, one = (compare({"a": [x]}, tasks).arms["a"] for x in (copies, single))
+    many, one = (compare_arms({"a": [x]}, tasks).arms["a"] for x in (copies, single))
     assert many.groups == "jointly"
     assert many.high - many.low == pytest.approx(one.high - one.low, rel=0.15)
 
@@ -232,8 +232,8 @@ def test_holm_covers_the_declared_comparisons_only():
     rng, tasks = np.random.default_rng(6), binary(10)
     gold = rng.random((10, 60)) < 0.4
     arms = {name: [one_run(tasks, gold, [s] * 10, rng)] for name, s in (("a", 0.2), ("b", 1.0), ("c", 0.3))}
-    alone = compare(arms, tasks, [("b", "a")], n_bootstrap=100).differences[0]
-    both = compare(arms, tasks, [("b", "a"), ("c", "a")], n_bootstrap=100).differences[0]
+    alone = compare_arms(arms, tasks, [("b", "a")], n_bootstrap=100).differences[0]
+    both = compare_arms(arms, tasks, [("b", "a"), ("c", "a")], n_bootstrap=100).differences[0]
     assert alone.p_holm == alone.p == both.p
     assert both.p_holm == pytest.approx(2 * both.p)
 
@@ -247,7 +247,7 @@ def test_says_where_no_test_could_reject(n_tasks, n_pairs, can_tell):
         "a": [one_run(tasks, gold, np.full(n_tasks, 0.2), rng)],
         "b": [one_run(tasks, gold, np.ones(n_tasks), rng)],
     }
-    found = compare(tables, tasks, [("b", "a")] * n_pairs, n_bootstrap=100).differences
+    found = compare_arms(tables, tasks, [("b", "a")] * n_pairs, n_bootstrap=100).differences
     assert {d.wins for d in found} == {n_tasks}
     assert {"too_few_tasks" not in d.estimate.caveats for d in found} == {can_tell}
     assert {d.p_holm < 0.05 for d in found} == {can_tell}
@@ -258,20 +258,20 @@ def test_refuses_what_cannot_be_paired():
     gold = rng.random((2, 20)) < 0.5
     a, b = one_run(tasks, gold, [1, 1], rng), one_run(tasks, ~gold, [1, 1], rng)
     with pytest.raises(ValueError, match="nothing can be paired"):
-        compare({"a": [a], "b": [b]}, tasks)
+        compare_arms({"a": [a], "b": [b]}, tasks)
     with pytest.raises(ValueError, match="nothing can be paired"):
-        compare({"a": [a], "b": [a.slice(0, 39)]}, tasks)
+        compare_arms({"a": [a], "b": [a.slice(0, 39)]}, tasks)
     with pytest.raises(ValueError, match="arms without runs: typo"):
-        compare({"a": [a]}, tasks, [("a", "typo")])
+        compare_arms({"a": [a]}, tasks, [("a", "typo")])
     with pytest.raises(ValueError, match="auc is not defined"):
-        compare({"a": [one_run(tasks, gold | True, [1, 1], rng)]}, tasks, measure="auc")
+        compare_arms({"a": [one_run(tasks, gold | True, [1, 1], rng)]}, tasks, measure="auc")
 
 
 def test_same_seed_same_interval():
     rng, tasks = np.random.default_rng(0), binary(3)
     arms = {"a": [one_run(tasks, rng.random((3, 30)) < 0.5, [1] * 3, rng)]}
-    assert compare(arms, tasks, n_bootstrap=100) == compare(arms, tasks, n_bootstrap=100)
-    assert compare(arms, tasks, n_bootstrap=100) != compare(arms, tasks, n_bootstrap=100, seed=1)
+    assert compare_arms(arms, tasks, n_bootstrap=100) == compare_arms(arms, tasks, n_bootstrap=100)
+    assert compare_arms(arms, tasks, n_bootstrap=100) != compare_arms(arms, tasks, n_bootstrap=100, seed=1)
 
 
 def test_fast_enough():
@@ -279,5 +279,5 @@ def test_fast_enough():
     gold = rng.random((12, 400)) < 0.2
     arms = {name: [one_run(tasks, gold, [0.5] * 12, rng)] for name in ("a", "b")}
     started = time.process_time()
-    compare(arms, tasks, [("a", "b")], n_bootstrap=2000)
+    compare_arms(arms, tasks, [("a", "b")], n_bootstrap=2000)
     assert time.process_time() - started < 3

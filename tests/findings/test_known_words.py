@@ -12,7 +12,7 @@ import pytest
 
 from raypipe import rows
 from raypipe.errors import InputError
-from raypipe.evaluation.agreement import Case, agreement
+from raypipe.evaluation.agreement import AnnotatedRelevance, agreement
 from raypipe.findings.known_words import cases
 from raypipe.settings.config import Masking
 from raypipe.words import word_spans
@@ -20,7 +20,9 @@ from raypipe.words import word_spans
 TEXT = "Nega febbre e tosse oggi"
 
 
-def _cases(folder: Path, layer: int | None = None, masking: Masking | None = None, **note: Any) -> list[Case]:
+def _cases(
+    folder: Path, layer: int | None = None, masking: Masking | None = None, **note: Any
+) -> list[AnnotatedRelevance]:
     words_W2 = word_spans(TEXT)
     relevance_QKW = np.zeros((2, 2, 5), dtype=np.float16)
     relevance_QKW[0, 1] = [0.1, -0.9, 0, 0.3, 0]
@@ -36,9 +38,8 @@ def _cases(folder: Path, layer: int | None = None, masking: Masking | None = Non
         "n_cut_tokens": 0,
     }
     pq.write_table(rows.table([whole | note, {"note_id": "broken", "error": "E_NULL"}], rows.MASKED), folder / "m")
-    gold = pa.table({"note_id": ["n"], "task_id": ["fever"], "start": [20], "end": [24]})
-    pq.write_table(gold, folder / "g")
-    return list(cases(folder / "g", folder / "m", layer, masking or Masking()))
+    deciding = {("n", "fever"): [(20, 24)]}
+    return list(cases(deciding, folder / "m", layer, masking or Masking()))
 
 
 def test_stop_words_do_not_count(tmp_path: Path) -> None:

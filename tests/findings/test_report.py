@@ -17,21 +17,11 @@ from raypipe.evaluation.agreement import Agreement
 from raypipe.evaluation.conformal import Sets, TaskSets
 from raypipe.evaluation.layer_scores import BestLayer, LayerScore, Selectivity
 from raypipe.evaluation.metrics import Metrics
-from raypipe.evaluation.uncertainty import Comparison, Difference, Estimate
-from raypipe.findings.page import (
-    AgreementRow,
-    ArmRow,
-    Gate,
-    HeatMap,
-    Material,
-    Panel,
-    Report,
-    Step,
-    arm_rows,
-    figures,
-    text_table,
-    write_report,
-)
+from raypipe.evaluation.uncertainty import ComparisonResult, Estimate, PairedDifference
+from raypipe.findings.gates import Gate
+from raypipe.findings.known_words import AgreementRow
+from raypipe.findings.material import Material, StepTime
+from raypipe.findings.page import ArmRow, HeatMap, Panel, Report, arm_rows, figures, text_table, write_report
 from raypipe.findings.page import html as page_module
 from raypipe.findings.page.heatmap import MAX_CHARS, stretches
 from raypipe.findings.page.html import html
@@ -121,7 +111,7 @@ def estimate(value, width=0.02, caveats=()):
 
 
 def difference(arm, value, width=0.02, caveats=()):
-    return Difference(arm, "sft", estimate(value, width, caveats), {"t": value}, 9, 1, 2, 0.01, 0.02)
+    return PairedDifference(arm, "sft", estimate(value, width, caveats), {"t": value}, 9, 1, 2, 0.01, 0.02)
 
 
 def probing(arm):
@@ -160,7 +150,7 @@ def full_report(word="plain", caveats=()):
         probing=probing(other),
         heat_maps=(heat_map,),
         material=(Material(word, 0.15, 100, 200, 300, 40),),
-        steps=(Step(word, 75.2, word),),
+        steps=(StepTime(word, 75.2, word),),
         counts={word: 12345},
         dead_letters={word: 3},
         remarks={word: word},
@@ -319,7 +309,7 @@ def test_the_terminal_says_whose_a_caveat_is(have_it, shown):
 
 def test_pairs_and_budgets_are_shown():
     report = full_report()
-    pair = Difference("x", "<y>", estimate(-0.031, 0.01), {"t": -0.031}, 1, 2, 9, 0.001, 0.0321)
+    pair = PairedDifference("x", "<y>", estimate(-0.031, 0.01), {"t": -0.031}, 1, 2, 9, 0.001, 0.0321)
     budgets = {"8": {"plain": estimate(0.51)}, "all": {"plain": estimate(0.62)}}
     report = Report(**{**vars(report), "pairs": (pair,), "budgets": budgets})
     page, table = " ".join(Page(html(report)).text.split()), re.sub(" +", " ", text_table(report))
@@ -379,7 +369,7 @@ def test_every_arm_is_on_a_chart_beside_the_reference():
 
 def test_arm_rows_average_runs():
     metrics = [Metrics(0.6, 0.5, auc, None, None, 0.9, ()) for auc in (0.7, 0.8, None)]
-    comparison = Comparison("macro_f1", {"sft": estimate(0.6), "x": estimate(0.7)}, {}, (difference("x", 0.1),))
+    comparison = ComparisonResult("macro_f1", {"sft": estimate(0.6), "x": estimate(0.7)}, {}, (difference("x", 0.1),))
     sft, x = arm_rows(comparison, {"sft": metrics, "x": metrics[:1]}, "sft")
     assert (sft.auc, sft.matched_f1, sft.difference) == (pytest.approx(0.75), None, None)
     assert x.difference.arm == "x"

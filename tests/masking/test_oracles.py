@@ -1,4 +1,4 @@
-"""Numbers that are known beforehand: the oracles of methods.md section 7, and worked examples of each method."""
+"""Numbers that are known beforehand: those of docs/method.md, section 12, and worked examples of each method."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from raypipe.masking import Masker
 from raypipe.masking.counting import count_block
 from raypipe.masking.difference import probabilities
 from raypipe.masking.draws import uniforms
-from raypipe.masking.masker import Plan
+from raypipe.masking.masker import MaskingPlan
 from raypipe.masking.selection import KERNEL, best, budget, draw, hysteresis, smooth
 from raypipe.masking.statistics import Statistics
 from raypipe.masking.tally import tally_of
 from raypipe.masking.weights import kind_weights, omega, weights_of_arm
-from raypipe.settings.config import Difference, Hysteresis, Masking, Mslm
+from raypipe.settings.config import DifferenceMasking, Hysteresis, Masking, Mslm
 from raypipe.words import word_spans
 from tests.masking.cases import STATISTICS
 
@@ -29,12 +29,14 @@ def hidden(
     return written(text, plan_of(options, text, relevance, tags))
 
 
-def plan_of(options: Masking, text: str, relevance: list[float] | None = None, tags: list[str] | None = None) -> Plan:
+def plan_of(
+    options: Masking, text: str, relevance: list[float] | None = None, tags: list[str] | None = None
+) -> MaskingPlan:
     values = None if relevance is None else np.array([relevance], dtype=np.float32)
     return Masker({"a": options}, 0, STATISTICS).plans("n", text, word_spans(text), ["t"], values, tags)[0]
 
 
-def written(text: str, plan: Plan) -> list[str]:
+def written(text: str, plan: MaskingPlan) -> list[str]:
     return [text[a:b] for a, b in zip(plan["start"], plan["end"], strict=True)]
 
 
@@ -133,12 +135,14 @@ def test_hidden_text_by_kind() -> None:
 
 def test_difference_masking_weights() -> None:
     score_N, place_N = np.array([0.9, 0.5, 0.1, -0.4]), np.array([8.0, 4, 3, 1])
-    assert probabilities(score_N, place_N, Difference()).tolist() == pytest.approx([0.4, 0.3, 0.2, 0.1])
-    mixed = probabilities(score_N, place_N, Difference(alpha=0.5))
+    assert probabilities(score_N, place_N, DifferenceMasking()).tolist() == pytest.approx([0.4, 0.3, 0.2, 0.1])
+    mixed = probabilities(score_N, place_N, DifferenceMasking(alpha=0.5))
     assert mixed.tolist() == pytest.approx([0.325, 0.275, 0.225, 0.175])
-    by_similarity = probabilities(score_N, place_N, Difference(weight="similarity"))
+    by_similarity = probabilities(score_N, place_N, DifferenceMasking(weight="similarity"))
     assert by_similarity.tolist() == pytest.approx([0.6, 1 / 3, 1 / 15, 0])
-    assert probabilities(score_N, place_N, Difference(weight="rank_global")).tolist() == pytest.approx(place_N / 16)
+    assert probabilities(score_N, place_N, DifferenceMasking(weight="rank_global")).tolist() == pytest.approx(
+        place_N / 16
+    )
 
 
 def test_spanbert_lengths() -> None:

@@ -16,7 +16,7 @@ from raypipe import rows
 from raypipe.errors import Code, InputError, RowError
 from raypipe.masking import Masker, Renderer
 from raypipe.masking.formats import fill
-from raypipe.masking.sentinels import Sentinels, choose, contains_sentinel
+from raypipe.masking.sentinels import Sentinels, choose_sentinels, contains_sentinel
 from raypipe.models.prompts import PromptEncoder
 from raypipe.notes.tasks import Task
 from raypipe.settings.config import Masking, Prompt
@@ -192,11 +192,11 @@ def test_a_tokenizer_that_cannot_write_a_plain_sentinel_is_refused() -> None:
 
 def test_sentinels_of_a_family() -> None:
     tokenizer = encoder(reserved=True).tokenizer
-    assert choose(tokenizer, (*RESERVED, "<|reserved_special_token_999|>")).reserved == RESERVED
-    assert choose(tokenizer, RESERVED, rows_train=False) == PLAIN
-    assert choose(tokenizer, RESERVED, "plain") == PLAIN
-    assert choose(tiny_tokenizer(), RESERVED) == PLAIN
-    assert choose(tokenizer, (), RESERVED[3:5]).reserved == RESERVED[3:5]
+    assert choose_sentinels(tokenizer, (*RESERVED, "<|reserved_special_token_999|>")).reserved == RESERVED
+    assert choose_sentinels(tokenizer, RESERVED, rows_train=False) == PLAIN
+    assert choose_sentinels(tokenizer, RESERVED, "plain") == PLAIN
+    assert choose_sentinels(tiny_tokenizer(), RESERVED) == PLAIN
+    assert choose_sentinels(tokenizer, (), RESERVED[3:5]).reserved == RESERVED[3:5]
 
 
 def test_a_token_with_another_role_is_no_sentinel() -> None:
@@ -204,8 +204,8 @@ def test_a_token_with_another_role_is_no_sentinel() -> None:
     tokenizer.add_tokens(["<think>", "<unused1>"], special_tokens=True)
     for token, why in {"<think>": "role", "</s>": "ends", "<absent_reserved>": "not a token"}.items():
         with pytest.raises(InputError, match=why):
-            choose(tokenizer, (), (token,))
+            choose_sentinels(tokenizer, (), (token,))
     tokenizer.chat_template += "<unused1>"
     with pytest.raises(InputError, match="chat template"):
-        choose(tokenizer, (), ("<unused1>",))
-    assert choose(tokenizer, ("<unused1>",)) == PLAIN
+        choose_sentinels(tokenizer, (), ("<unused1>",))
+    assert choose_sentinels(tokenizer, ("<unused1>",)) == PLAIN

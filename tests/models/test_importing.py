@@ -250,7 +250,7 @@ def test_a_hub_snapshot_of_links(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("dtype", "stored"), [("bfloat16", torch.bfloat16), ("source", torch.float16)])
-def test_weights_are_stored_as_asked(dtype: importing.Dtype, stored: torch.dtype, tmp_path: Path) -> None:
+def test_weights_are_stored_in_the_chosen_dtype(dtype: importing.Dtype, stored: torch.dtype, tmp_path: Path) -> None:
     source = _saved(tmp_path / "in", tiny_model().half())
     importing.convert(source, tmp_path / "out", dtype)
     weights = load_file(tmp_path / "out/model.safetensors")

@@ -13,14 +13,16 @@ import pyarrow.parquet as pq
 import pytest
 
 from raypipe import cli, rows
-from raypipe.findings import results
-from raypipe.runs import compare
-from raypipe.settings.config import Arm, Conformal
 from raypipe.errors import ExitCode, InputError
 from raypipe.evaluation import uncertainty
-from raypipe.findings.gates import TFIDF, Pooled, gates
-from raypipe.runs.run import Run
+from raypipe.findings import results
+from raypipe.findings.gates import gates
+from raypipe.findings.predictions import Pooled, predictions
 from raypipe.notes.tasks import Task
+from raypipe.runs import compare
+from raypipe.runs.names import TFIDF
+from raypipe.runs.run import Run
+from raypipe.settings.config import Arm, Conformal
 from tests.small_run import settings
 
 TASK = Task("t", "binary", "?", ("yes", "no"), ("yes", "no"))
@@ -30,7 +32,7 @@ TASK = Task("t", "binary", "?", ("yes", "no"), ("yes", "no"))
 def compared(tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, dict[compare.Cell, Run]]:
     changes = {"repeats": 2, "comparison__seeds": 2, "comparison__budgets": (12,)}
     changes |= {"finetune__max_steps": None, "finetune__epochs": 1.6}
-    run = Run(settings(tmp_path_factory.mktemp("runs"), **changes))
+    run = Run(settings(tmp_path_factory.mktemp("runs"), **changes)).open()
     return run, compare.compare(run)
 
 
@@ -60,7 +62,7 @@ def test_cells_differ_in_labels_order_and_masks(compared: tuple[Run, dict[compar
 def test_backbone_is_shared_and_steps_of_fine_tuning_are_alike(compared: tuple[Run, dict[compare.Cell, Run]]) -> None:
     """24 notes in batches of 8 are 3 steps an epoch, 12 notes 2, 6 notes 1."""
     run, cells = compared
-    assert {cell.step("pretrain").folder for cell in cells.values()} == {run.folder / "pretrain"}
+    assert {cell.step("pretrain").path for cell in cells.values()} == {run.folder / "pretrain"}
     students = [cell.step(f"finetune/{student}") for cell in cells.values() for student in ("scorer", "sft@1")]
     assert {step.manifest["steps"] for step in students} == {5}
     assert {cell.settings.finetune.max_steps for cell in cells.values()} == {None, 5}
@@ -71,14 +73,14 @@ def test_what_cannot_be_compared_is_refused_at_once(compared: tuple[Run, dict[co
     for key, value, said in (("budgets", (12, 24), "24. must be less than the 24"), ("pairs", (("sft", "x"),), "'x'")):
         asked = run.settings.comparison.model_copy(update={key: value})
         with pytest.raises(InputError, match=said):
-            compare.cells(Run(run.settings.model_copy(update={"comparison": asked})))
+            compare.cells(Run(run.settings.model_copy(update={"comparison": asked})).open())
 
 
 def test_the_report_of_a_comparison_is_made_again_from_its_cells(
     compared: tuple[Run, dict[compare.Cell, Run]],
 ) -> None:
     run, cells = compared
-    again = compare.opened(Run(run.settings))
+    again = compare.opened(Run(run.settings).open())
     assert again.keys() == cells.keys()
     first, second = (results.build(run, *compare.by_budget(found)) for found in (cells, again))
     assert first.arms == second.arms
@@ -100,8 +102,7 @@ def test_the_table_has_every_run(compared: tuple[Run, dict[compare.Cell, Run]]) 
     assert set(built.budgets["6"]) == {"sft", TFIDF}
     of = {cell.name: found for cell, found in cells.items()}
     alone, beside = (
-        results.predictions([of["seed0-6"]], run.corpus.tasks, others).tables[TFIDF]
-        for others in ((), [of["seed0-all"]])
+        predictions([of["seed0-6"]], run.corpus.tasks, others).tables[TFIDF] for others in ((), [of["seed0-all"]])
     )
     assert alone != beside  # IDF of the notes that the arms of that seed have read
     assert any(gate.name.startswith("All labels beat 6 per task") for gate in built.gates)
@@ -112,7 +113,7 @@ def test_only_what_is_missing_is_done(compared: tuple[Run, dict[compare.Cell, Ru
     lost = run.folder / "cells/seed1-all/evaluate/decselfmask/manifest.json"
     lost.unlink()
     before = {path: path.stat().st_mtime_ns for path in run.folder.rglob("manifest.json")}
-    compare.compare(Run(run.settings))
+    compare.compare(Run(run.settings).open())
     after = {path: path.stat().st_mtime_ns for path in run.folder.rglob("manifest.json")}
     assert set(after) - set(before) == {lost}
     assert all(after[path] == before[path] for path in before)
@@ -124,7 +125,7 @@ def test_a_repeat_whose_model_is_gone_is_fitted_again_when_asked_for_something_n
     run, cells = compared
     asked = run.settings.evaluation.model_copy(update={"conformal": Conformal(alpha=0.2)})
     first = {cell.name: pq.read_table(found.step("evaluate/sft@1").data) for cell, found in cells.items()}
-    again = compare.compare(Run(run.settings.model_copy(update={"evaluation": asked})))
+    again = compare.compare(Run(run.settings.model_copy(update={"evaluation": asked})).open())
     for cell, found in again.items():
         assert found.is_done("calibrate/sft@1")
         assert pq.read_table(found.step("evaluate/sft@1").data).equals(first[cell.name])  # and it is the same model
@@ -137,7 +138,7 @@ def test_an_arm_is_in_the_table_only_with_all_its_seeds(
     run, _ = compared
     copied = shutil.copytree(run.folder, tmp_path / run.folder.name)
     (copied / "cells/seed1-all/evaluate/decselfmask/manifest.json").unlink()
-    partial = Run(run.settings.model_copy(update={"runs": str(tmp_path)}))
+    partial = Run(run.settings.model_copy(update={"runs": str(tmp_path)})).open()
     built = results.build(partial, *compare.by_budget(compare.opened(partial)))
     assert [row.name for row in built.arms] == ["sft", TFIDF]
     assert "decselfmask" in built.remarks["arms left out (not finished for every seed and repeat)"]
@@ -155,9 +156,9 @@ def test_probes_of_the_first_seed_stand_in_the_report(
 ) -> None:
     run, _ = compared
     shutil.copytree(run.folder, tmp_path / run.folder.name)
-    copied = Run(run.settings.model_copy(update={"runs": str(tmp_path)}))
+    copied = Run(run.settings.model_copy(update={"runs": str(tmp_path)})).open()
     assert results.build(copied, *compare.by_budget(compare.opened(copied))).probing is None
-    monkeypatch.setattr(cli, "_open", lambda *_: copied)
+    monkeypatch.setattr(cli, "_run", lambda *_: copied)
     cli.probe(Path("unused"))
     assert (copied.folder / "cells/seed0-all/probe/report.html").exists()
     found = results.build(copied, *compare.by_budget(compare.opened(copied))).probing
@@ -236,11 +237,11 @@ def test_a_gate_without_its_arm_is_not_measurable() -> None:
 def test_seeds_are_resampled_above_their_runs() -> None:
     """Runs of a seed that agree add no certainty: the interval is as wide as that of one run per seed."""
     tables = [_scored(skill, seed) for seed, skill in enumerate((0.2, 0.6, 1.0, 1.4))]
-    alone = uncertainty.compare({"a": tables}, [TASK], n_bootstrap=4000)
+    alone = uncertainty.compare_arms({"a": tables}, [TASK], n_bootstrap=4000)
     fourfold = [table for table in tables for _ in range(4)]
     seeds = {"a": [s for s in range(4) for _ in range(4)]}
-    nested = uncertainty.compare({"a": fourfold}, [TASK], n_bootstrap=4000, seeds=seeds)
-    naive = uncertainty.compare({"a": fourfold}, [TASK], n_bootstrap=4000)
+    nested = uncertainty.compare_arms({"a": fourfold}, [TASK], n_bootstrap=4000, seeds=seeds)
+    naive = uncertainty.compare_arms({"a": fourfold}, [TASK], n_bootstrap=4000)
     width = [c.arms["a"].high - c.arms["a"].low for c in (alone, nested, naive)]
     assert width[1] == pytest.approx(width[0], rel=0.1)
     assert width[2] < 0.85 * width[0]

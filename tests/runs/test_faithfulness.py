@@ -11,13 +11,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from raypipe.runs import faithfulness
-from raypipe.settings import config
 from raypipe.errors import InputError
-from raypipe.notes.deciding import is_annotated, read_deciding
+from raypipe.findings.pages import faithfulness_page
 from raypipe.notes.annotated_spans import in_nfc, parsed
-from raypipe.runs.run import Run
+from raypipe.notes.deciding import is_annotated, read_deciding
 from raypipe.notes.tasks import Task
+from raypipe.runs import driver, faithfulness
+from raypipe.runs.run import Run
+from raypipe.settings import config
 from tests.tiny_models import tiny_loaded
 
 METHODS = ("grad_x_activation", "grad_x_activation/sum", "kv_direct", "occlusion")
@@ -37,18 +38,24 @@ def settings(folder: Path, **faithfulness: Any) -> config.Config:
 
 def with_scorer(run: Run) -> Run:
     """The run, as if it had trained its scorer: the tiny model."""
-    loaded, step = tiny_loaded(), run.step("finetune/scorer")
-    for folder in (run.folder / "pretrain/tokenizer", step.folder / "model"):
+    loaded, step = tiny_loaded(), run.step("finetune/scorer").open()
+    for folder in (run.folder / "pretrain/tokenizer", step.path / "model"):
         loaded.tokenizer.save_pretrained(folder)
-    loaded.model.save_pretrained(step.folder / "model")
+    loaded.model.save_pretrained(step.path / "model")
     step.finish()
     return run
 
 
+def measured(run: Run) -> Path:
+    """What `raypipe faithfulness` does."""
+    driver.run_command(run, "faithfulness")
+    return faithfulness_page(run)
+
+
 @pytest.fixture(scope="module")
 def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, Path]:
-    run = with_scorer(Run(settings(tmp_path_factory.mktemp("runs"))))
-    return run, faithfulness.faithfulness(run)
+    run = with_scorer(Run(settings(tmp_path_factory.mktemp("runs"))).open())
+    return run, measured(run)
 
 
 def test_table_page_and_csv_hold_every_variant(done: tuple[Run, Path], capsys: pytest.CaptureFixture[str]) -> None:
@@ -66,7 +73,7 @@ def test_table_page_and_csv_hold_every_variant(done: tuple[Run, Path], capsys: p
         assert 0 <= row["agreement"]["chance"] <= 1
     with (page.parent / "table.csv").open() as file:
         assert [line["variant"] for line in csv.DictReader(file)] == [row["variant"] for row in found]
-    faithfulness.faithfulness(run)  # once more: nothing is computed
+    measured(run)  # once more: nothing is computed
     shown = capsys.readouterr().out
     assert "kv_direct layer 2" in shown
     assert "6 questions on" in shown
@@ -83,9 +90,9 @@ def test_output_holds_no_note_text_and_no_script(done: tuple[Run, Path]) -> None
 
 def test_needs_a_scorer_and_known_methods(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="raypipe finetune"):
-        faithfulness.faithfulness(Run(settings(tmp_path)))
+        measured(Run(settings(tmp_path)).open())
     with pytest.raises(InputError, match=r"faithfulness\.methods\.1: 'no_such' is not a method"):
-        Run(settings(tmp_path, methods=("occlusion", "no_such")))
+        Run(settings(tmp_path, methods=("occlusion", "no_such"))).open()
 
 
 def test_questions_take_tasks_and_labels_in_turn() -> None:

@@ -10,15 +10,17 @@ import pyarrow.parquet as pq
 import pytest
 
 from raypipe import rows
-from raypipe.findings import results
-from raypipe.runs import check, probing, steps
-from raypipe.settings import config
 from raypipe.errors import InputError
-from raypipe.evaluation.metrics import by_task
 from raypipe.evaluation.heads import answers_of
-from raypipe.runs.run import Run
-from raypipe.runs.folder import settings_of
+from raypipe.evaluation.metrics import by_task
+from raypipe.findings import results
+from raypipe.findings.pages import probing_page
 from raypipe.notes.tasks import Task
+from raypipe.runs import check, driver
+from raypipe.runs.determinants import settings_of
+from raypipe.runs.probing import probed_models
+from raypipe.runs.run import Run
+from raypipe.settings import config
 from tests.tiny_models import tiny_loaded
 
 
@@ -38,23 +40,29 @@ def settings(folder: Path, **probe: object) -> config.Config:
 def with_models(run: Run) -> Run:
     """The run, as if it had trained everything."""
     for name in ("pretrain", "finetune/scorer", "train/decselfmask", "finetune/decselfmask"):
-        loaded, step = tiny_loaded("llama"), run.step(name)
+        loaded, step = tiny_loaded("llama"), run.step(name).open()
         loaded.tokenizer.save_pretrained(run.folder / "pretrain/tokenizer")
-        loaded.tokenizer.save_pretrained(step.folder / "model")
-        loaded.model.save_pretrained(step.folder / "model")
+        loaded.tokenizer.save_pretrained(step.path / "model")
+        loaded.model.save_pretrained(step.path / "model")
         step.finish(target_tokens=1, tokens=1, steps=1)  # what the report reads
     return run
+
+
+def probe(run: Run) -> Path:
+    """What `raypipe probe` does."""
+    driver.make(run, [f"probe/{model}" for model in probed_models(run)], "probe")
+    return probing_page(run)
 
 
 @pytest.fixture(scope="module")
 def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, Path]:
     folder = tmp_path_factory.mktemp("runs")
     with pytest.raises(InputError, match=r"train/decselfmask: is not finished"):
-        probing.probe(Run(settings(folder)))
-    run = with_models(Run(settings(folder)))
+        probe(Run(settings(folder)).open())
+    run = with_models(Run(settings(folder)).open())
     for arm in run.settings.arms:
-        steps.evaluate(run, arm)
-    return run, probing.probe(run)
+        driver.evaluate(run, arm)
+    return run, probe(run)
 
 
 def test_every_student_layer_and_pooling(done: tuple[Run, Path]) -> None:
@@ -78,13 +86,13 @@ def test_again_computes_nothing_and_another_head_keeps_the_states(
     done: tuple[Run, Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
     run, _ = done
-    probing.probe(run)
+    probe(run)
     assert "states/" not in (said := capsys.readouterr().out)
     assert "heads on every layer" not in said
     assert "backbone" in said
-    other = Run(settings(run.folder.parent, head="mlp256"))
+    other = Run(settings(run.folder.parent, head="mlp256")).open()
     with pytest.raises(InputError, match=r"probe\.head"):
-        probing.probe(other)
+        probe(other)
     assert other.is_done("states/backbone")
 
 
@@ -110,15 +118,15 @@ def test_a_head_reads_the_last_state(done: tuple[Run, Path], tmp_path: Path) -> 
     of_probe = answers_of(probed, layer=4, pooling="last").sort_by([("task_id", "ascending"), ("note_id", "ascending")])
     asked = settings(tmp_path)
     run = with_models(
-        Run(asked.model_copy(update={"evaluation": asked.evaluation.model_copy(update={"mode": "head"})}))
+        Run(asked.model_copy(update={"evaluation": asked.evaluation.model_copy(update={"mode": "head"})})).open()
     )
-    steps.evaluate(run, "sft")
+    driver.evaluate(run, "sft")
     answers = pq.read_table(run.step("evaluate/scorer").data)
     assert answers.sort_by([("task_id", "ascending"), ("note_id", "ascending")]).equals(of_probe)
     assert len(pq.read_table(run.step("calibrate/scorer").data)) == 48  # dev notes, two tasks
-    left = {path.name for path in run.step("evaluate/scorer").folder.iterdir()}
+    left = {path.name for path in run.step("evaluate/scorer").path.iterdir()}
     assert left == {"data", "settings.json", "manifest.json"}
-    keys = [settings_of("evaluate/scorer", r.settings, r.corpus.listing) for r in (run, done[0])]
+    keys = [settings_of("evaluate/scorer", r.settings, r.inputs) for r in (run, done[0])]
     assert ["probe.c" in key for key in keys] == [True, False]  # another penalty is another answer
 
 
@@ -136,7 +144,7 @@ def test_what_cannot_be_is_said_at_once(tmp_path: Path) -> None:
         update={"evaluation": asked.evaluation.model_copy(update={"split": "dev", "embeddings": True})}
     )
     with pytest.raises(InputError) as refused:
-        Run(asked)
+        Run(asked).open()
     where = {problem.where for problem in refused.value.problems}
     assert where == {"probe.arms", "evaluation.conformal", "evaluation.embeddings"}
 

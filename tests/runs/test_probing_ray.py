@@ -8,9 +8,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from raypipe.runs import probing
-from raypipe.settings.config import Config
+from raypipe.runs import driver
 from raypipe.runs.run import Run
+from raypipe.settings.config import Config
 from tests.runs.test_probing import settings, with_models
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(400)]
@@ -22,8 +22,8 @@ def test_the_same_as_in_one_process(tmp_path: Path) -> None:
     for uses_ray in (False, True):
         asked: Config = settings(tmp_path / str(uses_ray))
         asked = asked.model_copy(update={"resources": asked.resources.model_copy(update={"ray": uses_ray})})
-        run = with_models(Run(asked))
-        probing.probe_backbone(run)
+        run = with_models(Run(asked).open())
+        driver.make(run, ["probe/backbone"])
         states = pq.read_table(run.step("states/backbone").data).sort_by("note_id")
         probed = pq.read_table(run.step("probe/backbone").data).sort_by([(key, "ascending") for key in KEYS])
         found.append((states, probed))

@@ -12,17 +12,19 @@ import pyarrow.parquet as pq
 import pytest
 
 from raypipe import rows
-from raypipe.findings import results
-from raypipe.runs import folder, steps
-from raypipe.settings import config
-from raypipe.stream import pipeline
-from raypipe.settings.config import Arm, Config, PseudoLabels
 from raypipe.errors import InputError
+from raypipe.findings import results
 from raypipe.models import loading
-from raypipe.runs.run import SCORER, Run
+from raypipe.notes.tasks import Task
+from raypipe.runs import determinants, driver, making
+from raypipe.runs.folder import State, StepFolder
+from raypipe.runs.names import LABELS, SCORER
+from raypipe.runs.run import Run
+from raypipe.settings import config
+from raypipe.settings.config import Arm, Config, PseudoLabels
+from raypipe.stream import pipeline
 from raypipe.stream.stages.attribute import WITH_TEXT, Attribute
 from raypipe.stream.stages.mask import Mask, unmasked
-from raypipe.notes.tasks import Task
 from raypipe.training import examples, pseudo_labels, schedule
 from tests.small_run import settings
 
@@ -40,12 +42,12 @@ ARMS = {
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Run:
     """A finished small run with relevance at every layer."""
-    run = Run(settings(tmp_path_factory.mktemp("runs"), attribution__keep="all", arms=ARMS, repeats=2))
-    steps.prepare(run)
-    steps.attribute(run)  # on its own, so that other runs can read it
+    run = Run(settings(tmp_path_factory.mktemp("runs"), attribution__keep="all", arms=ARMS, repeats=2)).open()
+    driver.prepare(run)
+    driver.run_command(run, "attribute")  # on its own, so that other runs can read it
     for arm in ARMS:
-        steps.learn(run, arm)
-        steps.evaluate(run, arm)
+        driver.learn(run, arm)
+        driver.evaluate(run, arm)
     return run
 
 
@@ -65,7 +67,7 @@ def test_a_run_is_reported_whole(base: Run) -> None:
 
 def test_a_finished_run_does_nothing_again(base: Run) -> None:
     before = _made(base.folder)
-    steps.run_all(Run(base.settings))
+    driver.run_all(Run(base.settings).open())
     assert _made(base.folder) == before
 
 
@@ -78,7 +80,7 @@ def test_repeats_differ_in_order_alone(base: Run) -> None:
 
 def test_labels_are_learned_between_the_masks(base: Run) -> None:
     masks = examples.read(base.step("train/rows").data, "mixed")
-    labels = examples.read(base.step("finetune/rows").folder / "train", steps.LABELS)
+    labels = examples.read(base.step("finetune/rows").path / "train", LABELS)
     learned = examples.mixed(masks, labels, 0.5)
     assert len(learned) == 2 * len(masks)
     steps = schedule.steps(learned.length, learned.draw, base.settings.train)
@@ -91,36 +93,36 @@ def test_labels_are_learned_between_the_masks(base: Run) -> None:
 
 
 def test_a_child_shares_what_its_settings_do_not_touch(base: Run) -> None:
-    child = Run(_child(base, arms={"decselfmask": {"masking": {"ratio": 0.4}}}), base=base)
+    child = Run(_child(base, arms={"decselfmask": {"masking": {"ratio": 0.4}}}), base=base).open()
     for step in ("pretrain", "finetune/rows", f"finetune/{SCORER}", "attribute"):
-        assert child.step(step).folder == base.folder / step, step
+        assert child.step(step).path == base.folder / step, step
     for step in ("mask", "train/rows", "train/decselfmask"):
-        assert child.step(step).folder == child.folder / step, step
+        assert child.step(step).path == child.folder / step, step
     assert child.corpus is base.corpus
 
 
 def test_what_a_step_is_made_from(base: Run) -> None:
     def settings_of(name: str, **changes: object) -> dict[str, object]:
-        return folder.settings_of(name, settings(base.folder, arms=ARMS, **changes), inputs)
+        return determinants.settings_of(name, settings(base.folder, arms=ARMS, **changes), inputs)
 
     inputs: dict[str, object] = {"model": {"backbone": [1]}, "statistics": {"encoder": [1]}}
     lora = {"rank": 4, "alpha": 8}
     assert settings_of("train/rows") != settings_of("train/rows", train__lora=lora), "plain-text sentinels"
     assert settings_of("mask") == settings_of("mask", train__lora=lora)
-    fewer = folder.settings_of("finetune/sft@1", settings(base.folder, arms={"sft": {}}), inputs)
+    fewer = determinants.settings_of("finetune/sft@1", settings(base.folder, arms={"sft": {}}), inputs)
     assert settings_of("finetune/sft@1") == fewer, "no mask touches an arm of labels alone"
     assert settings_of("finetune/sft@1") != settings_of("finetune/random_init@1")
     mixed = ARMS | {"mixed": ARMS["mixed"] | {"label_share": 0.25}}
-    shares_less = folder.settings_of("train/mixed", settings(base.folder, arms=mixed), inputs)
+    shares_less = determinants.settings_of("train/mixed", settings(base.folder, arms=mixed), inputs)
     assert settings_of("train/mixed") != shares_less
     dotted = {"a": ARMS["decselfmask"], "a.masking": ARMS["decselfmask"]}
     other = dotted | {"a": {"masking": {"ratio": 0.3}}}
-    with_dots = [folder.settings_of("mask", settings(base.folder, arms=arms), inputs) for arms in (dotted, other)]
+    with_dots = [determinants.settings_of("mask", settings(base.folder, arms=arms), inputs) for arms in (dotted, other)]
     assert with_dots[0] != with_dots[1]
-    of_others = folder.settings_of("train/decselfmask", settings(base.folder, arms=mixed), inputs)
+    of_others = determinants.settings_of("train/decselfmask", settings(base.folder, arms=mixed), inputs)
     assert settings_of("train/decselfmask") == of_others, "another arm's share"
     tagged = ARMS | {"tagged": {"masking": {"strategy": "mslm", "mslm": {"terms": "ner"}}}}
-    with_tags = folder.settings_of("train/decselfmask", settings(base.folder, arms=tagged), inputs)
+    with_tags = determinants.settings_of("train/decselfmask", settings(base.folder, arms=tagged), inputs)
     assert settings_of("train/decselfmask") != with_tags, "a note without tags is lost to all arms"
     by_answers = settings_of("train/pseudo")
     assert by_answers == settings_of("train/pseudo", attribution__layer=2), "answers know no relevance"
@@ -149,21 +151,21 @@ def test_an_arm_added_later_costs_only_itself(tmp_path: Path, monkeypatch: pytes
         "keyword": keyword,
         "tagger": tagger,
     }
-    first = Run(settings(tmp_path, arms=few))
-    steps.run_all(first)
+    first = Run(settings(tmp_path, arms=few)).open()
+    driver.run_all(first)
     made, planned = _made(first.folder), [_plans(first, arm) for arm in few]
     shutil.copytree(first.folder / "mask", tmp_path / "child/small/mask")
-    at_once = Run(settings(tmp_path / "at_once", arms=more))
-    steps.run_all(at_once)
+    at_once = Run(settings(tmp_path / "at_once", arms=more)).open()
+    driver.run_all(at_once)
 
-    later = Run(settings(tmp_path, arms=more))
+    later = Run(settings(tmp_path, arms=more)).open()
     assert not later.is_done("mask")
     with pytest.raises(InputError, match="mask: was made without arms control, keyword, tagger, added since"):
         later.needed("mask")
     with monkeypatch.context() as patch:
         patch.setattr(pipeline, "Answer", None)
         patch.setattr(pipeline, "Attribute", _OfLabelledNotes)
-        steps.run_all(later)
+        driver.run_all(later)
     after = _made(later.folder)
     remade = {Path(path).parent for path, when in made.items() if after[path] != when}
     assert remade == {later.folder / step for step in ("statistics", "mask", "train/rows", "pseudo")}
@@ -179,11 +181,11 @@ def test_an_arm_added_later_costs_only_itself(tmp_path: Path, monkeypatch: pytes
         (more | {"decselfmask": {"masking": {"ratio": 0.3}}}, r"arms\.decselfmask\.masking\.ratio"),
     ):
         with pytest.raises(InputError, match=rf"mask: made with other settings \({changed}\)"):
-            steps.mask(Run(settings(tmp_path, arms=arms)))
+            driver.run_command(Run(settings(tmp_path, arms=arms)).open(), "mask")
 
-    child = Run(settings(tmp_path / "child", arms=more), base=at_once)  # its own masks are older than its base's
+    child = Run(settings(tmp_path / "child", arms=more), base=at_once).open()  # its own masks are older than its base's
     assert child.is_done("mask")
-    assert child.step("mask").folder == at_once.folder / "mask"
+    assert child.step("mask").path == at_once.folder / "mask"
 
 
 class _OfLabelledNotes(Attribute):
@@ -201,12 +203,13 @@ def test_statistics_grow_with_what_is_asked_of_the_same_files(tmp_path: Path) ->
     def settings_of(needs: list[str], **files: int) -> dict[str, object]:
         return {"seed": 0, "asked": {"needs": needs, "longest": len(needs)}, "files": files}
 
-    made = folder.Step(tmp_path / "statistics", settings_of(["counts"], own=1))
+    made = StepFolder(tmp_path / "statistics", settings_of(["counts"], own=1)).open()
     made.finish()
+    edited = StepFolder(made.path, settings_of(["counts", "general"], own=2, other=1))
     with pytest.raises(InputError, match=r"\(asked\.longest, asked\.needs, files\.other, files\.own\)"):
-        steps._grown(made.folder, settings_of(["counts", "general"], own=2, other=1))
+        edited.open()
+    assert StepFolder(made.path, settings_of(["counts", "general"], own=1, other=1)).state is State.OUTGROWN
     assert made.done
-    assert not steps._grown(made.folder, settings_of(["counts", "general"], own=1, other=1)).done
 
 
 def test_a_list_of_terms_is_part_of_what_an_arm_learns(tmp_path: Path) -> None:
@@ -214,18 +217,19 @@ def test_a_list_of_terms_is_part_of_what_an_arm_learns(tmp_path: Path) -> None:
     terms.write_text("febbre\n")
     by_list = {"masking": {"strategy": "mslm", "mslm": {"terms": "lexicon", "lexicon": str(terms)}}}
     asked = settings(tmp_path, arms={"listed": by_list, "other": ARMS["decselfmask"]})
-    before = [folder.settings_of(step, asked, {}) for step in ("mask", "train/listed", "train/other")]
+    before = [determinants.settings_of(step, asked, {}) for step in ("mask", "train/listed", "train/other")]
     terms.write_text("febbre\ntosse\n")
-    after = [folder.settings_of(step, asked, {}) for step in ("mask", "train/listed", "train/other")]
+    after = [determinants.settings_of(step, asked, {}) for step in ("mask", "train/listed", "train/other")]
     assert [old != new for old, new in zip(before, after, strict=True)] == [True, True, False]
 
 
 def test_who_looks_into_an_empty_folder_does_not_say_what_it_is_made_from(tmp_path: Path) -> None:
-    works = folder.Step(tmp_path / "step", {"ratio": 0.1})
-    folder.Step(tmp_path / "step", {"ratio": 0.2})  # a report of a config that was changed meanwhile
+    works = StepFolder(tmp_path / "step", {"ratio": 0.1}).open()
+    # a report of a config that was changed meanwhile
+    assert StepFolder(tmp_path / "step", {"ratio": 0.2}).state is State.ABSENT
     works.finish()
     with pytest.raises(InputError, match="ratio"):
-        folder.Step(tmp_path / "step", {"ratio": 0.2})
+        StepFolder(tmp_path / "step", {"ratio": 0.2}).open()
 
 
 def test_relevance_outlives_what_masking_finds_wrong(tmp_path: Path) -> None:
@@ -248,12 +252,12 @@ def test_relevance_outlives_what_masking_finds_wrong(tmp_path: Path) -> None:
 def test_other_weights_in_a_folder_are_another_model(base: Run, tmp_path: Path) -> None:
     shutil.copytree(base.backbone.path, tmp_path / "model")
     asked = settings(tmp_path, model__path=str(tmp_path / "model"), pretrain=None)
-    assert Run(asked).step(f"finetune/{SCORER}").done is False
+    assert Run(asked).open().step(f"finetune/{SCORER}").done is False
     weights = tmp_path / "model/model.safetensors"
-    Run(asked).step(f"finetune/{SCORER}").finish()
+    Run(asked).open().step(f"finetune/{SCORER}").open().finish()
     os.utime(weights, ns=(0, 0))
     with pytest.raises(InputError, match=r"inputs\.model"):
-        Run(asked).step(f"finetune/{SCORER}")
+        Run(asked).open().step(f"finetune/{SCORER}").open()
 
 
 def test_an_option_that_is_never_sure_teaches_nothing(tmp_path: Path) -> None:
@@ -265,37 +269,37 @@ def test_an_option_that_is_never_sure_teaches_nothing(tmp_path: Path) -> None:
 
 
 def test_each_step_alone_also_for_an_arm_with_its_own_attribution(tmp_path: Path) -> None:
-    run = Run(settings(tmp_path, arms=ARMS))
-    steps.pretrain(run)
-    steps.finetune(run)
-    steps.mask(run)
+    run = Run(settings(tmp_path, arms=ARMS)).open()
+    driver.run_command(run, "pretrain")
+    driver.run_command(run, "finetune")
+    driver.run_command(run, "mask")
     for arm in ("kv", "pseudo"):
-        steps.train(run, arm)
-        steps.finetune(run, arm)
-        steps.evaluate(run, arm)
+        driver.run_command(run, "train", [arm])
+        driver.run_command(run, "finetune", [arm])
+        driver.evaluate(run, arm)
     assert (run.folder / "variants/kv/evaluate/kv/manifest.json").exists()
     assert run.is_done("evaluate/pseudo")
-    with pytest.raises(InputError, match="nothing to fine-tune"):
-        steps.finetune(run, "zero_shot")
+    with pytest.raises(InputError, match="there is nothing to finetune"):
+        driver.run_command(run, "finetune", ["zero_shot"])
 
 
 def test_errors_are_a_share_of_the_notes_that_were_tried(tmp_path: Path) -> None:
-    run = Run(settings(tmp_path, data__max_error_rate=0.2))
+    run = Run(settings(tmp_path, data__max_error_rate=0.2)).open()
     step, n = run.step("attribute"), run.corpus.facts["notes"]
     errors = ["E_OOM", "E_OOM", None, None] + ["NOT_SAMPLED"] * (n - 4)
     found = [{"note_id": f"n{i}", "error": error} for i, error in enumerate(errors)]
-    step.data.mkdir()
+    step.open().data.mkdir()
     pq.write_table(rows.table(found, rows.ATTRIBUTED), step.data / "part.parquet")
     with pytest.raises(InputError, match="2 of 4 notes failed"):
-        steps._finish_notes(run, step)
+        making._audited(run, step)
 
 
 def test_a_trial_equals_the_same_config_run_by_hand(base: Run, tmp_path: Path) -> None:
     changes = {"arms": {"decselfmask": {"masking": {"ratio": 0.4}}}, "attribution__layer": 1}
-    child = Run(_child(base, **changes), base=base)
-    steps.run_all(child)
-    alone = Run(settings(tmp_path, **changes))
-    steps.run_all(alone)
+    child = Run(_child(base, **changes), base=base).open()
+    driver.run_all(child)
+    alone = Run(settings(tmp_path, **changes)).open()
+    driver.run_all(alone)
     plans = [pq.read_table(run.step("mask").data).sort_by("note_id")["plans"].to_pylist() for run in (child, alone)]
     assert plans[0] == plans[1]
     scores = [pq.read_table(run.step("evaluate/decselfmask").data)["scores"].to_pylist() for run in (child, alone)]
@@ -305,8 +309,8 @@ def test_a_trial_equals_the_same_config_run_by_hand(base: Run, tmp_path: Path) -
 def test_masking_reads_the_layer_that_is_asked_for(base: Run) -> None:
     plans = []
     for layer in (0, 1):
-        child = Run(_child(base, attribution__layer=layer, arms={"decselfmask": ARMS["decselfmask"]}), base=base)
-        steps.mask(child)
+        child = Run(_child(base, attribution__layer=layer, arms={"decselfmask": ARMS["decselfmask"]}), base=base).open()
+        driver.run_command(child, "mask")
         plans.append(pq.read_table(child.step("mask").data).sort_by("note_id")["plans"].to_pylist())
     assert plans[0] != plans[1]
 
@@ -315,11 +319,11 @@ def test_a_layer_without_relevance_is_refused(base: Run) -> None:
     arms = {"decselfmask": ARMS["decselfmask"]}
     wanted = _child(base, attribution__layer=3, arms=arms)
     with pytest.raises(InputError, match=r"attribution\.layer: is 3, .* valid at 0\.\.2"):
-        Run(wanted, base=base)
-    child = Run(_child(base, arms=arms), base=base)
+        Run(wanted, base=base).open()
+    child = Run(_child(base, arms=arms), base=base).open()
     child.settings = wanted  # past the check
     with pytest.raises(InputError, match="relevance was kept at"):
-        steps.mask(child)
+        driver.run_command(child, "mask")
 
 
 def test_sure_answers_are_kept_and_classes_evened_out(base: Run) -> None:
@@ -351,24 +355,26 @@ def _child(base: Run, **changes: object) -> Config:
 
 
 def test_questions_that_the_new_tokenizer_cannot_fit_are_refused_before_training(tmp_path: Path) -> None:
-    run = Run(settings(tmp_path, prompt__max_tokens=16, prompt__instruction="Rispondi alla domanda. " * 9))
+    run = Run(settings(tmp_path, prompt__max_tokens=16, prompt__instruction="Rispondi alla domanda. " * 9)).open()
     with pytest.raises(InputError, match="leaves no room for a note"):
-        steps.pretrain(run)
+        driver.run_command(run, "pretrain")
     assert not (run.folder / "pretrain/model").exists()
 
 
 def test_pretraining_and_learning_read_different_notes(tmp_path: Path) -> None:
-    generated = Run(settings(tmp_path, name="generated", arms=ARMS)).corpus.data
+    generated = Run(settings(tmp_path, name="generated", arms=ARMS)).open().corpus.data
     asked = settings(tmp_path, arms={"sft": {}, "cpt": {"masking": {"strategy": "cpt_packed"}}})
     shared = {"source": "files", "pretraining": None, "pretraining_share": 0.5}
     asked = asked.model_copy(update={"data": generated.model_copy(update=shared)})
     with pytest.raises(InputError, match=r"data\.pretraining_share: is a share of data\.notes"):
-        Run(asked.model_copy(update={"data": asked.data.model_copy(update={"pretraining": generated.pretraining})}))
-    run = Run(asked)
+        Run(
+            asked.model_copy(update={"data": asked.data.model_copy(update={"pretraining": generated.pretraining})})
+        ).open()
+    run = Run(asked).open()
     assert not set(run.corpus.texts(pretrains=True)) & set(run.corpus.texts(pretrains=False))
-    steps.pretrain(run)
-    steps.finetune(run)
-    steps.mask(run)
+    driver.run_command(run, "pretrain")
+    driver.run_command(run, "finetune")
+    driver.run_command(run, "mask")
     pretrained = {key.split("\t")[0] for key in pq.read_table(run.folder / "pretrain/rows/data")["key"].to_pylist()}
     masked = pq.read_table(run.step("mask").data, columns=["note_id", "error"]).to_pylist()
     learned = {note["note_id"] for note in masked if note["error"] is None}

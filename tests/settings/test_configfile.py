@@ -50,9 +50,9 @@ modle: {}
         '4: data.task_ids.2: must be a string; quote it: "3"',
         "7: attribution.steps: must be greater than or equal to 1; got '0'",
         "6: attribution.layr: unknown key. Did you mean 'layer'?",
-        "9: train.betas: needs at least 2 values",
         "11: arms.a.masking.ratio: must be less than 1; got '2'",
         "11: arms.a.masking.ratoi: unknown key. Did you mean 'ratio'?",
+        "9: train.betas: needs at least 2 values",
         "--set: evaluation.split: must be 'train', 'dev' or 'test'; got 'tset'",
         "12: modle: unknown key. Did you mean 'model'?",
     ]
@@ -163,9 +163,9 @@ def test_located_adds_the_line_of_a_config_key(tmp_path):
     path = tmp_path / "c.yaml"
     path.write_text("seed: 1\nattribution:\n  layer: 40\n")
     error = InputError([Problem("attribution.layer", "too high"), Problem("x.csv", "broken")], ExitCode.DATA)
-    found = configfile.located(error, path)
-    assert str(found) == f"{path}:3: attribution.layer: too high\nx.csv: broken"
-    assert found.exit_code == ExitCode.DATA
+    located = configfile.located(error, path)
+    assert str(located) == f"{path}:3: attribution.layer: too high\nx.csv: broken"
+    assert located.exit_code == ExitCode.DATA
 
 
 # --- for every field of the schema: wrong type, unknown key beside it, out of range
@@ -196,8 +196,8 @@ BEYOND = {"ge": -1, "gt": 0, "le": 1, "lt": 0}
 
 
 def problem_at(tmp_path, override, path):
-    found = problems_of(tmp_path, "seed: 0", [override])
-    assert any(f"{path}: " in problem or f"{path}." in problem for problem in found), found
+    problems = problems_of(tmp_path, "seed: 0", [override])
+    assert any(f"{path}: " in problem or f"{path}." in problem for problem in problems), problems
 
 
 @pytest.mark.parametrize("path", [path for path, _ in FIELDS])
@@ -229,7 +229,7 @@ def test_fewest_workers(tmp_path):
 
 
 def test_changes_lie_over_what_was_written(tmp_path):
-    """Keys that the file leaves open stay open, sections are made where there are none, the file is kept."""
+    """Keys that the file leaves open stay open, sections are made where there are none, the file stays as it is."""
     path = tmp_path / "a.yaml"
     path.write_text("name: a\ntrain:\narms: {m.1: {masking: {ratio: 0.2}}}\n")
     written = configfile.written(path).value

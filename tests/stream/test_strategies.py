@@ -19,13 +19,14 @@ from transformers import BertConfig, BertModel
 from raypipe.findings import results
 from raypipe.findings.show import show
 from raypipe.masking import STRATEGIES
-from raypipe.masking.asked import asked
+from raypipe.masking.corpus_needs import corpus_needs
 from raypipe.masking.statistics import Statistics
 from raypipe.models import loading
 from raypipe.models.encoder import encoder_vectors
 from raypipe.notes import synthetic
-from raypipe.runs import corpus_counts, steps
-from raypipe.runs.run import SCORER, Run
+from raypipe.runs import corpus_counts, driver
+from raypipe.runs.names import SCORER
+from raypipe.runs.run import Run
 from raypipe.settings import configfile
 from raypipe.settings.arms import masking_of
 from raypipe.settings.config import Arm
@@ -68,7 +69,7 @@ def opened(folder: Path, name: str, *overrides: str, arms: dict[str, Arm] | None
     for place in (model, folder / name / "finetune" / SCORER / "model"):
         tiny_model("llama").save_pretrained(place)
         tiny_tokenizer().save_pretrained(place)
-    run = Run(type(settings)(**whole))
+    run = Run(type(settings)(**whole)).open()
     run.step(f"finetune/{SCORER}").finish()  # the random model is all the scorer that masking needs
     return run
 
@@ -79,8 +80,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(ROOT)  # the recipe names its lexicon relative to the repository
         one = opened(tmp_path_factory.mktemp("strategies"), "many")
-        steps.mask(one)
-        steps.render(one)
+        driver.run_command(one, "mask")
+        driver.make(one, ["train/rows"])
         yield one
 
 
@@ -126,17 +127,17 @@ def test_plans_depend_neither_on_blocks_and_workers_nor_on_which_arm_came_first(
     few = {name: run.settings.arms[name] for name in ("decselfmask", "pmi", "mslm_ner")}
     blocks = "resources.rows_per_block=1000", "resources.attribution_actors=1"
     first = opened(run.folder.parent, "one", *blocks, arms=few)
-    steps.mask(first)
+    driver.run_command(first, "mask")
     assert {plan["arm"] for plans in plans_of(first).values() for plan in plans} == set(few)
-    again = Run(first.settings.model_copy(update={"arms": run.settings.arms}))
-    steps.mask(again)
+    again = Run(first.settings.model_copy(update={"arms": run.settings.arms})).open()
+    driver.run_command(again, "mask")
     assert again.is_done("attribute")
     assert plans_of(again) == plans_of(run)
 
 
 def test_counts_are_shared_by_runs_on_the_same_corpus(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing is counted a second time; what another corpus or another question asks for is."""
-    wanted = asked(masking_of(run.settings))
+    wanted = corpus_needs(masking_of(run.settings))
     known = Statistics.load(run.folder / "statistics" / "data")
     folder = corpus_counts.cache_folder(run.settings, run.corpus, wanted)
     assert folder.parents[1].stat().st_mode & 0o077 == folder.stat().st_mode & 0o077 == 0
@@ -194,7 +195,7 @@ def test_words_are_compared_by_an_encoder(run: Run) -> None:
     hidden = {}
     for name, overrides in {"by_encoder": [f"statistics.encoder={folder}"], "by_student": []}.items():
         one = opened(run.folder.parent, name, "data.synthetic.n_unlabelled=60", *overrides, arms=arms)
-        steps.mask(one)
+        driver.run_command(one, "mask")
         known = Statistics.load(one.folder / "statistics" / "data")
         is_encoded = known.vectors_VD is not None and known.vectors_VD.shape[1] == shape["hidden_size"]
         assert is_encoded == bool(overrides)
@@ -210,7 +211,7 @@ def test_words_are_compared_by_an_encoder(run: Run) -> None:
 def test_tfidf_counts_the_corpus(run: Run) -> None:
     """The control's relevance in the real pipeline is TF-IDF over the run's own notes, recomputed here by hand."""
     one = opened(run.folder.parent, "tfidf", "data.synthetic.n_unlabelled=60", "attribution.method=tfidf")
-    steps.attribute(one)
+    driver.run_command(one, "attribute")
     found = pq.read_table(one.step("attribute").data).to_pylist()
     tokenizer = loading.load_tokenizer(one.tokenizer)
     seen = [set(tokenizer(t, add_special_tokens=False)["input_ids"]) for t in one.corpus.texts(pretrains=False)]

@@ -1,6 +1,6 @@
-"""Ray Data callables, one step of a row each, in the order of flow: hold_out, count, Attribute, Mask, Render; Cut
-(pretraining); Score. Each is `quiet`: an exception that leaves it holds no note text.
+"""The functions and classes that Ray Data maps over blocks: one step of a row each.
 
-Each takes and gives Arrow tables of one block; the algorithms live in their own packages and know nothing of Ray. A
-stage is built once per actor and must hold paths and settings only: weights never travel through the object store.
+A stage takes an Arrow table (one block) and returns one. The algorithms live in other packages and know nothing of Ray.
+A stage is built once per actor, from paths and settings alone: weights never travel through the object store. Each is
+`quiet`: an exception that leaves it holds no note text.
 """

@@ -1,4 +1,4 @@
-"""The scorer's own answers to the tasks of unlabelled notes, and the sure ones as training rows: pseudo-labels."""
+"""Pseudo-labels: the scorer's answers to the tasks of unlabelled notes, and the confident ones as training rows."""
 
 from __future__ import annotations
 
@@ -68,30 +68,30 @@ class Answer:
 
 @quiet
 class Teach:
-    """Answered notes in, fine-tuning rows of each arm out, with the answers that the arm keeps."""
+    """Answered notes in, fine-tuning rows of each arm out, made of the answers that the arm accepts."""
 
     def __init__(
         self,
         model: config.Model,
         prompt: config.Prompt,
         tasks: Sequence[Task],
-        kept: Mapping[str, tuple[float, Mapping[Class, float]]],
+        accepted: Mapping[str, tuple[float, Mapping[Class, float]]],
     ) -> None:
         from raypipe.models import loading
 
         self.encoder = PromptEncoder(loading.load_tokenizer(model), prompt, tasks, use_chat=model.chat == "auto")
         self.options = {task.id: task.options for task in tasks}
-        self.kept = kept
+        self.accepted = accepted
 
     def __call__(self, table: pa.Table) -> pa.Table:
         out = []
         for note in table.filter(table["error"].is_null()).to_pylist():
             answers = list(zip(note["task_id"], note["predicted"], note["confidence"], strict=True))
-            for arm, kept in self.kept.items():
+            for arm, limits in self.accepted.items():
                 chosen = {
                     task_id: self.options[task_id].index(answer)
                     for task_id, answer, sure in answers
-                    if is_kept(note["note_id"], task_id, answer, sure, kept)
+                    if is_kept(note["note_id"], task_id, answer, sure, limits)
                 }
                 encoded = self.encoder.encode(note["note_id"], note["text"], list(chosen))
                 for part, row in enumerate(training_rows(encoded, chosen, self.encoder.eos_id)):

@@ -1,4 +1,4 @@
-"""Relevance of each word of a note for a few tasks: the stage that needs the GPUs."""
+"""Relevance of each word of a note for a few tasks. This stage needs the GPUs."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from raypipe.models.prompts import EncodedNote, PromptEncoder
 from raypipe.notes.tasks import Task
 from raypipe.settings import config
 from raypipe.stream.stages.quiet import quiet
-from raypipe.words import SIGNS, Floats, relevance_of_words, word_spans
+from raypipe.words import F32, SIGNS, relevance_of_words, word_spans
 
 
 @quiet
 class Attribute:
-    """Notes in, notes with relevance out (rows.ATTRIBUTED, and text and tags for the stage after)."""
+    """Notes in, notes with relevance out: rows.ATTRIBUTED, with the text and tags that the next stage needs."""
 
     def __init__(
         self,
@@ -30,7 +30,7 @@ class Attribute:
         tasks: Sequence[Task],
         seed: int,
         threads: int = 1,
-        idf_V: Floats | None = None,
+        idf_V: F32 | None = None,
     ) -> None:
         import torch
 
@@ -66,7 +66,7 @@ class Attribute:
             return error.code
 
     def _tasks_of(self, note_id: str) -> list[str]:
-        """The tasks asked of this note: a seeded sample without replacement."""
+        """The tasks of this note: a seeded sample without replacement."""
         every = sorted(self.tasks)
         n = self.attribution.tasks_per_note
         if n is None or n >= len(every):
@@ -83,7 +83,7 @@ class Attribute:
             words,
             self.attribution.word_reduction,
         )
-        # float16 keeps 11 bits of a number between 6e-5 and 65504: bring each map into that range
+        # float16 holds 11 bits of a number between 6e-5 and 65504, so each map is divided by its peak
         peak = np.abs(by_word).max(axis=-1, keepdims=True, initial=0)
         by_word = np.divide(by_word, peak, out=np.zeros_like(by_word), where=peak > 0)
         options = [self.tasks[question.task_id].options for question in prompt.questions]

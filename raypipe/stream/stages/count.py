@@ -1,13 +1,13 @@
-"""What masking wants to know of the whole corpus, block by block (masking/counting.py): small tables that add up."""
+"""Counts over the corpus for masking, block by block (masking/counting.py): small tables that add up."""
 
 from __future__ import annotations
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from raypipe import rows
 from raypipe.errors import Code
 from raypipe.masking.counting import count_block, merge, relevance_block
-from raypipe.stream.stages.mask import words_and_relevance
 from raypipe.stream.stages.quiet import quiet
 
 
@@ -21,9 +21,9 @@ def count(table: pa.Table, longest: int, phi_patterns: tuple[str, ...]) -> pa.Ta
 def average(table: pa.Table, delta: float, layer: int | None = None) -> pa.Table:
     """Notes with relevance in, relevance by word out."""
     notes = [note for note in table.to_pylist() if note["error"] is None]
-    found = [(note["text"], *words_and_relevance(note, layer)) for note in notes]
-    kept = [(text, words, relevance) for text, words, relevance in found if relevance is not None]
-    texts, words, relevance = zip(*kept, strict=True) if kept else ((), (), ())
+    triples = [(note["text"], *rows.words_and_relevance(note, layer)) for note in notes]
+    triples = [triple for triple in triples if triple[2] is not None]
+    texts, words, relevance = zip(*triples, strict=True) if triples else ((), (), ())
     return relevance_block(texts, words, relevance, delta)
 
 
@@ -39,8 +39,8 @@ def add_up(table: pa.Table, min_notes: int) -> pa.Table:
 
 
 @quiet
-def labelled(table: pa.Table, note_ids: frozenset[str]) -> pa.Table:
-    """Marks all notes but these as not wanted."""
-    wanted = pc.is_in(table["note_id"], pa.array(note_ids, pa.string()))
-    error = pc.if_else(wanted, table["error"], pc.coalesce(table["error"], pa.scalar(Code.NOT_SAMPLED.value)))
+def leave_out_others(table: pa.Table, note_ids: frozenset[str]) -> pa.Table:
+    """Marks all notes but these as NOT_SAMPLED."""
+    is_listed = pc.is_in(table["note_id"], pa.array(note_ids, pa.string()))
+    error = pc.if_else(is_listed, table["error"], pc.coalesce(table["error"], pa.scalar(Code.NOT_SAMPLED.value)))
     return table.set_column(table.schema.get_field_index("error"), "error", error)

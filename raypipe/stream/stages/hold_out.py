@@ -1,4 +1,4 @@
-"""Marks the notes that self-supervision must not see (validation and test patients, near copies) or need not see."""
+"""Marks the notes that self-supervision must not see (dev and test patients, near copies) or does not need."""
 
 from __future__ import annotations
 
@@ -17,11 +17,10 @@ from raypipe.stream.stages.quiet import quiet
 def hold_out(
     table: pa.Table, guard: Guard | None, last_hash: int | None, pretraining_share: float, pretrains: bool
 ) -> pa.Table:
-    """Notes in, the same notes out; one that is left out loses its text and gets a code, be it broken or not.
+    """Notes in, the same notes out. A note that is left out, broken or not, loses its text and gets a code.
 
-    `last_hash`: notes whose hashed id is larger are beyond `data.max_unlabelled`. A threshold instead of a list of ids:
-    the sample costs the workers nothing. `pretrains`: of the two parts that `data.pretraining_share` makes, keep
-    the one that only pretraining reads.
+    `last_hash`: notes whose hashed id is larger are beyond `data.max_unlabelled`; a threshold spares the workers a list
+    of ids. `pretrains`: of the two parts that `data.pretraining_share` makes, let through the one for pretraining.
     """
 
     def verdict(note: dict[str, Any]) -> Code | None:

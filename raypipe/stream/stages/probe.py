@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 
 from raypipe import rows
 from raypipe.evaluation.control import content_word, control_labels
-from raypipe.evaluation.heads import Pooled, probe
+from raypipe.evaluation.heads import PooledStates, fit_probe
 from raypipe.notes.tasks import Task
 from raypipe.settings import config
 from raypipe.stream.stages.quiet import quiet
@@ -30,12 +30,12 @@ class Fit:
         seed: int,
     ) -> None:
         self.stored, self.tasks, self.split, self.settings, self.seed = states, tasks, split, settings, seed
-        known = pq.read_table(notes, columns=["note_id", "group_id", "text"]).to_pylist()
+        labelled = pq.read_table(notes, columns=["note_id", "group_id", "text"]).to_pylist()
         self.labels = pq.read_table(labels)
-        self.group_of = {note["note_id"]: note["group_id"] for note in known}
+        self.group_of = {note["note_id"]: note["group_id"] for note in labelled}
         self.control = None
         if settings.control:
-            word_of = {note["note_id"]: content_word(note["text"]) for note in known}
+            word_of = {note["note_id"]: content_word(note["text"]) for note in labelled}
             self.control = control_labels(self.labels, word_of, tasks, split, seed)
 
     def __call__(self, table: pa.Table) -> pa.Table:
@@ -43,7 +43,7 @@ class Fit:
         for unit in table.to_pylist():
             column = f"{unit['pooling']}_{unit['layer']}"
             states = pq.read_table(self.stored, columns=["note_id", "task_id", column])
-            pooled = Pooled.read(states, unit["layer"], unit["pooling"])
+            pooled = PooledStates.read(states, unit["layer"], unit["pooling"])
             args = (self.labels, self.group_of, self.tasks, self.split, self.settings, self.control, self.seed)
-            out.append(probe(pooled, *args))
+            out.append(fit_probe(pooled, *args))
         return pa.concat_tables(out).combine_chunks()

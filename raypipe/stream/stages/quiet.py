@@ -1,4 +1,4 @@
-"""What a stage says when it fails must hold no note text: messages reach logs, and logs are no place for patients."""
+"""Keeps note text out of the error messages of stages: messages reach logs, and logs are no place for patients."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from typing import Any, TypeVar
 from raypipe.errors import InputError, QuietError
 
 Stage = TypeVar("Stage", bound=Callable[..., Any])
-_PACKAGE = Path(__file__).parents[1]
+_PACKAGE = Path(__file__).parents[2]
 
 
 def quiet(stage: Stage) -> Stage:
-    """The same stage; whatever it raises becomes a `QuietError` with the stage's name, the exception's and the line.
+    """The same stage, but what it raises becomes a `QuietError`: name of the stage, type of the exception, and line.
 
-    A library's message may quote the text it choked on, and Ray logs messages with all their causes. `InputError`
-    passes: it speaks of the config alone (errors.py).
+    A library's message may quote the text it choked on, and Ray logs messages with all their causes. An `InputError`
+    passes, because it speaks of the config alone (errors.py).
     """
     if not isinstance(stage, type):
         return _guarded(stage.__name__, stage)

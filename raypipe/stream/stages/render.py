@@ -23,7 +23,7 @@ from raypipe.stream.stages.quiet import quiet
 from raypipe.training.examples import STORED
 
 _SUMS = [("plans", "count"), ("plans", "sum"), ("n_spans", "sum"), ("n_cut_tokens", "sum")]
-# What an example hides and what it does not show, beside what training reads
+# What training reads, and how much of the note an example hides or does not show
 RENDERED = pa.schema([*STORED, ("n_spans", pa.int16()), ("n_cut_tokens", pa.int32())])
 
 
@@ -63,20 +63,20 @@ class Render:
 
 
 def counts(rendered: Path, planned: Mapping[str, Tally]) -> dict[str, dict[str, int]]:
-    """By arm: rows, plans and spans that became none (they did not fit the context), tokens left out of the rows."""
-    found: Counter[tuple[str, str]] = Counter()
+    """By arm: rows, plans and spans without a row (they did not fit the context), tokens left out of the rows."""
+    sums_of: Counter[tuple[str, str]] = Counter()
     columns = {name: pds.field(name) for name in ("arm", "n_spans", "n_cut_tokens")}
     first = {"plans": pc.ends_with(pds.field("key"), "\t0").cast("int64")}  # the first row of each plan
     for batch in pds.dataset(rendered).to_batches(columns=columns | first):
-        sums = pa.Table.from_batches([batch]).group_by("arm").aggregate(_SUMS)
-        for row in sums.to_pylist():
-            found.update({(row["arm"], name): value for name, value in row.items() if name != "arm"})
+        per_arm = pa.Table.from_batches([batch]).group_by("arm").aggregate(_SUMS)
+        for row in per_arm.to_pylist():
+            sums_of.update({(row["arm"], name): value for name, value in row.items() if name != "arm"})
     return {
         arm: {
-            "rows": found[arm, "plans_count"],
-            "plans_without_rows": tally.plans - found[arm, "plans_sum"],
-            "dropped_spans": tally.spans - found[arm, "n_spans_sum"],
-            "cut_tokens": found[arm, "n_cut_tokens_sum"],
+            "rows": sums_of[arm, "plans_count"],
+            "plans_without_rows": tally.plans - sums_of[arm, "plans_sum"],
+            "dropped_spans": tally.spans - sums_of[arm, "n_spans_sum"],
+            "cut_tokens": sums_of[arm, "n_cut_tokens_sum"],
         }
         for arm, tally in planned.items()
     }

@@ -15,7 +15,7 @@ from raypipe.models.prompts import EncodedNote, PromptEncoder
 from raypipe.notes.tasks import Task
 from raypipe.settings import config
 from raypipe.stream.stages.quiet import quiet
-from raypipe.words import Floats
+from raypipe.words import F32
 
 
 @quiet
@@ -51,14 +51,15 @@ class Score:
         for note, prompt in zip(notes, encoded, strict=True):
             answers = next(scored) if prompt is not None else None
             for index, (task_id, label) in enumerate(self.labels[note["note_id"]].items()):
-                row = {"task_id": task_id, "note_id": note["note_id"], "group_id": note["group_id"], "label": label}
-                if answers is not None:  # a note that cannot be scored has no prediction: it counts as wrong
+                names = task_id, note["note_id"], note["group_id"], label
+                if answers is None:
+                    out.append(rows.prediction(*names))
+                else:
                     best, scores_C = answers[index]
-                    row |= {"predicted": self.options[task_id][best], "scores": scores_C}
-                out.append(row)
+                    out.append(rows.prediction(*names, self.options[task_id][best], scores_C))
         return rows.table(out, rows.PREDICTIONS)
 
-    def _answers(self, notes: list[EncodedNote]) -> list[list[tuple[int, Floats]]]:
+    def _answers(self, notes: list[EncodedNote]) -> list[list[tuple[int, F32]]]:
         """For each note and question: the chosen option and the scores [C] of all."""
         if self.mode == "generate":
             return self.scorer.generate(notes, self.encoder.eos_id)

@@ -19,9 +19,9 @@ from raypipe.stream.stages.quiet import quiet
 
 @quiet
 class States:
-    """Notes in, one row of rows.states for each note with a label in `splits` out, but for notes that have no room.
+    """Notes in, one row of rows.states out for each note with a label in `splits`, unless it does not fit the context.
 
-    Of a fine-tuned student these are the states from which it answers.
+    For a fine-tuned student these are the states from which it answers.
     """
 
     def __init__(
@@ -40,25 +40,27 @@ class States:
         self.encoder = PromptEncoder(self.loaded.tokenizer, prompt, tasks, use_chat=model.chat == "auto")
         self.layers = layers_at(probe.layers, self.loaded.model.config.num_hidden_layers)
         self.batch_tokens = probe.batch_tokens
-        self.asked: dict[str, list[str]] = defaultdict(list)
+        self.tasks_of: dict[str, list[str]] = defaultdict(list)
         for label in pq.read_table(labels, filters=[("split", "in", list(splits))]).to_pylist():
-            self.asked[label["note_id"]].append(label["task_id"])
+            self.tasks_of[label["note_id"]].append(label["task_id"])
 
     def __call__(self, table: pa.Table) -> pa.Table:
         from raypipe.evaluation.hidden_states import note_states
 
-        notes = [self._encode(note) for note in table.to_pylist() if note["note_id"] in self.asked]
+        notes = [self._encode(note) for note in table.to_pylist() if note["note_id"] in self.tasks_of]
         encoded = [note for note in notes if note is not None]
         out = []
-        for note, found in zip(encoded, note_states(self.loaded, encoded, self.layers, self.batch_tokens), strict=True):
+        for note, states in zip(
+            encoded, note_states(self.loaded, encoded, self.layers, self.batch_tokens), strict=True
+        ):
             row: dict[str, Any] = {"note_id": note.note_id, "task_id": [q.task_id for q in note.questions]}
             for k, layer in enumerate(self.layers):
-                row |= {f"mean_{layer}": found.mean_KD[k], f"last_{layer}": found.last_QKD[:, k].ravel()}
+                row |= {f"mean_{layer}": states.mean_KD[k], f"last_{layer}": states.last_QKD[:, k].ravel()}
             out.append(row)
         return rows.table(out, rows.states(self.layers))
 
     def _encode(self, note: dict[str, Any]) -> EncodedNote | None:
         try:
-            return self.encoder.encode(note["note_id"], note["text"], sorted(self.asked[note["note_id"]]))
+            return self.encoder.encode(note["note_id"], note["text"], sorted(self.tasks_of[note["note_id"]]))
         except RowError:
             return None

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from raypipe.errors import InputError, Problem
+from raypipe.evaluation import conformal
 from raypipe.stream.stages import attribute, count, cut, hold_out, mask, match, probe, render, score, states
 from raypipe.stream.stages.quiet import quiet
 
@@ -43,6 +44,15 @@ def test_an_exception_holds_no_text(call: Any) -> None:
     assert error.__context__ is None
     assert CANARY not in "".join(traceback.format_exception(error))
     assert CANARY.encode() not in pickle.dumps(error)
+
+
+def test_the_place_may_lie_in_any_package() -> None:
+    @quiet
+    def stage(table: str) -> None:
+        conformal.threshold(None, 0.1)  # type: ignore[arg-type]
+
+    with pytest.raises(RuntimeError, match=r"TypeError at raypipe/evaluation/conformal\.py:\d+$"):
+        stage(CANARY)
 
 
 def test_input_errors_pass_without_their_causes() -> None:

@@ -1,4 +1,4 @@
-"""What the arms of a comparison together ask of the corpus: no more than this is counted."""
+"""What the strategies of all arms together need to know about the corpus. Nothing beyond this is counted."""
 
 from __future__ import annotations
 
@@ -11,29 +11,29 @@ from raypipe.masking.strategies import STRATEGIES
 from raypipe.masking.strategy import IMPORTANCE, LEXICON, NGRAMS, RELEVANCE, TAGS
 from raypipe.settings.config import Masking
 
-_LONGEST_TERM = 3  # words of a domain term that is found by counting (masking/mslm.py)
+_LONGEST_TERM = 3  # words of a domain term that is a collocation (masking/mslm.py)
 
 
 @dataclass(frozen=True)
-class Asked:
-    """Everything but the corpus itself that its statistics depend on."""
+class CorpusNeeds:
+    """The settings that the corpus statistics depend on, beside the corpus itself."""
 
-    needs: frozenset[str]  # of masking/strategy.py, less what each note brings along
-    longest: int  # words of a run
-    phi_patterns: tuple[str, ...]  # of any arm: what they match is not counted
+    needs: frozenset[str]  # constants of masking/strategy.py, less those that each note brings along
+    longest: int  # words of the longest n-gram that is counted
+    phi_patterns: tuple[str, ...]  # of all arms: words that one of them matches are not counted
     lexicons: tuple[str, ...]
-    delta: float  # of selective masking
+    delta: float  # of selective masking: a word matters above this relevance
 
     def settings(self) -> dict[str, Any]:
         """As JSON."""
         return {**vars(self), "needs": sorted(self.needs)}
 
 
-def asked(arms: Mapping[str, Masking]) -> Asked:
-    """By these arms, which must be free of `check.problems`."""
+def corpus_needs(arms: Mapping[str, Masking]) -> CorpusNeeds:
+    """The needs of these arms, which must be free of `requirements.problems`."""
     of = {name: STRATEGIES[masking.strategy].needs(masking) for name, masking in arms.items()}
     runs = [m.pmi.longest if m.strategy == "pmi" else _LONGEST_TERM for n, m in arms.items() if NGRAMS in of[n]]
-    return Asked(
+    return CorpusNeeds(
         needs=needs(arms) - {RELEVANCE, TAGS},
         longest=max(runs, default=1),
         phi_patterns=tuple(sorted({pattern for masking in arms.values() for pattern in masking.phi_patterns})),

@@ -1,0 +1,61 @@
+"""What the analysis says of a search whose truth we set."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from raypipe.tuning import analysis, trial_tables
+from raypipe.tuning.trial_tables import FINISHED, Search
+from tests.tuning.searches import BEST, LAYER, LAYERS, RATIO, RATIOS, made_search
+
+
+def test_the_planted_optimum_is_found_and_its_neighbours(results: list[analysis.Results]) -> None:
+    for of_model in results:
+        assert of_model.keys == (RATIO, LAYER)
+        assert of_model.best.values == BEST
+        assert {n.values for n in of_model.neighbours} == {(0.15, 0.25), (0.45, 0.25), (0.3, 0.0), (0.3, 0.5)}
+        assert len(of_model.settings) == len(RATIOS) * len(LAYERS)
+        assert of_model.best.layer == 1
+
+
+def test_seeds_are_runs_and_what_did_not_finish_does_not_count(search: Search, results: list[analysis.Results]) -> None:
+    for setting in results[0].settings:
+        assert setting.estimate.n_runs == 2
+        assert len(setting.trial_ids) == 2
+    finished = search.of("llama")
+    assert len(finished) == len(search.of("llama", None)) - 2
+    assert {trial["status"] for trial in finished} == {FINISHED}
+
+
+def test_repeats_of_a_trial_are_no_seeds() -> None:
+    """Three trials of two runs each: six runs, but three reconstructions."""
+    search = made_search(("llama",), n_notes=10, seeds=(0, 1, 2), repeats=2)
+    of_model = analysis.results(search, search.models[0])
+    assert of_model is not None
+    for estimate in (of_model.best.estimate, of_model.differences[0].estimate):
+        assert estimate.n_runs == 6
+        assert "few_seeds" in estimate.caveats
+
+
+def test_a_setting_is_worth_the_mean_of_its_trials(search: Search, results: list[analysis.Results]) -> None:
+    for setting in results[0].settings:
+        values = [trial["dev_macro_f1"] for trial in search.of("llama") if trial["trial_id"] in setting.trial_ids]
+        assert setting.estimate.value == pytest.approx(np.mean(values))
+        assert setting.estimate.low < setting.estimate.value < setting.estimate.high
+
+
+def test_differences_are_best_less_others_task_by_task(results: list[analysis.Results]) -> None:
+    of_model = results[0]
+    for setting, difference in zip(of_model.neighbours, of_model.differences, strict=False):
+        expected = {task: of_model.best.per_task[task] - setting.per_task[task] for task in setting.per_task}
+        assert difference.per_task == pytest.approx(expected)
+    assert of_model.differences[-1].reference == trial_tables.LABELS_ONLY
+
+
+def test_neighbours_are_one_step_away() -> None:
+    levels = [[0.1, 0.2, 0.4], ["a", "b", "c"]]
+    every = [(x, y) for x in levels[0] for y in levels[1]]
+    assert set(analysis.neighbours((0.2, "a"), every, levels)) == {(0.1, "a"), (0.4, "a"), (0.2, "b"), (0.2, "c")}
+    scattered = [(0.1, "b"), (0.4, "c"), (0.2, "a")]
+    assert analysis.neighbours((0.2, "a"), scattered, levels) == [(0.1, "b"), (0.4, "c")]
