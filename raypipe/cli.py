@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -200,6 +200,23 @@ def tune(
     print(search_report.write(found, folder / "report"))
     if (error := search.failed(found)) is not None:
         raise error
+
+
+@app.command("import")
+def import_(
+    model: Annotated[Path, typer.Argument(help="a .gguf file (or a part of one), a folder of safetensors, a snapshot")],
+    out: Annotated[Path, typer.Argument(help="a new folder, for `model.path`")],
+    notes: Annotated[Path | None, typer.Option(help="notes to read a sample of: .parquet, .jsonl or .csv")] = None,
+    config: Annotated[Path | None, typer.Option("--config", "-c", help="take data.notes and its columns")] = None,
+    dtype: Annotated[Literal["bfloat16", "source"], typer.Option(help="of the weights")] = "bfloat16",
+) -> None:
+    """Convert a decoder to a folder that every step takes, and print how well it reads. Nothing is downloaded."""
+    from raypipe.models import importing
+    from raypipe.settings.config import Data
+
+    data = configfile.load(config).data if config else Data()
+    data = data.model_copy(update={"notes": str(notes)}) if notes else data
+    print(importing.import_model(model, out, dtype, importing.sample(data) if data.notes else ()))
 
 
 @app.command("tune-report")
