@@ -10,8 +10,9 @@ import pytest
 import ray
 
 from raypipe import rows
-from raypipe.notes.files import iter_notes, read_notes
+from raypipe.notes.files import iter_notes
 from raypipe.settings.config import Data
+from raypipe.stream.source import read_notes
 
 pytestmark = pytest.mark.ray
 

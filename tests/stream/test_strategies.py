@@ -17,7 +17,7 @@ import yaml
 from transformers import BertConfig, BertModel
 
 from raypipe.findings import results
-from raypipe.findings.show import show
+from raypipe.findings.show import show_note
 from raypipe.masking import STRATEGIES
 from raypipe.masking.corpus_needs import corpus_needs
 from raypipe.masking.statistics import Statistics
@@ -158,7 +158,7 @@ def test_arms_are_shown_side_by_side(run: Run) -> None:
     task_id = min(plan["task_id"] for plan in plans_of(run)[note_id] if plan["task_id"])
     plans = [p for p in plans_of(run)[note_id] if p["task_id"] in (task_id, None) and not p["draw"]]
     assert {plan["arm"] for plan in plans} == set(masking_of(run.settings))
-    page = show(run.step("mask").data, note_id, task_id).splitlines()
+    page = show_note(run.step("mask").data, note_id, task_id).splitlines()
     captions = [line.split(" ", 1)[1] for line in page if " eligible words, " in line]
     wanted = [(plan["arm"], plan["n_masked"], plan["n_eligible"]) for plan in plans]
     assert captions == [f"{arm}: {n} of {total} eligible words, {n / total:.1%}" for arm, n, total in wanted]
