@@ -85,15 +85,18 @@ def first(run: Run) -> Run:
 
 
 def opened(run: Run) -> dict[Cell, Run]:
-    """The runs of a comparison that was made before, as far as it was made; none if the run has no cells. Looks only.
+    """The runs of a comparison's cells, as far as they were begun; none if the run has no cells. Looks only.
 
-    A cell with fewer labels is part of it once the scorer of its seed is there, which says how many steps it takes.
+    A cell with fewer labels begins once the scorer of its seed is there, which says how many steps it takes.
     """
     runs: dict[Cell, Run] = {}
     if (run.folder / "cells").exists():
         for cell in sorted(cells(run), key=lambda cell: cell.budget is not None):
-            if cell.budget is None or runs[Cell(cell.seed, None)].is_done(f"finetune/{SCORER}"):
-                runs[cell] = Run(cell_settings(cell, run, runs), run, run.say)
+            whole = runs.get(Cell(cell.seed, None))
+            if cell.budget is None or (whole is not None and whole.is_done(f"finetune/{SCORER}")):
+                of_cell = Run(cell_settings(cell, run, runs), run, run.say)
+                if of_cell.is_done("corpus"):
+                    runs[cell] = of_cell
     return runs
 
 

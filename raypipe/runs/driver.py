@@ -75,6 +75,7 @@ def make(run: Run, names: Sequence[str], command: str | None = None, at_once: in
     calls share the cluster. Training steps that are ready together run on one set of workers.
     """
     todo = missing(run, names)
+    _refuse_other_settings(todo, names)
     if command is not None:
         _refuse_others(todo, {command, *ALSO_MAKES.get(command, ())})
     renewed = [t for t in todo if t.kind.before_renewal and t.run.step(t.name).state is State.OUTGROWN]
@@ -92,6 +93,13 @@ def make(run: Run, names: Sequence[str], command: str | None = None, at_once: in
             _train(ready, at_once)
         made |= {t.path for t in ready}
         todo = [t for t in todo if t.path not in made]
+
+
+def _refuse_other_settings(todo: Sequence[Todo], names: Sequence[str]) -> None:
+    """Nothing is silently made from two configurations. Named are the steps that were asked for, if they differ."""
+    other = [t for t in todo if t.run.step(t.name).state is State.OTHER]
+    if other:
+        raise InputError([t.run.step(t.name).problem() for t in [t for t in other if t.name in names] or other])
 
 
 def _refuse_others(todo: Sequence[Todo], commands: set[str]) -> None:

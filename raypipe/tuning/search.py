@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -76,11 +77,8 @@ def _study(plan: StudyPlan, folder: Path, base: Run, say: Say) -> None:
     context = context_of(plan, folder)
     trainable = ray_tune.with_parameters(_trainable, context=context, base=base_run.for_workers(base))
     trainable = ray_tune.with_resources(trainable, {key: value for key, value in share.items() if value})
-    path = str(folder / RAY)
-    if ray_tune.Tuner.can_restore(path):
-        say(f"{plan.backbone.name}: going on")
-        tuner = ray_tune.Tuner.restore(path, trainable=trainable, resume_unfinished=True, resume_errored=True)
-    else:
+    tuner = _restored(folder / RAY, trainable, plan, say)
+    if tuner is None:
         tuner = ray_tune.Tuner(
             trainable,
             param_space=plan.params,
@@ -95,6 +93,27 @@ def _study(plan: StudyPlan, folder: Path, base: Run, say: Say) -> None:
             ),
         )
     _complete_records(context, tuner.fit())
+
+
+def _restored(state: Path, trainable: Any, plan: StudyPlan, say: Say) -> Any:
+    """Tune as it was left; None if there is nothing to restore.
+
+    State that names classes of another version of raypipe is set aside and Tune begins anew: each trial has a record of
+    its own, so those that finished only report again.
+    """
+    from ray import tune as ray_tune
+
+    if not ray_tune.Tuner.can_restore(str(state)):
+        return None
+    try:
+        tuner = ray_tune.Tuner.restore(str(state), trainable=trainable, resume_unfinished=True, resume_errored=True)
+    except (AttributeError, ImportError):
+        shutil.rmtree(aside := state.with_name(f"{RAY}.other_version"), ignore_errors=True)
+        state.rename(aside)
+        say(f"{plan.backbone.name}: Tune's state is another version's; finished trials are read, the others begin anew")
+        return None
+    say(f"{plan.backbone.name}: going on")
+    return tuner
 
 
 def context_of(plan: StudyPlan, folder: Path) -> StudyContext:

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -67,24 +66,20 @@ def test_a_layer_that_was_not_kept_is_refused(tmp_path: Path) -> None:
 
 def test_relevance_that_only_avoids_stop_words_is_no_better_than_chance(tmp_path: Path) -> None:
     """One content word in three decides; relevance is random on content words and 0 on the others."""
-    rng, found, gold = np.random.default_rng(0), [], []
+    rng, notes, deciding = np.random.default_rng(0), [], {}
     text = "febbre e tosse e dispnea e " * 4
     words_W2 = word_spans(text)
     content_W = np.arange(len(words_W2)) % 2 == 0
     for n in range(150):
         start, end = words_W2[rng.choice(np.flatnonzero(content_W), 4, replace=False)].T
-        gold += [
-            {"note_id": f"n{n}", "task_id": "t", "start": int(a), "end": int(b)}
-            for a, b in zip(start, end, strict=True)
-        ]
-        found.append(
+        deciding[f"n{n}", "t"] = list(zip(start.tolist(), end.tolist(), strict=True))
+        notes.append(
             {"note_id": f"n{n}", "text": text, "task_id": ["t"], "layers": [0], "n_cut_tokens": 0,
              "word_start": words_W2[:, 0].tolist(), "word_end": words_W2[:, 1].tolist(),
              "relevance": (rng.random(len(words_W2)) * content_W).tolist()}
         )  # fmt: skip
-    pq.write_table(rows.table(found, rows.MASKED), tmp_path / "m")
-    pq.write_table(pa.Table.from_pylist(gold), tmp_path / "g")
-    measured = agreement(list(cases(tmp_path / "g", tmp_path / "m", None, Masking())), 0.2)
+    pq.write_table(rows.table(notes, rows.MASKED), tmp_path / "m")
+    measured = agreement(list(cases(deciding, tmp_path / "m", None, Masking())), 0.2)
     assert measured is not None
     assert measured.chance == pytest.approx(1 / 3)
     assert measured.lift_interval[0] < 0 < measured.lift_interval[1]

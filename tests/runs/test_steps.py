@@ -322,7 +322,7 @@ def test_a_layer_without_relevance_is_refused(base: Run) -> None:
         Run(wanted, base=base).open()
     child = Run(_child(base, arms=arms), base=base).open()
     child.settings = wanted  # past the check
-    with pytest.raises(InputError, match="relevance was kept at"):
+    with pytest.raises(InputError, match="relevance was stored at"):
         driver.run_command(child, "mask")
 
 

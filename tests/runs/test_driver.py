@@ -1,0 +1,61 @@
+"""The driver reads one table: a step that is added to it is made, resumed, reported as missing and fingerprinted."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from raypipe.errors import InputError
+from raypipe.runs import driver, steps
+from raypipe.runs.folder import StepFolder
+from raypipe.runs.run import Run
+from raypipe.runs.steps import Step
+from tests.small_run import settings
+
+
+def _count(run: Run, folder: StepFolder, student: str) -> dict[str, Any]:
+    """The whole of an added step: how many labels the corpus has."""
+    (folder.path / "count.txt").write_text(str(len(run.corpus.labels)))
+    return {"labels": len(run.corpus.labels), "student": student}
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """A run whose table has two more steps, one of the run and one of each student."""
+    added = (
+        *steps.STEPS,
+        Step(name="count", make=_count, settings=("seed",), after=("corpus",)),
+        Step(name="count/{student}", make=_count, settings=("probe.folds",), after=("count",), command="count"),
+    )
+    monkeypatch.setattr(steps, "STEPS", added)
+    monkeypatch.setattr(steps, "ORDER", {step.name: place for place, step in enumerate(added)})
+    monkeypatch.setattr(driver, "STEPS", added)
+    return Run(settings(tmp_path, repeats=2, arms={"sft": {}})).open()
+
+
+def test_an_added_step_is_one_entry_and_one_function(run: Run) -> None:
+    assert "count" in driver.shared_steps(run)
+    assert driver.steps_of(run, "sft")[-2:] == ["count/scorer", "count/sft@1"]
+    assert [todo.name for todo in driver.missing(run, ["count/sft@1"])] == ["count", "count/sft@1"]
+
+    driver.run_command(run, "count", ["sft"])
+    assert run.needed("count/sft@1").manifest["student"] == "sft@1"
+    written = run.folder / "count/count.txt"
+    before = written.stat().st_mtime_ns
+    driver.run_command(run, "count", ["sft"])
+    assert written.stat().st_mtime_ns == before, "made once"
+    assert not driver.missing(run, ["count/sft@1"])
+
+    other = Run(run.settings.model_copy(update={"seed": 1})).open()
+    with pytest.raises(InputError, match=r"count/scorer: made with other settings \(seed\)"):
+        driver.run_command(other, "count", ["sft"])
+    child = Run(run.settings.model_copy(update={"name": "child"}), base=run)
+    assert child.step("count").path == run.folder / "count", "shared with the run that it repeats"
+
+
+def test_a_command_names_the_command_that_is_missing(run: Run) -> None:
+    with pytest.raises(InputError, match=r"pretrain: is not finished; run `raypipe pretrain` first"):
+        driver.run_command(run, "evaluate", ["sft"])
+    assert not (run.folder / "pretrain").exists()
