@@ -1,9 +1,9 @@
-"""How much faster than captum, and how equal: the table of README and EXPERIMENTS.md.
+"""How much faster than captum, and how equal: the table of docs/attribution.md.
 
-    python jobs/bench_attribution.py --json bench.json            about 10 minutes on one core
-    python jobs/bench_attribution.py --json bench.json --quick    the same cases, one round, fewer notes
-    python jobs/bench_attribution.py --json bench.json --only one_task integrated
-    python jobs/bench_attribution.py --device cuda --size 1b --json bench.json
+    python benchmarks/bench_attribution.py --json bench.json            about 10 minutes on one core
+    python benchmarks/bench_attribution.py --json bench.json --quick    the same cases, one round, fewer notes
+    python benchmarks/bench_attribution.py --json bench.json --only one_task integrated
+    python benchmarks/bench_attribution.py --device cuda --size 1b --json bench.json
 
 Random weights (speed does not depend on them), random notes. Baselines are what a user would write: captum per note
 with the forward pass that finds the label, the same in padded arrival batches with a correct mask, captum with a list
@@ -64,7 +64,7 @@ class Timed:
 
 
 def lengths(n: int, seed: int = 0) -> list[int]:
-    """Log-normal note lengths: median 150, 95th percentile 700, at most 2048 (hot-path section 2)."""
+    """Log-normal note lengths: median 150, 95th percentile 700, at most 2048 as the notes of the paper may be."""
     generator = np.random.default_rng(seed)
     return np.clip(generator.lognormal(np.log(150), np.log(700 / 150) / 1.645, n), 8, 2048).astype(int).tolist()
 
@@ -153,7 +153,7 @@ class Baselines:
         return result
 
     def authors(self, notes: Sequence[EncodedNote]) -> Relevance:
-        """The recipe of the authors' code (methods 1.2): input embeddings, eager attention, gradient checkpointing,
+        """The recipe of the authors' code (docs/method.md, section 5.2): input embeddings, eager attention, gradient checkpointing,
         full-vocabulary logits, padded batches of 4, targets summed over rows."""
         self.model.config._attn_implementation = "eager"
         self.model.activation_checkpointing_enable()

@@ -1,6 +1,6 @@
 """Notes per second and core of every masking strategy, from (text, word offsets, stored relevance) to plans.
 
-    python jobs/bench_masking.py [--json FILE] [--notes 1500]
+    python benchmarks/bench_masking.py [--json FILE] [--notes 1500]
 
 Notes are generated: 235 words, a Zipf vocabulary, a third of them function words. Times are CPU seconds of this one
 process, so other work on the machine does not count. Ratio strategies on stored relevance must reach 5,000; what does

@@ -1,7 +1,7 @@
 """Our training loop beside Hugging Face's Trainer: real tokens per second of the same rows, in one run.
 
-    python jobs/bench_training.py [--json FILE]                                under 5 minutes on one core
-    python jobs/bench_training.py --device cuda --size 1b --rows 1024 --json FILE
+    python benchmarks/bench_training.py [--json FILE]                                under 5 minutes on one core
+    python benchmarks/bench_training.py --device cuda --size 1b --rows 1024 --json FILE
 
 Random weights, random tokens; both train all parameters with fused AdamW, 16 rows a step (bfloat16 autocast on a GPU).
 Trainer pads a batch to its longest row, in random order or, as its second baseline, grouped by length. Cases: rows of
