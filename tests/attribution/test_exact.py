@@ -13,7 +13,6 @@ import pytest
 import torch
 
 from raypipe.attribution import gradients
-from raypipe.attribution.decoder import Decoder
 from raypipe.attribution.engine import AttributionEngine
 from raypipe.models import loading
 from raypipe.models.families import FAMILIES
@@ -22,6 +21,7 @@ from raypipe.notes.tasks import Task
 from raypipe.settings import config
 from raypipe.words import Floats
 from tests.attribution.cases import done, engine_of, notes_of, top_overlap, worst_error
+from tests.tiny_models import ORIGINAL, VARIANTS
 
 TOLERANCE = 1e-4
 
@@ -67,8 +67,55 @@ def best_two(engine: AttributionEngine, note: EncodedNote) -> tuple[int, int]:
     return order[0], order[1]
 
 
+def plain_prompt(model: Any, blocks: list[Any], ids: tuple[int, ...]) -> tuple[torch.Tensor, list[torch.Tensor]]:
+    """Log-probabilities [T, V] of one prompt by the model's own forward function, and the states [T, D] that enter
+    each of its blocks: no batch, no padding, no cache, no tree."""
+    entered: list[torch.Tensor] = []
+    handles = [block.register_forward_pre_hook(lambda _, args: entered.append(args[0])) for block in blocks]
+    embedded = model.get_input_embeddings()(torch.tensor([ids])).detach().requires_grad_()
+    logits = model(inputs_embeds=embedded, use_cache=False).logits[0].float()
+    for handle in handles:
+        handle.remove()
+    return logits.log_softmax(-1), entered
+
+
+def plain_prompts(engine: AttributionEngine, note: EncodedNote, question: int) -> tuple[int, float, Floats]:
+    """Preferred option, margin, and gradient x activation [K, N] of a question; each option in a pass of its own."""
+    decoder, asked = engine.decoder, note.questions[question]
+    scores, relevance = [], []
+    for option in asked.option_ids:
+        prompt = (*note.prefix_ids, *asked.suffix_ids)
+        log_p, entered = plain_prompt(decoder.model, decoder.blocks, (*prompt, *option))
+        score = torch.stack([log_p[len(prompt) - 1 + i, token] for i, token in enumerate(option)]).mean()
+        gradients = torch.autograd.grad(score, entered)
+        products = [(h * g)[0].sum(-1).detach().numpy() for h, g in zip(entered, gradients, strict=True)]
+        scores.append(score.item())
+        relevance.append(np.stack(products)[list(engine.layers), note.note_start : len(note.prefix_ids)])
+    best, second = np.argsort(scores)[:-3:-1]
+    return int(best), scores[best] - scores[second], relevance[best] - relevance[second]
+
+
+@pytest.mark.parametrize("name", [*FAMILIES, *VARIANTS])
+def test_equals_plain_prompts(name: str) -> None:
+    """What every accepted model must do: padded batches, shared notes and labels of several tokens, beyond the
+    attention window and the original context, against one unpadded prompt per option through the model's own code."""
+    engine = engine_of(name, layer="all")
+    assert engine.decoder.can_cache
+    one, many = notes_of(2, 1), notes_of(2, 2, "multi")
+    for notes in (one, many):
+        lengths = [len(note.prefix_ids) for note in notes]
+        assert min(lengths) > ORIGINAL > 8  # tokens; windows have 8
+        assert lengths[0] != lengths[1]
+        for note, result in zip(notes, done(engine.attribute(notes)), strict=True):
+            for question in range(len(note.questions)):
+                best, margin, relevance_KN = plain_prompts(engine, note, question)
+                assert result.predicted_Q[question] == best
+                assert result.margin_Q[question] == pytest.approx(margin, abs=1e-4)
+                assert worst_error(result.relevance_QKN[question], relevance_KN) <= TOLERANCE
+
+
 @pytest.mark.parametrize("side", ["left", "right"])
-@pytest.mark.parametrize("family", [f for f in FAMILIES if f != "gpt2"])  # its blocks have tuple inputs captum rejects
+@pytest.mark.parametrize("family", ["llama", "gemma3_text", "gpt_neox", "mixtral"])  # GPT-2's blocks have tuple inputs
 def test_equals_captum_on_note_tokens(family: str, side: str) -> None:
     engine = engine_of(family, layer="all")
     notes = notes_of(5, 1)
@@ -84,7 +131,7 @@ def test_equals_captum_on_note_tokens(family: str, side: str) -> None:
 
 
 @pytest.mark.parametrize("labels", ["single", "multi"])
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", ["llama", "gpt2"])
 def test_equals_captum_for_labels_of_any_length(family: str, labels: str) -> None:
     """captum on the same target, also for GPT-2, through the method captum:LayerGradientXActivation."""
     notes = notes_of(2, 2, labels)
@@ -100,7 +147,7 @@ def test_equals_captum_for_labels_of_any_length(family: str, labels: str) -> Non
 
 
 @pytest.mark.parametrize("layer", [0, 2])
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", ["llama", "gemma3_text", "gpt2", "falcon"])  # falcon: blocks return tuples
 def test_integrated_gradients_equal_captum(family: str, layer: int) -> None:
     settings: Any = {"layer": layer, "steps": 6, "baseline": "mean"}
     notes = notes_of(2, 1, "multi")
@@ -122,9 +169,11 @@ def test_integrated_gradients_complete() -> None:
     assert many < few
 
 
-@pytest.mark.parametrize("method", ["grad_x_activation", "attnlrp"])
 @pytest.mark.parametrize("labels", ["single", "multi"])
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(
+    ("family", "method"),
+    [("llama", "grad_x_activation"), *((f, "attnlrp") for f, family in FAMILIES.items() if family.rules is not None)],
+)
 def test_shared_note_equals_separate_prompts(family: str, labels: str, method: str) -> None:
     engine = engine_of(family, layer="all", method=method, reduction="l2" if labels == "multi" else "sum")
     notes = notes_of(3, 3, labels)  # different lengths: padded on the left when shared
@@ -190,6 +239,9 @@ def test_last_two_layers_say_nothing_by_their_sum(family: str) -> None:
     L-1. `scale_free_layers` finds that without being told the architecture."""
     engine = engine_of(family)
     depth = engine.decoder.depth
+    if family == "olmo2":  # normalises after its attention and MLP, not before
+        assert engine.decoder.scale_free_layers == {depth}
+        return
     assert engine.decoder.scale_free_layers == {depth - 1, depth}
     assert engine_of(family, layer="all", reduction="l2").layers == tuple(range(depth))
     from raypipe.attribution.method import Request
@@ -230,12 +282,3 @@ def test_trained_models(name: str) -> None:
     half = done(AttributionEngine(low, config.Attribution(layer="all", reduction="sum")).attribute(notes))
     kept = [top_overlap(a.relevance_QKN[:, :2], b.relevance_QKN[:, :2]) for a, b in zip(half, ours, strict=True)]
     assert np.mean(kept) > 0.7
-
-
-@pytest.mark.parametrize("family", FAMILIES)
-def test_head_columns_are_the_models_logits(family: str) -> None:
-    decoder: Decoder = engine_of(family).decoder
-    assert decoder._has_plain_head
-    states = torch.randn(3, 32)
-    tokens = torch.tensor([5, 9, 300])
-    assert torch.allclose(decoder.logits(states, tokens), decoder.logits(states)[:, tokens], atol=1e-5)
