@@ -94,7 +94,7 @@ CONFIGS: dict[str, dict[str, Any]] = {
     },
     "gpt_neox": {**COMMON, "rotary_pct": 0.5},
 }
-ORIGINAL = 16  # tokens for which rotary positions were trained before they were scaled; shorter than every prompt
+ORIGINAL = 12  # tokens for which rotary positions were trained before they were scaled; shorter than every prompt
 
 
 def _rope(kind: str, **more: Any) -> dict[str, Any]:
@@ -118,8 +118,11 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "qwen2, windows": ("qwen2", {"use_sliding_window": True, "max_window_layers": 2, **WINDOW}),
     "gemma3_text, soft caps": ("gemma3_text", {"final_logit_softcapping": 3.0}),
     "mistral, no window": ("mistral", {"sliding_window": None}),
-    "falcon, as the 7B": ("falcon", {"new_decoder_architecture": False, "multi_query": True, "parallel_attn": True}),
-    "falcon, as the 1B": ("falcon", {"new_decoder_architecture": False, "multi_query": False, "parallel_attn": False, "num_kv_heads": 4}),
+    "falcon, as the 7B": ("falcon", {"new_decoder_architecture": False, "multi_query": True}),
+    "falcon, as the 1B": (
+        "falcon",
+        {"new_decoder_architecture": False, "multi_query": False, "parallel_attn": False, "num_kv_heads": 4},
+    ),
     "gpt_neox, sequential": ("gpt_neox", {"use_parallel_residual": False}),
     "stablelm, sequential": ("stablelm", {"use_parallel_residual": False, "qk_layernorm": False}),
     # exact to the end of the original context, refused beyond it

@@ -103,6 +103,4 @@ def _attention(module: nn.Module, query: Tensor, key: Tensor, value: Tensor, *ar
 AttentionInterface.register(ATTENTION, _attention)
 AttentionMaskInterface.register(ATTENTION, sdpa_mask)
 
-ATTNLRP = Method(
-    attribute=attribute, reads=lambda _: "mixing", settings=frozenset({"reduction"}), needs_rules=True
-)
+ATTNLRP = Method(attribute=attribute, reads=lambda _: "mixing", settings=frozenset({"reduction"}), needs_rules=True)

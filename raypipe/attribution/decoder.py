@@ -26,7 +26,8 @@ N_PROBE = 12  # tokens of the random prompts on which a model is checked
 class Decoder:
     """One decoder. Its parameters are frozen: attribution needs gradients of activations alone.
 
-    Raises `ValueError` if the model cannot be instrumented, or its logits are not a function of its final hidden states.
+    Raises `ValueError` for a model that is not built as its family is, or whose logits are not a function of its final
+    hidden states.
     """
 
     def __init__(self, loaded: Loaded) -> None:
@@ -89,7 +90,9 @@ class Decoder:
             states_PD = self.states([0, 1], [ids_BT.shape[1] - 1] * 2, input_ids=ids_BT)
             every_PV, some_PU = self.logits(states_PD), self.logits(states_PD, tokens_U)
         except (AttributeError, TypeError, RuntimeError) as error:
-            raise ValueError(f"{name} has another inside than its family ({type(error).__name__})") from error
+            raise ValueError(
+                f"{name} is not built as its family in models/families.py ({type(error).__name__})"
+            ) from error
         # bfloat16 keeps 8 bits; the head sums up many products
         tolerance = (2e-4 if self.dtype == torch.float32 else 3e-2) * expected_PV.abs().amax()
         worst = max((every_PV - expected_PV).abs().amax(), (some_PU - expected_PV[:, tokens_U]).abs().amax())

@@ -206,7 +206,7 @@ def test_a_head_that_is_not_linear_is_read_by_the_models_own_code() -> None:
 def test_notes_beyond_the_original_context_get_a_code(name: str) -> None:
     """Their positions would depend on the batch; the others of the batch are done."""
     notes = notes_of(2, 2)
-    long = replace(notes[0], prefix_ids=notes[0].prefix_ids * 4)
+    long = replace(notes[0], prefix_ids=notes[0].prefix_ids * 6)
     results = engine_of(name).attribute([long, notes[1]])
     assert results[0] is Code.MODEL
     assert isinstance(results[1], NoteAttribution)
@@ -216,10 +216,10 @@ def test_notes_beyond_the_original_context_get_a_code(name: str) -> None:
 def test_a_model_unlike_its_family_is_refused(missing: str, monkeypatch: pytest.MonkeyPatch) -> None:
     loaded = tiny_loaded()
     if missing == "mlp":
-        block = loaded.model.model.layers[-1]
-        block.ffn = block.mlp
+        for block in loaded.model.model.layers:
+            block.ffn = block.mlp
+            del block.mlp
         monkeypatch.setattr(type(block), "forward", lambda block, hidden, **_: hidden + block.ffn(hidden))
-        del block.mlp
     else:  # logits that depend on more than the states
         forward = loaded.model.forward
 

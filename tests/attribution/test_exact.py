@@ -14,6 +14,7 @@ import torch
 
 from raypipe.attribution import gradients
 from raypipe.attribution.engine import AttributionEngine
+from raypipe.attribution.method import Request
 from raypipe.models import loading
 from raypipe.models.families import FAMILIES
 from raypipe.models.prompts import EncodedNote, PromptEncoder
@@ -80,26 +81,28 @@ def plain_prompt(model: Any, blocks: list[Any], ids: tuple[int, ...]) -> tuple[t
 
 
 def plain_prompts(engine: AttributionEngine, note: EncodedNote, question: int) -> tuple[int, float, Floats]:
-    """Preferred option, margin, and gradient x activation [K, N] of a question; each option in a pass of its own."""
+    """Preferred option, margin, and the norm of gradient x activation [K, N] of a question; each option in a pass of
+    its own."""
     decoder, asked = engine.decoder, note.questions[question]
-    scores, relevance = [], []
+    scores, products = [], []
     for option in asked.option_ids:
         prompt = (*note.prefix_ids, *asked.suffix_ids)
         log_p, entered = plain_prompt(decoder.model, decoder.blocks, (*prompt, *option))
         score = torch.stack([log_p[len(prompt) - 1 + i, token] for i, token in enumerate(option)]).mean()
         gradients = torch.autograd.grad(score, entered)
-        products = [(h * g)[0].sum(-1).detach().numpy() for h, g in zip(entered, gradients, strict=True)]
+        every = torch.stack([(h * g)[0, : len(note.prefix_ids)] for h, g in zip(entered, gradients, strict=True)])
         scores.append(score.item())
-        relevance.append(np.stack(products)[list(engine.layers), note.note_start : len(note.prefix_ids)])
+        products.append(every.detach().numpy())
     best, second = np.argsort(scores)[:-3:-1]
-    return int(best), scores[best] - scores[second], relevance[best] - relevance[second]
+    relevance = np.linalg.norm(products[best] - products[second], axis=-1)[list(engine.layers), note.note_start :]
+    return int(best), scores[best] - scores[second], relevance
 
 
 @pytest.mark.parametrize("name", [*FAMILIES, *VARIANTS])
 def test_equals_plain_prompts(name: str) -> None:
     """What every accepted model must do: padded batches, shared notes and labels of several tokens, beyond the
     attention window and the original context, against one unpadded prompt per option through the model's own code."""
-    engine = engine_of(name, layer="all")
+    engine = engine_of(name, layer="all", reduction="l2")
     assert engine.decoder.can_cache
     one, many = notes_of(2, 1), notes_of(2, 2, "multi")
     for notes in (one, many):
@@ -115,7 +118,9 @@ def test_equals_plain_prompts(name: str) -> None:
 
 
 @pytest.mark.parametrize("side", ["left", "right"])
-@pytest.mark.parametrize("family", ["llama", "gemma3_text", "gpt_neox", "mixtral"])  # GPT-2's blocks have tuple inputs
+@pytest.mark.parametrize(
+    "family", ["llama", "gemma3_text", "gpt_neox", "qwen2_moe"]
+)  # GPT-2's blocks have tuple inputs
 def test_equals_captum_on_note_tokens(family: str, side: str) -> None:
     engine = engine_of(family, layer="all")
     notes = notes_of(5, 1)
@@ -234,18 +239,20 @@ def test_kv_direct_equals_autograd(family: str) -> None:
 
 
 @pytest.mark.parametrize("family", FAMILIES)
+def test_layers_that_a_normalisation_hides_are_found(family: str) -> None:
+    """Without being told the architecture: only OLMo 2 normalises after its attention and MLP, not before."""
+    decoder = engine_of(family).decoder
+    depth = decoder.depth
+    assert decoder.scale_free_layers == ({depth} if family == "olmo2" else {depth - 1, depth})
+
+
+@pytest.mark.parametrize("family", ["llama", "gemma3_text", "gpt2"])
 def test_last_two_layers_say_nothing_by_their_sum(family: str) -> None:
     """Pre-norm: the sum is rounding noise at L-1 (float32 and float64 disagree) and zero at L; the L2 norm is fine at
-    L-1. `scale_free_layers` finds that without being told the architecture."""
+    L-1."""
     engine = engine_of(family)
     depth = engine.decoder.depth
-    if family == "olmo2":  # normalises after its attention and MLP, not before
-        assert engine.decoder.scale_free_layers == {depth}
-        return
-    assert engine.decoder.scale_free_layers == {depth - 1, depth}
     assert engine_of(family, layer="all", reduction="l2").layers == tuple(range(depth))
-    from raypipe.attribution.method import Request
-
     request = Request(engine.decoder, engine.config, (1, depth - 1), 1024, 0)
     l2 = Request(engine.decoder, engine.config.model_copy(update={"reduction": "l2"}), (1, depth - 1), 1024, 0)
     for note in notes_of(2, 1):

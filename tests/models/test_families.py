@@ -61,5 +61,5 @@ def test_longer_prompts_than_the_original_context_are_refused(name: str) -> None
     with torch.no_grad():
         tree.hidden_states(model, tree.collate([(ids, branch)], 0, torch.device("cpu")))
         for rows in [(ids[:65], np.zeros(65, np.int32))], [(ids, np.asarray([0] * 60 + [1] * 5 + [2] * 3, np.int32))]:
-            with pytest.raises(InputError, match="prompt.max_tokens to 64 or less"):
+            with pytest.raises(InputError, match=r"prompt\.max_tokens to 64 or less"):
                 tree.hidden_states(model, tree.collate(rows, 0, torch.device("cpu")))
