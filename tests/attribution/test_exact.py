@@ -174,10 +174,13 @@ def test_integrated_gradients_complete() -> None:
     assert many < few
 
 
-@pytest.mark.parametrize("labels", ["single", "multi"])
 @pytest.mark.parametrize(
-    ("family", "method"),
-    [("llama", "grad_x_activation"), *((f, "attnlrp") for f, family in FAMILIES.items() if family.rules is not None)],
+    ("family", "labels", "method"),
+    [
+        ("llama", "single", "grad_x_activation"),
+        ("llama", "multi", "grad_x_activation"),
+        *((name, "multi", "attnlrp") for name, family in FAMILIES.items() if family.rules is not None),
+    ],
 )
 def test_shared_note_equals_separate_prompts(family: str, labels: str, method: str) -> None:
     engine = engine_of(family, layer="all", method=method, reduction="l2" if labels == "multi" else "sum")
