@@ -30,6 +30,7 @@ class Family:
     sentinels: tuple[str, ...] = ()  # reserved tokens without a role, for masking; () = plain-text sentinels
     rules: Rules | None = None  # None: AttnLRP refuses the family, because nobody compared it with a reference
     attention: Literal["sdpa", "eager"] = "sdpa"  # eager: its attention has a part that the fast kernels lack
+    takes_attention: bool = True  # its blocks run any attention function that is registered with transformers
     returns_tuple: bool = False  # a block returns (hidden states, ...) instead of hidden states
 
 
@@ -46,7 +47,7 @@ FAMILIES: dict[str, Family] = {
     "qwen2": Family(rules=Rules()),
     "qwen2_moe": Family(),
     "qwen3": Family(rules=Rules()),
-    "gemma2": Family(sentinels=_GEMMA, attention="eager"),  # soft-capped attention scores
+    "gemma2": Family(sentinels=_GEMMA, attention="eager", takes_attention=False),  # soft-capped attention scores
     "gemma3_text": Family(sentinels=_GEMMA, rules=Rules(norm_offset=1.0)),
     "phi3": Family(rules=Rules(activation="mlp.activation_fn")),  # also Phi-3.5 and Phi-4
     "olmo2": Family(),
@@ -56,9 +57,9 @@ FAMILIES: dict[str, Family] = {
     "smollm3": Family(),
     "stablelm": Family(),
     "starcoder2": Family(),
-    "falcon": Family("transformer.h", "transformer.word_embeddings", returns_tuple=True),
+    "falcon": Family("transformer.h", "transformer.word_embeddings", takes_attention=False, returns_tuple=True),
     "gpt2": Family(*_GPT2, rules=Rules("mlp.act", gated=None)),
-    "gptj": Family(*_GPT2, attention="eager", returns_tuple=True),
+    "gptj": Family(*_GPT2, attention="eager", takes_attention=False, returns_tuple=True),
     "gpt_neox": Family("gpt_neox.layers", "gpt_neox.embed_in", rules=Rules("mlp.act", gated=None)),
 }
 

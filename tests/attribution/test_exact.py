@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from raypipe.attribution import gradients
+from raypipe.attribution import gradients, kv_direct, note_cache
 from raypipe.attribution.engine import AttributionEngine
 from raypipe.attribution.method import Request
 from raypipe.models import loading
@@ -292,3 +292,18 @@ def test_trained_models(name: str) -> None:
     half = done(AttributionEngine(low, config.Attribution(layer="all", reduction="sum")).attribute(notes))
     kept = [top_overlap(a.relevance_QKN[:, :2], b.relevance_QKN[:, :2]) for a, b in zip(half, ours, strict=True)]
     assert np.mean(kept) > 0.7
+
+
+@pytest.mark.parametrize("n_notes", [1, 3])
+@pytest.mark.parametrize("name", [*(name for name, family in FAMILIES.items() if family.takes_attention)])
+def test_effects_without_gradients_of_the_note_equal_those_with(name: str, n_notes: int) -> None:
+    """Notes of different lengths (padded on the left), labels of several tokens, every block."""
+    decoder = engine_of(name).decoder
+    notes = notes_of(n_notes, 2, "multi")
+    cache = note_cache.encode(decoder, notes, ())
+    (readout,) = note_cache.readouts(notes, cache, "label_margin", 1024)
+    fast, slow = (how(decoder, readout, cache, 1) for how in (kv_direct.read_effects, kv_direct.gradient_effects))
+    torch.testing.assert_close(fast[0].score_QC, slow[0].score_QC, atol=1e-5, rtol=1e-5)
+    for found, expected in zip(fast[1:], slow[1:], strict=True):
+        assert found.shape == (decoder.depth - 1, 2 * n_notes, cache.keys_LBHND[0].shape[2])
+        assert float((found - expected).abs().max() / expected.abs().max()) < 1e-5
