@@ -24,7 +24,7 @@ from raypipe.attribution.decoder import Decoder
 from raypipe.attribution.method import Method, NoteAttribution, OfQuestion, Request
 from raypipe.attribution.note_attention import NoteLayer, reading
 from raypipe.attribution.note_cache import NoteCache
-from raypipe.attribution.targets import Readout, Values
+from raypipe.attribution.targets import Readout, Values, branches_of
 from raypipe.models.prompts import EncodedNote
 
 
@@ -33,9 +33,10 @@ def attribute(request: Request, notes: Sequence[EncodedNote], with_keys: bool) -
     decoder, layers = request.decoder, request.layers
     lowest = min(layers)
     cache = note_cache.encode(decoder, notes, ())
-    effects = read_effects if decoder.loaded.family.takes_attention else gradient_effects
+    is_direct = decoder.loaded.family.takes_attention
+    effects, share = (read_effects, share_of_weights(notes)) if is_direct else (gradient_effects, 1.0)
     collected: list[list[OfQuestion]] = [[] for _ in notes]
-    for readout in note_cache.readouts(notes, cache, request.config.target, request.batch_tokens):
+    for readout in note_cache.readouts(notes, cache, request.config.target, request.batch_tokens, share):
         values, keys_LQN, values_LQN = effects(decoder, readout, cache, lowest)
         per_block_LQN = keys_LQN + values_LQN if with_keys else values_LQN
         from_block_up_QLN = per_block_LQN.flip(0).cumsum(0).flip(0).transpose(0, 1)
@@ -49,6 +50,13 @@ def attribute(request: Request, notes: Sequence[EncodedNote], with_keys: bool) -
         NoteAttribution.of_questions(questions, slice(pad + note.note_start, None))
         for questions, pad, note in zip(collected, cache.pad_B, notes, strict=True)
     ]
+
+
+def share_of_weights(notes: Sequence[EncodedNote]) -> float:
+    """Memory of a branch's attention weights, relative to a copy of the note's keys and values: tokens of the branch
+    to the width of a head (64 to 256, of which the smallest counts)."""
+    longest = max(len(ids) for note in notes for question in note.questions for ids in branches_of(question))
+    return min(1.0, max(longest, 16) / 64)
 
 
 # Values of a chunk of questions, and the effects [L, Q, N] of the note's keys and values, from block `lowest` on.

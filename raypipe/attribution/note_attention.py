@@ -121,7 +121,7 @@ class _NoteAttention(torch.autograd.Function):
         product = torch.cat([note, d_out @ value.transpose(2, 3)], dim=-1).float() * weight
         d_score = torch.addcmul(product, weight, product.sum(-1, keepdim=True), value=-1)
         values_effect_RN = product[..., :n_note].sum((1, 2))
-        keys_effect_RN = torch.einsum("rhgn,rhgn->rn", score[..., :n_note], d_score[..., :n_note])
+        keys_effect_RN = (score[..., :n_note] * d_score[..., :n_note]).sum((1, 2))
         low = (d_score * ctx.scale).to(dtype)
         d_query = fold.rows(torch.bmm(fold.products(low[..., :n_note]), note_keys.flatten(0, 1)))
         d_query = d_query + low[..., n_note:] @ key

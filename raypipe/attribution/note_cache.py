@@ -93,12 +93,15 @@ def branch_gradients(
         yield run_branches(decoder, readout, cache, lowest, with_sum)
 
 
-def readouts(notes: Sequence[EncodedNote], cache: NoteCache, target: str, budget_tokens: int) -> Iterator[Readout]:
-    """The questions of all notes in chunks that fit the memory."""
+def readouts(
+    notes: Sequence[EncodedNote], cache: NoteCache, target: str, budget_tokens: int, share: float = 1
+) -> Iterator[Readout]:
+    """The questions of all notes in chunks that fit the memory. `share`: what a branch needs of it, relative to a copy
+    of the note's keys and values."""
     width = cache.keys_LBHND[0].shape[2]
     n_slots = max(len(note.questions) for note in notes)
     # what fills the memory has `width` tokens of every block per branch
-    n_per_chunk = max(1, 4 * budget_tokens // (width * len(notes)))
+    n_per_chunk = max(1, int(4 * budget_tokens / (width * len(notes) * share)))
     for start in range(0, n_slots, n_per_chunk):
         chunk = [replace(note, questions=note.questions[start : start + n_per_chunk]) for note in notes]
         yield Readout(chunk, target)
