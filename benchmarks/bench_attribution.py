@@ -153,8 +153,11 @@ class Baselines:
         return result
 
     def authors(self, notes: Sequence[EncodedNote]) -> Relevance:
-        """The recipe of the authors' code (docs/method.md, section 5.2): input embeddings, eager attention, gradient checkpointing,
-        full-vocabulary logits, padded batches of 4, targets summed over rows."""
+        """The recipe of the authors' code (docs/method.md, section 5.2).
+
+        Input embeddings, eager attention, gradient checkpointing, full-vocabulary logits, padded batches of 4, targets
+        summed over rows.
+        """
         self.model.config._attn_implementation = "eager"
         self.model.activation_checkpointing_enable()
         self.model.train()  # checkpointing is off in eval mode; this model has no dropout

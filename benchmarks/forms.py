@@ -1,6 +1,6 @@
 """What each arm of a comparison on generated notes makes of words that no label has shown it.
 
-    python benchmarks/forms.py --config jobs/configs/compare_small.yaml       after `raypipe compare` with the same config
+    python benchmarks/forms.py --config jobs/configs/compare_small.yaml     after `raypipe compare` with the same config
 
 AUC of the notes that mention a finding as present against notes that do not mention it, by the form of the mention:
 `common`, `local` (in some labelled note) or unseen (in unlabelled notes only: what a method could learn that labels

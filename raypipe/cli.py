@@ -17,7 +17,7 @@ from raypipe.settings import configfile
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 
-ConfigPath = Annotated[Path, typer.Option("--config", "-c", help="YAML file; every key is documented in docs/settings.md")]
+ConfigPath = Annotated[Path, typer.Option("--config", "-c", help="YAML file; docs/settings.md documents every key")]
 Overrides = Annotated[list[str] | None, typer.Option("--set", help="override one key: attribution.layer=3")]
 Arm = Annotated[list[str] | None, typer.Option("--arm", help="only this arm; may be repeated")]
 

@@ -28,7 +28,7 @@ from raypipe.attribution import gradients
 from raypipe.attribution.decoder import Decoder
 from raypipe.attribution.hooks import attention_as
 from raypipe.attribution.method import Method, NoteAttribution, Request
-from raypipe.models.families import Family
+from raypipe.models.families import Rules
 from raypipe.models.prompts import EncodedNote
 
 ATTENTION = "raypipe_attnlrp"  # the name under which transformers finds `_attention`
@@ -43,17 +43,19 @@ def attribute(request: Request, notes: Sequence[EncodedNote]) -> list[NoteAttrib
 
 @contextmanager
 def rules(decoder: Decoder) -> Iterator[None]:
-    """Graphs recorded inside this context have the edited gradients. Values do not change."""
-    family = decoder.loaded.family
+    """Graphs recorded inside have the edited gradients; values stay what they are."""
+    parts = decoder.loaded.family.rules
+    if parts is None:  # the engine has refused that
+        raise ValueError("no rules for this family")
     with ExitStack() as stack:
         for module in decoder.body.modules():
             if type(module).__name__.endswith("Norm"):
-                stack.callback(module.register_forward_hook(_norm_rule(family)).remove)
+                stack.callback(module.register_forward_hook(_norm_rule(parts)).remove)
         for block in decoder.blocks:
-            activation = block.get_submodule(family.activation)
+            activation = block.get_submodule(parts.activation)
             stack.callback(activation.register_forward_hook(_activation_rule).remove)
-            if family.gated is not None:
-                stack.callback(block.get_submodule(family.gated).register_forward_pre_hook(_product_rule).remove)
+            if parts.gated is not None:
+                stack.callback(block.get_submodule(parts.gated).register_forward_pre_hook(_product_rule).remove)
         stack.enter_context(attention_as(decoder.model, ATTENTION))
         yield
 
@@ -63,14 +65,14 @@ def scaled_gradient(x: Tensor, factor: float) -> Tensor:
     return x * factor + (x * (1 - factor)).detach()
 
 
-def _norm_rule(family: Family) -> Any:
+def _norm_rule(parts: Rules) -> Any:
     def hook(module: Any, args: tuple[Tensor], out: Tensor) -> Tensor:
         x = args[0].float()
         eps = getattr(module, "variance_epsilon", None) or module.eps
         if isinstance(module, nn.LayerNorm):
             x = x - x.mean(-1, keepdim=True)
         scale = torch.rsqrt(x.square().mean(-1, keepdim=True) + eps).detach()
-        linear = (x * scale * (module.weight.float() + family.norm_offset)).to(out.dtype)
+        linear = (x * scale * (module.weight.float() + parts.norm_offset)).to(out.dtype)
         return out.detach() + linear - linear.detach()
 
     return hook
@@ -101,4 +103,4 @@ def _attention(module: nn.Module, query: Tensor, key: Tensor, value: Tensor, *ar
 AttentionInterface.register(ATTENTION, _attention)
 AttentionMaskInterface.register(ATTENTION, sdpa_mask)
 
-ATTNLRP = Method(attribute=attribute, reads=lambda _: "mixing", settings=frozenset({"reduction"}))
+ATTNLRP = Method(attribute=attribute, reads=lambda _: "mixing", settings=frozenset({"reduction"}), needs_rules=True)

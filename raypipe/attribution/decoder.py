@@ -14,9 +14,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from transformers import DynamicCache
-from transformers.modeling_outputs import BaseModelOutputWithPastAndCrossAttentions
 
 from raypipe.attribution import hooks
+from raypipe.models import tree
+from raypipe.models.families import too_long
 from raypipe.models.loading import Loaded
 
 N_CHECK_TOKENS = 12  # tokens of the random prompts on which a model is checked
@@ -25,7 +26,8 @@ N_CHECK_TOKENS = 12  # tokens of the random prompts on which a model is checked
 class Decoder:
     """One decoder. Its parameters are frozen: attribution needs gradients of activations alone.
 
-    Raises `ValueError` if the logits of the model cannot be reproduced from its final hidden states.
+    Raises `ValueError` for a model that is not built as its family is, or whose logits are not a function of its final
+    hidden states.
     """
 
     def __init__(self, loaded: Loaded) -> None:
@@ -36,7 +38,7 @@ class Decoder:
         self.depth = len(self.blocks)
         self.device = loaded.device
         self.dtype: torch.dtype = self.model.dtype
-        self._has_plain_head = self._check_head()
+        self._check_head()
 
     def pad(self, rows: Sequence[Sequence[int]]) -> Tensor:
         """Token rows as [B, T], padded on the right.
@@ -48,7 +50,15 @@ class Decoder:
         return torch.tensor([[*row, *[rows[0][0]] * (width - len(row))] for row in rows], device=self.device)
 
     def states(self, rows_P: Sequence[int], columns_P: Sequence[int], **inputs: Any) -> Tensor:
-        """Final hidden states [P, D] at (row, column); `inputs` go to the model's body."""
+        """Final hidden states [P, D] at (row, column); `inputs` go to the model's body.
+
+        Raises `ValueError` for rows so long that the model's positions would depend on the batch.
+        """
+        given = inputs["inputs_embeds"] if "inputs_embeds" in inputs else inputs["input_ids"]
+        past = inputs.get("past_key_values")
+        problem = too_long(self.model.config, given.shape[1] + (0 if past is None else past.get_seq_length()))
+        if problem is not None:
+            raise ValueError(problem)
         rows = torch.tensor(rows_P, device=self.device, dtype=torch.long)
         columns = torch.tensor(columns_P, device=self.device, dtype=torch.long)
         with hooks.only_rows(self.blocks[-1].mlp, rows, columns):
@@ -56,24 +66,8 @@ class Decoder:
         return hidden_BTD[rows, columns]
 
     def logits(self, states_PD: Tensor, tokens_U: Tensor | None = None) -> Tensor:
-        """Logits [P, V], or [P, U] for some tokens, in float32.
-
-        For the whole vocabulary the model's own code runs, with its body replaced by these states, so that scaling and
-        soft-capping are its own. For some tokens only their columns of the head are computed, if `_check_head` showed
-        that this gives the same.
-        """
-        if tokens_U is not None and self._has_plain_head:
-            head = self.model.get_output_embeddings()
-            columns_PU = states_PD.float() @ head.weight[tokens_U].float().T
-            return columns_PU if head.bias is None else columns_PU + head.bias[tokens_U].float()
-
-        def body(*_: Any, **__: Any) -> BaseModelOutputWithPastAndCrossAttentions:
-            return BaseModelOutputWithPastAndCrossAttentions(last_hidden_state=states_PD[None])
-
-        with hooks.forward_as(self.body, body):
-            one = torch.zeros((1, 1), dtype=torch.long, device=self.device)
-            logits_PV: Tensor = self.model(input_ids=one).logits[0].float()
-        return logits_PV if tokens_U is None else logits_PV[:, tokens_U]
+        """Logits [P, V], or [P, U] for some tokens, in float32."""
+        return tree.logits(self.model, states_PD, tokens_U)
 
     @cached_property
     def mean_embedding(self) -> Tensor:
@@ -90,17 +84,23 @@ class Decoder:
         return embedded
 
     @torch.no_grad()
-    def _check_head(self) -> bool:
+    def _check_head(self) -> None:
+        name = type(self.model).__name__
         ids_BT = self.check_prompts(2)
         expected_PV = self.model(input_ids=ids_BT, use_cache=False).logits[:, -1].float()
-        states_PD = self.states([0, 1], [ids_BT.shape[1] - 1] * 2, input_ids=ids_BT)
-        # bfloat16 has 8 significant bits, and the head sums many products
-        tolerance = (2e-4 if self.dtype == torch.float32 else 3e-2) * expected_PV.abs().amax()
-        if (self.logits(states_PD) - expected_PV).abs().amax() > tolerance:
-            raise ValueError(f"{type(self.model).__name__}: logits are not a function of the final hidden states alone")
-        self._has_plain_head = True
         tokens_U = torch.arange(0, expected_PV.shape[1], max(1, expected_PV.shape[1] // 64), device=self.device)
-        return bool((self.logits(states_PD, tokens_U) - expected_PV[:, tokens_U]).abs().amax() <= tolerance)
+        try:
+            states_PD = self.states([0, 1], [ids_BT.shape[1] - 1] * 2, input_ids=ids_BT)
+            every_PV, some_PU = self.logits(states_PD), self.logits(states_PD, tokens_U)
+        except (AttributeError, TypeError, RuntimeError) as error:
+            raise ValueError(
+                f"{name} is not built as its family in models/families.py ({type(error).__name__})"
+            ) from error
+        # bfloat16 keeps 8 bits; the head sums up many products
+        tolerance = (2e-4 if self.dtype == torch.float32 else 3e-2) * expected_PV.abs().amax()
+        worst = max((every_PV - expected_PV).abs().amax(), (some_PU - expected_PV[:, tokens_U]).abs().amax())
+        if not worst <= tolerance:
+            raise ValueError(f"{name}: logits are not a function of the final hidden states alone")
 
     @cached_property
     def can_cache(self) -> bool:

@@ -55,6 +55,9 @@ class AttributionEngine:
         if self.method.needs_cache and not self.decoder.can_cache:
             what = f"{config.method} needs a model that runs on cached keys and values; use grad_x_activation"
             raise InputError([Problem("attribution.method", what)])
+        if self.method.needs_rules and scorer.family.rules is None:
+            what = f"{config.method} has no tested rules for {scorer.model.config.model_type}; use grad_x_activation"
+            raise InputError([Problem("attribution.method", what)])
         if self.method.needs_idf and idf_V is None:
             what = f"{config.method} needs document frequencies of the corpus's tokens (tfidf.idf_of_notes)"
             raise InputError([Problem("attribution.method", what)])

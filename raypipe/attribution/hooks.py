@@ -1,8 +1,8 @@
 """Temporary changes to a running decoder: where the graph starts, which blocks run, which rows a block computes.
 
-Each is a context manager that restores the model. They rely on two facts that hold for every family of
-`models.families`: a block is called with its hidden states as first positional argument and returns a tensor, and its
-MLP works on each position alone.
+Each is a context manager that leaves the model as it found it. They rely on two facts that hold for every family of
+`models.families`: a block is called with its hidden states as first positional argument, and its MLP (also a mixture
+of experts) works on each position alone.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from raypipe.models.swapping import forward_as
 
 
 @contextmanager
@@ -39,15 +41,16 @@ def cut(blocks: Sequence[nn.Module], layers: Sequence[int]) -> Iterator[dict[int
 
 
 @contextmanager
-def resume(blocks: Sequence[nn.Module], layer: int, hidden_BTD: Tensor) -> Iterator[None]:
-    """Run only the blocks from `layer` on, as if their input were `hidden_BTD`; the lower ones pass through."""
+def resume(blocks: Sequence[nn.Module], layer: int, hidden_BTD: Tensor, as_tuple: bool) -> Iterator[None]:
+    """Run only the blocks from `layer` on, as if their input were `hidden_BTD`; the lower ones pass through.
+    `as_tuple`: blocks of this family return a tuple."""
 
     def enter(_: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
         return (hidden_BTD, *args[1:])
 
     with ExitStack() as stack:
         for block in blocks[:layer]:
-            stack.enter_context(forward_as(block, lambda hidden, *_, **__: hidden))
+            stack.enter_context(forward_as(block, lambda hidden, *_, **__: (hidden, None) if as_tuple else hidden))
         stack.callback(blocks[layer].register_forward_pre_hook(enter).remove)
         yield
 
@@ -73,24 +76,13 @@ def only_rows(mlp: nn.Module, rows_P: Tensor, columns_P: Tensor) -> Iterator[Non
 
     def gathered(hidden_BTD: Tensor) -> Tensor:
         out = torch.zeros_like(hidden_BTD)
-        return out.index_put((rows_P, columns_P), run(hidden_BTD[rows_P, columns_P])) if len(rows_P) else out
+        if not len(rows_P):
+            return out
+        # one row of all positions: a mixture of experts wants three dimensions
+        return out.index_put((rows_P, columns_P), run(hidden_BTD[rows_P, columns_P][None])[0])
 
     with forward_as(mlp, gathered):
         yield
-
-
-@contextmanager
-def forward_as(module: nn.Module, function: Any) -> Iterator[None]:
-    """Replace the forward function of this one module."""
-    before = module.__dict__.get("forward")
-    module.forward = function
-    try:
-        yield
-    finally:
-        if before is None:
-            del module.forward
-        else:
-            module.forward = before
 
 
 @contextmanager

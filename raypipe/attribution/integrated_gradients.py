@@ -85,7 +85,7 @@ def _average_gradient(request: Request, rows: Rows, ends: _Ends, layer: int) -> 
         alpha_S111 = alpha_S[step : step + at_once, None, None, None].to(end.dtype)
         path_XTD = (start + alpha_S111 * (end - start)).flatten(0, 1).requires_grad_()
         copies = len(alpha_S111)
-        with torch.enable_grad(), hooks.resume(decoder.blocks, layer, path_XTD):
+        with torch.enable_grad(), hooks.resume(decoder.blocks, layer, path_XTD, decoder.loaded.family.returns_tuple):
             z = rows.sum_of_copies(copies, ends.values.chosen_Q2)
         (gradient_XTD,) = torch.autograd.grad(z, path_XTD)
         gradient_SRTD = gradient_XTD.float().view(copies, *end.shape)

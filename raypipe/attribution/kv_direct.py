@@ -16,15 +16,15 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+from transformers import DynamicCache
 
 from raypipe.attribution import note_cache
+from raypipe.attribution.decoder import Decoder
 from raypipe.attribution.method import Method, NoteAttribution, QuestionAttribution, Request
+from raypipe.attribution.note_attention import NoteLayer, reading
+from raypipe.attribution.note_cache import NoteCache
+from raypipe.attribution.targets import Readout, Values, branches_of
 from raypipe.models.prompts import EncodedNote
-
-
-def direct_effect(cached_HND: Tensor, gradient_QHND: Tensor) -> Tensor:
-    """The product summed over heads and their width, [Q, N] in float32."""
-    return (cached_HND.float() * gradient_QHND.float()).sum(dim=(1, 3))
 
 
 def attribute(request: Request, notes: Sequence[EncodedNote], with_keys: bool) -> list[NoteAttribution]:
@@ -32,25 +32,62 @@ def attribute(request: Request, notes: Sequence[EncodedNote], with_keys: bool) -
     decoder, layers = request.decoder, request.layers
     lowest = min(layers)
     cache = note_cache.encode(decoder, notes, ())
+    is_direct = decoder.loaded.family.takes_attention
+    effects, share = (read_effects, share_of_weights(notes)) if is_direct else (gradient_effects, 1.0)
     collected: list[list[QuestionAttribution]] = [[] for _ in notes]
-    for part in note_cache.branch_gradients(
-        decoder, notes, cache, lowest, request.config.target, request.batch_tokens, with_sum=False
-    ):
-        owner_Q = torch.tensor(part.note_of_question, device=decoder.device)
-        blocks = range(lowest, decoder.depth)
-        per_block = [direct_effect(cache.values_LBHND[b][owner_Q], part.values_LQHND[b - lowest]) for b in blocks]
-        if with_keys:
-            keys = (direct_effect(cache.keys_LBHND[b][owner_Q], part.keys_LQHND[b - lowest]) for b in blocks)
-            per_block = [value + key for value, key in zip(per_block, keys, strict=True)]
-        from_block_up_QLN = torch.stack(per_block, dim=1).flip(1).cumsum(1).flip(1)
+    for readout in note_cache.readouts(notes, cache, request.config.target, request.batch_tokens, share):
+        values, keys_LQN, values_LQN = effects(decoder, readout, cache, lowest)
+        per_block_LQN = keys_LQN + values_LQN if with_keys else values_LQN
+        from_block_up_QLN = per_block_LQN.flip(0).cumsum(0).flip(0).transpose(0, 1)
         relevance_QKN = from_block_up_QLN[:, [layer - lowest for layer in layers]].cpu()
-        chosen, margin = part.values.chosen_Q2[:, 0].tolist(), part.values.margin_Q.tolist()
-        for owner, best, value, relevance_KN in zip(part.note_of_question, chosen, margin, relevance_QKN, strict=True):
+        chosen, margin = values.chosen_Q2[:, 0].tolist(), values.margin_Q.tolist()
+        for owner, best, value, relevance_KN in zip(
+            readout.note_of_question, chosen, margin, relevance_QKN, strict=True
+        ):
             collected[owner].append(QuestionAttribution(best, value, relevance_KN, math.nan))
     return [
         NoteAttribution.of_questions(questions, slice(pad + note.note_start, None))
         for questions, pad, note in zip(collected, cache.pad_B, notes, strict=True)
     ]
+
+
+def share_of_weights(notes: Sequence[EncodedNote]) -> float:
+    """Memory of a branch's attention weights, relative to a copy of the note's keys and values: tokens of the branch
+    to the width of a head (64 to 256, of which the smallest counts)."""
+    longest = max(len(ids) for note in notes for question in note.questions for ids in branches_of(question))
+    return min(1.0, max(longest, 16) / 64)
+
+
+# Values of a chunk of questions, and the effects [L, Q, N] of the note's keys and values, from block `lowest` on.
+Effects = tuple[Values, Tensor, Tensor]
+
+
+def read_effects(decoder: Decoder, readout: Readout, cache: NoteCache, lowest: int) -> Effects:
+    """By an attention whose backward pass returns the effects themselves (note_attention.py)."""
+    note_R = note_cache.notes_of_branches(decoder, readout)
+    layers = [NoteLayer(k, v, note_R) for k, v in zip(cache.keys_LBHND, cache.values_LBHND, strict=True)]
+    past = DynamicCache()
+    past.layers += layers
+    with torch.enable_grad(), reading(decoder.model, layers):
+        inputs = note_cache.branch_inputs(decoder, readout, cache)
+        states_PD = decoder.states(readout.rows_P, readout.columns_P, past_key_values=past, use_cache=True, **inputs)
+        values = readout.values(decoder, states_PD)
+    leaves = [effect for layer in layers[lowest:] for effect in layer.effects]
+    found = [readout.sum_of_questions(x_RN) for x_RN in torch.autograd.grad(values.z_Q.sum(), leaves)]
+    return values, torch.stack(found[0::2]), torch.stack(found[1::2])
+
+
+def gradient_effects(decoder: Decoder, readout: Readout, cache: NoteCache, lowest: int) -> Effects:
+    """From the gradients of copies of the note's keys and values, for families whose attention cannot be replaced."""
+    part = note_cache.run_branches(decoder, readout, cache, lowest, with_sum=False)
+    owner_Q = torch.tensor(readout.note_of_question, device=decoder.device)
+
+    def effects(cached_LBHND: Sequence[Tensor], gradient_LQHND: Sequence[Tensor]) -> Tensor:
+        pairs = zip(cached_LBHND[lowest:], gradient_LQHND, strict=True)
+        return torch.stack([(x[owner_Q].float() * g.float()).sum(dim=(1, 3)) for x, g in pairs])
+
+    keys_LQN, values_LQN = effects(cache.keys_LBHND, part.keys_LQHND), effects(cache.values_LBHND, part.values_LQHND)
+    return part.values, keys_LQN, values_LQN
 
 
 KV_DIRECT = Method(

@@ -95,3 +95,4 @@ class Method:
     settings: frozenset[str] = frozenset()  # of SOME_READ, those that it reads
     needs_cache: bool = False  # works on the cached keys and values of the note only
     needs_idf: bool = False  # reads `Request.idf_V`
+    needs_rules: bool = False  # edits the gradients of parts that `Family.rules` names

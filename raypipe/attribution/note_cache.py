@@ -87,22 +87,42 @@ def branch_gradients(
     budget_tokens: int,
     with_sum: bool,
 ) -> Iterator[BranchGradients]:
-    """Stage b, for some questions of every note at a time.
+    """Stage b, some question slots of all notes at a time. `lowest`: the first block whose keys and values count.
+    `with_sum`: also what the branches' own positions contribute, so that a method can check its total."""
+    for readout in readouts(notes, cache, target, budget_tokens):
+        yield run_branches(decoder, readout, cache, lowest, with_sum)
 
-    `lowest`: the first block whose keys and values count. `with_sum`: also the contribution of the branches' own
-    positions, from which a method computes its total.
-    """
+
+def readouts(
+    notes: Sequence[EncodedNote], cache: NoteCache, target: str, budget_tokens: int, share: float = 1
+) -> Iterator[Readout]:
+    """The questions of all notes in chunks that fit the memory. `share`: what a branch needs of it, relative to a copy
+    of the note's keys and values."""
     width = cache.keys_LBHND[0].shape[2]
     n_slots = max(len(note.questions) for note in notes)
-    # copies of keys and values fill the memory: `width` tokens of every block per branch
-    n_per_chunk = max(1, 4 * budget_tokens // (width * len(notes)))
+    # what fills the memory has `width` tokens of every block per branch
+    n_per_chunk = max(1, int(4 * budget_tokens / (width * len(notes) * share)))
     for start in range(0, n_slots, n_per_chunk):
         chunk = [replace(note, questions=note.questions[start : start + n_per_chunk]) for note in notes]
-        yield _run_branches(decoder, Readout(chunk, target), cache, lowest, with_sum)
+        yield Readout(chunk, target)
 
 
-def _run_branches(decoder: Decoder, readout: Readout, cache: NoteCache, lowest: int, with_sum: bool) -> BranchGradients:
-    note_R = torch.tensor([branch.note for branch in readout.branches], device=decoder.device)
+def branch_inputs(decoder: Decoder, readout: Readout, cache: NoteCache) -> dict[str, Tensor]:
+    """What the model's body takes for the branches that follow the cached notes."""
+    ids_RT = decoder.pad([branch.ids for branch in readout.branches])
+    if not cache.is_padded:
+        return {"input_ids": ids_RT}
+    pad_R = [cache.pad_B[branch.note] for branch in readout.branches]
+    return {"input_ids": ids_RT, **_masked(decoder, pad_R, cache.keys_LBHND[0].shape[2], ids_RT.shape[1])}
+
+
+def notes_of_branches(decoder: Decoder, readout: Readout) -> Tensor:
+    """The note of each branch, as index [R]."""
+    return torch.tensor([branch.note for branch in readout.branches], device=decoder.device)
+
+
+def run_branches(decoder: Decoder, readout: Readout, cache: NoteCache, lowest: int, with_sum: bool) -> BranchGradients:
+    note_R = notes_of_branches(decoder, readout)
     shared = len(cache.pad_B) == 1
 
     def copies(tensor_BHND: Tensor) -> Tensor:
@@ -120,13 +140,9 @@ def _run_branches(decoder: Decoder, readout: Readout, cache: NoteCache, lowest: 
         layer.lazy_initialization(k, v)
         layer.keys, layer.values = k, v
         past.layers.append(layer)
-    ids_RT = decoder.pad([branch.ids for branch in readout.branches])
-    pad_R = [cache.pad_B[branch.note] for branch in readout.branches]
-    masked = _masked(decoder, pad_R, cache.keys_LBHND[0].shape[2], ids_RT.shape[1]) if cache.is_padded else {}
+    inputs = branch_inputs(decoder, readout, cache)
     with torch.enable_grad(), hooks.cut(decoder.blocks, [lowest] if with_sum else []) as hidden:
-        states_PD = decoder.states(
-            readout.rows_P, readout.columns_P, input_ids=ids_RT, past_key_values=past, use_cache=True, **masked
-        )
+        states_PD = decoder.states(readout.rows_P, readout.columns_P, past_key_values=past, use_cache=True, **inputs)
         values_Q = readout.values(decoder, states_PD)
     own = list(hidden.values())
     gradients = list(torch.autograd.grad(values_Q.z_Q.sum(), leaves + own))

@@ -215,8 +215,9 @@ class GGUF:
             heads = config.num_attention_heads if match[1] == "q" else config.num_key_value_heads
             # ggml rotates neighbouring rows, transformers rows half a head apart
             values = values.reshape(heads, -1, 2, *shape[1:]).swapaxes(1, 2).reshape(shape)
-        if name.endswith("norm.weight"):
-            values = values - np.float32(FAMILIES[config.model_type].norm_offset)  # the file holds weight + offset
+        rules = FAMILIES[config.model_type].rules
+        if name.endswith("norm.weight") and rules is not None:
+            values = values - np.float32(rules.norm_offset)  # the file holds weight + offset
         return torch.from_numpy(np.require(values, np.float32, ["C", "W"]))  # a copy of what is mapped from the file
 
     def tokenizer(self, scratch: Path) -> Any:

@@ -15,7 +15,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
 from raypipe.errors import InputError, Problem
-from raypipe.models.families import FAMILIES, Family
+from raypipe.models.families import FAMILIES, Family, refusal
 from raypipe.settings import config
 from raypipe.words import Floats
 
@@ -61,9 +61,9 @@ def check(section: config.Model) -> Any:
         model_config = AutoConfig.from_pretrained(section.path, revision=section.revision, trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise InputError([Problem("model.path", f"not a readable model folder ({type(error).__name__})")]) from None
-    if model_config.model_type not in FAMILIES:
-        known = ", ".join(sorted(FAMILIES))
-        problems.append(Problem("model.path", f"family {model_config.model_type!r} is not known; known: {known}"))
+    reason = refusal(model_config)
+    if reason is not None:
+        problems.append(Problem("model.path", reason))
     if is_local and not any(Path(section.path).glob("*.safetensors")):
         problems.append(Problem("model.path", "no *.safetensors in the folder; other weight formats are refused"))
     problems += _adapter_problems(section.adapter) if section.adapter is not None else []
@@ -96,7 +96,7 @@ def load_tokenizer(section: config.Model) -> Any:
     return tokenizer
 
 
-def load(section: config.Model, attn_implementation: str = "sdpa") -> Loaded:
+def load(section: config.Model) -> Loaded:
     """The model on its device, in eval mode, adapter merged."""
     model_config = check(section)
     device = device_of(section)
@@ -106,7 +106,7 @@ def load(section: config.Model, attn_implementation: str = "sdpa") -> Loaded:
         trust_remote_code=False,
         use_safetensors=True,
         dtype=dtype_of(section, device),
-        attn_implementation=attn_implementation,
+        attn_implementation=FAMILIES[model_config.model_type].attention,
     )
     if section.adapter is not None:
         from peft import PeftModel
@@ -183,7 +183,9 @@ def from_scratch(pretrain: config.Pretrain, tokenizer: Any) -> Any:
 
 def random_like(section: config.Model) -> Any:
     """A model of the same architecture with random weights (seed torch first): the control for pretraining."""
-    return AutoModelForCausalLM.from_config(check(section), attn_implementation="sdpa").float()
+    model_config = check(section)
+    attention = FAMILIES[model_config.model_type].attention
+    return AutoModelForCausalLM.from_config(model_config, attn_implementation=attention).float()
 
 
 def set_dropout(model: Any, rate: float) -> None:

@@ -15,7 +15,12 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import linear
+from transformers.modeling_outputs import BaseModelOutputWithPastAndCrossAttentions
 
+from raypipe.errors import InputError, Problem
+from raypipe.models.families import too_long
+from raypipe.models.swapping import forward_as
 from raypipe.words import Ints
 
 # Positions whose logits [positions, V] exist at the same time.
@@ -54,13 +59,17 @@ class Trees:
     position_ids_BT: Tensor
     sees_BTT: Tensor | None  # True where the row's token may look at the column's; None = plain causal
     source_BT: Tensor  # index of the token whose hidden state predicts this one (its predecessor in the tree)
+    longest: int  # tokens of the longest prompt: a trunk with one branch
 
 
 def collate(rows: Sequence[tuple[Ints, Ints]], pad_id: int, device: torch.device) -> Trees:
     """Rows of (input_ids [T], branch [T]) as one padded batch."""
     width = max(len(ids) for ids, _ in rows)
     input_ids = np.full((len(rows), width), pad_id, dtype=np.int64)
-    position = np.zeros((len(rows), width), dtype=np.int64)
+    # Padding of plain rows counts on, as transformers itself would: a position that starts again reads as another
+    # sequence, and costs a mask. In trees it must not: width is no length there, and positions may end before it.
+    is_plain = all(branch_T[-1] == 0 for _, branch_T in rows)
+    position = np.tile(np.arange(width) * is_plain, (len(rows), 1))
     source = np.zeros((len(rows), width), dtype=np.int64)
     branch = np.zeros((len(rows), width), dtype=np.int64)
     for row, (ids, branch_T) in enumerate(rows):
@@ -70,7 +79,7 @@ def collate(rows: Sequence[tuple[Ints, Ints]], pad_id: int, device: torch.device
         branch[row, n:] = -1  # padding: a branch that nobody is in
         position[row, :n], source[row, :n] = _paths(branch_T)
     sees = None
-    if (branch > 0).any():
+    if not is_plain:
         b = torch.from_numpy(branch).to(device)
         causal = torch.ones(width, width, dtype=torch.bool, device=device).tril()
         # padding attends to itself, so that no softmax is empty
@@ -80,6 +89,7 @@ def collate(rows: Sequence[tuple[Ints, Ints]], pad_id: int, device: torch.device
         torch.from_numpy(position).to(device),
         sees,
         torch.from_numpy(source).to(device),
+        int(position.max()) + 1,
     )
 
 
@@ -96,38 +106,46 @@ def _paths(branch_T: Ints) -> tuple[Ints, Ints]:
 
 def hidden_states(model: Any, trees: Trees) -> Tensor:
     """Final hidden states [B, T, D] (after the last norm), without computing any logits."""
-    return model.base_model(
-        input_ids=trees.input_ids_BT,
-        position_ids=trees.position_ids_BT,
-        attention_mask=_attention_mask(model, trees),
-        use_cache=False,
-    ).last_hidden_state
+    hidden_BTD: Tensor = _run(model, trees).last_hidden_state
+    return hidden_BTD
 
 
 def layer_states(model: Any, trees: Trees) -> tuple[Tensor, ...]:
     """Hidden states [B, T, D] of layers 0..L: embeddings, then the output of every block; the last after the norm."""
+    states: tuple[Tensor, ...] = _run(model, trees, output_hidden_states=True).hidden_states
+    return states
+
+
+def _run(model: Any, trees: Trees, **more: Any) -> Any:
+    """The model's body on the trees. Raises `InputError` where positions would depend on the batch."""
+    problem = too_long(model.config, trees.longest)
+    if problem is not None:
+        raise InputError([Problem("prompt.max_tokens", problem)])
     return model.base_model(
         input_ids=trees.input_ids_BT,
         position_ids=trees.position_ids_BT,
         attention_mask=_attention_mask(model, trees),
         use_cache=False,
-        output_hidden_states=True,
-    ).hidden_states
+        **more,
+    )
 
 
 def _attention_mask(model: Any, trees: Trees) -> Any:
-    """What transformers takes as a ready-made mask: additive, [B, 1, T, T], one per kind of attention layer."""
+    """What transformers takes as a ready-made mask: additive, [B, 1, T, T], for all layers or for each kind of them.
+
+    A config class that declares `layer_types` belongs to a model with a mask for each kind. All others have one mask,
+    with the window if there is one.
+    """
     if trees.sees_BTT is None:
         return None
-    full = _additive(trees.sees_BTT, model.dtype)
+    sees_BTT, position = trees.sees_BTT, trees.position_ids_BT
     window = getattr(model.config, "sliding_window", None)
-    kinds = set(getattr(model.config, "layer_types", None) or ())
-    if "sliding_attention" not in kinds:
-        return full
-    position = trees.position_ids_BT
-    near = position[:, :, None] - position[:, None, :] < (window or position.shape[1] + 1)
-    masks = {"full_attention": full, "sliding_attention": _additive(trees.sees_BTT & near, model.dtype)}
-    return {kind: masks[kind] for kind in kinds}
+    # distance on the path from the note to the end of the branch, not in the row
+    near = sees_BTT & (position[:, :, None] - position[:, None, :] < window) if window else sees_BTT
+    if not hasattr(type(model.config), "layer_types"):
+        return _additive(near, model.dtype)
+    sees = {"full_attention": sees_BTT, "sliding_attention": near}
+    return {kind: _additive(sees[kind], model.dtype) for kind in set(model.config.layer_types)}
 
 
 def _additive(sees_BTT: Tensor, dtype: torch.dtype) -> Tensor:
@@ -135,8 +153,28 @@ def _additive(sees_BTT: Tensor, dtype: torch.dtype) -> Tensor:
     return mask.masked_fill_(~sees_BTT, torch.finfo(dtype).min)[:, None]
 
 
-def logits(model: Any, hidden_ND: Tensor) -> Tensor:
-    """Logits [N, V] in float32 of selected hidden states."""
-    out: Tensor = model.get_output_embeddings()(hidden_ND).float()
-    cap = getattr(model.config, "final_logit_softcapping", None)
-    return torch.tanh(out / cap) * cap if cap else out
+@dataclass
+class _Body(BaseModelOutputWithPastAndCrossAttentions):
+    router_logits: Any = None  # of a mixture of experts
+
+
+def logits(model: Any, hidden_ND: Tensor, tokens_U: Tensor | None = None) -> Tensor:
+    """Logits in float32 of selected hidden states: [N, V], or [N, U] of some tokens.
+
+    By the model's own code with its body replaced by these states, so that scales and soft-caps are its own. For some
+    tokens the head is replaced too, by their columns in float32.
+    """
+    head = model.get_output_embeddings()
+
+    def columns(hidden: Tensor) -> Tensor:
+        bias = None if head.bias is None else head.bias[tokens_U].float()
+        return linear(hidden.float(), head.weight[tokens_U].float(), bias)
+
+    states = _Body(last_hidden_state=hidden_ND[None])
+    with (
+        forward_as(model.base_model, lambda *_, **__: states),
+        forward_as(head, head.forward if tokens_U is None else columns),
+    ):
+        one = torch.zeros((1, 1), dtype=torch.long, device=hidden_ND.device)
+        out: Tensor = model(input_ids=one, use_cache=False).logits[0].float()
+    return out

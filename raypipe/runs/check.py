@@ -272,10 +272,10 @@ def _model(config: Config, tasks: list[Task]) -> Iterator[Problem]:
         else:
             yield from _sizes(config, config.pretrain.layers, config.pretrain.context)
         return
-    from raypipe.models import loading
+    from raypipe.models import families, loading
 
     known = loading.check(config.model)
-    yield from _sizes(config, known.num_hidden_layers, getattr(known, "max_position_embeddings", None))
+    yield from _sizes(config, known.num_hidden_layers, families.context(known))
     if config.model.adapter is not None and not (Path(config.model.adapter) / "adapter_model.safetensors").is_file():
         yield Problem("model.adapter", "no adapter_model.safetensors in this folder")
     yield from of_tokens(config, tasks)

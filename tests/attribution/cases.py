@@ -55,10 +55,11 @@ def done(results: list[NoteAttribution | Code]) -> list[NoteAttribution]:
 
 
 def worst_error(found: Floats, expected: Floats) -> float:
-    """Largest difference, relative to the largest value of each map."""
+    """Largest difference, relative to the largest value of each map; absolute where a map is all zero (a note that is
+    beyond the attention window of all blocks that are left)."""
     assert found.shape == expected.shape
     scale = np.abs(expected).max(axis=-1, keepdims=True)
-    return float((np.abs(found - expected) / scale).max())
+    return float((np.abs(found - expected) / np.where(scale > 0, scale, 1)).max())
 
 
 def top_overlap(found: Floats, expected: Floats, share: float = 0.2) -> float:

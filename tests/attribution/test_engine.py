@@ -190,17 +190,47 @@ def test_a_model_that_cannot_cache_takes_the_plain_path(monkeypatch: pytest.Monk
 
 
 def test_a_head_that_is_not_linear_is_read_by_the_models_own_code() -> None:
-    """Soft-capped logits, as in Gemma 2: label columns would be wrong, so the engine does not use them."""
+    """Soft-capped logits, as in Gemma 2: also of the label columns alone."""
     loaded = tiny_loaded("gemma3_text")
     loaded.model.config.final_logit_softcapping = 2.0
     engine = AttributionEngine(loaded, Attribution())
-    assert not engine.decoder._has_plain_head
     (note,) = notes_of(1, 1)
     ids = torch.tensor([[*note.prefix_ids, *note.questions[0].suffix_ids]])
     logits = loaded.model(ids).logits[0, -1, [option[0] for option in note.questions[0].option_ids]]
     top = logits.topk(2).values
     (result,) = done(engine.attribute([note]))
     assert result.margin_Q[0] == pytest.approx((top[0] - top[1]).item(), abs=1e-5)
+
+
+@pytest.mark.parametrize("name", ["llama, dynamic", "phi3, longrope"])
+def test_notes_beyond_the_original_context_get_a_code(name: str) -> None:
+    """Their positions would depend on the batch; the others of the batch are done."""
+    notes = notes_of(2, 2)
+    long = replace(notes[0], prefix_ids=notes[0].prefix_ids * 6)
+    results = engine_of(name).attribute([long, notes[1]])
+    assert results[0] is Code.MODEL
+    assert isinstance(results[1], NoteAttribution)
+
+
+@pytest.mark.parametrize("missing", ["mlp", "head"])
+def test_a_model_unlike_its_family_is_refused(missing: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded = tiny_loaded()
+    if missing == "mlp":
+        for block in loaded.model.model.layers:
+            block.ffn = block.mlp
+            del block.mlp
+        monkeypatch.setattr(type(block), "forward", lambda block, hidden, **_: hidden + block.ffn(hidden))
+    else:  # logits that depend on more than the states
+        forward = loaded.model.forward
+
+        def shifted(*args: Any, **kwargs: Any) -> Any:
+            out = forward(*args, **kwargs)
+            out.logits = out.logits + out.logits.shape[1]
+            return out
+
+        monkeypatch.setattr(loaded.model, "forward", shifted)
+    with pytest.raises(InputError, match="LlamaForCausalLM"):
+        AttributionEngine(loaded, Attribution())
 
 
 def test_batches_hold_the_budget_and_every_note() -> None:

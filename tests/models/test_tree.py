@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from raypipe.models import tree
-from raypipe.models.families import FAMILIES
-from tests.tiny_models import tiny_model
+from tests.tiny_models import CONFIGS, VARIANTS, tiny_model
 
-TRUNK, BRANCHES = [5, 6, 7, 8, 9, 10, 11], [[12, 13, 14], [15, 16], [12, 17, 18, 19]]
+# longer than the windows and the original contexts of all tiny models
+TRUNK, BRANCHES = [*range(5, 25)], [[30, 31, 32], [33, 34], [30, 35, 36, 37]]
 
 
 def _tree() -> tuple[np.ndarray, np.ndarray]:
@@ -19,34 +19,58 @@ def _tree() -> tuple[np.ndarray, np.ndarray]:
     return np.asarray(ids, np.int32), np.asarray(branch, np.int32)
 
 
-@pytest.mark.parametrize("family", sorted(FAMILIES))
-def test_tree_equals_separate_prompts(family: str) -> None:
-    model = tiny_model(family)
+@pytest.mark.parametrize("name", [*CONFIGS, *VARIANTS])
+def test_logits_of_a_tree_equal_the_models_own_of_separate_prompts(name: str) -> None:
+    """Beside a shorter row, all states, by the model's own forward function."""
+    model = tiny_model(name)
     short = (np.asarray(TRUNK[:3], np.int32), np.zeros(3, np.int32))
     trees = tree.collate([_tree(), short], pad_id=0, device=torch.device("cpu"))
     with torch.no_grad():
-        hidden = tree.hidden_states(model, trees)[0]
+        hidden = tree.hidden_states(model, trees)
         at = len(TRUNK)
         for branch in BRANCHES:
-            alone = model.base_model(input_ids=torch.tensor([TRUNK + branch])).last_hidden_state[0]
-            torch.testing.assert_close(hidden[at : at + len(branch)], alone[len(TRUNK) :], atol=2e-5, rtol=1e-4)
+            alone = model(input_ids=torch.tensor([TRUNK + branch])).logits[0].float()
+            path = torch.cat([hidden[0, : len(TRUNK)], hidden[0, at : at + len(branch)]])
+            torch.testing.assert_close(tree.logits(model, path), alone, atol=1e-4, rtol=1e-4)
             at += len(branch)
+        short_alone = model(input_ids=torch.tensor([TRUNK[:3]])).logits[0].float()
+        torch.testing.assert_close(tree.logits(model, hidden[1, :3]), short_alone, atol=1e-4, rtol=1e-4)
 
 
-@pytest.mark.parametrize("family", sorted(FAMILIES))
-def test_logits_equal_the_models_own(family: str) -> None:
-    model = tiny_model(family)
-    ids = torch.tensor([TRUNK])
+@pytest.mark.parametrize("name", [*CONFIGS, "gemma3_text, soft caps"])
+def test_some_logits_are_columns_of_all(name: str) -> None:
+    model = tiny_model(name)
+    hidden, tokens = torch.randn(3, 32), torch.tensor([5, 9, 300])
     with torch.no_grad():
-        hidden = model.base_model(input_ids=ids).last_hidden_state[0]
-        torch.testing.assert_close(tree.logits(model, hidden), model(input_ids=ids).logits[0].float())
+        every = tree.logits(model, hidden)
+        torch.testing.assert_close(tree.logits(model, hidden, tokens), every[:, tokens], atol=1e-5, rtol=1e-4)
+        assert "forward" not in model.base_model.__dict__
+        torch.testing.assert_close(tree.logits(model, hidden), every)
+
+
+@pytest.mark.parametrize("name", ["mistral", "phi3"])
+def test_windows_change_the_logits_here(name: str) -> None:
+    """Else the tests above could not see a missing window."""
+    ids, model = torch.tensor([TRUNK]), tiny_model(name)
+    with torch.no_grad():
+        near = model(input_ids=ids).logits[0, -1]
+        model.config.sliding_window = None
+        assert (model(input_ids=ids).logits[0, -1] - near).abs().max() > 0.1
 
 
 def test_sources_are_the_predecessors_on_the_path() -> None:
     ids, branch = _tree()
     trees = tree.collate([(ids, branch)], 0, torch.device("cpu"))
-    source = trees.source_BT[0].tolist()
-    last = len(TRUNK) - 1
-    assert source[1 : last + 1] == list(range(last))
-    assert source[last + 1 :] == [last, 7, 8, last, 10, last, 12, 13, 14]
-    assert trees.position_ids_BT[0].tolist() == [*range(7), 7, 8, 9, 7, 8, 7, 8, 9, 10]
+    source, n = trees.source_BT[0].tolist(), len(TRUNK)
+    assert source[1:n] == list(range(n - 1))
+    assert source[n:] == [n - 1, n, n + 1, n - 1, n + 3, n - 1, n + 5, n + 6, n + 7]
+    assert trees.position_ids_BT[0].tolist() == [*range(n), n, n + 1, n + 2, n, n + 1, n, n + 1, n + 2, n + 3]
+    assert trees.longest == n + 4
+
+
+def test_plain_rows_need_no_mask() -> None:
+    """Their padding goes on counting: transformers would read a new start as another sequence."""
+    rows = [(np.asarray(TRUNK[:n], np.int32), np.zeros(n, np.int32)) for n in (9, 4)]
+    trees = tree.collate(rows, 0, torch.device("cpu"))
+    assert trees.sees_BTT is None
+    assert trees.position_ids_BT.tolist() == [[*range(9)]] * 2
