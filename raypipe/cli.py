@@ -22,12 +22,13 @@ Overrides = Annotated[list[str] | None, typer.Option("--set", help="override one
 Arm = Annotated[list[str] | None, typer.Option("--arm", help="only this arm; may be repeated")]
 
 
-def _open(path: Path, overrides: Sequence[str] | None) -> Any:
+def _run(path: Path, overrides: Sequence[str] | None, is_read: bool = False) -> Any:
+    """The run of a config, its input checked; with `is_read`, as it lies on disk, and nothing is written."""
     from raypipe.runs.run import Run
 
-    settings = configfile.load(path, overrides or ())
+    run = Run(configfile.load(path, overrides or ()))
     try:
-        return Run(settings)
+        return run if is_read else run.open()
     except InputError as error:
         raise configfile.located(error, path) from None
 
@@ -39,55 +40,59 @@ def _arms(run: Any, chosen: Sequence[str] | None) -> list[str]:
     return list(chosen or run.settings.arms)
 
 
+def _make(command: str, config: Path, set_: Sequence[str] | None) -> Any:
+    """Make the steps of the run that belong to a command."""
+    from raypipe.runs import driver
+
+    run = _run(config, set_)
+    driver.run_command(run, command)
+    return run
+
+
 @app.command()
 def check(config: ConfigPath, set_: Overrides = None) -> None:
     """Check config, tasks, labels, notes and model, and print one line per task. Starts nothing."""
     from raypipe.runs.check import check as check_input
 
-    print(check_input(configfile.load(config, set_ or ())))
+    try:
+        print(check_input(configfile.load(config, set_ or ())))
+    except InputError as error:
+        raise configfile.located(error, config) from None
 
 
 @app.command()
 def pretrain(config: ConfigPath, set_: Overrides = None) -> None:
     """Train a tokenizer and a small decoder from scratch."""
-    from raypipe.runs import steps
-
-    steps.pretrain(_open(config, set_))
+    _make("pretrain", config, set_)
 
 
 @app.command()
 def finetune(config: ConfigPath, set_: Overrides = None, arm: Arm = None) -> None:
-    """Fine-tune the scorer on the labels; with --arm, the student of an arm."""
-    from raypipe.runs import steps
-    from raypipe.runs.run import SCORER
+    """Fine-tune the scorer on the labels; with --arm, the students of an arm."""
+    from raypipe.runs import driver
 
-    run = _open(config, set_)
-    for name in _arms(run, arm) if arm else [SCORER]:
-        steps.finetune(run, name)
+    run = _run(config, set_)
+    driver.run_command(run, "finetune", _arms(run, arm) if arm else ())
 
 
 @app.command()
 def attribute(config: ConfigPath, set_: Overrides = None) -> None:
     """Relevance of every word of the unlabelled notes, on all GPUs."""
-    from raypipe.runs import steps
-
-    steps.attribute(_open(config, set_))
+    _make("attribute", config, set_)
 
 
 @app.command()
 def faithfulness(config: ConfigPath, set_: Overrides = None) -> None:
     """Compare methods, targets and layers of attribution on labelled dev notes. Needs the scorer, not Ray."""
-    from raypipe.runs import faithfulness
+    from raypipe.findings.pages import faithfulness_page
 
-    print(faithfulness.faithfulness(_open(config, set_)))
+    print(faithfulness_page(_make("faithfulness", config, set_)))
 
 
 @app.command()
 def mask(config: ConfigPath, set_: Overrides = None) -> None:
     """Masking plans of all arms, from stored relevance or straight from attribution."""
-    from raypipe.runs import steps
-
-    steps.mask(_open(config, set_))
+    _make("mask", config, set_)
 
 
 @app.command()
@@ -97,32 +102,29 @@ def show(
     run: Annotated[Path, typer.Option(help="the run's folder, such as runs/demo")] = Path("runs/demo"),
 ) -> None:
     """Print one note and what each arm hides in it, side by side. Shows the note's text on the terminal."""
-    from raypipe.findings import show as showing
+    from raypipe.findings.show import show_note
 
     if not (run / "mask" / "manifest.json").exists():
         raise InputError(f"{run / 'mask'} is not there or not finished: run `raypipe mask` first")
-    print(showing.show(run / "mask" / "data", note, task))
+    print(show_note(run / "mask" / "data", note, task))
 
 
 @app.command()
 def train(config: ConfigPath, set_: Overrides = None, arm: Arm = None) -> None:
     """Reconstruction: students learn to fill in what was masked."""
-    from raypipe.runs import steps
+    from raypipe.runs import driver
 
-    run = _open(config, set_)
-    for name in _arms(run, arm):
-        if run.reconstructs(name):
-            steps.train(run, name)
+    run = _run(config, set_)
+    driver.run_command(run, "train", [name for name in _arms(run, arm) if arm or run.reconstructs(name)])
 
 
 @app.command()
 def evaluate(config: ConfigPath, set_: Overrides = None, arm: Arm = None) -> None:
     """Score the labelled notes of the evaluation split with the students."""
-    from raypipe.runs import steps
+    from raypipe.runs import driver
 
-    run = _open(config, set_)
-    for name in _arms(run, arm):
-        steps.evaluate(run, name)
+    run = _run(config, set_)
+    driver.run_command(run, "evaluate", _arms(run, arm))
 
 
 @app.command()
@@ -131,30 +133,33 @@ def probe(config: ConfigPath, set_: Overrides = None) -> None:
 
     Of a comparison, the first seed's models.
     """
-    from raypipe.runs import compare as comparing
-    from raypipe.runs import probing
+    from raypipe.findings.pages import probing_page
+    from raypipe.runs import compare, driver
+    from raypipe.runs.probing import probed_models
 
-    print(probing.probe(comparing.first(_open(config, set_))))
+    run = compare.first(_run(config, set_))
+    driver.make(run, [f"probe/{model}" for model in probed_models(run)], "probe")
+    print(probing_page(run))
 
 
 @app.command()
 def report(config: ConfigPath, set_: Overrides = None) -> None:
-    """Tables, intervals and figures of a run or comparison, from what is there."""
+    """Tables, intervals and figures of a run or comparison, from what is there. Makes no step."""
     from raypipe.findings import results
-    from raypipe.runs import compare as comparing
+    from raypipe.runs import compare
 
-    run = _open(config, set_)
-    print(results.report(run, *comparing.by_budget(comparing.opened(run))))
+    run = _run(config, set_, is_read=True)
+    print(results.report(run, *compare.by_budget(compare.opened(run))))
 
 
 @app.command()
 def run(config: ConfigPath, set_: Overrides = None) -> None:
     """The whole job: pretrain, finetune, attribute and mask, train, finetune, evaluate, report."""
     from raypipe.findings import results
-    from raypipe.runs import steps
+    from raypipe.runs import driver
 
-    opened = _open(config, set_)
-    steps.run_all(opened)
+    opened = _run(config, set_)
+    driver.run_all(opened)
     print(results.report(opened))
 
 
@@ -162,11 +167,11 @@ def run(config: ConfigPath, set_: Overrides = None) -> None:
 def compare(config: ConfigPath, set_: Overrides = None) -> None:
     """The arms over seeds, label budgets and orders of fine-tuning, into one table with intervals and gates."""
     from raypipe.findings import results
-    from raypipe.runs import compare as comparing
+    from raypipe.runs import compare as comparison
 
-    run = _open(config, set_)
-    cells = comparing.compare(run)
-    print(results.report(run, *comparing.by_budget(cells)))
+    run = _run(config, set_)
+    cells = comparison.compare(run)
+    print(results.report(run, *comparison.by_budget(cells)))
 
 
 @app.command()

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from raypipe.evaluation.conformal import Sets, averaged, conformal
-from raypipe.findings.gates import TFIDF
+from raypipe.findings.predictions import tfidf
+from raypipe.runs.making import CALIBRATION
+from raypipe.runs.names import TFIDF
 from raypipe.runs.run import Run
-from raypipe.runs.steps import CALIBRATION
-
-Baseline = Callable[[Run, str], pa.Table]  # run, split -> rows.PREDICTIONS
 
 
-def prediction_sets(cells: Sequence[Run], tfidf: Baseline) -> Iterator[tuple[str, Sets]]:
+def prediction_sets(cells: Sequence[Run]) -> Iterator[tuple[str, Sets]]:
     """Of the arms all of whose students were calibrated, and of TF-IDF; means over the students of all cells.
 
     Every student is calibrated on its own: its threshold says nothing about another's scores.
@@ -23,15 +22,15 @@ def prediction_sets(cells: Sequence[Run], tfidf: Baseline) -> Iterator[tuple[str
     if cells[0].settings.evaluation.conformal is None:
         return
     for arm in (*cells[0].settings.arms, TFIDF):
-        found = [sets for cell in cells for sets in _of(cell, arm, tfidf)]
-        if found and None not in found:
-            yield arm, averaged([sets for sets in found if sets is not None])
+        of_students = [sets for cell in cells for sets in _sets_of_students(cell, arm)]
+        if of_students and None not in of_students:
+            yield arm, averaged([sets for sets in of_students if sets is not None])
 
 
-def _of(cell: Run, arm: str, tfidf: Baseline) -> Iterator[Sets | None]:
+def _sets_of_students(cell: Run, arm: str) -> Iterator[Sets | None]:
     """Of each student of an arm; None for one that is not there."""
-    asked, split = cell.settings.evaluation.conformal, cell.settings.evaluation.split
-    if asked is None:
+    settings, split = cell.settings.evaluation.conformal, cell.settings.evaluation.split
+    if settings is None:
         return
     pairs: list[tuple[pa.Table | None, pa.Table | None]] = []
     if arm == TFIDF:
@@ -41,7 +40,7 @@ def _of(cell: Run, arm: str, tfidf: Baseline) -> Iterator[Sets | None]:
         pairs = [(_table(cell.of(arm), "calibrate", s), _table(cell.of(arm), "evaluate", s)) for s in students]
     for dev, evaluated in pairs:
         is_there = dev is not None and evaluated is not None
-        args = (cell.corpus.tasks, asked.alpha, asked.score, cell.settings.seed)
+        args = (cell.corpus.tasks, settings.alpha, settings.score, cell.settings.seed)
         yield conformal(dev, evaluated, *args) if is_there else None
 
 

@@ -1,4 +1,4 @@
-"""What must hold before arms may be ranked (pilot section 6). Where a gate fails, the report says "not measurable".
+"""What must hold before arms may be ranked (docs/method.md). Where a gate fails, the report says "not measurable".
 
 With several runs a gate asks that the 95 % interval of the difference lies above 0; a single run has no fair interval,
 and the difference itself must do. Words that decide are known in few corpora: that gate holds where it can be measured.
@@ -7,38 +7,31 @@ and the difference itself must do. Words that decide are known in few corpora: t
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from raypipe.evaluation import metrics, uncertainty
 from raypipe.evaluation.agreement import Agreement
-from raypipe.findings.page.report import Gate
+from raypipe.findings.predictions import Pooled
 from raypipe.notes.tasks import Task
+from raypipe.runs.names import TFIDF
 
-TFIDF, EMBEDDINGS = "tfidf_logistic", "embeddings_logistic"  # lines of the table that are no arms
 AUC_MARGIN = 0.05  # a decoder further below TF-IDF + logistic regression has not learned to read the note
-QUARTER = 4  # of the labels: four times as many must help
 AUC_RESAMPLES = 500  # resampling AUC costs far more than resampling macro F1
 
 
-@dataclass
-class Pooled:
-    """rows.PREDICTIONS of the runs of each arm, and the seed that each run belongs to."""
+@dataclass(frozen=True)
+class Gate:
+    """A condition without which arms cannot be ranked (docs/method.md)."""
 
-    tasks: set[str] | None = None  # ids of those that count; None: all
-    tables: dict[str, list[pa.Table]] = field(default_factory=dict)
-    seeds: dict[str, list[int]] = field(default_factory=dict)
-
-    def add(self, arm: str, seed: int, *tables: pa.Table) -> None:
-        """Runs of one seed."""
-        if self.tasks is not None:
-            wanted = pa.array(sorted(self.tasks), pa.string())
-            tables = tuple(table.filter(pc.is_in(table["task_id"], wanted)) for table in tables)
-        self.tables.setdefault(arm, []).extend(tables)
-        self.seeds.setdefault(arm, []).extend([seed] * len(tables))
+    name: str  # "SFT from the backbone beats SFT from random weights"
+    measured: float | None  # in the unit of the threshold
+    threshold: float | None
+    passed: bool | None  # None: could not be measured
+    detail: str = ""  # how it was measured, or why it was not
+    is_needed: bool = True  # if it cannot be measured, nothing is ranked
 
 
 def gates(
@@ -47,7 +40,7 @@ def gates(
     tasks: Sequence[Task],
     reference: str,
     random_start: str | None,
-    found: Agreement | None,
+    agreement: Agreement | None,
 ) -> Iterator[Gate]:
     """The gates of a run or comparison. `quarter`: labels per task, and the runs with as many."""
     tables, seeds = pooled.tables, pooled.seeds
@@ -82,8 +75,10 @@ def gates(
         yield Gate(name, behind, -AUC_MARGIN, behind >= -AUC_MARGIN, "AUC, difference")
     else:
         yield Gate(name, None, -AUC_MARGIN, None, "was not evaluated")
-    above = None if found is None else found.lift_interval[0]
-    detail = "lower end of the 95 % interval of hit share less chance" if found else "no deciding words are known here"
+    above = None if agreement is None else agreement.lift_interval[0]
+    detail = (
+        "lower end of the 95 % interval of hit share less chance" if agreement else "no deciding words are known here"
+    )
     name = "Relevant words are deciding words, above chance"
     yield Gate(name, above, 0.0, None if above is None else above > 0, detail, is_needed=False)
 

@@ -2,22 +2,31 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow.parquet as pq
 
 from raypipe.evaluation.agreement import Agreement, Case, agreement, deciding_words
-from raypipe.findings.page.report import AgreementRow
 from raypipe.masking.case import Note
-from raypipe.runs.run import SCORER, Run
+from raypipe.runs.names import SCORER
+from raypipe.runs.run import Run
 from raypipe.settings import config
 from raypipe.settings.arms import masking_of
 from raypipe.stream import pipeline
 from raypipe.stream.stages.mask import words_and_relevance
 
+Deciding = Mapping[tuple[str, str], Sequence[tuple[int, int]]]  # (note id, task id) -> spans of characters
 COLUMNS = ["note_id", "text", "task_id", "word_start", "word_end", "layers", "relevance", "n_cut_tokens", "error"]
+
+
+@dataclass(frozen=True)
+class AgreementRow:
+    """One scorer, method or layer whose relevance was compared with known deciding words."""
+
+    name: str
+    agreement: Agreement
 
 
 def agreement_of(cells: Sequence[Run]) -> Agreement | None:
@@ -26,14 +35,14 @@ def agreement_of(cells: Sequence[Run]) -> Agreement | None:
     if masking is None or not cells[0].corpus.deciding_path.exists():
         return None
     steps = [(cell, cell.step("mask")) for cell in cells]
-    spans = [(cell.corpus.deciding_path, step.data, layer_of(cell)) for cell, step in steps if step.done]
-    return agreement([case for paths in spans for case in cases(*paths, masking)], masking.ratio)
+    masked = [(cell.corpus.deciding_words(), step.data, layer_of(cell)) for cell, step in steps if step.is_readable]
+    return agreement([case for of_cell in masked for case in cases(*of_cell, masking)], masking.ratio)
 
 
-def agreements(cells: Sequence[Run], found: Agreement | None) -> Iterator[AgreementRow]:
+def agreements(cells: Sequence[Run], of_run: Agreement | None) -> Iterator[AgreementRow]:
     """The run's relevance, and that of the arms that have their own."""
-    if found is not None:
-        yield AgreementRow(_name(cells[0]), found)
+    if of_run is not None:
+        yield AgreementRow(_name(cells[0]), of_run)
     for arm in cells[0].settings.arms:
         own = [cell.of(arm) for cell in cells]
         if own[0] is not cells[0] and (of_arm := agreement_of(own)) is not None:
@@ -46,15 +55,12 @@ def layer_of(run: Run) -> int | None:
     return pipeline.layer_of(attribution, run.model(SCORER)) if attribution.keep == "all" else None
 
 
-def cases(deciding: Path, masked: Path, layer: int | None, masking: config.Masking) -> Iterator[Case]:
+def cases(deciding: Deciding, masked: Path, layer: int | None, masking: config.Masking) -> Iterator[Case]:
     """A case for every task asked of a note of `rows.MASKED`, from spans (note_id, task_id, start, end).
 
     Only words that `masking` may hide count, as for its masks: relevance that is 0 on all stop-words would otherwise
     beat chance without knowing anything.
     """
-    gold: dict[tuple[str, str], list[tuple[int, int]]] = defaultdict(list)
-    for row in pq.read_table(deciding).to_pylist():
-        gold[row["note_id"], row["task_id"]].append((row["start"], row["end"]))
     for note in pq.read_table(masked, columns=COLUMNS).to_pylist():
         if note["error"] is not None or note["relevance"] is None:
             continue
@@ -64,7 +70,7 @@ def cases(deciding: Path, masked: Path, layer: int | None, masking: config.Maski
             Note(note["text"], words_W2, relevance_QW, is_cut=bool(note["n_cut_tokens"])).pool(masking).eligible_W
         )
         for task_id, relevance_W in zip(note["task_id"], relevance_QW, strict=True):
-            is_deciding_W = deciding_words(words_W2, gold[note["note_id"], task_id])
+            is_deciding_W = deciding_words(words_W2, deciding.get((note["note_id"], task_id), []))
             yield Case(note["note_id"], relevance_W[eligible_W], is_deciding_W[eligible_W])
 
 

@@ -21,12 +21,12 @@ from raypipe.stream.stages.mask import words_and_relevance
 Plan = dict[str, Any]
 
 
-def show(masked: Path, note_id: str, task_id: str | None = None) -> str:
+def show_note(masked: Path, note_id: str, task_id: str | None = None) -> str:
     """A note of a folder of rows.MASKED, for its first task if none is named. Raises `InputError` if there is none."""
-    found = pds.dataset(masked).to_table(filter=pds.field("note_id") == note_id).to_pylist()
-    if not found:
+    notes = pds.dataset(masked).to_table(filter=pds.field("note_id") == note_id).to_pylist()
+    if not notes:
         raise InputError(f"no note {note_id} in {masked}")
-    note = found[0]
+    note = notes[0]
     if note["error"] is not None:
         raise InputError(f"nothing is masked in note {note_id}: {note['error']}")
     tasks = note["task_id"] or []

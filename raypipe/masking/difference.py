@@ -16,7 +16,7 @@ from raypipe.masking.selection import best, draw
 from raypipe.masking.spans import Hidden
 from raypipe.masking.statistics import Statistics
 from raypipe.masking.vectors import unit
-from raypipe.settings.config import Difference, Masking
+from raypipe.settings.config import DifferenceMasking, Masking
 
 Doubles = npt.NDArray[np.float64]
 
@@ -47,7 +47,7 @@ def prepare(settings: Masking, statistics: Statistics) -> Similarity:
     return Similarity(statistics, anchors, np.append(score_V, -1.0), np.append(place_V, 0.0))
 
 
-def probabilities(score_N: Doubles, place_N: Doubles, settings: Difference) -> Doubles:
+def probabilities(score_N: Doubles, place_N: Doubles, settings: DifferenceMasking) -> Doubles:
     """Probability of each word to be drawn first.
 
     `rank` [code]: the nearest of n words weighs n, the farthest 1. `similarity` [ours]: max(cosine, 0)^gamma.

@@ -1,14 +1,11 @@
-"""Notes from Parquet, JSONL or CSV files (.gz too), on disk or behind a URI: here, or as a Ray dataset.
+"""Notes from Parquet, JSONL or CSV files (.gz too), on disk or behind a URI, read in this process.
 
-One reader for both (reading.py). Ray's own readers are not used, because they guess types per block (CSV ids lose their
-zeros, broken UTF-8 becomes a binary column, a column that is null in one block gets another type) and because Ray
-2.60's Parquet reader puts a folder into one block.
+The Ray dataset of the same rows (stream/source.py) reads by the same function (reading.py).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
@@ -20,30 +17,12 @@ from raypipe.notes import cleaning
 from raypipe.notes.reading import Mask, Unit, read_unit, units
 from raypipe.settings.config import Data
 
-if TYPE_CHECKING:
-    import ray.data
-
-
-def read_notes(data: Data, rows_per_block: int) -> ray.data.Dataset:
-    """The notes as a Ray dataset of `rows.NOTES` (and `tags`, if configured), in blocks of `rows_per_block` rows.
-
-    Raises `InputError` before anything is read if a file or column is missing, or an id occurs twice.
-    """
-    import ray.data
-
-    from raypipe.stream.source import NotesSource
-
-    todo = units(data)
-    source = NotesSource(data, all_columns(data), todo, kept_rows(data, todo))
-    # as many blocks as units, or Ray cuts each unit into 200; then the blocks that we want, whatever the files' sizes
-    dataset = ray.data.read_datasource(source, override_num_blocks=len(todo))
-    return dataset.repartition(target_num_rows_per_block=rows_per_block)
-
 
 def iter_notes(data: Data, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
-    """The same rows in this process, as small tables. `columns`: a subset of the columns, always with `note_id`.
+    """Rows of `rows.NOTES` (and `tags`, if configured), as small tables. `columns`: a subset, always with `note_id`.
 
-    Without `text` among them the texts are not read, and `error` speaks of the id alone.
+    Without `text` among them the texts are not read, and `error` speaks of the id alone. Raises `InputError` before
+    anything is read if a file or column is missing, or an id occurs twice.
     """
     todo = units(data)
     kept = kept_rows(data, todo)

@@ -17,17 +17,19 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from raypipe import rows
-from raypipe.notes import storage
-from raypipe.settings.config import Attribution, Config, Data, Masking
 from raypipe.errors import InputError, Problem
 from raypipe.notes import labels as labels_of
+from raypipe.notes import storage
+from raypipe.notes.corpus import Corpus
 from raypipe.notes.deciding import is_annotated, read_deciding
 from raypipe.notes.files import iter_notes
 from raypipe.notes.reading import read_unit, units
 from raypipe.notes.tasks import Task, load_tasks
+from raypipe.runs.names import RESERVED
+from raypipe.settings.arms import PRETRAINING
+from raypipe.settings.config import Attribution, Config, Data, Masking
 
 Result = TypeVar("Result")
-RESERVED = {"scorer", "rows", "tfidf_logistic", "embeddings_logistic"}  # no arm may be called so
 SAMPLE = 8  # tables of reading.TEXT_ROWS notes whose text is looked at
 
 
@@ -59,18 +61,31 @@ class CheckReport:
         return "\n".join([*lines, total, *(f"warning: {warning}" for warning in self.warnings)])
 
 
-def check(config: Config, with_data: bool = True) -> CheckReport:
-    """Check config, tasks, labels, notes and model against each other; `with_data` false: the settings alone.
+def check(config: Config, corpus: Corpus | None = None) -> CheckReport:
+    """Check config, tasks, labels, notes and model against each other.
 
-    Raises `InputError` with every problem. Does not import ray; needs torch and transformers for the model only.
+    `corpus`: tables that passed this check before; only what other settings may have changed is checked again. Raises
+    `InputError` with every problem. Does not import ray; needs torch and transformers for the model only.
     """
     problems: list[Problem] = []
     tried = _Collector(problems)
-    data = config.data
     problems += of_settings(config)
-    if data.source == "synthetic" or not with_data:  # the tables are made, and checked, when the run starts
-        tried(lambda: problems.extend(_model(config, [])))
-        return _result(CheckReport(), problems)
+    if corpus is not None:
+        report = CheckReport(corpus.tasks, corpus.labels, corpus.facts["notes"])
+    elif config.data.source == "synthetic":  # the tables are made, and checked, when the run starts
+        report = CheckReport()
+    else:
+        report = _of_data(config.data, problems, tried)
+    if report.tasks and (report.labels.num_rows or not problems):
+        problems += _of_splits(config, report.labels)
+    tried(lambda: problems.extend(_model(config, report.tasks)))
+    if problems:
+        raise InputError(problems)
+    return report
+
+
+def _of_data(data: Data, problems: list[Problem], tried: _Collector) -> CheckReport:
+    """The tables: each by itself, and labels against notes and tasks."""
     tasks = tried(lambda: load_tasks(_set(data.tasks, "data.tasks"), data.task_ids)) or []
     labels = None
     if tasks:
@@ -84,21 +99,23 @@ def check(config: Config, with_data: bool = True) -> CheckReport:
     if notes is not None and labels is not None:
         problems += labels_of.problems_with(notes, labels)
         warnings += labels_of.doubts(labels)
-        learned = tried(lambda: labels_of.to_learn_from(labels, notes, tasks, data))
-        labels = labels if learned is None else learned
-        labels = labels_of.within_limits(labels, data)
-        if not pc.any(pc.equal(labels["split"], config.evaluation.split)).as_py():
-            problems.append(Problem("evaluation.split", f"no task has labels in the split {config.evaluation.split}"))
-        if config.evaluation.conformal is not None and not pc.any(pc.equal(labels["split"], "dev")).as_py():
-            problems.append(Problem("evaluation.conformal", "needs labels in the split dev to calibrate on"))
+        readable = labels
+        to_learn_from = tried(lambda: labels_of.to_learn_from(readable, notes, tasks, data))
+        labels = labels_of.within_limits(labels if to_learn_from is None else to_learn_from, data)
     if tasks and notes is not None and is_annotated(data, tasks):
         tried(lambda: read_deciding(data, tasks))
     if data.pretraining is not None:
         tried(lambda: units(data.for_pretraining, "data.pretraining"))
-    tried(lambda: problems.extend(_model(config, tasks)))
     n_notes = notes.num_rows if notes is not None else 0
-    empty = rows.LABELS.empty_table()
-    return _result(CheckReport(tasks, labels if labels is not None else empty, n_notes, warnings), problems)
+    return CheckReport(tasks, labels if labels is not None else rows.LABELS.empty_table(), n_notes, warnings)
+
+
+def _of_splits(config: Config, labels: pa.Table) -> Iterator[Problem]:
+    """Are there labels in the splits that the config wants to measure and to calibrate on?"""
+    if not pc.any(pc.equal(labels["split"], config.evaluation.split)).as_py():
+        yield Problem("evaluation.split", f"no task has labels in the split {config.evaluation.split}")
+    if config.evaluation.conformal is not None and not pc.any(pc.equal(labels["split"], "dev")).as_py():
+        yield Problem("evaluation.conformal", "needs labels in the split dev to calibrate on")
 
 
 class _Collector:
@@ -113,12 +130,6 @@ class _Collector:
         except InputError as error:
             self.problems += error.problems
             return None
-
-
-def _result(report: CheckReport, problems: list[Problem]) -> CheckReport:
-    if problems:
-        raise InputError(problems)
-    return report
 
 
 def _set(value: str | None, field: str) -> str:
@@ -219,7 +230,7 @@ def _general(config: Config, arms: str) -> Iterator[Problem]:
     where, counts = "statistics.general_counts", config.statistics.general_counts
     if counts is None:
         yield Problem(where, f"is not set, but {arms} need a table of general language (word, count), or `pretraining`")
-    elif counts == "pretraining":
+    elif counts == PRETRAINING:
         if config.data.source == "files" and config.data.pretraining is None:
             yield Problem(where, "is pretraining, but data.pretraining is not set")
     else:

@@ -17,17 +17,16 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from raypipe.runs import steps
-from raypipe.settings import config
-from raypipe.settings.arms import masking_of, pseudo_of
 from raypipe.errors import ExitCode, InputError, Problem
 from raypipe.evaluation.uncertainty import MIN_RUNS
-from raypipe.findings.gates import EMBEDDINGS, QUARTER, TFIDF
+from raypipe.runs import driver
+from raypipe.runs.names import EMBEDDINGS, SCORER, TFIDF
+from raypipe.runs.run import Run
+from raypipe.settings import config
 from raypipe.stream.inline import Inline
-from raypipe.findings.page.layer_curves import BACKBONE
-from raypipe.runs.run import SCORER, Run
 from raypipe.stream.stages.quiet import quiet
 
+QUARTER = 4  # of the labels: four times as many must help
 SEED_STRIDE = 1000  # repeats count up from a seed; seeds must not meet
 
 
@@ -46,21 +45,22 @@ class Cell:
 
 
 def compare(run: Run) -> dict[Cell, Run]:
-    """Run what is not there yet; returns the runs of all cells, for the report (results.py)."""
-    wanted = cells(run)
+    """Make what is not there yet; returns the runs of all cells, for the report (findings/)."""
+    every = cells(run)
     for what in _advice(run):
         run.say(what)
-    if run.pretrains and not run.is_done("pretrain"):
-        steps.pretrain(run)
-    found: dict[Cell, Run] = {}
-    for some in ([c for c in wanted if c.budget is None], [c for c in wanted if c.budget is not None]):
-        fresh = {cell: Run(settings_of(cell, run, found), base=run, began=run.began) for cell in some}
-        unprepared = [(cell,) for cell in fresh.values() if not _is_prepared(cell)]
-        _each(run, steps.prepare, unprepared, in_tasks=run.settings.comparison.seeds_in_tasks)
-        found |= fresh
-    unlearned = [(cell, arm) for cell in found.values() for arm in cell.settings.arms if not _is_measured(cell, arm)]
-    _each(run, _learn, unlearned, in_tasks=run.settings.resources.training_workers == 1)
-    return {cell: found[cell] for cell in wanted}
+    if run.pretrains:
+        driver.make(run, ["pretrain"])
+    runs: dict[Cell, Run] = {}
+    for some in ([cell for cell in every if cell.budget is None], [cell for cell in every if cell.budget is not None]):
+        of_cell = {cell: Run(cell_settings(cell, run, runs), run, run.say).open() for cell in some}
+        unprepared = [(cell_run,) for cell_run in of_cell.values() if not driver.is_prepared(cell_run)]
+        _each(run, driver.prepare, unprepared, in_tasks=run.settings.comparison.seeds_in_tasks)
+        runs |= of_cell
+    units = [(cell_run, arm) for cell_run in runs.values() for arm in cell_run.settings.arms]
+    unmeasured = [(cell_run, arm) for cell_run, arm in units if not driver.is_measured(cell_run, arm)]
+    _each(run, _learn, unmeasured, in_tasks=run.settings.resources.training_workers == 1)
+    return {cell: runs[cell] for cell in every}
 
 
 def _advice(run: Run) -> Iterator[str]:
@@ -81,41 +81,45 @@ def first(run: Run) -> Run:
     """The comparison's run with all labels of its first seed; the run itself if it has no cells."""
     cell = Cell(0, None)
     has_it = (run.folder / "cells" / cell.name).exists()
-    return Run(settings_of(cell, run, {}), base=run, began=run.began) if has_it else run
+    return Run(cell_settings(cell, run, {}), run, run.say) if has_it else run
 
 
 def opened(run: Run) -> dict[Cell, Run]:
-    """The runs of a comparison that was made before; none if the run has no cells."""
-    found: dict[Cell, Run] = {}
+    """The runs of a comparison that was made before, as far as it was made; none if the run has no cells. Looks only.
+
+    A cell with fewer labels is part of it once the scorer of its seed is there, which says how many steps it takes.
+    """
+    runs: dict[Cell, Run] = {}
     if (run.folder / "cells").exists():
         for cell in sorted(cells(run), key=lambda cell: cell.budget is not None):
-            found[cell] = Run(settings_of(cell, run, found), base=run, began=run.began)
-    return found
+            if cell.budget is None or runs[Cell(cell.seed, None)].is_done(f"finetune/{SCORER}"):
+                runs[cell] = Run(cell_settings(cell, run, runs), run, run.say)
+    return runs
 
 
 def cells(run: Run) -> list[Cell]:
     """All cells, seed by seed. Raises `InputError` if a label budget is not below the labels there are."""
-    n_labels, wanted = run.corpus.labels_per_task, run.settings.comparison
-    if too_many := [budget for budget in wanted.budgets if budget >= n_labels]:
+    n_labels, comparison = run.corpus.labels_per_task, run.settings.comparison
+    if too_many := [budget for budget in comparison.budgets if budget >= n_labels]:
         what = f"{too_many} must be less than the {n_labels} training labels per task (median)"
         raise InputError([Problem("comparison.budgets", what)])
-    if unknown := [pair for pair in wanted.pairs if not set(pair) <= {*run.settings.arms, TFIDF, EMBEDDINGS}]:
+    if unknown := [pair for pair in comparison.pairs if not set(pair) <= {*run.settings.arms, TFIDF, EMBEDDINGS}]:
         raise InputError([Problem("comparison.pairs", f"{pair} names an arm that is not there") for pair in unknown])
-    found, quarter = [], n_labels // QUARTER
-    for seed in range(wanted.seeds):
-        found += [Cell(seed, None), *(Cell(seed, budget) for budget in wanted.budgets)]
-        if quarter and quarter not in wanted.budgets:
-            found.append(Cell(seed, quarter, labels_only=True))
-    return found
+    every, quarter = [], n_labels // QUARTER
+    for seed in range(comparison.seeds):
+        every += [Cell(seed, None), *(Cell(seed, budget) for budget in comparison.budgets)]
+        if quarter and quarter not in comparison.budgets:
+            every.append(Cell(seed, quarter, labels_only=True))
+    return every
 
 
-def settings_of(cell: Cell, run: Run, found: Mapping[Cell, Run]) -> config.Config:
-    """The run's settings with the cell's seed, budget and folder. `found`: at least the seed's cell with all labels."""
+def cell_settings(cell: Cell, run: Run, runs: Mapping[Cell, Run]) -> config.Config:
+    """The run's settings with the cell's seed, budget and folder. `runs`: at least the seed's cell with all labels."""
     settings, shift = run.settings, SEED_STRIDE * cell.seed
     data, finetune, arms = settings.data.model_copy(update={"label_seed": cell.seed}), settings.finetune, settings.arms
     if cell.budget is not None:
         data = data.model_copy(update={"max_labelled": cell.budget})
-        steps = found[Cell(cell.seed, None)].needed(f"finetune/{SCORER}").manifest["steps"]
+        steps = runs[Cell(cell.seed, None)].needed(f"finetune/{SCORER}").manifest["steps"]
         as_many = {"epochs": float(steps), "max_steps": steps}  # an epoch has a step or more
         finetune = finetune.model_copy(update=as_many)
     if cell.labels_only:
@@ -162,42 +166,26 @@ def _one_by_one(work: Callable[..., None], units: Sequence[tuple[Any, ...]]) -> 
             yield n, error
 
 
-def _is_prepared(cell: Run) -> bool:
-    steps = [f"finetune/{SCORER}"]
-    steps += ["train/rows"] if masking_of(cell.settings) else []
-    steps += ["pseudo"] if pseudo_of(cell.settings) else []
-    steps += [f"probe/{BACKBONE}"] if cell.settings.evaluation.embeddings else []
-    return all(cell.is_done(step) for step in steps) and all(map(_is_prepared, cell.all_variants()))
-
-
-def _is_measured(cell: Run, arm: str) -> bool:
-    return all(_is_scored(cell.of(arm), student) for student in cell.students(arm))
-
-
-def _is_scored(run: Run, student: str) -> bool:
-    wanted = ["evaluate", *(["calibrate"] if run.settings.evaluation.conformal is not None else [])]
-    return all(run.is_done(f"{step}/{student}") for step in wanted)
-
-
 def _learn(run: Run, arm: str) -> None:
     """Reconstruction, fine-tunings and predictions of an arm of a cell."""
-    run = run.of(arm)
-    for student in run.students(arm)[1:]:  # a repeat whose model was not kept, and is asked for something new
-        fitted = run.step(f"finetune/{student}")
-        if fitted.done and not (fitted.folder / "model").exists() and not _is_scored(run, student):
-            for stale in (fitted, run.step(f"evaluate/{student}")):  # all that is said of it, from one model
-                shutil.rmtree(stale.folder)
-    steps.learn(run, arm)
-    steps.evaluate(run, arm)
-    if not run.settings.comparison.keep_models:  # of repeats, the predictions are what counts
-        for student in run.students(arm)[1:]:
-            shutil.rmtree(run.step(f"finetune/{student}").folder / "model", ignore_errors=True)
+    own = run.of(arm)
+    repeats = own.students(arm)[1:]
+    for student in repeats:
+        fitted = own.step(f"finetune/{student}")
+        measures = [name for name in driver.steps_of(own, arm) if name.endswith(f"/{student}")]
+        if fitted.done and not (fitted.path / "model").exists() and driver.missing(own, measures):
+            for stale in (fitted, own.step(f"evaluate/{student}")):  # all that is said of it comes from one model
+                shutil.rmtree(stale.path, ignore_errors=True)
+    driver.learn(run, arm)
+    driver.evaluate(run, arm)
+    for student in repeats:  # of these, the predictions are what counts
+        shutil.rmtree(own.step(f"finetune/{student}").path / "model", ignore_errors=True)
 
 
-def by_budget(found: Mapping[Cell, Run]) -> tuple[list[Run], dict[int, list[Run]]]:
+def by_budget(runs: Mapping[Cell, Run]) -> tuple[list[Run], dict[int, list[Run]]]:
     """Runs with all labels, one per seed; and those with fewer, by labels per task."""
     fewer: dict[int, list[Run]] = {}
-    for cell, run in found.items():
+    for cell, run in runs.items():
         if cell.budget is not None:
             fewer.setdefault(cell.budget, []).append(run)
-    return [run for cell, run in found.items() if cell.budget is None], fewer
+    return [run for cell, run in runs.items() if cell.budget is None], fewer

@@ -6,15 +6,10 @@ import shutil
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import pyarrow.compute as pc
 
-from raypipe.notes import storage
-from raypipe.settings import config
-from raypipe.stream import pipeline
-from raypipe.settings.arms import PRETRAINING
-from raypipe.notes.corpus import Corpus
 from raypipe.hashing import fingerprint
 from raypipe.masking import Statistics
 from raypipe.masking.asked import Asked
@@ -24,65 +19,66 @@ from raypipe.masking.terms import read_terms
 from raypipe.masking.vectors import type_vectors
 from raypipe.models import loading
 from raypipe.models.encoder import encoder_vectors
-from raypipe.runs.folder import settings_of, versions
+from raypipe.notes import storage
+from raypipe.records import versions
+from raypipe.runs.names import SCORER
+from raypipe.settings import config
+from raypipe.settings.arms import PRETRAINING
+from raypipe.stream import pipeline
 from raypipe.words import Floats
 
+if TYPE_CHECKING:
+    from raypipe.runs.run import Run
 
-def compute(
-    settings: config.Config,
-    corpus: Corpus,
-    asked: Asked,
-    backbone: config.Model,
-    scorer: config.Model,
-    attributed: Path,
-    cluster: Any,
-) -> Statistics:
-    """All that `asked` names and nothing else. Word vectors are the backbone's, with which every student starts.
 
-    `attributed` is the output of `attribute`, and must be there if TYPE_RELEVANCE is asked for.
+def compute(run: Run, asks: Asked) -> Statistics:
+    """All that the arms ask for and nothing else. Word vectors are the backbone's, with which every student starts.
+
+    Relevance by word is averaged over the output of the step `attribute`, which must be finished.
     """
-    known = _counted(settings, corpus, asked, cluster) if COUNTS in asked.needs else Statistics()
-    if VECTORS in asked.needs:
-        known = known.with_vectors(_vectors(settings.statistics.encoder, backbone, known.words))
-    if TYPE_RELEVANCE in asked.needs:
-        known = known.with_relevance(pipeline.relevance_of_words(settings, corpus, scorer, attributed, cluster))
-    if IMPORTANCE in asked.needs:
-        known = known.with_importance(pipeline.importance_of_words(settings, corpus, scorer, asked, cluster))
-    for path in asked.lexicons:
-        known = known.with_lexicon(path, read_terms(path))
-    return known
+    counted = _counted(run, asks) if COUNTS in asks.needs else Statistics()
+    if VECTORS in asks.needs:
+        counted = counted.with_vectors(_vectors(run.settings.statistics.encoder, run.backbone, counted.words))
+    if TYPE_RELEVANCE in asks.needs:
+        stored = run.needed("attribute").data
+        counted = counted.with_relevance(pipeline.relevance_of_words(run.job, run.model(SCORER), stored))
+    if IMPORTANCE in asks.needs:
+        counted = counted.with_importance(pipeline.importance_of_words(run.job, run.model(SCORER), asks))
+    for path in asks.lexicons:
+        counted = counted.with_lexicon(path, read_terms(path))
+    return counted
 
 
-def _counted(settings: config.Config, corpus: Corpus, asked: Asked, cluster: Any) -> Statistics:
+def _counted(run: Run, asks: Asked) -> Statistics:
     """What passes over all notes count, no model involved: every run on the same corpus shares it."""
-    folder = cache_folder(settings, corpus, asked)
+    folder = cache_folder(run, asks)
     if folder.exists():
         return Statistics.load(folder)
-    counts = pipeline.count_words(settings, corpus, asked, cluster)
-    known = Statistics.of_counts(counts, settings.statistics.min_notes)
-    if GENERAL in asked.needs:
-        known = known.with_general(_general(settings, corpus, asked, cluster))
-    _publish(known, folder)
-    return known
+    counted = Statistics.of_counts(pipeline.count_words(run.job, asks), run.settings.statistics.min_notes)
+    if GENERAL in asks.needs:
+        counted = counted.with_general(_general(run, asks))
+    _publish(counted, folder)
+    return counted
 
 
-def cache_folder(settings: config.Config, corpus: Corpus, asked: Asked) -> Path:
+def cache_folder(run: Run, asks: Asked) -> Path:
     """Where runs beside each other keep the counts of this corpus, by a fingerprint of all that they depend on."""
-    limits = {"max_notes": settings.statistics.max_notes, "min_notes": settings.statistics.min_notes}
-    counted = {"longest": asked.longest, "phi_patterns": asked.phi_patterns}
-    by = settings_of("corpus", settings, corpus.listing) | limits | counted | {"raypipe": versions()["raypipe"]}
-    if GENERAL in asked.needs:
-        path = settings.statistics.general_counts or PRETRAINING
+    settings = run.settings.statistics
+    limits = {"max_notes": settings.max_notes, "min_notes": settings.min_notes}
+    counted = {"longest": asks.longest, "phi_patterns": asks.phi_patterns}
+    by = run.step("corpus").settings | limits | counted | {"raypipe": versions()["raypipe"]}
+    if GENERAL in asks.needs:
+        path = settings.general_counts or PRETRAINING
         by["general"] = path if path == PRETRAINING else storage.listing(path, "statistics.general_counts")
-    return Path(settings.runs).resolve() / ".cache" / "statistics" / fingerprint(by)
+    return Path(run.settings.runs).resolve() / ".cache" / "statistics" / fingerprint(by)
 
 
-def _publish(known: Statistics, folder: Path) -> None:
+def _publish(counted: Statistics, folder: Path) -> None:
     """Appears whole or not at all, and to its owner alone: these are words of notes."""
     folder.parents[1].mkdir(mode=0o700, parents=True, exist_ok=True)
     folder.parent.mkdir(mode=0o700, exist_ok=True)
     fresh = Path(tempfile.mkdtemp(dir=folder.parent))  # mode 0700
-    known.save(fresh)
+    counted.save(fresh)
     try:
         fresh.rename(folder)
     except OSError:  # another run was faster
@@ -96,11 +92,11 @@ def _vectors(encoder: str | None, backbone: config.Model, words: Sequence[str]) 
     return type_vectors(words, loading.load_tokenizer(backbone), loading.embeddings(backbone))
 
 
-def _general(settings: config.Config, corpus: Corpus, asked: Asked, cluster: Any) -> dict[str, int]:
+def _general(run: Run, asks: Asked) -> dict[str, int]:
     """Words of general language: the user's table, or the pretraining notes counted."""
-    path = settings.statistics.general_counts or PRETRAINING
+    path = run.settings.statistics.general_counts or PRETRAINING
     if path != PRETRAINING:
         return read_counts(path)
-    table = pipeline.count_words(settings, corpus, asked, cluster, pretrains=True)
+    table = pipeline.count_words(run.job, asks, pretrains=True)
     words = table.filter(pc.equal(table["n"], 1))
     return dict(zip(words["gram"].to_pylist(), words["count"].to_pylist(), strict=True))

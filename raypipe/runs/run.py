@@ -1,32 +1,47 @@
-"""One run: its configuration, its corpus, and where each of its models lies."""
+"""One run: its configuration, its corpus, where its steps and models lie. Making a `Run` writes nothing."""
 
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from raypipe.settings import config, configfile
-from raypipe.stream.cluster import join
-from raypipe.notes.corpus import Corpus, collect
-from raypipe.errors import InputError, Problem
+from raypipe.errors import InputError
 from raypipe.models import loading
 from raypipe.models.families import FAMILIES
 from raypipe.models.prompts import PromptEncoder
-from raypipe.runs.folder import Step, settings_of
+from raypipe.notes.corpus import Corpus
+from raypipe.runs import collect
+from raypipe.runs.check import check
+from raypipe.runs.determinants import settings_of
+from raypipe.runs.folder import StepFolder
+from raypipe.runs.names import SCORER
+from raypipe.runs.steps import named
+from raypipe.settings import config, configfile
+from raypipe.stream.cluster import join
+from raypipe.stream.pipeline import Job
 
 if TYPE_CHECKING:
     from raypipe.stream.pipeline import Workers
     from raypipe.training.trainer import Watch
 
-SCORER = "scorer"
+
+@dataclass(frozen=True)
+class Printer:
+    """Prints lines of progress with the seconds since the command began. They never hold note text."""
+
+    began: float = field(default_factory=time.perf_counter)
+
+    def __call__(self, line: str) -> None:
+        print(f"[{time.perf_counter() - self.began:6.1f} s] {line}", flush=True)
 
 
 @dataclass
 class Run:
-    """One run directory and its configuration. Opening it checks all input; Ray starts when a step first needs it.
+    """One run directory and its configuration. Reading it changes nothing on disk; `open` prepares it for making steps.
 
     `base`: a run that this one repeats with a few other settings. A step that is finished there, and that the other
     settings do not touch, is read from there: a search or a comparison pays once for what its runs share.
@@ -34,22 +49,47 @@ class Run:
 
     settings: config.Config
     base: Run | None = None
-    watch: Watch | None = None  # hears of every step of training that happens in this process
-    began: float = field(default_factory=time.perf_counter)
+    say: Callable[[str], None] = field(default_factory=Printer)
+    watch: Watch | None = None  # is called after every optimiser step of training that happens in this process
+    variants: dict[str, Run] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.variants: dict[str, Run] = {}
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self.corpus: Corpus = collect(self.settings, self.folder / "corpus", self.base.corpus if self.base else None)
         if self.settings.resources.use_gpu is False:  # Ray does not hide GPUs from workers that ask for none
             model = self.settings.model.model_copy(update={"device": "cpu"})
             self.settings = self.settings.model_copy(update={"model": model})
+
+    def open(self) -> Run:
+        """Check all input, make the corpus if it is not there, and write config.yaml. Ray starts when a step needs it.
+
+        Raises `InputError` with every problem of config, tasks, labels, notes and model.
+        """
+        corpus = self.step("corpus")
+        if corpus.done:
+            check(self.settings, self.corpus)
+        else:
+            corpus.finish(**collect.make_corpus(self, corpus))
+        self.folder.mkdir(parents=True, exist_ok=True)
         (self.folder / "config.yaml").write_text(configfile.dump(self.settings))
+        return self
 
     @property
     def folder(self) -> Path:
         """The run directory."""
         return (Path(self.settings.runs) / self.settings.name).resolve()
+
+    @cached_property
+    def inputs(self) -> dict[str, Any]:
+        """Name, size and time of every input file: what is recorded of the input with each step."""
+        if self.base is not None and collect.reads_the_same(self.base.settings, self.settings):
+            return self.base.inputs
+        return collect.listing(self.settings)
+
+    @cached_property
+    def corpus(self) -> Corpus:
+        """Tasks, labels and notes in use. Raises `InputError` if the corpus was not made yet (`open`)."""
+        if self.base is not None and self.base.settings.data == self.settings.data:
+            return self.base.corpus
+        return collect.read_corpus(self)
 
     @cached_property
     def cluster(self) -> Workers:
@@ -60,60 +100,53 @@ class Run:
             self.say("starting Ray")
         return join(self.settings.resources)
 
+    @property
+    def job(self) -> Job:
+        """What the stream of a step works on, and with."""
+        return Job(self.settings, self.corpus, self.cluster)
+
     def inline(self) -> Run:
         """This run for a worker: the same folders, every step in the worker's process."""
         resources = self.settings.resources.model_copy(update={"ray": False})
-        twin = object.__new__(Run)
-        twin.__dict__ |= {key: value for key, value in vars(self).items() if key != "cluster"}
-        twin.settings = self.settings.model_copy(update={"resources": resources})
-        twin.base = self.base and self.base.inline()
-        twin.variants = {}
+        settings = self.settings.model_copy(update={"resources": resources})
+        twin = replace(self, settings=settings, base=self.base and self.base.inline(), variants={})
+        twin.__dict__ |= {"corpus": self.corpus, "inputs": self.inputs}  # read once, not by every worker
         return twin
 
     def of(self, arm: str) -> Run:
-        """The run that an arm is learned in: this one, or one beside it for an arm with an attribution of its own."""
+        """The run that an arm is learned in: this one, or a variant for an arm with an attribution of its own."""
         settings = self.settings.arms.get(arm)
         if settings is None or settings.attribution is None:
             return self
         if arm not in self.variants:
             own = {"name": arm, "runs": str(self.folder / "variants"), "attribution": settings.attribution}
             own["arms"] = {arm: settings.model_copy(update={"attribution": None})}
-            self.variants[arm] = Run(self.settings.model_copy(update=own), base=self, began=self.began)
+            self.variants[arm] = Run(self.settings.model_copy(update=own), self, self.say)
         return self.variants[arm]
 
     def all_variants(self) -> list[Run]:
         """The runs of the arms that have an attribution of their own."""
-        return [own for arm in self.settings.arms if (own := self.of(arm)) is not self]
+        return [variant for arm in self.settings.arms if (variant := self.of(arm)) is not self]
 
-    def step(self, name: str) -> Step:
-        """The folder of a step, or the base's if it has this very step; refused if it was made with other settings."""
-        settings = settings_of(name, self.settings, self.corpus.listing)
-        shared = self.base and self.base.finished(name, settings)
-        return shared or Step(self.folder / name, settings)
+    def step(self, name: str) -> StepFolder:
+        """A step's folder, or the base's if the base has finished this very step. Looks only."""
+        settings = settings_of(name, self.settings, self.inputs)
+        return (self.base and self.base.finished(name, settings)) or StepFolder(self.folder / name, settings)
 
-    def finished(self, name: str, settings: dict[str, object]) -> Step | None:
+    def finished(self, name: str, settings: dict[str, Any]) -> StepFolder | None:
         """The step of this run or of its base, if it is complete and was made with exactly these settings."""
-        if (step := Step.finished(self.folder / name, settings)) is not None:
-            return step
-        return self.base.finished(name, settings) if self.base is not None else None
+        own = StepFolder(self.folder / name, settings)
+        return own if own.done else self.base.finished(name, settings) if self.base is not None else None
 
     def is_done(self, name: str) -> bool:
-        """Is a step's output complete (and made with these settings)?"""
-        return not self.lacks_arms(name) and self.step(name).done
+        """Is a step's output complete, and made with these settings?"""
+        return self.step(name).done
 
-    def lacks_arms(self, name: str) -> bool:
-        """Was a step's output made before an arm was added, and is it otherwise what these settings ask for?"""
-        settings = settings_of(name, self.settings, self.corpus.listing)
-        in_base = self.base is not None and self.base.finished(name, settings) is not None
-        return not in_base and bool(Step.lacks(self.folder / name, settings))
-
-    def needed(self, name: str) -> Step:
-        """A step that another one starts from; refused if it is not finished."""
+    def needed(self, name: str) -> StepFolder:
+        """A finished step. Raises `InputError` if it is not finished, or was made with other settings."""
         step = self.step(name)
         if not step.done:
-            raise InputError(
-                [Problem(str(step.folder), "is not finished; run that step first, or `raypipe run` for all")]
-            )
+            raise InputError([step.problem(named(name).kind.command)])
         return step
 
     @property
@@ -129,13 +162,13 @@ class Run:
     @property
     def tokenizer(self) -> config.Model:
         """Where the tokenizer is; it exists before the backbone does."""
-        return self._own("pretrain", "tokenizer") if self.pretrains else self.settings.model
+        return self._own("pretrain/rows", "../tokenizer") if self.pretrains else self.settings.model
 
     @property
     def sentinels(self) -> tuple[str, ...]:
         """Reserved tokens of the backbone's family."""
-        made = self.settings.pretrain if self.pretrains else None
-        family = made.family if made is not None else loading.check(self.settings.model).model_type
+        own = self.settings.pretrain if self.pretrains else None
+        family = own.family if own is not None else loading.check(self.settings.model).model_type
         return FAMILIES[family].sentinels
 
     def reconstructs(self, arm: str) -> bool:
@@ -166,15 +199,11 @@ class Run:
         return self._own(f"{step}/{student}", "model")
 
     def _own(self, step: str, folder: str) -> config.Model:
-        inside = {"path": str(self.step(step).folder / folder), "adapter": None, "revision": None}
-        return self.settings.model.model_copy(update=inside)
+        path = (self.step(step).path / folder).resolve()
+        return self.settings.model.model_copy(update={"path": str(path), "adapter": None, "revision": None})
 
     def encoder(self) -> PromptEncoder:
         """Prompts of this run."""
         tokenizer = loading.load_tokenizer(self.tokenizer)
         use_chat = self.settings.model.chat == "auto"
         return PromptEncoder(tokenizer, self.settings.prompt, self.corpus.tasks, use_chat)
-
-    def say(self, what: str) -> None:
-        """One line of progress. Never holds note text."""
-        print(f"[{time.perf_counter() - self.began:6.1f} s] {what}", flush=True)

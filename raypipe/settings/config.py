@@ -1,8 +1,14 @@
-"""Every setting of a run: one frozen section per step, in the order in which a row meets them.
+"""Every setting of a run, in one place: one frozen section per part of the work.
 
-Imports neither torch nor ray, so a config can be checked on a laptop. Unknown keys are refused; `configfile.load`
-turns a YAML file into a `Config` and says file, line and field of every problem at once. Defaults marked *paper* or
-*code* are the authors' (arXiv 2606.09466 and its repository); all others are ours.
+The sections stand in the order in which `Config`, at the end, lists them. First come those of a run, in the order in
+which a note meets them; then those of single commands (`faithfulness`, `probe`, `compare`, `tune`); last the cluster.
+
+The string under a key is its description: `docs/settings.md` is generated from it (reference.py). *Paper* and *code*
+mark a value or a behaviour of the authors (arXiv 2606.09466 and its repository; for other methods, of the source that
+is named); *ours* marks a deviation. All other defaults are ours.
+
+Imports neither torch nor ray, so that a config can be checked on a laptop. Unknown keys are refused; `configfile.load`
+turns a YAML file into a `Config` and reports every problem at once, with file, line and key.
 """
 
 from __future__ import annotations
@@ -15,40 +21,58 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validat
 from raypipe.words import WordReduction
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]  # becomes a directory name
+NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
+Name = Annotated[str, Field(pattern=NAME)]  # becomes a directory name
 Split = Literal["train", "dev", "test"]
+Target = Literal["label_margin", "label_logprob", "item_mid_max"]
 ScratchFamily = Literal["llama", "qwen3", "gpt_neox"]  # what `pretrain` can build
 
 
 class Section(BaseModel):
-    """Base of all sections: nothing unknown gets in, nothing changes afterwards."""
+    """Base of all sections: an unknown key is refused, and nothing changes afterwards."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=(), use_attribute_docstrings=True)
 
 
 class Columns(Section):
     """What the columns of the notes file are called."""
 
     note_id: str = "note_id"
+    """Column with the identifier of each note."""
     text: str = "text"
-    group_id: str | None = None  # patient, ingredient, ...: never straddles self-supervision and test
-    tags: str | None = None  # BIO tags, one per whitespace token: mslm.terms = ner, or in place of spans
-    spans: str | None = None  # annotators' spans (notes/spans.py), for `spans:` of the tasks
+    """Column with the text of each note."""
+    group_id: str | None = None
+    """Column with what ties notes together (patient, ingredient, ...). No group is used for self-supervision and
+    tested, too."""
+    tags: str | None = None
+    """Column with BIO tags, one per whitespace token: read by `mslm.terms: ner`, or in place of `spans`."""
+    spans: str | None = None
+    """Column with annotators' spans, for tasks that say with `spans:` which of them decide the answer."""
 
 
 class Synthetic(Section):
     """The generated emergency notes of the demo (notes/synthetic.py)."""
 
     seed: int = 0
+    """Seed of the generator: the same section gives the same notes, byte for byte."""
     n_labelled: int = Field(300, ge=8)
+    """Number of labelled training notes."""
     n_unlabelled: int = Field(1000, ge=1)
+    """Number of notes without labels."""
     n_dev: int = Field(200, ge=8)
+    """Number of labelled dev notes."""
     n_test: int = Field(400, ge=8)
+    """Number of labelled test notes."""
     n_pretraining: int = Field(4000, ge=1)
+    """Number of notes that only `pretrain` reads."""
     difficulty: Fraction = 0.0
-    modifiers: Fraction = 0.3  # share of the mentions with a modifier, which ties the forms of a finding to each other
-    local_share: Fraction = 0.3  # of the mentions of a task's finding: in a form of the hospital's own
-    unseen: Fraction | None = None  # share of the tasks with a form that no label shows; None: difficulty decides
+    """Adds negated and historical mentions, boilerplate, longer lists, and forms that no label shows."""
+    modifiers: Fraction = 0.3
+    """Share of the mentions with a modifier, which ties the forms of a finding to each other."""
+    local_share: Fraction = 0.3
+    """Share of the mentions of a task's finding that use a form of the hospital's own."""
+    unseen: Fraction | None = None
+    """Share of the tasks with a form that no label shows. None: `difficulty` decides."""
 
 
 def _no_password(uri: str) -> str:
@@ -61,28 +85,45 @@ Location = Annotated[str, Field(min_length=1), AfterValidator(_no_password)]
 
 
 class Data(Section):
-    """Where notes, labels and tasks come from. Paths: local or any pyarrow/fsspec URI; ${VARS} are expanded."""
+    """Where notes, labels and tasks come from. Paths are local, or any pyarrow/fsspec URI; `${VARS}` are expanded."""
 
     source: Literal["files", "synthetic"] = "files"
-    notes: Location | None = None  # .parquet, .jsonl or .csv; a file, a folder or a glob
-    labels: Location | None = None  # columns task_id, note_id, label, split
-    tasks: Location | None = None  # YAML (docs in tasks.py), or a table with one task per row
-    pretraining: Location | None = None  # notes for `pretrain`; None = the notes outside dev and test
-    # Share of the notes (of the groups, if columns.group_id names them) that only `pretrain` reads. Neither training
-    # labels nor unlabelled notes come from it: what a comparison of ways to learn shows the backbone is new to it
+    """`files`: the paths below. `synthetic`: the generated notes of the section `synthetic`."""
+    notes: Location | None = None
+    """Notes as .parquet, .jsonl or .csv: a file, a folder or a glob."""
+    labels: Location | None = None
+    """Labels: a table with the columns task_id, note_id, label and split."""
+    tasks: Location | None = None
+    """Tasks: a YAML file, or a table with one task per row (notes/tasks.py)."""
+    pretraining: Location | None = None
+    """Notes for `pretrain`. None: the notes outside dev and test."""
     pretraining_share: float = Field(0.0, ge=0, lt=1)
+    """Share of the notes (of the groups, if `columns.group_id` names them) that only `pretrain` reads. Neither training
+    labels nor unlabelled notes come from it, so that the backbone has not seen what a comparison learns from."""
     columns: Columns = Columns()
     synthetic: Synthetic = Synthetic()
-    task_ids: tuple[str, ...] | None = None  # a subset of the tasks
-    max_unlabelled: int | None = Field(None, ge=1)  # notes for self-supervision, the first by hashed id
-    max_labelled: int | None = Field(None, ge=1)  # training notes with labels, nested by hashed id
+    task_ids: tuple[str, ...] | None = None
+    """The tasks to use. None: all."""
+    max_unlabelled: int | None = Field(None, ge=1)
+    """Most notes for self-supervision, the first by hashed id. None: all."""
+    max_labelled: int | None = Field(None, ge=1)
+    """Most training labels per task, the first by hashed id, so that smaller subsets lie within larger ones.
+    None: all."""
     max_dev: int | None = Field(None, ge=1)
+    """Most dev labels per task, the first by hashed id. None: all."""
     max_test: int | None = Field(None, ge=1)
-    label_seed: int = 0  # another order of the training notes for `max_labelled`, and so another subset
-    transductive: bool = False  # may notes of dev and test groups be used for self-supervision?
+    """Most test labels per task, the first by hashed id. None: all."""
+    label_seed: int = 0
+    """Internal: `raypipe compare` sets it for each of its seeds. Another order of the training labels, and so another
+    subset under `max_labelled`."""
+    transductive: bool = False
+    """Whether notes of dev and test groups may be used for self-supervision (without their labels)."""
     on_duplicate_id: Literal["error", "keep_first"] = "error"
+    """What to do with a note id that occurs twice."""
     max_chars: int = Field(200_000, ge=1)
+    """Longest note, in characters. Longer ones become dead letters."""
     max_error_rate: Fraction = 0.05
+    """Largest share of notes that may become dead letters before a step ends with an error."""
 
     @property
     def for_pretraining(self) -> Data:
@@ -94,91 +135,142 @@ class Data(Section):
 
 
 class Prompt(Section):
-    """How a note and a question become tokens: instruction, note, question, answer (prompts.py)."""
+    """How a note and a question become tokens: instruction, note, question, answer (models/prompts.py)."""
 
-    instruction: str = ""  # system turn, or plain text before the note
-    question: str = Field("\n{question}:", pattern=r"\{question\}")  # {question} and {options} are filled in
-    answer_prefix: str = " "  # between question and answer when the model has no chat template
-    max_tokens: int = Field(1024, ge=16)  # of note and question together
-    keep: Literal["head", "tail"] = "head"  # which end of an over-long note stays; the question is never cut
+    instruction: str = ""
+    """The system turn, or plain text before the note when the model has no chat template."""
+    question: str = Field("\n{question}:", pattern=r"\{question\}")
+    """The question after the note. `{question}` and `{options}` are filled in from the task."""
+    answer_prefix: str = " "
+    """Text between question and answer when the model has no chat template."""
+    max_tokens: int = Field(1024, ge=16)
+    """Most tokens of note and question together."""
+    keep: Literal["head", "tail"] = "head"
+    """Which end of a note that is too long stays. The question is never cut."""
 
 
 class Model(Section):
     """The backbone: a hub id with a pinned revision, a local folder, or the run's own `pretrain` step."""
 
     path: str = Field("pretrain", min_length=1)
-    revision: str | None = Field(None, pattern=r"^[0-9a-f]{40}$")  # a commit: tags and branches move
-    adapter: str | None = None  # a PEFT LoRA folder, merged on loading
-    dtype: Literal["auto", "float32", "bfloat16"] = "auto"  # auto: bfloat16 on a GPU, float32 on a CPU
+    """A local folder, a hub id, or `pretrain` for the model that the section `pretrain` describes."""
+    revision: str | None = Field(None, pattern=r"^[0-9a-f]{40}$")
+    """The commit of a hub id, as 40 hex digits: tags and branches move."""
+    adapter: str | None = None
+    """A folder with a PEFT LoRA adapter, merged into the weights on loading."""
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Precision of the weights. `auto`: bfloat16 on a GPU, float32 on a CPU."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    chat: Literal["auto", "never"] = "auto"  # auto: use the chat template if the tokenizer has one
+    """Where the model runs. `auto`: the GPU if there is one."""
+    chat: Literal["auto", "never"] = "auto"
+    """`auto`: use the chat template if the tokenizer has one. `never`: plain text."""
 
 
 class Lora(Section):
-    """LoRA adapters on all linear layers (code: r 32, alpha 64, dropout .05)."""
+    """LoRA adapters on all linear layers (code: rank 32, alpha 64, dropout 0.05)."""
 
     rank: int = Field(32, ge=1)
+    """Rank of the adapters."""
     alpha: int = Field(64, ge=1)
+    """The adapters' output is scaled by alpha / rank."""
     dropout: Fraction = 0.05
+    """Dropout before the adapters."""
 
 
 class Training(Section):
-    """One training stage: pretraining, reconstruction or fine-tuning; the loop is the same (training/loop.py)."""
+    """One training stage: pretraining, reconstruction or fine-tuning. The loop is the same (training/loop.py)."""
 
     learning_rate: float = Field(3e-4, gt=0)
+    """Peak learning rate of AdamW."""
     weight_decay: float = Field(0.01, ge=0)
+    """Weight decay of AdamW."""
     betas: tuple[float, float] = (0.9, 0.95)
-    warmup: Fraction = 0.1  # share of the steps
+    """Betas of AdamW."""
+    warmup: Fraction = 0.1
+    """Share of the steps over which the learning rate rises to its peak."""
     epochs: float = Field(1.0, gt=0)
-    max_steps: int | None = Field(None, ge=1)  # stops earlier than `epochs` if it is less
-    batch_rows: int = Field(16, ge=1)  # rows of one optimiser step, over all workers
-    micro_batch_tokens: int = Field(16_384, ge=1)  # padded tokens of one forward pass
+    """Passes over the rows."""
+    max_steps: int | None = Field(None, ge=1)
+    """Most optimiser steps. Training ends here or after `epochs`, whichever comes first."""
+    batch_rows: int = Field(16, ge=1)
+    """Rows of one optimiser step, over all workers."""
+    micro_batch_tokens: int = Field(16_384, ge=1)
+    """Most tokens of one forward pass, padding included."""
     clip: float = Field(1.0, gt=0)
+    """Largest norm of the gradient; larger ones are scaled down to it."""
     dropout: Fraction = 0.0
-    lora: Lora | None = None  # None: all parameters
-    precision: Literal["auto", "float32", "bfloat16"] = "auto"  # auto: bfloat16 autocast on a GPU
+    """Dropout of the model itself."""
+    lora: Lora | None = None
+    """Train LoRA adapters alone. None: train all parameters."""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """`auto`: bfloat16 autocast on a GPU, float32 on a CPU."""
     gradient_checkpointing: bool = False
+    """Recompute activations in the backward pass: less memory, more time."""
     seed: int = 0
-    eval_every: int | None = Field(None, ge=1)  # steps between dev evaluations; None: at the end
-    checkpoint_every: int | None = Field(500, ge=1)  # steps; None: never, an interrupted stage starts anew
+    """Seed of the order of the rows, of dropout and of new parameters."""
+    eval_every: int | None = Field(None, ge=1)
+    """Steps between evaluations of the loss on dev. None: at the end."""
+    checkpoint_every: int | None = Field(500, ge=1)
+    """Steps between checkpoints. None: never, and an interrupted stage starts anew."""
 
 
 class Pretrain(Section):
     """A small decoder and its byte-level BPE tokenizer, from scratch."""
 
-    family: ScratchFamily = "llama"  # of the architectures in models/families.py
-    vocab_size: int = Field(2000, ge=300)  # without the mask sentinels, which come on top
+    family: ScratchFamily = "llama"
+    """Architecture (models/families.py)."""
+    vocab_size: int = Field(2000, ge=300)
+    """Tokens of the vocabulary. The mask sentinels come on top."""
     hidden_size: int = Field(128, ge=8)
+    """Width of the residual stream."""
     intermediate_size: int = Field(384, ge=8)
+    """Width of the feed-forward layers."""
     layers: int = Field(4, ge=1)
+    """Decoder blocks."""
     heads: int = Field(4, ge=1)
-    context: int = Field(512, ge=16)  # tokens; longer notes become several rows
-    max_pieces: int | None = Field(None, ge=1)  # rows made of one note, from its head; None: all
-    initializer_range: float = Field(0.02, gt=0)  # standard deviation of the random weights
-    emphasis: dict[str, float] = {}  # words, with the space before them, whose prediction weighs more than 1
+    """Attention heads of each block."""
+    context: int = Field(512, ge=16)
+    """Longest row, in tokens. A longer note becomes several rows."""
+    max_pieces: int | None = Field(None, ge=1)
+    """Most rows made of one note, from its head. None: all."""
+    initializer_range: float = Field(0.02, gt=0)
+    """Standard deviation of the random weights."""
+    emphasis: dict[str, float] = {}
+    """Words, with the space before them, and the weight of their prediction in the loss (all others weigh 1)."""
     training: Training = Training(learning_rate=2e-3, batch_rows=32)
 
 
 class Attribution(Section):
     """Which words of a note matter for a task (attribution/)."""
 
-    method: str = "grad_x_activation"  # a key of attribution.METHODS, or captum:<LayerMethod>
-    target: Literal["label_margin", "label_logprob", "item_mid_max"] = "label_margin"
-    layer: int | Annotated[float, Field(ge=0, le=1)] | Literal["all"] = 0  # 0..L; a float is a fraction of the depth
-    # all: relevance at every valid layer is stored, in one pass; `layer` is then only what masking reads, so that a
-    # search over layers attributes once
+    method: str = "grad_x_activation"
+    """A key of `attribution.registry.METHODS`, or `captum:<LayerMethod>`."""
+    target: Target = "label_margin"
+    """The number that relevance explains. `label_logprob`: the log-probability of the predicted option. `label_margin`:
+    the same less that of the runner-up. `item_mid_max`: the largest logit at the question's middle token (code)."""
+    layer: int | Annotated[float, Field(ge=0, le=1)] | Literal["all"] = 0
+    """Where relevance is read: 0 is the embeddings, k the output of block k. A float is a fraction of the depth."""
     keep: Literal["layer", "all"] = "layer"
-    # Over the width. auto: l2 for grad_x_activation, whose sum is the derivative along a token's length, which the
-    # first normalisation removes (EXPERIMENTS.md); sum for the other methods, because the sum is what completes.
-    # kv_direct, occlusion, attention_mean, tfidf and random have no width to reduce.
+    """`all`: one pass stores the relevance of every valid layer, and `layer` only says which of them masking reads. A
+    search over layers then attributes once."""
     reduction: Literal["auto", "sum", "l2"] = "auto"
+    """How the width of a token's vector becomes one number. `sum` adds up to the target and `l2` is the norm.
+    `auto`: `l2` for grad_x_activation, whose sum the first normalisation layer cancels; `sum` for other methods.
+    Not read by kv_direct, occlusion, attention_mean, tfidf and random."""
     sign: Literal["abs", "positive", "signed"] = "abs"
+    """What of a token's relevance counts: its size, its positive part, or the number as it is."""
     word_reduction: WordReduction = "max"
-    tasks_per_note: int | None = Field(2, ge=1)  # sampled per note, seeded; None: all tasks (code: 9)
+    """How the relevance of a word's tokens becomes that of the word."""
+    tasks_per_note: int | None = Field(2, ge=1)
+    """Tasks that each note is attributed for, sampled with `seed`. None: all (code: 9)."""
     batch_tokens: int = Field(8192, ge=1)
-    steps: int = Field(20, ge=1)  # of integrated gradients
-    baseline: Literal["zero", "mean"] = "zero"  # of integrated gradients
-    window: int = Field(1, ge=1)  # words deleted together by occlusion
+    """Most tokens of one forward pass, padding included."""
+    steps: int = Field(20, ge=1)
+    """Steps of integrated gradients."""
+    baseline: Literal["zero", "mean"] = "zero"
+    """Where the path of integrated gradients begins."""
+    window: int = Field(1, ge=1)
+    """Neighbouring words that occlusion deletes together."""
 
     @property
     def norm(self) -> Literal["sum", "l2"]:
@@ -188,116 +280,152 @@ class Attribution(Section):
         return "l2" if self.method in ("grad_x_activation", "captum:LayerGradientXActivation") else "sum"
 
 
-class Hysteresis(Section):
-    """Runs of words above `low` that hold one above `high`, after smoothing (code: 0.2, 0.4)."""
+class CorpusStatistics(Section):
+    """Counts over the whole corpus, for the strategies that need them; made once per run (masking/statistics.py)."""
 
-    low: Fraction = 0.2  # of the note's largest relevance
+    general_counts: Location | None = None
+    """Words of general language, in the corpus's language: a table with the columns word and count (.parquet, .csv,
+    .tsv). `pretraining`: count the notes of `data.pretraining`."""
+    encoder: Location | None = None
+    """A local folder with a bidirectional encoder (BERT's family). Its view of single words takes the place of the
+    student's embeddings."""
+    max_notes: int = Field(50_000, ge=1)
+    """Most notes that are counted, the first by hashed id."""
+    min_notes: int = Field(5, ge=1)
+    """Words that occur in fewer notes are left out: typos and names."""
+
+
+class Hysteresis(Section):
+    """Runs of words above `low` that hold a word above `high`, after smoothing (code: 0.2 and 0.4)."""
+
+    low: Fraction = 0.2
+    """Threshold at which a run begins and ends, as a share of the note's largest relevance."""
     high: Fraction = 0.4
-    smooth: bool = True  # 3-tap Gaussian, sigma 1, reflecting ends
+    """Threshold that one word of the run must pass, as a share of the note's largest relevance."""
+    smooth: bool = True
+    """Smooth relevance first: three taps of a Gaussian with sigma 1, reflecting ends."""
 
 
 class SpanLengths(Section):
-    """SpanBERT: geometric span lengths in words, cut off at `longest` (mean 3.8 words)."""
+    """Geometric span lengths in words, cut off at `longest`, as in SpanBERT (mean 3.8 words)."""
 
     p: float = Field(0.2, gt=0, le=1)
+    """Parameter of the geometric distribution."""
     longest: int = Field(10, ge=1)
+    """Longest span, in words."""
 
 
 class Pmi(Section):
-    """Collocations masked whole (Levine et al. 2021)."""
+    """Collocations that are masked whole (Levine et al. 2021)."""
 
-    longest: int = Field(5, ge=2, le=5)  # words
+    longest: int = Field(5, ge=2, le=5)
+    """Longest collocation, in words."""
     min_count: int = Field(10, ge=1)
-    top_per_length: int = Field(5000, ge=1)  # n-grams kept of each length
+    """Collocations that occur less often are left out."""
+    top_per_length: int = Field(5000, ge=1)
+    """Collocations of each length: those with the highest PMI."""
 
 
 class Selective(Section):
     """Selective masking (Gu et al. 2020): a word matters if deleting it costs the task more than `delta`."""
 
-    source: Literal["tagger", "relevance"] = "tagger"  # words that mattered in labelled notes; or each note's own
-    delta: float = Field(0.05, gt=0)  # a word matters above this share of the note's largest drop [ours; paper: .05]
-    min_share: Fraction = 0.5  # tagger: hide types that mattered in at least this share of their occurrences
+    source: Literal["tagger", "relevance"] = "tagger"
+    """`tagger`: word types that mattered in labelled notes. `relevance`: each note's own words that matter."""
+    delta: float = Field(0.05, gt=0)
+    """A word matters above this share of the note's largest drop (ours; paper: 0.05 of the probability)."""
+    min_share: Fraction = 0.5
+    """With `source: tagger`, hide word types that mattered in at least this share of their occurrences."""
 
 
 class Mslm(Section):
-    """Entity-level and base-level masking with a loss that knows the difference (arXiv 2403.18025)."""
+    """Masking of domain terms and of other words, with a loss that knows the difference (arXiv 2403.18025)."""
 
-    terms: Literal["lexicon", "ner", "tficf", "attribution"] = "lexicon"  # where domain terms come from
-    lexicon: str | None = None  # terms = lexicon: a text file, one term per line
-    n_terms: int = Field(1000, ge=1)  # terms = tficf: how many words
-    top_share: float = Field(0.05, gt=0, lt=1)  # terms = attribution: share of the vocabulary
-    p_entity: Fraction = 0.5  # share of term occurrences that are hidden (code: .25 in scripts, 1 by default)
-    p_base: Fraction = 0.15  # share of the other words (code: .075 .15 .225)
-    max_ratio: float | None = Field(None, gt=0, lt=1)  # cap on hidden eligible words / eligible words
+    terms: Literal["lexicon", "ner", "tficf", "attribution"] = "lexicon"
+    """Where domain terms come from: a file, the tags of the notes, corpus statistics, or mean relevance (ours)."""
+    lexicon: str | None = None
+    """With `terms: lexicon`: a text file with one term per line."""
+    n_terms: int = Field(1000, ge=1)
+    """With `terms: tficf`: how many words."""
+    top_share: float = Field(0.05, gt=0, lt=1)
+    """With `terms: attribution`: share of the vocabulary."""
+    p_entity: Fraction = 0.5
+    """Share of the occurrences of terms that are hidden (code: 0.25 in scripts, 1 by default)."""
+    p_base: Fraction = 0.15
+    """Share of the other words that are hidden (code: 0.075, 0.15 and 0.225)."""
+    max_ratio: float | None = Field(None, gt=0, lt=1)
+    """Largest share of the eligible words that may be hidden. None: no limit."""
     weights: Literal["fixed", "inverse", "code"] = "fixed"
-    entity_weight: float = Field(2.0, gt=0)  # weights = fixed
+    """Weights of terms and other words in the loss, rescaled to a mean of 1 (ours). `fixed`: the two below. `inverse`:
+    each kind weighs what the other one has. `code`: as the authors compute them."""
+    entity_weight: float = Field(2.0, gt=0)
+    """With `weights: fixed`: weight of terms."""
     base_weight: float = Field(1.0, gt=0)
-    count_factor: bool = False  # code: an example's loss also grows with the number of hidden tokens
+    """With `weights: fixed`: weight of other words."""
+    count_factor: bool = False
+    """Whether the loss of an example also grows with its number of hidden tokens (code)."""
 
 
-class Difference(Section):
-    """Difference-Masking (arXiv 2305.14577): words near those that set the corpus apart."""
+class DifferenceMasking(Section):
+    """Difference-Masking (arXiv 2305.14577): hide words near those that set the corpus apart."""
 
-    anchors: int = Field(20, ge=1)  # code: 20 in the final scripts
+    anchors: int = Field(20, ge=1)
+    """Words that set the corpus apart (code: 20 in the final scripts)."""
     weight: Literal["rank", "similarity", "rank_global"] = "rank"
-    gamma: float = Field(1.0, gt=0)  # weight = similarity: its exponent
-    alpha: Fraction = 1.0  # 1 = difference only, 0 = uniform (code: off, or .1 .3 .5 .7)
-
-
-class Faithfulness(Section):
-    """`raypipe faithfulness`: methods x targets x layers on labelled dev notes (evaluation/faithfulness.py).
-
-    All other settings of a method are those of `attribution`.
-    """
-
-    # Keys of attribution.METHODS or captum:<LayerMethod>, with `attribution.reduction: auto` or with another one
-    # (`/sum`, `/l2`). `random` is always there.
-    methods: tuple[Annotated[str, Field(pattern=r"^[A-Za-z_:]+(/(sum|l2))?$")], ...] = (
-        "grad_x_activation",
-        "grad_x_activation/sum",
-        "integrated_gradients",
-        "attnlrp",
-        "kv_direct",
-        "kv_direct_value",
-        "occlusion",
-        "attention_mean",
-    )
-    targets: tuple[Literal["label_margin", "label_logprob", "item_mid_max"], ...] = ("label_margin",)
-    layers: tuple[Fraction, ...] = (0.0, 0.375, 0.75)  # fractions of the depth; a method skips those it cannot read
-    questions: int = Field(200, ge=1)  # pairs of a note and a task, tasks and labels in turn
-    top_share: float = Field(0.15, gt=0, lt=1)  # words compared with deciding words, where those are known
-    bootstrap: int = Field(2000, ge=100)
+    """What the probability of a word follows: its rank in the note (code), its similarity to the nearest anchor (ours),
+    or its rank in the corpus (ours)."""
+    gamma: float = Field(1.0, gt=0)
+    """With `weight: similarity`: exponent of the similarity."""
+    alpha: Fraction = 1.0
+    """1: the difference alone; 0: all words alike (code: off, or 0.1, 0.3, 0.5 and 0.7)."""
 
 
 class Masking(Section):
-    """Which words are hidden and how the example is written (masking/). `profile` sets the defaults of the rest.
+    """Which words are hidden and how the example is written (masking/). `profile` sets the defaults of the other keys.
 
-    Not every strategy reads every key: `masking.check.problems` refuses a key that was changed in vain.
+    Not every strategy reads every key. A key that was changed although nothing reads it is refused.
     """
 
     profile: Literal["raypipe", "paper"] = "raypipe"
-    strategy: str = "relevance"  # a key of masking.STRATEGIES
-    selection: Literal["topk", "sample", "hysteresis"] = "topk"  # of the strategies that rank by relevance
-    ratio: float = Field(0.15, gt=0, lt=1)  # hidden eligible words / eligible words
-    match_ratio_to: Name | None = None  # the arm whose realised ratio this arm copies, note by note
-    temperature: float = Field(0.5, gt=0)  # of selection = sample
-    draws: int = Field(1, ge=1, le=1000)  # plans per note and task, used in turn by the epochs
+    """`paper`: the defaults of arXiv 2606.09466 as its code has them, with defects fixed. Keys that are given win."""
+    strategy: str = "relevance"
+    """A key of `masking.strategies.STRATEGIES`."""
+    selection: Literal["topk", "sample", "hysteresis"] = "topk"
+    """How a strategy that ranks words by relevance picks them."""
+    ratio: float = Field(0.15, gt=0, lt=1)
+    """Hidden eligible words per eligible word."""
+    match_ratio_to: Name | None = None
+    """The arm whose realised ratio this arm copies, note by note."""
+    temperature: float = Field(0.5, gt=0)
+    """With `selection: sample`: words are drawn with probability proportional to relevance^(1 / temperature)."""
+    draws: int = Field(1, ge=1, le=1000)
+    """Masking plans per note and task; the epochs use them in turn."""
     seed: int = 0
-    stop_words: bool = True  # spare Italian, Spanish and English function words; negations are never spared
-    phi_patterns: tuple[str, ...] = ()  # regular expressions; what they match is never a target
-    max_span_words: int | None = Field(10, ge=1)  # longer spans are cut in two
-    max_spans: int = Field(32, ge=1, le=64)  # of one `multi` example; further spans go to a further example
+    """Seed of this arm's draws, beside the run's own."""
+    stop_words: bool = True
+    """Spare Italian, Spanish and English function words. Negations are never spared."""
+    phi_patterns: tuple[str, ...] = ()
+    """Regular expressions. What they match is never a target."""
+    max_span_words: int | None = Field(10, ge=1)
+    """Longest span, in words; longer ones are cut in two. None: no limit."""
+    max_spans: int = Field(32, ge=1, le=64)
+    """Most spans of one `multi` example; further spans go to a further example."""
     format: Literal["single", "multi"] = "multi"
-    condition: Literal["none", "item"] = "none"  # item: the question follows the masked note
-    instruction: str = ""  # system turn, or plain text before the note
-    sentinels: Literal["auto", "plain"] | tuple[str, ...] = "auto"  # auto: the family's reserved tokens if it has any
-    prompt_loss: float = Field(0.0, ge=0, le=1)  # lambda: weight of the masked note's own tokens
+    """`multi`: all hidden spans of an example at once, each with its own sentinel (ours). `single`: one example per
+    span (paper)."""
+    condition: Literal["none", "item"] = "none"
+    """`item`: the question follows the masked note."""
+    instruction: str = ""
+    """The system turn, or plain text before the note when the model has no chat template."""
+    sentinels: Literal["auto", "plain"] | tuple[str, ...] = "auto"
+    """Marks in place of hidden words. `auto`: the family's reserved tokens if it has any, else plain text."""
+    prompt_loss: float = Field(0.0, ge=0, le=1)
+    """Weight of the masked note's own tokens in the loss (lambda)."""
     hysteresis: Hysteresis = Hysteresis()
     span: SpanLengths = SpanLengths()
     pmi: Pmi = Pmi()
     selective: Selective = Selective()
     mslm: Mslm = Mslm()
-    difference: Difference = Difference()
+    difference: DifferenceMasking = DifferenceMasking()
 
     @field_validator("phi_patterns")
     @classmethod
@@ -332,40 +460,34 @@ PROFILES: dict[str, dict[str, Any]] = {
 }
 
 
-class Statistics(Section):
-    """Counts over the whole corpus, for the strategies that need them; made once per run (masking/statistics.py)."""
-
-    # Words of general language in the corpus's language: a table with columns word and count (.parquet, .csv, .tsv), or
-    # `pretraining`: count the notes of data.pretraining
-    general_counts: Location | None = None
-    # A local folder with a bidirectional encoder (BERT's family) whose view of single words takes the place of the
-    # student's embeddings
-    encoder: Location | None = None
-    max_notes: int = Field(50_000, ge=1)  # notes that are counted, the first by hashed id
-    min_notes: int = Field(5, ge=1)  # words of fewer notes are not kept: typos and names
-
-
 class PseudoLabels(Section):
-    """The scorer answers the tasks of unlabelled notes; the student learns the answers that it is sure of [ours].
+    """The scorer answers the tasks of unlabelled notes, and the student learns the answers that it is sure of (ours).
 
     The paper compares with synthetic labels, but its recipe is not public; this is the usual one.
     """
 
-    confidence: float = Field(0.9, gt=0, lt=1)  # least share of the chosen option among the options
-    max_imbalance: float | None = Field(3.0, ge=1)  # answers kept of a class / of the task's rarest class; None: all
+    confidence: float = Field(0.9, gt=0, lt=1)
+    """Least probability of the chosen option, among the options."""
+    max_imbalance: float | None = Field(3.0, ge=1)
+    """Most answers of a class, as a multiple of the answers of the task's rarest class. None: no limit."""
 
 
 class Arm(Section):
     """One line of the comparison: how the student learns from unlabelled notes before it sees the labels."""
 
-    masking: Masking | None = None  # None: no reconstruction
-    pseudo_labels: PseudoLabels | None = None  # instead of masking: learn the scorer's own answers
-    attribution: Attribution | None = None  # relevance of its own, instead of the section that all arms share
-    # Of the reconstruction's rows, the share that are fine-tuning's own: masks and labels by turns, as rows of a length
-    # share a step. They are added, so without `max_steps` the stage has more steps
+    masking: Masking | None = None
+    """Reconstruct masked notes. None: no reconstruction."""
+    pseudo_labels: PseudoLabels | None = None
+    """Instead of masking: learn the scorer's own answers."""
+    attribution: Attribution | None = None
+    """Relevance of the arm's own, instead of the section `attribution` that all arms share."""
     label_share: float = Field(0.0, ge=0, lt=1)
-    start: Literal["backbone", "random"] = "backbone"  # random: the same architecture, untrained (a control)
-    finetune: bool = True  # false: the backbone answers as it is (zero-shot)
+    """Share of the rows of this stage that are labelled fine-tuning rows; masked and labelled rows take turns. Labelled
+    rows are added to the others, so without `max_steps` the stage takes more steps."""
+    start: Literal["backbone", "random"] = "backbone"
+    """`random`: the same architecture with untrained weights, as a control."""
+    finetune: bool = True
+    """False: the backbone answers as it is (zero-shot)."""
 
     @property
     def reconstructs(self) -> bool:
@@ -385,22 +507,155 @@ class Arm(Section):
         return self
 
 
+class Conformal(Section):
+    """Prediction sets that hold the true label with probability 1 - alpha (evaluation/conformal.py)."""
+
+    alpha: float = Field(0.1, gt=0, lt=1)
+    """Probability that a set may miss the true label."""
+    score: Literal["lac", "aps"] = "lac"
+    """`lac`: the smallest sets. `aps`: sets that grow where the model is unsure."""
+
+
+class Evaluation(Section):
+    """How students answer, and how their answers are measured."""
+
+    split: Split = "test"
+    """Labels that are scored."""
+    mode: Literal["label", "generate", "head"] = "label"
+    """`label`: the option with the highest log-probability, divided by its length in tokens. `generate`: greedy
+    decoding bound to the options. `head`: a classifier per task (`probe.head`, `probe.c`, `probe.folds`) on the
+    student's last state before the answer, fitted to the training labels after fine-tuning (and without it, for an arm
+    with `finetune: false`)."""
+    conformal: Conformal | None = None
+    """Prediction sets, calibrated on the dev labels. None: none."""
+    embeddings: bool = False
+    """Also report the line `embeddings_logistic`: the frozen backbone, read as `probe` says."""
+    batch_tokens: int = Field(16_384, ge=1)
+    """Most tokens of one forward pass, padding included."""
+    bootstrap: int = Field(2000, ge=100)
+    """Resamples behind each 95 % interval."""
+    heat_maps: int = Field(0, ge=0)
+    """Notes whose text, coloured by relevance, the report shows. Leave it at 0 where notes are protected."""
+
+
+class Faithfulness(Section):
+    """`raypipe faithfulness`: methods x targets x layers on labelled dev notes (evaluation/faithfulness.py).
+
+    All other settings of a method are those of `attribution`.
+    """
+
+    methods: tuple[Annotated[str, Field(pattern=r"^[A-Za-z_:]+(/(sum|l2))?$")], ...] = (
+        "grad_x_activation",
+        "grad_x_activation/sum",
+        "integrated_gradients",
+        "attnlrp",
+        "kv_direct",
+        "kv_direct_value",
+        "occlusion",
+        "attention_mean",
+    )
+    """Attribution methods, with `attribution.reduction: auto` or with another one (`/sum`, `/l2`). `random` is always
+    measured beside them."""
+    targets: tuple[Target, ...] = ("label_margin",)
+    """Targets of attribution (`attribution.target`)."""
+    layers: tuple[Fraction, ...] = (0.0, 0.375, 0.75)
+    """Layers as fractions of the depth. A method skips those that it cannot read."""
+    questions: int = Field(200, ge=1)
+    """Pairs of a note and a task; tasks and labels take turns."""
+    top_share: float = Field(0.15, gt=0, lt=1)
+    """Share of a note's words, the most relevant ones, that is compared with the deciding words where these are
+    annotated."""
+    bootstrap: int = Field(2000, ge=100)
+    """Resamples behind each 95 % interval."""
+
+
+class Probe(Section):
+    """`raypipe probe`: what the frozen states of every layer say about each task (evaluation/heads.py).
+
+    The backbone is always probed.
+    """
+
+    after: tuple[Literal["train", "finetune"], ...] = ("train", "finetune")
+    """`train`: the students after reconstruction, before they see a label (unless their arm has a `label_share`), which
+    shows what their masking taught. `finetune`: the final students. Their states were fitted to the labels that the
+    probe learns from, so that cross-validation is too hopeful here."""
+    arms: tuple[Name, ...] | None = None
+    """Arms to probe. None: all."""
+    layers: tuple[Fraction, ...] | Literal["all"] = "all"
+    """Layers as fractions of the depth."""
+    pooling: tuple[Literal["last", "mean"], ...] = Field(("last", "mean"), min_length=1)
+    """The state before the answer, the mean over the note, or both."""
+    head: Literal["logistic", "mlp256"] = "logistic"
+    """`mlp256`: one hidden layer of 256 (code)."""
+    c: tuple[Annotated[float, Field(gt=0)], ...] = Field((1e-3, 1e-2, 1e-1, 1.0, 10.0), min_length=1)
+    """Inverse L2 penalties that cross-validation chooses from."""
+    folds: int = Field(5, ge=2)
+    """Folds of the cross-validation, within the training notes."""
+    control: bool = True
+    """Also learn random labels of first words, for selectivity."""
+    batch_tokens: int = Field(8192, ge=1)
+    """Most tokens of one forward pass, padding included."""
+
+
+class ArmComparison(Section):
+    """`raypipe compare`: the arms, repeated over seeds and label budgets (runs/compare.py)."""
+
+    seeds: int = Field(3, ge=1)
+    """Repetitions, each with its own subset of the labels, scorer, masks, reconstruction and `repeats` fine-tunings."""
+    budgets: tuple[Annotated[int, Field(ge=2)], ...] = ()
+    """Training labels per task, each measured beside `data.max_labelled`."""
+    pairs: tuple[tuple[Name, Name], ...] = ()
+    """Pairs (arm, reference) that are tested beside each arm against the first."""
+    seeds_in_tasks: bool = False
+    """True: each seed makes its scorer and masks in one process, side by side with the others; for notes that one
+    process reads in minutes. False: one seed after the other, each on the whole cluster."""
+
+
+class Tune(Section):
+    """`raypipe tune`: a search over settings (tuning/). What is searched stands in a file of tune_spaces/."""
+
+    models: tuple[str, ...] = ()
+    """Backbones, each a study of its own: a local folder, a hub id with its commit (`id@<40 hex digits>`) or
+    `pretrain:<family>`. Empty: that of the section `model`."""
+    max_unlabelled: int | None = Field(None, ge=1)
+    """Most notes that trials learn from. None: `data.max_unlabelled`."""
+    concurrent_trials: int | Literal["auto"] = "auto"
+    """Trials that run at once. `auto`: as many as the cores or the shares of the GPUs allow."""
+    cpus_per_trial: float = Field(1.0, gt=0)
+    """CPUs of each trial."""
+    gpus_per_trial: float = Field(1.0, gt=0)
+    """GPUs of each trial, if the cluster has any. Less than 1: trials share a GPU."""
+    max_failures: int = Field(1, ge=0)
+    """How often a failed trial is tried again."""
+
+
 class Resources(Section):
-    """What the cluster gives each step. `auto` = one actor per GPU, or per two CPUs."""
+    """What the cluster gives each step."""
 
     attribution_actors: int | Literal["auto"] = "auto"
+    """Actors that hold a model for attribution and scoring. `auto`: one per GPU, or per two CPUs."""
     cpus_per_actor: float = Field(1.0, gt=0)
+    """CPUs of each of these actors."""
     training_workers: int = Field(1, ge=1)
-    # After a lost worker, go on with as few as this (Ray Train restarts the group); None: wait for all of them
+    """Workers of each training."""
     min_training_workers: int | None = Field(None, ge=1)
-    sharding: Literal["ddp", "fsdp2"] = "ddp"  # a replica on each worker, or parameters sharded over the workers
-    ray: bool = True  # false: everything in this process, one step after the other; for what is small
-    cpus_per_worker: float | Literal["auto"] = "auto"  # auto: the cores, shared by the arms that train at once
+    """After a lost worker, go on with as few as this (Ray Train restarts the group). None: wait for all of them."""
+    sharding: Literal["ddp", "fsdp2"] = "ddp"
+    """`ddp`: a replica on each worker. `fsdp2`: parameters sharded over the workers."""
+    ray: bool = True
+    """False: everything in this process, one step after the other; for small corpora."""
+    cpus_per_worker: float | Literal["auto"] = "auto"
+    """CPUs of each training worker. `auto`: the cores, shared by the arms that train at once."""
     use_gpu: bool | Literal["auto"] = "auto"
-    rows_per_block: int = Field(256, ge=1)  # unit of parallelism, of retry and of resume
+    """`auto`: GPUs if there are any. True: refuse to run without one. False: CPUs alone."""
+    rows_per_block: int = Field(256, ge=1)
+    """Notes of one block: the unit of parallelism, of retry and of resume."""
     concurrent_arms: int = Field(1, ge=1)
+    """Arms that train at once."""
     no_progress_timeout_s: int = Field(900, ge=10)
+    """Seconds without progress after which a stream of notes ends with an error."""
     allow_unauthenticated_cluster: bool = False
+    """Join a Ray cluster that asks for no token: anyone on its network can run code there."""
 
     @model_validator(mode="after")
     def _min_within_max(self) -> Resources:
@@ -410,104 +665,41 @@ class Resources(Section):
 
     @property
     def workers(self) -> int | tuple[int, int]:
-        """Training workers as Ray Train wants them: how many, or at least and at most."""
+        """Training workers as Ray Train takes them: how many, or at least and at most."""
         fewest = self.min_training_workers
         return self.training_workers if fewest is None else (fewest, self.training_workers)
 
 
-class Conformal(Section):
-    """Prediction sets that hold the true label with probability 1 - alpha (evaluation/conformal.py)."""
-
-    alpha: float = Field(0.1, gt=0, lt=1)
-    score: Literal["lac", "aps"] = "lac"  # lac: smallest sets; aps: sets that grow where the model is unsure
-
-
-class Probe(Section):
-    """`raypipe probe`: what the frozen states of every layer say about each task (evaluation/probing.py).
-
-    The backbone is always probed. `train`: the students after reconstruction, before they see a label (unless their arm
-    has a `label_share`), which is what their masking taught. `finetune`: the final students; their states were fitted
-    to the labels that the probe learns from, so that here cross-validation is too hopeful.
-    """
-
-    after: tuple[Literal["train", "finetune"], ...] = ("train", "finetune")
-    arms: tuple[Name, ...] | None = None  # None: all
-    layers: tuple[Fraction, ...] | Literal["all"] = "all"  # fractions of the depth
-    pooling: tuple[Literal["last", "mean"], ...] = Field(("last", "mean"), min_length=1)
-    head: Literal["logistic", "mlp256"] = "logistic"  # mlp256: the authors', one hidden layer of 256 (code)
-    c: tuple[Annotated[float, Field(gt=0)], ...] = Field((1e-3, 1e-2, 1e-1, 1.0, 10.0), min_length=1)  # 1 / L2 penalty
-    folds: int = Field(5, ge=2)  # of the cross-validation within the training notes that chooses c
-    control: bool = True  # also learn random labels of first words, for selectivity
-    batch_tokens: int = Field(8192, ge=1)
-
-
-class Evaluation(Section):
-    """How students answer: by length-normalised label log-probability (methods 5.2), unless `mode` says otherwise."""
-
-    split: Split = "test"
-    # generate: greedy decoding bound to the options. head: no label text; a classifier per task (probe.head, c, folds)
-    # on the student's last state before the answer, fitted to the training labels after fine-tuning (and without,
-    # for an arm with `finetune: false`)
-    mode: Literal["label", "generate", "head"] = "label"
-    conformal: Conformal | None = None  # calibrated on the dev labels; None: no prediction sets
-    embeddings: bool = False  # also the line `embeddings_logistic`: the frozen backbone, read as `probe` says
-    batch_tokens: int = Field(16_384, ge=1)
-    bootstrap: int = Field(2000, ge=100)
-    heat_maps: int = Field(0, ge=0)  # notes whose text the report shows: protected notes want 0
-
-
-class Comparison(Section):
-    """`raypipe compare`: the arms, repeated over seeds and label budgets (compare.py)."""
-
-    # Each seed is its own subset of the labels, scorer, masks and reconstruction; `repeats` fine-tunings of each
-    seeds: int = Field(3, ge=1)
-    budgets: tuple[Annotated[int, Field(ge=2)], ...] = ()  # training labels per task, beside data.max_labelled
-    pairs: tuple[tuple[Name, Name], ...] = ()  # (arm, reference) tested beside each arm against the first
-    # Each seed makes its scorer and masks in one process, side by side with the others: for notes that one process
-    # reads in minutes. False: one seed after the other, each on the whole cluster
-    seeds_in_tasks: bool = False
-    keep_models: bool = False  # of the students that differ from another in the order of fine-tuning alone
-
-
-class Tune(Section):
-    """`raypipe tune`: a search over settings (tuning/). What is searched stands in a file of tune_spaces/."""
-
-    # Backbones, one study each: a local folder, a hub id with its commit (`id@<40 hex digits>`), `pretrain:<family>`;
-    # none: that of the section `model`
-    models: tuple[str, ...] = ()
-    max_unlabelled: int | None = Field(None, ge=1)  # notes that trials learn from; None: data.max_unlabelled
-    concurrent_trials: int | Literal["auto"] = "auto"  # auto: as many as the cores, or the shares of the GPUs
-    cpus_per_trial: float = Field(1.0, gt=0)
-    gpus_per_trial: float = Field(1.0, gt=0)  # if there is a GPU; less than 1: trials share it
-    max_failures: int = Field(1, ge=0)  # times that a failed trial is tried again
-    keep_trials: bool = False  # keep models and masked notes of each trial; predictions and settings stay in any case
-    # Share of the grid's layers that a cheap proxy lets through (tuning/proxy.py); 1: measured, nothing left out
-    proxy_keep: float | None = Field(None, gt=0, le=1)
-    alone: int = Field(0, ge=0)  # trials of each model done again, with and without what is shared: what does it save?
-
-
 class Config(Section):
-    """A whole run. The resolved form is written to `<run>/config.yaml`."""
+    """A whole run. Its resolved form is written to `<run>/config.yaml`."""
 
     name: Name = "run"
-    runs: str = "runs"  # the folder of run directories
+    """Name of the run, and of its folder."""
+    runs: str = "runs"
+    """Folder that holds the folders of all runs."""
     seed: int = 0
+    """Seed of everything random that has no seed of its own: sampled tasks, masks, resampling."""
     data: Data = Data()
     prompt: Prompt = Prompt()
     model: Model = Model()
     pretrain: Pretrain | None = None
-    finetune: Training = Training()  # the scorer, and each student after reconstruction
+    """The backbone from scratch, with `model.path: pretrain`."""
+    finetune: Training = Training()
+    """Training on labels: of the scorer, and of each student after reconstruction."""
     attribution: Attribution = Attribution()
-    faithfulness: Faithfulness = Faithfulness()
-    train: Training = Training()  # reconstruction
-    repeats: int = Field(1, ge=1)  # fine-tunings of each student, which differ in order and initialisation
-    statistics: Statistics = Statistics()
+    statistics: CorpusStatistics = CorpusStatistics()
     arms: dict[Name, Arm] = {"sft": Arm(), "decselfmask": Arm(masking=Masking())}
+    """The lines of the comparison, by name."""
+    train: Training = Training()
+    """Training of each student on masked notes (reconstruction) or on pseudo-labels."""
+    repeats: int = Field(1, ge=1)
+    """Fine-tunings of each student, which differ in the order of the rows and in new parameters."""
     evaluation: Evaluation = Evaluation()
+    faithfulness: Faithfulness = Faithfulness()
     probe: Probe = Probe()
-    comparison: Comparison = Comparison()
-    resources: Resources = Resources()
+    comparison: ArmComparison = ArmComparison()
     tune: Tune = Tune()
+    resources: Resources = Resources()
 
     @model_validator(mode="before")
     @classmethod

@@ -1,4 +1,4 @@
-"""A config file: YAML to `Config` with every problem at once, and back; what of it determines a step's output.
+"""A config file: YAML to `Config` with every problem at once, and back; and which keys determine a step's output.
 
     config = configfile.load("jobs/configs/demo.yaml", overrides=["attribution.layer=3"])
 
@@ -24,13 +24,13 @@ from raypipe.settings.yamlfile import Document, Place
 def load(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     """The config in `path`, with `a.b=value` overrides (values are YAML too) laid over it.
 
-    Raises `InputError` with every problem found; nothing else, whatever the file holds.
+    Raises `InputError` with every problem in it, and nothing else, whatever the file holds.
     """
     return yamlfile.validate(Config, written(path, overrides))
 
 
 def written(path: str | Path, overrides: Sequence[str] = ()) -> Document:
-    """What `load` validates: the file with overrides laid over it, defaults not filled in."""
+    """The file with overrides laid over it, before validation: defaults are not filled in."""
     document = yamlfile.read(path)
     if document.value is None:
         document.value = {}
@@ -41,9 +41,9 @@ def written(path: str | Path, overrides: Sequence[str] = ()) -> Document:
 
 
 def changed(value: Mapping[str, Any], changes: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """A copy of a document's value (`written`) with values at dotted keys; `build` turns it into a `Config`.
+    """A copy of a document's value (`written`) with other values at dotted keys; `build` turns it into a `Config`.
 
-    Raises `InputError` with a key that leads through something that is no section; `name` says where it stands.
+    Raises `InputError` if a key leads through something that is no section. `name` is where the changes come from.
     """
     whole: dict[str, Any] = copy.deepcopy(dict(value))
     for dotted, new in changes.items():
@@ -59,7 +59,7 @@ def changed(value: Mapping[str, Any], changes: Mapping[str, Any], name: str) -> 
 
 
 def build(value: Mapping[str, Any], name: str) -> Config:
-    """The config that a document's value says; `name` stands before its problems."""
+    """A document's value as a `Config`; `name` stands before its problems."""
     return yamlfile.validate(Config, Document(name, dict(value)))
 
 
@@ -82,16 +82,16 @@ def dump(config: Config) -> str:
 
 
 def determinants(config: Config, sections: Sequence[str], inputs: Mapping[str, Any]) -> dict[str, Any]:
-    """The named sections (dotted keys allowed), and the listing of the input files (`storage.listing`) by name.
+    """The values of the named sections (dotted keys allowed), and the listings of the input files, by name.
 
-    A step stores this with its output (run_dir.py), so that a refusal can name the keys that changed.
+    A step stores this beside its output, so that a refusal can name the keys that changed.
     """
     whole = config.model_dump(mode="json")
     return {**{name: _at(whole, name) for name in sections}, "inputs": dict(inputs)}
 
 
 def changed_keys(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    """Dotted keys whose values differ between two nested dicts, sorted; of a key on one side only, nothing inside."""
+    """Dotted keys whose values differ between two nested dicts, sorted. A key on one side only is named as a whole."""
     changed = [str(key) for key in old.keys() ^ new.keys()]
     for key in old.keys() & new.keys():
         before, after = old[key], new[key]
@@ -103,7 +103,7 @@ def changed_keys(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
 
 
 def common(new: Any, old: Any) -> Any:
-    """`new` without the keys, however deep, that `old` does not have."""
+    """`new` without the keys, at any depth, that `old` does not have."""
     if not isinstance(new, Mapping) or not isinstance(old, Mapping):
         return new
     return {key: common(value, old[key]) for key, value in new.items() if key in old}
@@ -145,7 +145,7 @@ def _override(document: Document, override: str) -> None:
 
 
 def _place(value: Any, parts: list[str]) -> Place:
-    """Keys that `parts` name. A key may itself hold dots (arms.v1.2.masking): the longest existing key wins."""
+    """The keys that `parts` name. A key may hold dots itself (arms.v1.2.masking): the longest that exists wins."""
     place: list[str] = []
     while parts:
         n = next((n for n in range(len(parts), 0, -1) if isinstance(value, dict) and ".".join(parts[:n]) in value), 1)

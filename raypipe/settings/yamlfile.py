@@ -1,10 +1,10 @@
-"""Strict YAML: every value knows its line, nothing is executed, nothing is guessed, every problem is told at once.
+"""Strict YAML: every value has its line, nothing is executed or guessed, and all problems are reported at once.
 
 Differences from plain `yaml.safe_load`: a key given twice is an error; tags, over 100,000 values (alias bombs count
 expanded), over 20 levels and over 1 MB are refused; keys are strings as written; `1e-3` is a number, `007` and
 `2024-01-01` are strings, `.inf` and `.nan` do not exist; `${NAME}` in a value is the environment variable NAME;
-sequences are tuples. `no`, `yes` and `on` stay booleans, as every other YAML 1.1 reader sees them: where a string is
-wanted, the message says to quote them.
+sequences are tuples. `no`, `yes` and `on` stay booleans, as every other YAML 1.1 reader sees them: where the schema
+demands a string, the message says to quote them.
 """
 
 from __future__ import annotations
@@ -51,8 +51,8 @@ class Document:
 
     def where(self, place: Place) -> str:
         """`file:line: dotted.path`; the line of the nearest enclosing key if the place itself is not written."""
-        known = next((place[:n] for n in range(len(place), -1, -1) if place[:n] in self.lines), ())
-        line = self.lines.get(known, self.name)
+        enclosing = next((place[:n] for n in range(len(place), -1, -1) if place[:n] in self.lines), ())
+        line = self.lines.get(enclosing, self.name)
         return f"{line}: {'.'.join(map(str, place))}" if place else line
 
     def problem(self, place: Place, what: str) -> Problem:
@@ -199,24 +199,24 @@ def validate(model: type[Model], document: Document) -> Model:
     return result
 
 
-def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """`. Did you mean 'x'?` if something known is close, else an empty string."""
-    close = difflib.get_close_matches(word, list(known), n=1)
+def did_you_mean(word: str, choices: Iterable[str]) -> str:
+    """`. Did you mean 'x'?` if one of the choices is close, else an empty string."""
+    close = difflib.get_close_matches(word, list(choices), n=1)
     return f". Did you mean {close[0]!r}?" if close else ""
 
 
 def _translate(model: type[BaseModel], document: Document, error: ValidationError) -> Iterator[Problem]:
     """One problem per place: pydantic reports each branch of a union apart, and names it in the location."""
-    found: dict[Place, list[str]] = {}
+    messages: dict[Place, list[str]] = {}
     for one in error.errors(include_url=False, include_context=False):
         place = _written_part(one["loc"], document.value)
         if one["type"] == "extra_forbidden":
             what = "unknown key" + did_you_mean(str(place[-1]), _keys(model, place[:-1]))
         else:
             what = _message(one["type"], one["msg"], one["loc"])
-        if what not in found.setdefault(place, []):
-            found[place].append(what)
-    for place, whats in found.items():
+        if what not in messages.setdefault(place, []):
+            messages[place].append(what)
+    for place, whats in messages.items():
         what = " or ".join(whats).replace(" or must be ", " or ")
         yield document.problem(place, what + _hint(document, place, whats))
 
@@ -254,7 +254,7 @@ def _written_part(loc: Place, value: Any) -> Place:
 
 
 def _keys(model: type[BaseModel], place: Place) -> list[str]:
-    """The keys that the section at `place` knows."""
+    """The keys of the section at `place`."""
     kind: Any = model
     for key in place:
         section = _section(kind)
@@ -262,8 +262,8 @@ def _keys(model: type[BaseModel], place: Place) -> list[str]:
             kind = section.model_fields[str(key)].annotation
         else:  # a dict or a tuple of sections: the key is the user's own
             kind = next((arg for arg in get_args(kind) if _section(arg)), None)
-    found = _section(kind)
-    return list(found.model_fields) if found else []
+    section = _section(kind)
+    return list(section.model_fields) if section else []
 
 
 def _section(kind: Any) -> type[BaseModel] | None:

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from raypipe.errors import ExitCode, InputError, QuietError
-from raypipe.notes.files import read_notes
 from raypipe.settings.config import Data, Resources
 from raypipe.stream.inline import Inline
 
@@ -44,8 +43,15 @@ class Cluster:
     cpus_per_actor: float
     gpus_per_actor: float
 
+    @property
+    def threads(self) -> int:
+        """CPU threads of an actor that holds a model."""
+        return max(1, int(self.cpus_per_actor))
+
     def notes(self, data: Data, rows_per_block: int) -> Dataset:
         """Notes in blocks of `rows_per_block` rows."""
+        from raypipe.stream.source import read_notes
+
         return read_notes(data, rows_per_block)
 
     def parquet(self, path: str, columns: Sequence[str] | None = None) -> Dataset:

@@ -1,16 +1,23 @@
-"""`reading.read_unit` as a Ray Data source."""
+"""Notes as a Ray dataset.
+
+Ray's own readers are not used, because they guess types per block (CSV ids lose their zeros, broken UTF-8 becomes a
+binary column, a column that is null in one block gets another type) and because Ray 2.60's Parquet reader puts a folder
+into one block.
+"""
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Mapping, Sequence
 
+import ray.data
 from ray.data import DataContext, Datasource
 from ray.data.block import BlockMetadata
 from ray.data.datasource import ReadTask
 
 from raypipe.notes import cleaning
-from raypipe.notes.reading import Mask, Unit, read_unit
+from raypipe.notes.files import all_columns, kept_rows
+from raypipe.notes.reading import Mask, Unit, read_unit, units
 from raypipe.settings.config import Data
 
 
@@ -40,3 +47,15 @@ class NotesSource(Datasource):
             )
             for i, unit in enumerate(self.units)
         ]
+
+
+def read_notes(data: Data, rows_per_block: int) -> ray.data.Dataset:
+    """The notes as a Ray dataset of `rows.NOTES` (and `tags`, if configured), in blocks of `rows_per_block` rows.
+
+    Raises `InputError` before anything is read if a file or column is missing, or an id occurs twice.
+    """
+    todo = units(data)
+    source = NotesSource(data, all_columns(data), todo, kept_rows(data, todo))
+    # as many blocks as units, or Ray cuts each unit into 200; then the blocks that we want, whatever the files' sizes
+    dataset = ray.data.read_datasource(source, override_num_blocks=len(todo))
+    return dataset.repartition(target_num_rows_per_block=rows_per_block)

@@ -16,7 +16,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import nn
 
-from raypipe.runs.folder import write_json
+from raypipe.records import write_json
 from raypipe.training.parallel import like, whole
 
 Named = Mapping[str, nn.Parameter]

@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from raypipe.runs.folder import write_json
+from raypipe.records import write_json
 from raypipe.settings import config
 from raypipe.training import examples
 from raypipe.training.loop import Outcome

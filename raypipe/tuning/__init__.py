@@ -1,1 +1,1 @@
-"""`raypipe tune`: search settings on dev notes, one study per model; and what a study found (`raypipe tune-report`)."""
+"""`raypipe tune`: search settings on dev notes, one study per model; and its report (`raypipe tune-report`)."""

@@ -1,4 +1,4 @@
-"""Questions to a finished search: how good each setting is, which is best, and against which neighbours.
+"""How good each setting of a finished search is, which one is best, and how it compares with its neighbours.
 
 A setting is the parameters of a trial without its seeds; trials that differ in seeds alone are runs of one setting.
 Only trials that ran to their end count: those that a scheduler stopped had less training (unequal budgets).
@@ -48,12 +48,12 @@ class Results:
     keys: tuple[str, ...]  # that vary, seeds left out
     settings: tuple[Setting, ...]
     labels_only: Estimate | None
-    differences: tuple[Difference, ...]  # best less each neighbour, and less labels only (`LABELS_ONLY`)
+    differences: tuple[Difference, ...]  # best less each neighbour, and less labels only, in this order
     neighbours: tuple[Setting, ...]
 
     @property
     def best(self) -> Setting:
-        """The setting with the highest mean. It was chosen for that, so its own value flatters it."""
+        """The setting with the highest mean. It was chosen for that mean, so the mean is too high an estimate."""
         return self.settings[0]
 
     @property
@@ -134,13 +134,11 @@ def neighbours(best: Values, every: Sequence[Values], levels: Sequence[Sequence[
     """Settings one step from the best in one key: the next number up or down, any other word; else the nearest."""
     others = [values for values in every if values != best]
 
-    def steps(values: Values) -> list[float]:
-        return [_step(a, b, of) for a, b, of in zip(best, values, levels, strict=True)]
+    def away(values: Values) -> list[float]:
+        return [_distance(a, b, of) for a, b, of in zip(best, values, levels, strict=True)]
 
-    exact = [
-        values for values in others if sorted(steps(values))[:-1] == [0] * (len(best) - 1) and sum(steps(values)) == 1
-    ]
-    return exact or sorted(others, key=lambda values: sum(s**2 for s in steps(values)))[:NEAREST]
+    adjacent = [values for values in others if sorted(away(values)) == [0] * (len(best) - 1) + [1]]
+    return adjacent or sorted(others, key=lambda values: sum(d**2 for d in away(values)))[:NEAREST]
 
 
 def ordered(values: Iterable[Any]) -> list[Any]:
@@ -149,7 +147,7 @@ def ordered(values: Iterable[Any]) -> list[Any]:
 
 
 def short(key: str) -> str:
-    """The last part of a dotted key."""
+    """A parameter's name: the last part of its dotted key."""
     return key.rpartition(".")[2]
 
 
@@ -173,7 +171,8 @@ def _is_word(value: Any) -> bool:
     return value is None or isinstance(value, str)
 
 
-def _step(a: Any, b: Any, levels: Sequence[Any]) -> float:
+def _distance(a: Any, b: Any, levels: Sequence[Any]) -> float:
+    """Levels between two numbers; between two words 1."""
     if _is_word(a) or _is_word(b):
         return float(a != b)
     return abs(levels.index(a) - levels.index(b))

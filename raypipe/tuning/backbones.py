@@ -31,7 +31,7 @@ class Backbone:
 
 
 def backbones(written: Mapping[str, Any], models: Sequence[str]) -> list[Backbone]:
-    """One per name; without names, the config's own model. Raises `InputError` with all models that cannot be used."""
+    """One per name; without names, the config's own model. Raises `InputError` with all models that are no backbone."""
     out: list[Backbone] = []
     problems: list[Problem] = []
     for model in models or [""]:
@@ -48,16 +48,16 @@ def backbones(written: Mapping[str, Any], models: Sequence[str]) -> list[Backbon
 
 
 def _backbone(written: Mapping[str, Any], model: str) -> Backbone:
-    config = configfile.build(configfile.changed(written, _changes(model), "--models"), "--models")
     changed = configfile.changed(written, _changes(model), "--models")
+    config = configfile.build(changed, "--models")
     if config.model.path == SCRATCH:
         if config.pretrain is None:
             raise InputError([Problem("model.path", "is pretrain, but there is no section pretrain")])
         return Backbone(config.pretrain.family, changed, config.pretrain.layers, config.pretrain.family)
     from raypipe.models import loading
 
-    known = loading.check(config.model)
-    return Backbone(_slug(config.model.path), changed, known.num_hidden_layers, known.model_type)
+    architecture = loading.check(config.model)
+    return Backbone(_slug(config.model.path), changed, architecture.num_hidden_layers, architecture.model_type)
 
 
 def _changes(model: str) -> dict[str, Any]:

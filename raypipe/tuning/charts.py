@@ -1,4 +1,4 @@
-"""Pictures of a search, in the look of reporting/figures.py: heat maps, learning curves, effects of parameters."""
+"""Pictures of a search: heat maps, learning curves, effects of parameters."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from raypipe.tuning.stability import Effect
 Draw = Callable[[str], Figure]
 MAP = "YlGnBu"
 LEAST_SPAN = 0.03  # of macro F1, from the lightest to the darkest colour
-DARK_CELL = 0.55  # share of the scale above which white letters are read more easily
+DARK_FIELD = 0.55  # share of the scale above which white letters are read more easily
 
 
 @dataclass(frozen=True)
-class Cell:
+class Field:
     """One field of a heat map."""
 
     row: int
@@ -30,12 +30,12 @@ class Cell:
     is_best: bool
 
 
-def cells(results: Results) -> list[Cell]:
-    """The settings of a model over its one or two axes: the first key down, the second across."""
+def fields(results: Results) -> list[Field]:
+    """The settings of a model over its one or two keys: the first key down, the second across."""
     down = results.levels[results.keys[0]]
     across = results.levels[results.keys[1]] if len(results.keys) > 1 else [None]
     return [
-        Cell(down.index(s.values[0]), across.index(s.values[1]) if len(s.values) > 1 else 0, s, s is results.best)
+        Field(down.index(s.values[0]), across.index(s.values[1]) if len(s.values) > 1 else 0, s, s is results.best)
         for s in results.settings
     ]
 
@@ -45,20 +45,19 @@ def heat_map(results: Results) -> Draw:
 
     Colours run over this model's own values, and over LEAST_SPAN at least: noise is not to look like a landscape.
     """
-    found, down = cells(results), results.levels[results.keys[0]]
+    shown, down = fields(results), results.levels[results.keys[0]]
     across = results.levels[results.keys[1]] if len(results.keys) > 1 else [None]
-    values = [cell.setting.estimate.value for cell in found]
+    values = [field.setting.estimate.value for field in shown]
     middle, span = (max(values) + min(values)) / 2, max(max(values) - min(values), LEAST_SPAN)
 
     def draw(theme: str) -> Figure:
         figure, axes = canvas(theme, height=1.1 + 0.82 * len(down))
         axes.grid(visible=False)
         axes.spines["bottom"].set_visible(False)
-        for cell in found:
-            share = (cell.setting.estimate.value - middle) / span + 0.5
-            _field(
-                axes, cell, colormaps[MAP](0.06 + 0.86 * share), "#ffffff" if share > DARK_CELL else "#14202b", theme
-            )
+        for field in shown:
+            share = (field.setting.estimate.value - middle) / span + 0.5
+            ink = "#ffffff" if share > DARK_FIELD else "#14202b"
+            _draw(axes, field, colormaps[MAP](0.06 + 0.86 * share), ink, theme)
         name_rows(axes, [show(value) for value in down])
         axes.set_xlim(-0.5, len(across) - 0.5)
         axes.set_xticks(range(len(across)), [_column_name(results, value) for value in across])
@@ -72,17 +71,17 @@ def heat_map(results: Results) -> Draw:
     return draw
 
 
-def _field(axes: Any, cell: Cell, colour: Any, ink: str, theme: str) -> None:
-    frame = INK[theme] if cell.is_best else "none"
-    box = {"facecolor": colour, "edgecolor": frame, "linewidth": 2.4, "zorder": 3 if cell.is_best else 2}
+def _draw(axes: Any, field: Field, colour: Any, ink: str, theme: str) -> None:
+    frame = INK[theme] if field.is_best else "none"
+    box = {"facecolor": colour, "edgecolor": frame, "linewidth": 2.4, "zorder": 3 if field.is_best else 2}
     from matplotlib.patches import Rectangle
 
-    axes.add_patch(Rectangle((cell.column - 0.475, cell.row - 0.46), 0.95, 0.92, **box))
-    e, n = cell.setting.estimate, len(cell.setting.trial_ids)
+    axes.add_patch(Rectangle((field.column - 0.475, field.row - 0.46), 0.95, 0.92, **box))
+    e, n = field.setting.estimate, len(field.setting.trial_ids)
     text = {"ha": "center", "color": ink, "zorder": 4}
-    axes.text(cell.column, cell.row - 0.13, f"{100 * e.value:.1f}", va="center", fontsize=13, weight="bold", **text)
+    axes.text(field.column, field.row - 0.13, f"{100 * e.value:.1f}", va="center", fontsize=13, weight="bold", **text)
     detail = f"[{100 * e.low:.1f}, {100 * e.high:.1f}]   n={n}"
-    axes.text(cell.column, cell.row + 0.22, detail, va="center", fontsize=8.5, **text)
+    axes.text(field.column, field.row + 0.22, detail, va="center", fontsize=8.5, **text)
 
 
 def _column_name(results: Results, value: Any) -> str:
@@ -115,16 +114,16 @@ def curves(points: Mapping[str, Sequence[tuple[float, float]]], best: Sequence[s
     return draw
 
 
-def effects(found: Mapping[str, Sequence[Effect]]) -> Draw:
+def effects(by_model: Mapping[str, Sequence[Effect]]) -> Draw:
     """Share of variance of each parameter, a bar per model; the mark is what a parameter without effect would reach."""
-    keys = list(dict.fromkeys(effect.key for of in found.values() for effect in of))
+    keys = list(dict.fromkeys(effect.key for of_model in by_model.values() for effect in of_model))
 
     def draw(theme: str) -> Figure:
-        figure, axes = canvas(theme, height=0.8 + (0.2 + 0.24 * len(found)) * len(keys))
-        thick = 0.75 / len(found)
-        for m, (model, of) in enumerate(found.items()):
+        figure, axes = canvas(theme, height=0.8 + (0.2 + 0.24 * len(by_model)) * len(keys))
+        thick = 0.75 / len(by_model)
+        for m, (model, of_model) in enumerate(by_model.items()):
             colour = COLOURS[theme][m % len(COLOURS[theme])]
-            for effect in of:
+            for effect in of_model:
                 y = keys.index(effect.key) + (m + 0.5) * thick - 0.375
                 axes.barh(y, 100 * effect.share, height=0.85 * thick, color=colour)
                 axes.plot([100 * effect.by_chance] * 2, [y - thick / 2, y + thick / 2], color=INK[theme], linewidth=1.8)

@@ -22,17 +22,18 @@ from raypipe.tuning import samplers
 from raypipe.tuning.backbones import Backbone
 from raypipe.tuning.space import LAYER, Space
 
-COMBINATIONS = 256  # of values that are tried on the config before a study starts
+COMBINATIONS = 256  # how many combinations of values are checked against the config before a study starts
+NOT_IN_RESULTS = {"runs", "resources", "tune", "comparison", "faithfulness"}  # config keys that change no trial
 
 
 @dataclass(frozen=True)
-class Plan:
-    """One study: a model, what varies, and the arm that it varies for."""
+class StudyPlan:
+    """One study: a model, what varies, and the arm whose settings vary."""
 
     backbone: Backbone
     space: Space
     arm: str
-    params: dict[str, Any]  # of the space, layers that are the same in this model once only
+    params: dict[str, Any]  # those of the space; values that are one layer in this model stand once
 
     @property
     def n_trials(self) -> int:
@@ -42,14 +43,13 @@ class Plan:
 
     @property
     def constants(self) -> dict[str, Any]:
-        """What all trials have in common of the space."""
+        """Keys of the space that have one value in all trials."""
         return {key: value for key, value in self.params.items() if not samplers.is_sampler(value)}
 
     def config(self, values: Mapping[str, Any], name: str, runs: str) -> Config:
         """The resolved config of the run `<runs>/<name>`: one arm, scored on dev, layers as numbers."""
         config = self.backbone.config(values, self.space.path)
-        own = config.arms[self.arm].attribution
-        attribution = own or config.attribution
+        attribution = config.arms[self.arm].attribution or config.attribution
         changes = {
             "name": name,
             "runs": runs,
@@ -71,7 +71,7 @@ class Plan:
 
 
 def configure(config: Config, changes: Mapping[str, Any]) -> Config:
-    """A resolved config with other values; they are known to be right."""
+    """A resolved config with other values at dotted keys. The values are not validated again."""
     for dotted, value in changes.items():
         section, _, key = dotted.rpartition(".")
         if section:
@@ -81,8 +81,8 @@ def configure(config: Config, changes: Mapping[str, Any]) -> Config:
     return config
 
 
-def plans(space: Space, backbones: Sequence[Backbone]) -> list[Plan]:
-    """One study per model. Raises `InputError` with everything that is wrong with the space, for all models."""
+def plans(space: Space, backbones: Sequence[Backbone]) -> list[StudyPlan]:
+    """One study per model. Raises `InputError` with everything that is wrong with the space, for all models at once."""
     problems: dict[Problem, None] = {}
     out = []
     for backbone in backbones:
@@ -90,17 +90,16 @@ def plans(space: Space, backbones: Sequence[Backbone]) -> list[Plan]:
         arm = _arm(space, backbone, problems)
         _check_values(space, backbone, problems)
         if len(problems) == before and arm is not None:
-            out.append(Plan(backbone, space, arm, _once(space, backbone)))
-            problems.update(dict.fromkeys(_combined(out[-1])))
+            out.append(StudyPlan(backbone, space, arm, _without_equal_layers(space, backbone)))
+            problems.update(dict.fromkeys(_problems_together(out[-1])))
     if problems:
         raise InputError(list(problems))
     return out
 
 
 def identity(config: Config) -> str:
-    """A fingerprint of all in a trial's config that its result may depend on."""
-    but = {"resources", "tune", "runs", "comparison", "faithfulness"}
-    return fingerprint(config.model_dump(mode="json", exclude=but))
+    """A fingerprint of all keys of a trial's config on which its result may depend."""
+    return fingerprint(config.model_dump(mode="json", exclude=NOT_IN_RESULTS))
 
 
 def _where(space: Space, key: str) -> str:
@@ -108,13 +107,16 @@ def _where(space: Space, key: str) -> str:
 
 
 def _arm(space: Space, backbone: Backbone, problems: dict[Problem, None]) -> str | None:
-    """The arm that is searched: said by ARM or by the keys; else the only one that masks, or masks by relevance."""
+    """The arm that is searched: the one that ARM or the keys name; else the only one that masks, or masks by relevance.
+
+    None if that leaves no arm, or several.
+    """
     config = backbone.config({})
     named = sorted({key.split(".")[1] for key in space.params if key.startswith("arms.") and key.count(".") > 1})
     for name in [*named, *([space.arm] if space.arm else [])]:
         if name not in config.arms:
-            known = f"no such arm; the config has {', '.join(config.arms)}{did_you_mean(name, config.arms)}"
-            problems[Problem(f"{space.path}: arms.{name}", known)] = None
+            what = f"no such arm; the config has {', '.join(config.arms)}{did_you_mean(name, config.arms)}"
+            problems[Problem(f"{space.path}: arms.{name}", what)] = None
     masked = {name: arm.masking for name, arm in config.arms.items() if arm.masking is not None}
     by_relevance = [name for name, masking in masked.items() if RELEVANCE in needs({name: masking})]
     candidates = [space.arm] if space.arm else next((c for c in (named, list(masked), by_relevance) if len(c) == 1), [])
@@ -136,50 +138,48 @@ def _check_values(space: Space, backbone: Backbone, problems: dict[Problem, None
                 problems.update(dict.fromkeys(shown))
 
 
-def _once(space: Space, backbone: Backbone) -> dict[str, Any]:
-    """Fractions of the depth may meet in one layer of a shallow model: a grid tries each layer once."""
+def _without_equal_layers(space: Space, backbone: Backbone) -> dict[str, Any]:
+    """The space's parameters. Fractions of the depth may be one layer in a shallow model: a grid tries it once."""
     out = dict(space.params)
     for key, grid in space.params.items():
         if key.endswith(LAYER) and samplers.is_grid(grid):
-            kept: dict[Any, Any] = {}
+            first: dict[Any, Any] = {}
             for value in samplers.values(grid):
-                kept.setdefault(round(value * backbone.depth) if isinstance(value, float) else value, value)
-            out[key] = {samplers.GRID: list(kept.values())}
+                first.setdefault(round(value * backbone.depth) if isinstance(value, float) else value, value)
+            out[key] = {samplers.GRID: list(first.values())}
     return out
 
 
-def _combined(plan: Plan) -> Iterator[Problem]:
-    """What only values together can get wrong: layers against methods, keys that nobody reads."""
+def _problems_together(plan: StudyPlan) -> Iterator[Problem]:
+    """Problems that no value has by itself: a layer that the method cannot read, a key that changes no trial."""
     every = {key: samplers.values(sampler) for key, sampler in plan.params.items()}
-    alike = {key for key, values in every.items() if len(values) > 1}  # keys of which no value has changed a trial
+    without_effect = {
+        key for key, values in every.items() if len(values) > 1
+    }  # a key leaves when a value changes a trial
     for values in _combinations(every):
         config = plan.config(values, "trial", "runs")
         layer, depth = config.attribution.layer, plan.backbone.depth
         if layer not in valid_layers(config.attribution, depth):
             key = next((key for key in values if key.endswith(LAYER)), LAYER)
-            asked = values.get(key, layer)
             what = (
-                f"layer {layer} (asked: {asked}) of {plan.backbone.name}, which has layers 0..{depth}: "
-                f"{valid_at(config.attribution, depth)}"
+                f"layer {layer} (written as {values.get(key, layer)}) of {plan.backbone.name}, which has layers "
+                f"0..{depth}: {valid_at(config.attribution, depth)}"
             )
             yield Problem(_where(plan.space, key), what)
         yield from (Problem(f"{plan.space.path}: {p.where}", p.what) for p in of_settings(config))
         same = identity(config)
-        alike = {
+        without_effect = {
             key
-            for key in alike
+            for key in without_effect
             if all(identity(plan.config({**values, key: other}, "trial", "runs")) == same for other in every[key])
         }
-    for key in sorted(alike):
+    for key in sorted(without_effect):
         yield Problem(_where(plan.space, key), f"changes nothing for {plan.arm}, the arm that is searched; remove it")
 
 
 def _combinations(every: Mapping[str, list[Any]]) -> Iterator[dict[str, Any]]:
-    """All, up to COMBINATIONS; beyond that, each value once and a seeded sample."""
-    n = 1
-    for values in every.values():
-        n *= len(values)
-    if n <= COMBINATIONS:
+    """All combinations of values if they are few; else some in which each value occurs, and a seeded sample."""
+    if math.prod(map(len, every.values())) <= COMBINATIONS:
         yield from (dict(zip(every, values, strict=True)) for values in product(*every.values()))
         return
     longest = max(map(len, every.values()))
@@ -190,15 +190,16 @@ def _combinations(every: Mapping[str, list[Any]]) -> Iterator[dict[str, Any]]:
 
 
 def _arms(config: Config, arm: str) -> dict[str, Arm]:
-    """The arm with what its masks depend on of other arms: whom it matches, and whether a note is asked any task.
+    """The arms of a trial: the searched one, and those on which its masks depend.
 
-    A note is asked tasks, and has a plan for each, if some arm needs its relevance: any such arm does in its place.
+    These are the arms whose ratio it copies. And if any arm of the whole run needs relevance, each note has a masking
+    plan per task: then a trial has such an arm, too (which one makes no difference).
     """
     arms = {name: config.arms[name] for name in with_matched(config.arms, arm)}
     if arms[arm].attribution is not None:  # a run of its own, in which there is no other arm
         return {arm: arms[arm].model_copy(update={"attribution": None})}
     masked = masking_of(config) if arms[arm].masking is not None else {}
     if RELEVANCE in needs(masked) - needs({name: masked[name] for name in arms if name in masked}):
-        asking = next(name for name, masking in masked.items() if RELEVANCE in needs({name: masking}))
-        arms[asking] = Arm(masking=Masking())
+        by_relevance = next(name for name, masking in masked.items() if RELEVANCE in needs({name: masking}))
+        arms[by_relevance] = Arm(masking=Masking())
     return arms

@@ -1,4 +1,4 @@
-"""What a sampler of a space can yield. It knows ray.tune's samplers by their shape, so that a check starts no Ray."""
+"""The values that a sampler of a space can yield. A sampler is recognised by its attributes, without importing Ray."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 GRID = "grid_search"
-DRAWS = 8  # of a sampler whose ends are not known
+DRAWS = 8  # of a sampler that has no ends
 
 
 def is_sampler(value: Any) -> bool:
@@ -16,7 +16,7 @@ def is_sampler(value: Any) -> bool:
 
 
 def is_function(value: Any) -> bool:
-    """A draw by the user's own code: nothing can be said of what it yields."""
+    """A draw by the user's own code, which may yield anything."""
     return is_sampler(value) and hasattr(value, "func")
 
 
@@ -42,7 +42,7 @@ def values(sampler: Any) -> list[Any]:
 
 
 def described(sampler: Any) -> Any:
-    """A sampler as JSON: what must not change when a study goes on."""
+    """A sampler as JSON. A study that goes on must have the same."""
     if is_grid(sampler) or not is_sampler(sampler):
         return {"values": values(sampler)}
     if hasattr(sampler, "categories"):
@@ -58,9 +58,5 @@ def plain(thing: Any) -> Any:
         return thing
     if isinstance(thing, Mapping):
         return {str(key): plain(value) for key, value in thing.items()}
-    simple = {k: v for k, v in vars(thing).items() if isinstance(v, str | int | float | bool)} if _own(thing) else {}
-    return {type(thing).__name__: simple}
-
-
-def _own(thing: Any) -> bool:
-    return hasattr(thing, "__dict__") and not callable(thing)
+    attributes = {} if callable(thing) else getattr(thing, "__dict__", {})
+    return {type(thing).__name__: {k: v for k, v in attributes.items() if isinstance(v, str | int | float | bool)}}

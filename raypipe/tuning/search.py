@@ -1,29 +1,28 @@
 """`raypipe tune`: Ray Tune around the trials, one study per model. The same command again goes on.
 
-Ray keeps its state as pickles, so it is restored only from a folder that belongs to the user who asks; results are read
-from JSON alone (trial_tables.py).
+Ray keeps its state as pickles, so it is restored only from a folder that belongs to the user who runs the command;
+results are read from JSON alone (trial_tables.py).
 """
 
 from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from raypipe.errors import ExitCode, InputError, Problem
-from raypipe.runs.folder import write_json
 from raypipe.runs.run import Run
 from raypipe.settings.config import Config
 from raypipe.stream import cluster
-from raypipe.tuning import proxy, studies, trial, trial_tables
-from raypipe.tuning.plan import Plan
+from raypipe.tuning import base_run, studies, trial, trial_tables
+from raypipe.tuning.base_run import Say
+from raypipe.tuning.plan import StudyPlan
 from raypipe.tuning.space import Space
-from raypipe.tuning.trial import RECORD, Job
-from raypipe.tuning.trial_tables import FAILED, FINISHED, RUNNING, STOPPED, ModelFacts, Search
+from raypipe.tuning.trial import StudyContext
+from raypipe.tuning.trial_tables import FAILED, RUNNING, STOPPED, Search
 
 RAY = "ray"  # the folder of Tune's own state
 QUIET = {
@@ -32,35 +31,30 @@ QUIET = {
     "RAY_AIR_NEW_OUTPUT": "0",
     "RAY_CHDIR_TO_TRIAL_DIR": "0",  # paths of a config are relative to where the user stands
 }
-Say = Callable[[str], None]
 
 
-def tune(plans: list[Plan], say: Say) -> tuple[Search, Path]:
-    """Search every model; returns what was found and its folder, which then holds the tables and best.yaml.
+def tune(plans: list[StudyPlan], say: Say) -> tuple[Search, Path]:
+    """Search every model. Returns the search and its folder, which then holds the tables and each model's best.yaml.
 
     Raises `InputError` before anything starts if a study's folder was made by another space or config, or by another
-    user; and with `ExitCode.PARTIAL` at the end if trials failed more often than allowed.
+    user. Failed trials do not raise: see `failed`.
     """
     folders = [studies.claim(plan) for plan in plans]
     _demand_own(folders)
     config = plans[0].backbone.config({})
-    root, found = studies.root_of(config), None
-    known = studies.searched_before(folders)
+    root, models = studies.root_of(config), studies.searched_before(folders)
     for plan, folder in zip(plans, folders, strict=True):
-        base = studies.base_run(plan, folder, say)
-        facts = studies.model_facts(plan, base, folder)
-        _study(_filtered(plan, facts, say), folder, base, say)
-        known.append(replace(facts, alone=_alone(plan, folder, base, say)))
-        studies.save_facts(folder, known[-1])
-        found = studies.collect(config.name, plan.space.doc, root, base, known)
-        trial_tables.save(found, root)
-        studies.write_best(found, plan, folder)
-    assert found is not None  # noqa: S101 (there is a plan for every model)
-    return found, root
+        base = base_run.prepare(plan, folder, say)
+        models.append(studies.facts_of(plan, base, folder))
+        _study(plan, folder, base, say)
+        search = studies.collect(config.name, plan.space.doc, root, base, models)
+        trial_tables.save(search, root)
+        studies.write_best(search, plan, folder)
+    return search, root
 
 
 def failed(search: Search) -> InputError | None:
-    """The error to end with if trials failed."""
+    """The error to end with if trials failed more often than `tune.max_failures` allows."""
     problems = [
         Problem(f"{model.name}/trials/{row['trial_id']}", str(row["error"]))
         for model in search.models
@@ -69,18 +63,18 @@ def failed(search: Search) -> InputError | None:
     return InputError(problems, ExitCode.PARTIAL) if problems else None
 
 
-def _study(plan: Plan, folder: Path, base: Run, say: Say) -> None:
+def _study(plan: StudyPlan, folder: Path, base: Run, say: Say) -> None:
     """All trials of one model; those that finished before are not run again."""
     os.environ.update({key: value for key, value in QUIET.items() if key not in os.environ})
     from ray import tune as ray_tune
 
-    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # failures are told by `failed`, without a traceback
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # `failed` reports failures, without a traceback
     config = plan.backbone.config({})
     joined = cluster.join(config.resources.model_copy(update={"ray": True}))
     gpus = getattr(joined, "gpus", 0.0)
     share = {"cpu": config.tune.cpus_per_trial, "gpu": config.tune.gpus_per_trial if gpus else 0.0}
-    job = job_of(plan, folder)
-    trainable = ray_tune.with_parameters(_trainable, job=job, base=studies.shipped(base))
+    context = context_of(plan, folder)
+    trainable = ray_tune.with_parameters(_trainable, context=context, base=base_run.for_workers(base))
     trainable = ray_tune.with_resources(trainable, {key: value for key, value in share.items() if value})
     path = str(folder / RAY)
     if ray_tune.Tuner.can_restore(path):
@@ -100,33 +94,24 @@ def _study(plan: Plan, folder: Path, base: Run, say: Say) -> None:
                 callbacks=[_progress(plan, say)],
             ),
         )
-    _note_ends(job, tuner.fit())
+    _complete_records(context, tuner.fit())
 
 
-def job_of(plan: Plan, folder: Path) -> Job:
+def context_of(plan: StudyPlan, folder: Path) -> StudyContext:
     """What the workers of a study get: the config and its model, not the space's own objects."""
     config = plan.backbone.config({})
     slim = replace(plan, space=Space(plan.space.path, {}), params={})
-    # nothing but `ray` may differ from the base run's resources: the device stands in what a step is made from
+    # All other resources stay those of the base run. They decide the device, on which the output of its steps depends:
+    # with another one, a trial could not share them.
     resources = config.resources.model_copy(update={"ray": False})
-    return Job(config.name, slim, str(folder), resources, plan.space.scheduler is not None)
+    return StudyContext(config.name, slim, str(folder), resources, plan.space.scheduler is not None)
 
 
-def _filtered(plan: Plan, facts: ModelFacts, say: Say) -> Plan:
-    """The plan without the layers that the proxy leaves out, if the config asks for one."""
-    keep = plan.backbone.config({}).tune.proxy_keep
-    if keep is None or facts.proxy is None:
-        return plan
-    kept, left_out = proxy.filtered(plan, facts.proxy, keep)
-    say(f"{plan.backbone.name}: the proxy leaves out layers {left_out or 'none'}")
-    return kept
-
-
-def _trainable(values: Mapping[str, Any], job: Job, base: Run) -> None:
+def _trainable(values: Mapping[str, Any], context: StudyContext, base: Run) -> None:
     """One trial, in a worker of Ray Tune."""
     from ray import tune as ray_tune
 
-    trial.run(job, base, values, ray_tune.report)
+    trial.run(context, base, values, ray_tune.report)
 
 
 def _tune_config(space: Space, config: Config, cpus: float, gpus: float) -> Any:
@@ -148,12 +133,12 @@ def _tune_config(space: Space, config: Config, cpus: float, gpus: float) -> Any:
         search_alg=search,
         max_concurrent_trials=at_once if space.search is not None else None,
         reuse_actors=True,  # a worker that has imported torch and transformers takes the next trial
-        trial_name_creator=lambda found: found.trial_id,
-        trial_dirname_creator=lambda found: found.trial_id,
+        trial_name_creator=lambda trial: trial.trial_id,
+        trial_dirname_creator=lambda trial: trial.trial_id,
     )
 
 
-def _progress(plan: Plan, say: Say) -> Any:
+def _progress(plan: StudyPlan, say: Say) -> Any:
     from ray.tune import Callback
 
     model = plan.backbone.name
@@ -175,48 +160,25 @@ def _progress(plan: Plan, say: Say) -> Any:
     return Progress()
 
 
-def _note_ends(job: Job, results: Any) -> None:
-    """Complete the records of trials that could not: stopped by the scheduler, or dead with their worker."""
+def _complete_records(context: StudyContext, results: Any) -> None:
+    """Complete the records of trials that the scheduler stopped, or whose worker died.
+
+    They could not write how they ended themselves. `results`: Ray Tune's, of all trials of the study.
+    """
     for result in results:
         if not result.config:
             continue
-        folder = job.trials / job.settings(result.config).name
+        folder = context.trial_folder(result.config)
         record = trial.read(folder)
         if result.error is not None and record.get("status", RUNNING) == RUNNING:
-            told = {"study": job.study, "model": job.plan.backbone.name, "trial_id": folder.name} | record
-            folder.mkdir(parents=True, exist_ok=True)
-            what = f"its worker died ({type(result.error).__name__})"
-            write_json(folder / RECORD, told | {"params": dict(result.config), "status": FAILED, "error": what})
+            error = f"its worker died ({type(result.error).__name__})"
+            trial.write(folder, {**context.new_record(result.config), **record, "status": FAILED, "error": error})
         elif record.get("status") == RUNNING:
-            write_json(folder / RECORD, record | {"status": STOPPED})
-
-
-def _alone(plan: Plan, folder: Path, base: Run, say: Say) -> dict[str, tuple[float, float, float]]:
-    """Some trials again with and without what is shared, in a worker like theirs: seconds of each way, by trial."""
-    import ray
-
-    tune, before = plan.backbone.config({}).tune, studies.load_facts(folder)
-    out = dict(before.alone) if before else {}
-    job = job_of(plan, folder)
-    gpus = ray.cluster_resources().get("GPU", 0.0) if plan.backbone.config({}).resources.use_gpu is not False else 0.0
-    share = {"num_cpus": tune.cpus_per_trial, "num_gpus": tune.gpus_per_trial if gpus else 0.0}
-    done = [record for record in studies.records(folder) if record["status"] == FINISHED]
-    for record in [r for r in done if r["trial_id"] not in out][: max(0, tune.alone - len(out))]:
-        work = partial(trial.repeat, job, studies.shipped(base), record["params"], str(folder / "alone"))
-        found = ray.get(ray.remote(**share)(_call).remote(work))
-        out[record["trial_id"]] = found.shared, found.attributing, found.alone
-        same = "the same" if found.same else "DIFFERENT"
-        took = f"{found.shared:.1f} s, with attribution of its own {found.attributing:.1f} s, with nothing shared "
-        say(f"{plan.backbone.name}: a trial done again took {took}{found.alone:.1f} s; its predictions were {same}")
-    return out
-
-
-def _call(work: Callable[[], Any]) -> Any:
-    return work()
+            trial.write(folder, record | {"status": STOPPED})
 
 
 def _demand_own(folders: list[Path]) -> None:
-    """Ray's state is pickle, of the search and of each trial: loading it runs what its writer wants."""
+    """Ray's state is pickle, of the search and of each trial: whoever wrote it decides what loading it runs."""
     problems = []
     for folder in folders:
         state = folder / RAY

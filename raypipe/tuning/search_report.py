@@ -8,7 +8,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -17,16 +16,17 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from pyarrow.csv import write_csv
 
 from raypipe.evaluation.uncertainty import Difference, Estimate
 from raypipe.findings.page import figures as look
 from raypipe.findings.page.figures import Chart
 from raypipe.findings.page.html import environment
 from raypipe.findings.page.report import Report, outcome
-from raypipe.runs.folder import versions
+from raypipe.records import versions
 from raypipe.tuning import analysis, charts, stability
 from raypipe.tuning.analysis import Results
-from raypipe.tuning.stability import Agreement, Effect
+from raypipe.tuning.stability import Effect, RankAgreement
 from raypipe.tuning.trial_tables import CONFIG, ModelFacts, Search
 
 
@@ -40,7 +40,7 @@ class Neighbour:
 
     @property
     def verdict(self) -> str:
-        """What may be said, as in every report."""
+        """better, worse, or why neither may be said; by the rule of all reports."""
         return outcome(self.difference, Report(""))
 
 
@@ -52,17 +52,6 @@ class Cost:
     per_trial: float
     steps: dict[str, float]  # mean seconds of each step of a trial
     shared: dict[str, float]  # seconds of the steps that were done once
-    again: tuple[float, float, float] | None  # mean seconds of the trials that were done again: ModelFacts.alone
-
-    @property
-    def attributing(self) -> float | None:
-        """How much longer a trial takes that attributes for itself; backbone and scorer are shared."""
-        return self.again[1] / self.again[0] if self.again else None
-
-    @property
-    def alone(self) -> float | None:
-        """How much longer a trial takes with nothing shared."""
-        return self.again[2] / self.again[0] if self.again else None
 
 
 @dataclass(frozen=True)
@@ -73,12 +62,11 @@ class ModelPage:
     statuses: dict[str, int]
     errors: dict[str, int]
     results: Results | None = None
-    cells: Results | None = None  # the same over the heat map's axes alone
+    heat_map: Results | None = None  # by the axes of the heat map alone, other parameters pooled
     best: str = ""
     against: tuple[Neighbour, ...] = ()
     effects: tuple[Effect, ...] = ()
-    over_tasks: Agreement | None = None
-    proxy: Agreement | None = None
+    over_tasks: RankAgreement | None = None
     cost: Cost | None = None
 
 
@@ -89,8 +77,8 @@ def write(search: Search, folder: Path) -> Path:
     shown = [page for page in pages if page.results]
     table = settings_table([page.results for page in shown if page.results])
     pq.write_table(table, folder / "settings.parquet", compression="zstd")
-    _write_csv(table, folder / "settings.csv")
-    _write_csv(search.trials, folder / "trials.csv")
+    write_csv(table, folder / "settings.csv")
+    write_csv(search.trials, folder / "trials.csv")
     drawn = {name: (draw, alt) for name, draw, alt in _pictures(search, shown)}
     for name, (draw, _) in drawn.items():
         look.png(draw, folder / f"{name}.png")
@@ -134,23 +122,18 @@ def settings_table(every: Sequence[Results]) -> pa.Table:
 
 
 def text(search: Search) -> str:
-    """What the terminal gets: the best setting of each model, and what was counted."""
+    """For the terminal: the best setting of each model, and how its trials ended."""
     lines = []
     for facts in search.models:
         page = _model_page(search, facts)
-        counted = ", ".join(f"{n} {status}" for status, n in page.statuses.items())
-        lines.append(f"{facts.name}: {counted or 'no trials'}")
+        statuses = ", ".join(f"{n} {status}" for status, n in page.statuses.items())
+        lines.append(f"{facts.name}: {statuses or 'no trials'}")
         if page.results:
             e = page.results.best.estimate
             interval = f"{100 * e.value:.1f} [{100 * e.low:.1f}, {100 * e.high:.1f}]"
             lines.append(f"  best on dev: {page.best}: macro F1 {interval}")
             lines += [f"    vs {n.name}: {100 * n.difference.estimate.value:+.1f}, {n.verdict}" for n in page.against]
             lines += [f"    note: {caveat}" for caveat in page.results.caveats]
-        if page.cost and page.cost.again:
-            cost, (shared, attributing, alone) = page.cost, page.cost.again
-            lines.append(f"  a trial done again takes {shared:.1f} s")
-            lines.append(f"    with attribution of its own {attributing:.1f} s, {cost.attributing:.1f} times as long")
-            lines.append(f"    with nothing shared {alone:.1f} s, {cost.alone:.1f} times as long")
         lines += [f"  {n} x {error}" for error, n in page.errors.items()]
     return "\n".join(lines)
 
@@ -173,7 +156,6 @@ def _model_page(search: Search, facts: ModelFacts) -> ModelPage:
         tuple(_against(results)),
         tuple(stability.effects(search, facts.name)),
         stability.over_tasks(results),
-        stability.proxy(results),
         _cost(search, facts),
     )
 
@@ -188,31 +170,30 @@ def _against(results: Results) -> Iterator[Neighbour]:
 def _cost(search: Search, facts: ModelFacts) -> Cost:
     trials = search.of(facts.name)
 
-    def mean(of: Sequence[float | None]) -> float:
-        known = [value for value in of if value is not None]
-        return sum(known) / max(1, len(known))
+    def mean(values: Sequence[float | None]) -> float:
+        measured = [value for value in values if value is not None]
+        return sum(measured) / max(1, len(measured))
 
     steps = {step: mean([trial[f"seconds/{step}"] for trial in trials]) for step in search.steps}
-    shared, attributing, alone = zip(*facts.alone.values(), strict=True) if facts.alone else ((), (), ())
     return Cost(
         len(trials),
         mean([trial["seconds"] for trial in trials]),
         {step: seconds for step, seconds in steps.items() if seconds},
         facts.shared_seconds,
-        (mean(shared), mean(attributing), mean(alone)) if facts.alone else None,
     )
 
 
 def _pictures(search: Search, pages: Sequence[ModelPage]) -> Iterator[tuple[str, charts.Draw, str]]:
     """File name, picture, and what it shows in words."""
     for page in pages:
-        if page.cells and page.cells.keys:
-            said = "; ".join(f"{page.cells.name(s.values)}: {100 * s.estimate.value:.1f}" for s in page.cells.settings)
-            draw = charts.heat_map(page.cells)
-            yield f"heat_map_{page.facts.name}", draw, f"Dev macro F1 of {page.facts.name}: {said}"
-    found = {page.facts.name: page.effects for page in pages if page.effects}
-    if found:
-        yield "effects", charts.effects(found), "Share of variance by parameter; the same numbers stand in the table"
+        if page.heat_map and page.heat_map.keys:
+            settings = page.heat_map.settings
+            values = "; ".join(f"{page.heat_map.name(s.values)}: {100 * s.estimate.value:.1f}" for s in settings)
+            alt = f"Dev macro F1 of {page.facts.name}: {values}"
+            yield f"heat_map_{page.facts.name}", charts.heat_map(page.heat_map), alt
+    effects = {page.facts.name: page.effects for page in pages if page.effects}
+    if effects:
+        yield "effects", charts.effects(effects), "Share of variance by parameter; the same numbers stand in the table"
     for page in pages:
         lines = _curves(search, page.facts.name)
         if page.results and any(len(line) > 1 for line in lines.values()):
@@ -226,10 +207,3 @@ def _curves(search: Search, model: str) -> dict[str, list[tuple[float, float]]]:
         if row["model"] == model:
             out.setdefault(row["trial_id"], []).append((row["epoch"], row["dev_macro_f1"]))
     return {trial_id: sorted(line) for trial_id, line in out.items()}
-
-
-def _write_csv(table: pa.Table, path: Path) -> None:
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, table.column_names)
-        writer.writeheader()
-        writer.writerows(table.to_pylist())

@@ -1,4 +1,4 @@
-"""A search space: a Python file of the user's own that says what a study tries (tune_spaces/).
+"""A search space: a Python file, written by the user, that names the values a study tries (tune_spaces/).
 
     PARAM_SPACE   dotted config keys -> ray.tune samplers or plain values     (required)
     METRIC, MODE  what trials report and how it is ranked: dev_macro_f1, max  (the only ones so far)
@@ -66,23 +66,23 @@ def load(path: str | Path) -> Space:
     if not Path(path).is_file():
         raise InputError([Problem(name, "no such file; spaces are Python files such as tune_spaces/smoke.py")])
     try:
-        found = runpy.run_path(name)
+        names = runpy.run_path(name)
     except Exception as error:
         what = f"cannot be run: {type(error).__name__}: {error}"  # the user's own file: nothing of a note
         raise InputError([Problem(name, what)]) from None
-    problems = list(_problems(found))
+    problems = _problems(names)
     if problems:
         raise InputError([Problem(f"{name}: {problem.where}", problem.what) for problem in problems])
-    doc, models = str(found.get("__doc__") or "").strip(), tuple(found.get("MODELS", ()))
-    optional = {n.lower(): found[n] for n in ("NUM_SAMPLES", "ARM", "SCHEDULER", "SEARCH", "STOP") if n in found}
-    return Space(name, dict(found["PARAM_SPACE"]), models=models, doc=doc, **optional)
+    doc, models = str(names.get("__doc__") or "").strip(), tuple(names.get("MODELS", ()))
+    optional = {n.lower(): names[n] for n in ("NUM_SAMPLES", "ARM", "SCHEDULER", "SEARCH", "STOP") if n in names}
+    return Space(name, dict(names["PARAM_SPACE"]), models=models, doc=doc, **optional)
 
 
-def _problems(found: Mapping[str, Any]) -> list[Problem]:
-    """Names that are not known, and values of the wrong kind."""
-    capitals = [n for n in found if n.isupper() and not n.startswith("_")]
+def _problems(names: Mapping[str, Any]) -> list[Problem]:
+    """Names that no space has, and values of the wrong kind."""
+    capitals = [n for n in names if n.isupper() and not n.startswith("_")]
     out = [Problem(n, f"is not a name of a space{did_you_mean(n, NAMES)}") for n in capitals if n not in NAMES]
-    params = found.get("PARAM_SPACE")
+    params = names.get("PARAM_SPACE")
     if not isinstance(params, Mapping) or not params or not all(isinstance(key, str) for key in params):
         return [*out, Problem("PARAM_SPACE", "must map dotted config keys to ray.tune samplers, at least one")]
     for key, sampler in params.items():
@@ -92,14 +92,14 @@ def _problems(found: Mapping[str, Any]) -> list[Problem]:
         if isinstance(sampler, Mapping) and not samplers.is_grid(sampler):
             out.append(Problem(where, "must be a sampler or a value; write nested keys with dots"))
         elif samplers.is_function(sampler):
-            what = "is a function, and another one could not be told from it; take a grid, a choice or a range"
+            what = "is a function, which cannot be compared with another one; take a grid, a choice or a range"
             out.append(Problem(where, what))
         elif not samplers.values(sampler):
             out.append(Problem(where, "has no values"))
-    for name, wanted in (("METRIC", METRIC), ("MODE", MODE)):
-        if found.get(name, wanted) != wanted:
-            out.append(Problem(name, f"must be {wanted}: it is what trials report"))
-    samples, models = found.get("NUM_SAMPLES", 1), found.get("MODELS", ())
+    for name, only in (("METRIC", METRIC), ("MODE", MODE)):
+        if names.get(name, only) != only:
+            out.append(Problem(name, f"must be {only}: it is what trials report"))
+    samples, models = names.get("NUM_SAMPLES", 1), names.get("MODELS", ())
     if not isinstance(samples, int) or samples < 1:
         out.append(Problem("NUM_SAMPLES", "must be a whole number above 0"))
     if isinstance(models, str) or not all(isinstance(model, str) for model in models):

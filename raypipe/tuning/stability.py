@@ -1,4 +1,4 @@
-"""Does the order of settings hold: over tasks (Kendall's W), between models (Spearman); what does each parameter move?
+"""Is the order of settings the same over tasks and models, and how much does each parameter matter?
 
 Kendall's W is 1 where all tasks rank the settings alike, and 1 / n_tasks on average where each ranks them at random;
 its p is Friedman's. The share of variance of a parameter is eta squared of its main effect: the spread of the means of
@@ -15,18 +15,15 @@ from itertools import combinations
 import numpy as np
 from scipy import stats
 
-from raypipe.evaluation.faithfulness import SHARES
-from raypipe.tuning.analysis import Results, short
-from raypipe.tuning.proxy import key
+from raypipe.tuning.analysis import Results
 from raypipe.tuning.trial_tables import CONFIG, Search
 
-SHUFFLES = 2000
 BINS = 4  # of a number with more values than this times two: quarters of the trials
 
 
 @dataclass(frozen=True)
 class Effect:
-    """What one parameter moves."""
+    """How much of the variance one parameter explains."""
 
     key: str
     share: float  # of the variance of dev macro F1 over trials
@@ -36,7 +33,7 @@ class Effect:
 
 
 @dataclass(frozen=True)
-class Agreement:
+class RankAgreement:
     """Rank agreement of settings. `p`: of the null that the rankings are unrelated; small says they agree."""
 
     between: str
@@ -63,19 +60,19 @@ def effects(search: Search, model: str) -> list[Effect]:
     return sorted(out, key=lambda effect: -effect.share)
 
 
-def over_tasks(results: Results) -> Agreement | None:
+def over_tasks(results: Results) -> RankAgreement | None:
     """Kendall's W of the tasks' rankings of one model's settings; needs 2 tasks and 3 settings."""
     tasks = list(results.best.per_task)
     value_TS = np.asarray([[s.per_task[task] for s in results.settings] for task in tasks])
     n_tasks, n_settings = value_TS.shape
     if n_tasks < 2 or n_settings < 3 or np.ptp(value_TS, axis=1).max() == 0:
         return None
-    found = stats.friedmanchisquare(*value_TS.T)  # corrected for ties
-    w = float(found.statistic) / (n_tasks * (n_settings - 1))
-    return Agreement(f"tasks of {results.model.name}", w, float(found.pvalue), n_settings, n_tasks)
+    friedman = stats.friedmanchisquare(*value_TS.T)  # corrected for ties
+    w = float(friedman.statistic) / (n_tasks * (n_settings - 1))
+    return RankAgreement(f"tasks of {results.model.name}", w, float(friedman.pvalue), n_settings, n_tasks)
 
 
-def between_models(every: Sequence[Results]) -> list[Agreement]:
+def between_models(every: Sequence[Results]) -> list[RankAgreement]:
     """Spearman's rank correlation of the settings that two models share; layers are compared as fractions of depth."""
     out = []
     for a, b in combinations(every, 2):
@@ -83,34 +80,8 @@ def between_models(every: Sequence[Results]) -> list[Agreement]:
         pairs = [(s.estimate.value, of_b[s.values]) for s in a.settings if s.values in of_b]
         if len(pairs) >= 3 and all(len({pair[i] for pair in pairs}) > 1 for i in (0, 1)):
             rho, p = stats.spearmanr(*zip(*pairs, strict=True))
-            out.append(Agreement(f"{a.model.name} and {b.model.name}", float(rho), float(p), len(pairs), 2))
+            out.append(RankAgreement(f"{a.model.name} and {b.model.name}", float(rho), float(p), len(pairs), 2))
     return out
-
-
-def proxy(results: Results) -> Agreement | None:
-    """Rank correlation, within each ratio, of the cheap proxy with dev macro F1 over layers; needs 3 layers.
-
-    Both are ranked among the layers of one ratio, and the ranks pooled: a larger ratio removes more words, which says
-    nothing about a layer. p: of ranks shuffled within each ratio.
-    """
-    known = results.model.proxy or {}
-    place = next((i for i, name in enumerate(results.keys) if short(name) == "ratio"), None)
-    groups: dict[object, list[tuple[float, float]]] = {}
-    for s in results.settings:
-        ratio = s.values[place] if place is not None else SHARES[len(SHARES) // 2]
-        if (name := key(s.layer, ratio)) in known:
-            groups.setdefault(ratio, []).append((known[name], s.estimate.value))
-    ranked = [stats.rankdata(group, axis=0) - (len(group) + 1) / 2 for group in groups.values() if len(group) >= 3]
-    if not ranked:
-        return None
-    a, b = np.concatenate(ranked).T
-    scale = float(np.sqrt(np.sum(a**2) * np.sum(b**2)))
-    if scale == 0:
-        return None
-    rng, found = np.random.default_rng(0), float(a @ b) / scale
-    shuffled = [sum(g[:, 0] @ rng.permutation(g[:, 1]) for g in ranked) / scale for _ in range(SHUFFLES)]
-    p = (1 + sum(abs(value) >= abs(found) - 1e-9 for value in shuffled)) / (SHUFFLES + 1)
-    return Agreement(f"faithfulness and macro F1 of {results.model.name}", found, p, len(a), 2)
 
 
 def _levels(values: Sequence[object]) -> np.ndarray:

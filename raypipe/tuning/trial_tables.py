@@ -1,4 +1,4 @@
-"""What a search found, as tables: written from the JSON that each trial leaves, never from Ray's own (pickled) state.
+"""The results of a search as tables: written from the JSON that each trial leaves, never from Ray's pickled state.
 
 <run>/tune/study.json             models, tasks, what the shared steps cost
 <run>/tune/trials.parquet         a row per trial: its parameters, its dev macro F1 with interval, its seconds
@@ -11,8 +11,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from functools import cached_property
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,7 @@ import pyarrow.parquet as pq
 from raypipe import rows
 from raypipe.errors import InputError, Problem
 from raypipe.notes.tasks import Task
-from raypipe.runs.folder import write_json
+from raypipe.records import write_json
 
 CONFIG, SECONDS = "config/", "seconds/"  # begin the columns of parameters, and of the time of each step
 FINISHED, STOPPED, FAILED, RUNNING = "finished", "stopped", "failed", "running"
@@ -66,9 +65,11 @@ class ModelFacts:
     depth: int
     arm: str
     shared_seconds: dict[str, float]  # steps that were done once for all trials
-    # trials that were done again: trial id -> seconds with all shared, with relevance of its own, with nothing shared
-    alone: dict[str, tuple[float, float, float]]
-    proxy: dict[str, float] | None = None  # comprehensiveness by "<layer>/<share of words removed>"
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> ModelFacts:
+        """Facts as JSON has them. Keys that only earlier versions wrote are left out."""
+        return cls(**{field.name: values[field.name] for field in fields(cls)})
 
 
 @dataclass(frozen=True)
@@ -91,7 +92,7 @@ class Search:
 
     @property
     def steps(self) -> list[str]:
-        """Steps whose time is known."""
+        """Steps of trials whose time was measured."""
         return [name.removeprefix(SECONDS) for name in self.trials.column_names if name.startswith(SECONDS)]
 
     def of(self, model: str, status: str | None = FINISHED) -> list[dict[str, Any]]:
@@ -101,29 +102,16 @@ class Search:
 
     def runs(self, model: str, trial_id: str) -> list[pa.Table]:
         """Predictions of each fine-tuning of a trial (rows.PREDICTIONS)."""
-        mine = self._predictions_of.get((model, trial_id))
-        if mine is None:
-            return []
+        mine = self.predictions.filter((pc.field("model") == model) & (pc.field("trial_id") == trial_id))
         numbers = pc.unique(mine["run"]).sort().to_pylist()
-        return [mine.filter(pc.equal(mine["run"], n)).select(rows.PREDICTIONS.names) for n in numbers]
-
-    @cached_property
-    def _predictions_of(self) -> dict[tuple[str, str], pa.Table]:
-        table = self.predictions
-        every = table.group_by(["model", "trial_id"]).aggregate([]).to_pylist()
-        return {
-            (row["model"], row["trial_id"]): table.filter(
-                pc.and_(pc.equal(table["model"], row["model"]), pc.equal(table["trial_id"], row["trial_id"]))
-            )
-            for row in every
-        }
+        return [mine.filter(pc.field("run") == n).select(rows.PREDICTIONS.names) for n in numbers]
 
 
 def trials_table(records: Sequence[Mapping[str, Any]]) -> pa.Table:
     """`trials.parquet` of trial records (`trial.json` with `study`): the columns of the space follow the fixed ones."""
     keys = list(dict.fromkeys(key for record in records for key in record["params"]))
     steps = list(dict.fromkeys(step for record in records for step in record.get("steps", {})))
-    table = rows.table([_flat(record) for record in records], TRIALS)
+    table = rows.table([_columns(record) for record in records], TRIALS)
     for key in keys:
         table = table.append_column(CONFIG + key, _column([record["params"].get(key) for record in records]))
     for step in steps:
@@ -142,6 +130,14 @@ def curves_table(records: Iterable[Mapping[str, Any]]) -> pa.Table:
     """`curves.parquet` of trial records. A trial that was tried again reported an epoch twice: the last one counts."""
     every = [(r["model"], r["trial_id"], *point) for r in records for point in sorted(dict(r.get("curve", ())).items())]
     return rows.table([dict(zip(CURVES.names, row, strict=True)) for row in every], CURVES)
+
+
+def tagged(predictions: pa.Table, model: str, trial_id: str, run: int) -> pa.Table:
+    """A trial's predictions (rows.PREDICTIONS) as rows of PREDICTIONS; `run`: number of the fine-tuning."""
+    tags = (("model", model), ("trial_id", trial_id), ("run", run))
+    columns = {name: pa.repeat(value, len(predictions)) for name, value in tags}
+    columns |= {name: predictions[name] for name in rows.PREDICTIONS.names}
+    return pa.table(columns).cast(PREDICTIONS)
 
 
 def save(search: Search, folder: Path) -> None:
@@ -165,23 +161,21 @@ def load(folder: Path) -> Search:
         name=facts["name"],
         doc=facts["doc"],
         tasks=tuple(_task(task) for task in facts["tasks"]),
-        models=tuple(facts_of(model) for model in facts["models"]),
+        models=tuple(ModelFacts.of(model) for model in facts["models"]),
         per_task=pq.read_table(inside / "trial_tasks.parquet"),
         **tables,
     )
 
 
-def facts_of(values: Mapping[str, Any]) -> ModelFacts:
-    """Facts as JSON has them."""
-    again = {key: tuple(took) for key, took in values["alone"].items() if len(took) == 3}  # earlier versions: two
-    return ModelFacts(**{**values, "alone": again})
-
-
-def _flat(record: Mapping[str, Any]) -> dict[str, Any]:
-    found = record.get("dev_macro_f1") or {}
+def score_columns(record: Mapping[str, Any]) -> dict[str, Any]:
+    """The dev score of a trial record, with the names that the columns of `trials.parquet` have; empty without one."""
     names = {"value": "dev_macro_f1", "low": "dev_macro_f1_low", "high": "dev_macro_f1_high"}
-    numbers = {names.get(key, key): value for key, value in found.items()}
-    return {**record, "dev_macro_f1": None, **numbers, "reports": len(dict(record.get("curve", ())))}
+    return {names.get(key, key): value for key, value in record.get("dev_macro_f1", {}).items()}
+
+
+def _columns(record: Mapping[str, Any]) -> dict[str, Any]:
+    reports = len(dict(record.get("curve", ())))
+    return {**record, "dev_macro_f1": None, **score_columns(record), "reports": reports}
 
 
 def _column(values: Sequence[Any]) -> pa.Array:
@@ -193,5 +187,5 @@ def _column(values: Sequence[Any]) -> pa.Array:
 
 
 def _task(values: Mapping[str, Any]) -> Task:
-    known: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
-    return Task(**known)
+    fields_of: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in values.items()}
+    return Task(**fields_of)

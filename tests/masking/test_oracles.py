@@ -18,7 +18,7 @@ from raypipe.masking.selection import KERNEL, best, budget, draw, hysteresis, sm
 from raypipe.masking.statistics import Statistics
 from raypipe.masking.tally import tally_of
 from raypipe.masking.weights import kind_weights, omega, weights_of_arm
-from raypipe.settings.config import Difference, Hysteresis, Masking, Mslm
+from raypipe.settings.config import DifferenceMasking, Hysteresis, Masking, Mslm
 from raypipe.words import word_spans
 from tests.masking.cases import STATISTICS
 
@@ -133,12 +133,14 @@ def test_hidden_text_by_kind() -> None:
 
 def test_difference_masking_weights() -> None:
     score_N, place_N = np.array([0.9, 0.5, 0.1, -0.4]), np.array([8.0, 4, 3, 1])
-    assert probabilities(score_N, place_N, Difference()).tolist() == pytest.approx([0.4, 0.3, 0.2, 0.1])
-    mixed = probabilities(score_N, place_N, Difference(alpha=0.5))
+    assert probabilities(score_N, place_N, DifferenceMasking()).tolist() == pytest.approx([0.4, 0.3, 0.2, 0.1])
+    mixed = probabilities(score_N, place_N, DifferenceMasking(alpha=0.5))
     assert mixed.tolist() == pytest.approx([0.325, 0.275, 0.225, 0.175])
-    by_similarity = probabilities(score_N, place_N, Difference(weight="similarity"))
+    by_similarity = probabilities(score_N, place_N, DifferenceMasking(weight="similarity"))
     assert by_similarity.tolist() == pytest.approx([0.6, 1 / 3, 1 / 15, 0])
-    assert probabilities(score_N, place_N, Difference(weight="rank_global")).tolist() == pytest.approx(place_N / 16)
+    assert probabilities(score_N, place_N, DifferenceMasking(weight="rank_global")).tolist() == pytest.approx(
+        place_N / 16
+    )
 
 
 def test_spanbert_lengths() -> None:

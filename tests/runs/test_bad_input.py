@@ -8,12 +8,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from raypipe import rows
-from raypipe.settings.config import Data
 from raypipe.errors import InputError
 from raypipe.notes import labels
 from raypipe.notes.cleaning import clean, hashed
 from raypipe.notes.files import iter_notes
 from raypipe.notes.tasks import Task
+from raypipe.settings.config import Data
 
 SECRET = "Mario Rossi, nato a Pavia"  # stands for what must never reach a message
 

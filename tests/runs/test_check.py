@@ -12,10 +12,10 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from raypipe import rows
-from raypipe.settings import configfile
-from raypipe.runs.check import check
-from raypipe.settings.config import Arm, Attribution, Columns, Config, Data, Masking, Model, Pretrain, Prompt
 from raypipe.errors import InputError
+from raypipe.runs.check import check
+from raypipe.settings import configfile
+from raypipe.settings.config import Arm, Attribution, Columns, Config, Data, Masking, Model, Pretrain, Prompt
 from tests.tiny_models import tiny_model, tiny_tokenizer
 
 LEAFLETS = Path(__file__).parents[2] / "jobs" / "configs" / "leaflets.tasks.yaml"

@@ -13,14 +13,14 @@ import pyarrow.parquet as pq
 import pytest
 
 from raypipe import cli, rows
-from raypipe.findings import results
-from raypipe.runs import compare
-from raypipe.settings.config import Arm, Conformal
 from raypipe.errors import ExitCode, InputError
 from raypipe.evaluation import uncertainty
+from raypipe.findings import results
 from raypipe.findings.gates import TFIDF, Pooled, gates
-from raypipe.runs.run import Run
 from raypipe.notes.tasks import Task
+from raypipe.runs import compare
+from raypipe.runs.run import Run
+from raypipe.settings.config import Arm, Conformal
 from tests.small_run import settings
 
 TASK = Task("t", "binary", "?", ("yes", "no"), ("yes", "no"))

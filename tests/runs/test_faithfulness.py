@@ -11,13 +11,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from raypipe.runs import faithfulness
-from raypipe.settings import config
 from raypipe.errors import InputError
-from raypipe.notes.deciding import is_annotated, read_deciding
 from raypipe.notes.annotated_spans import in_nfc, parsed
-from raypipe.runs.run import Run
+from raypipe.notes.deciding import is_annotated, read_deciding
 from raypipe.notes.tasks import Task
+from raypipe.runs import faithfulness
+from raypipe.runs.run import Run
+from raypipe.settings import config
 from tests.tiny_models import tiny_loaded
 
 METHODS = ("grad_x_activation", "grad_x_activation/sum", "kv_direct", "occlusion")

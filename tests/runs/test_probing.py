@@ -10,15 +10,15 @@ import pyarrow.parquet as pq
 import pytest
 
 from raypipe import rows
-from raypipe.findings import results
-from raypipe.runs import check, probing, steps
-from raypipe.settings import config
 from raypipe.errors import InputError
-from raypipe.evaluation.metrics import by_task
 from raypipe.evaluation.heads import answers_of
-from raypipe.runs.run import Run
-from raypipe.runs.folder import settings_of
+from raypipe.evaluation.metrics import by_task
+from raypipe.findings import results
 from raypipe.notes.tasks import Task
+from raypipe.runs import check, probing, steps
+from raypipe.runs.folder import settings_of
+from raypipe.runs.run import Run
+from raypipe.settings import config
 from tests.tiny_models import tiny_loaded
 
 

@@ -9,8 +9,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from raypipe.runs import probing
-from raypipe.settings.config import Config
 from raypipe.runs.run import Run
+from raypipe.settings.config import Config
 from tests.runs.test_probing import settings, with_models
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(400)]

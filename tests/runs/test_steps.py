@@ -12,17 +12,17 @@ import pyarrow.parquet as pq
 import pytest
 
 from raypipe import rows
-from raypipe.findings import results
-from raypipe.runs import folder, steps
-from raypipe.settings import config
-from raypipe.stream import pipeline
-from raypipe.settings.config import Arm, Config, PseudoLabels
 from raypipe.errors import InputError
+from raypipe.findings import results
 from raypipe.models import loading
+from raypipe.notes.tasks import Task
+from raypipe.runs import folder, steps
 from raypipe.runs.run import SCORER, Run
+from raypipe.settings import config
+from raypipe.settings.config import Arm, Config, PseudoLabels
+from raypipe.stream import pipeline
 from raypipe.stream.stages.attribute import WITH_TEXT, Attribute
 from raypipe.stream.stages.mask import Mask, unmasked
-from raypipe.notes.tasks import Task
 from raypipe.training import examples, pseudo_labels, schedule
 from tests.small_run import settings
 

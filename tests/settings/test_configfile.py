@@ -50,9 +50,9 @@ modle: {}
         '4: data.task_ids.2: must be a string; quote it: "3"',
         "7: attribution.steps: must be greater than or equal to 1; got '0'",
         "6: attribution.layr: unknown key. Did you mean 'layer'?",
-        "9: train.betas: needs at least 2 values",
         "11: arms.a.masking.ratio: must be less than 1; got '2'",
         "11: arms.a.masking.ratoi: unknown key. Did you mean 'ratio'?",
+        "9: train.betas: needs at least 2 values",
         "--set: evaluation.split: must be 'train', 'dev' or 'test'; got 'tset'",
         "12: modle: unknown key. Did you mean 'model'?",
     ]

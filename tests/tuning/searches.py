@@ -1,4 +1,4 @@
-"""A search that nobody ran: predictions drawn so that ratio .3 and layer .25 are best, for the analysis to find."""
+"""A search that nobody ran: its predictions are drawn so that ratio 0.3 and layer 0.25 are best."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ RATIOS, LAYERS, SEEDS = (0.075, 0.15, 0.3, 0.45), (0.0, 0.25, 0.5), (0, 1)
 BEST = (0.3, 0.25)
 
 
-def tasks(n: int = 6) -> tuple[Task, ...]:
+def made_tasks(n: int = 6) -> tuple[Task, ...]:
     return tuple(Task(f"task_{i}", "binary", f"Question {i}?", ("yes", "no"), ("sì", "no")) for i in range(n))
 
 
@@ -29,11 +29,11 @@ def chance_of_right(ratio: float, layer: float) -> float:
     return 0.92 - 0.09 * steps
 
 
-def predictions(p_right: float, asked: tuple[Task, ...], n_notes: int, seed: int) -> pa.Table:
+def predictions(p_right: float, tasks: tuple[Task, ...], n_notes: int, seed: int) -> pa.Table:
     """rows.PREDICTIONS of a system that is right with this probability."""
     rng = np.random.default_rng(seed)
     out: list[dict[str, Any]] = []
-    for task in asked:
+    for task in tasks:
         for n in range(n_notes):
             gold = task.options[n % 2]
             said = gold if rng.random() < p_right else task.options[1 - n % 2]
@@ -50,57 +50,43 @@ def made_search(
     repeats: int = 1,
 ) -> Search:
     """Every setting of the grid with each seed, fine-tuned so many times; one trial failed and one was stopped."""
-    asked, records, tables = tasks(), [], []
+    tasks, records, tables = made_tasks(), [], []
     for m, model in enumerate(models):
         for number, (ratio, layer, seed) in enumerate(product(RATIOS, LAYERS, seeds)):
             trial_id, right = f"t{number:05d}", chance_of_right(ratio, layer)
             runs = [
-                predictions(right, asked, n_notes, seed=100_000 * run + 1000 * m + number) for run in range(repeats)
+                predictions(right, tasks, n_notes, seed=100_000 * run + 1000 * m + number) for run in range(repeats)
             ]
-            record = _record(name, model, trial_id, runs, asked)
+            record = _record(name, model, trial_id, runs, tasks)
             record |= {"params": {RATIO: ratio, LAYER: layer, SEED: seed}, "layer": round(layer * 4)}
             records.append(record)
-            tables += [_tagged(table, model, trial_id, run) for run, table in enumerate(runs)]
-        tables.append(_tagged(predictions(0.7, asked, n_notes, seed=m), model, LABELS_ONLY))
+            tables += [trial_tables.tagged(table, model, trial_id, run) for run, table in enumerate(runs)]
+        tables.append(trial_tables.tagged(predictions(0.7, tasks, n_notes, seed=m), model, LABELS_ONLY, 0))
         more: dict[str, Any] = {"study": name, "model": model, "params": {RATIO: 0.15, LAYER: 0.0, SEED: 2}}
         records.append({**more, "trial_id": "t00098", "status": "failed", "error": "RuntimeError at raypipe/x.py:1"})
         records.append(
             {**more, "trial_id": "t00099", "status": "stopped", "curve": [[1.0, 0.51]], "steps": {"mask": 1}}
         )
     facts = tuple(
-        ModelFacts(
-            model, model, 4, "decselfmask", {"pretrain": 30.0, "finetune/scorer": 12.0, "attribute": 9.0},
-            {"t00000": (16.0, 28.8, 56.0)},
-        )
+        ModelFacts(model, model, 4, "decselfmask", {"pretrain": 30.0, "finetune/scorer": 12.0, "attribute": 9.0})
         for model in models
-    )  # fmt: skip
+    )
     return Search(
-        name, asked, facts, trial_tables.trials_table(records), trial_tables.tasks_table(records),
+        name, tasks, facts, trial_tables.trials_table(records), trial_tables.tasks_table(records),
         trial_tables.curves_table(records),
         pa.concat_tables(tables), "Generated for tests.",
     )  # fmt: skip
 
 
-def _record(study: str, model: str, trial_id: str, runs: list[pa.Table], asked: tuple[Task, ...]) -> dict[str, Any]:
-    found, value = evaluate(runs[0], asked), float(np.mean([evaluate(table, asked).macro_f1 for table in runs]))
+def _record(study: str, model: str, trial_id: str, runs: list[pa.Table], tasks: tuple[Task, ...]) -> dict[str, Any]:
+    first, value = evaluate(runs[0], tasks), float(np.mean([evaluate(table, tasks).macro_f1 for table in runs]))
     return {
         "study": study, "model": model, "trial_id": trial_id, "status": "finished",
         "dev_macro_f1": {"value": value, "low": value - 0.05, "high": value + 0.05,
-                         "n_runs": len(runs), "n_tasks": len(asked)},
-        "dev_auc": found.auc,
-        "tasks": {task.task_id: task.macro_f1 for task in found.tasks},
+                         "n_runs": len(runs), "n_tasks": len(tasks)},
+        "dev_auc": first.auc,
+        "tasks": {task.task_id: task.macro_f1 for task in first.tasks},
         "steps": {"mask": 1.0, "train/rows": 0.5, "train": 6.0, "finetune": 8.0, "evaluate": 1.5},
         "seconds": 17.0,
         "curve": [[1.0, value - 0.2], [2.0, value - 0.05], [3.0, value]],
     }  # fmt: skip
-
-
-def _tagged(table: pa.Table, model: str, trial_id: str, run: int = 0) -> pa.Table:
-    n = len(table)
-    tags = {
-        "model": pa.array([model] * n),
-        "trial_id": pa.array([trial_id] * n),
-        "run": pa.array([run] * n, pa.int16()),
-    }
-    columns = {**tags, **{name: table[name] for name in table.column_names}}
-    return pa.table(columns).select(trial_tables.PREDICTIONS.names).cast(trial_tables.PREDICTIONS)

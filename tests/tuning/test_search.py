@@ -210,18 +210,6 @@ def test_state_of_another_user_is_not_loaded(folder: Path, study: Path, monkeypa
         search.tune(searched, print)
 
 
-def test_what_sharing_saves_is_measured_on_a_trial(folder: Path, study: Path) -> None:
-    code, out = _finish(folder, "--set", "tune.alone=1")
-    assert code == 0, out
-    assert "its predictions were the same" in out
-    ((trial_id, took),) = json.loads((study / "facts.json").read_text())["alone"].items()
-    assert trial_id in _records(study)
-    assert len(took) == 3  # which is longer, a busy machine decides: these trials take a second
-    assert min(took) > 0
-    assert "with attribution of its own" in out
-    assert not (study / "alone").exists()
-
-
 def test_test_labels_make_no_difference_and_failures_end_in_an_exit_code(folder: Path, study: Path) -> None:
     """The search with the test labels turned round, a scheduler, and trials in which no word may be masked."""
     _labels(folder, "turned", test=["no", "sì"])

@@ -17,9 +17,9 @@ from raypipe.masking.requirements import needs
 from raypipe.masking.strategy import RELEVANCE
 from raypipe.settings import config, configfile
 from raypipe.settings.arms import masking_of
-from raypipe.tuning import proxy, samplers, space
+from raypipe.tuning import samplers, space
 from raypipe.tuning.backbones import backbones
-from raypipe.tuning.plan import Plan, plans
+from raypipe.tuning.plan import StudyPlan, plans
 from tests.tiny_models import CONFIGS, tiny_loaded
 
 DEMO = Path(__file__).parents[2] / "jobs/configs/demo.yaml"
@@ -32,7 +32,7 @@ def _space(tmp_path: Path, text: str) -> space.Space:
     return space.load(path)
 
 
-def _plans(found: space.Space, *models: str, overrides: tuple[str, ...] = ()) -> list[Plan]:
+def _plans(found: space.Space, *models: str, overrides: tuple[str, ...] = ()) -> list[StudyPlan]:
     return plans(found, backbones(configfile.written(DEMO, overrides).value, models))
 
 
@@ -275,15 +275,3 @@ def test_a_changed_space_is_described_otherwise() -> None:
         said(stop={"training_iteration": 2}),
     ]
     assert all(a != b for i, a in enumerate(every) for b in every[:i])
-
-
-def test_the_proxy_leaves_out_the_layers_that_it_ranks_last(tmp_path: Path) -> None:
-    """Layer 1 is best at every share but one; of three layers, half (rounded up) stay."""
-    text = f'PARAM_SPACE = {{"{LAYER}": tune.grid_search([0, 1, 2]), "{RATIO}": tune.grid_search([0.1, 0.2, 0.5])}}'
-    (plan,) = _plans(_space(tmp_path, text))
-    known = {"0/0.1": 0.3, "1/0.1": 0.2, "2/0.1": 0.1, "0/0.2": 0.1, "1/0.2": 0.4, "2/0.2": 0.2}
-    known |= {"0/0.5": 0.5, "1/0.5": 0.9, "2/0.5": 0.1}
-    kept, left_out = proxy.filtered(plan, known, 0.5)
-    assert (kept.params[LAYER], left_out) == ({"grid_search": [0, 1]}, [2])
-    assert proxy.filtered(plan, known, 0.3)[1] == [0, 2]
-    assert proxy.filtered(plan, known, 1.0) == (plan, [])

@@ -21,11 +21,13 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
+from raypipe.evaluation.faithfulness_table import FaithfulnessRow
 from raypipe.evaluation.layer_scores import LayerScore
 from raypipe.evaluation.uncertainty import Estimate
-from raypipe.findings.page.faithfulness_table import FaithfulnessRow
-from raypipe.findings.page.layer_curves import BACKBONE, NAMES, POOLINGS, STAGES, Probing, shown
+from raypipe.findings.page.layer_curves import NAMES, POOLINGS, shown
 from raypipe.findings.page.printable import printable
+from raypipe.findings.probing import STAGES, Probing
+from raypipe.runs.names import BACKBONE
 
 MARKERS = "osD^vPX*"
 MAX_TASKS, MAX_ARMS = 40, 8  # on one chart; the rest of the tasks are in the table

@@ -11,9 +11,9 @@ from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
+from raypipe.evaluation.faithfulness_table import where_to_start
 from raypipe.evaluation.uncertainty import CAVEATS, Estimate
 from raypipe.findings.page import figures, heatmap
-from raypipe.findings.page.faithfulness_table import where_to_start
 from raypipe.findings.page.layer_curves import shown
 from raypipe.findings.page.printable import printable
 from raypipe.findings.page.report import Report, outcome, verdict

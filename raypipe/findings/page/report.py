@@ -12,13 +12,15 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from raypipe.evaluation.agreement import Agreement
 from raypipe.evaluation.conformal import Sets
+from raypipe.evaluation.faithfulness_table import FaithfulnessRow
 from raypipe.evaluation.metrics import Metrics
 from raypipe.evaluation.uncertainty import SIGNIFICANT, Caveat, Comparison, Difference, Estimate
-from raypipe.findings.page.faithfulness_table import FaithfulnessRow
+from raypipe.findings.gates import Gate
+from raypipe.findings.known_words import AgreementRow
+from raypipe.findings.material import Material, StepTime
 from raypipe.findings.page.heatmap import HeatMap
-from raypipe.findings.page.layer_curves import Probing
+from raypipe.findings.probing import Probing
 
 NO_VERDICT: dict[Caveat, str] = {
     "single_run": "one run only",
@@ -42,47 +44,6 @@ class ArmRow:
 
 
 @dataclass(frozen=True)
-class Gate:
-    """A condition without which arms cannot be ranked (pilot section 6)."""
-
-    name: str  # "SFT from the backbone beats SFT from random weights"
-    measured: float | None  # in the unit of the threshold
-    threshold: float | None
-    passed: bool | None  # None: could not be measured
-    detail: str = ""  # how it was measured, or why it was not
-    is_needed: bool = True  # if it cannot be measured, nothing is ranked
-
-
-@dataclass(frozen=True)
-class AgreementRow:
-    """One scorer, method or layer whose relevance was compared with known deciding words."""
-
-    name: str
-    agreement: Agreement
-
-
-@dataclass(frozen=True)
-class Material:
-    """What one arm was trained on. None: not applicable."""
-
-    arm: str
-    masking_ratio: float | None = None  # realised: hidden eligible words / eligible words
-    planned_words: int | None = None  # that its masks hide, whether or not so many steps reach them
-    weighted_tokens: int | None = None  # with a loss, over all steps: masks, prompts and labels, as far as they count
-    read_tokens: int | None = None  # all tokens, over all steps
-    optimiser_steps: int | None = None
-
-
-@dataclass(frozen=True)
-class Step:
-    """Wall time of one step of the run."""
-
-    name: str
-    seconds: float
-    detail: str = ""  # "5,310 tokens/s"
-
-
-@dataclass(frozen=True)
 class Report:
     """All that `write_report` and `text_table` show."""
 
@@ -101,7 +62,7 @@ class Report:
     probing: Probing | None = None
     heat_maps: tuple[HeatMap, ...] = ()  # hold note text; never written to metrics.json
     material: tuple[Material, ...] = ()
-    steps: tuple[Step, ...] = ()
+    steps: tuple[StepTime, ...] = ()
     counts: Mapping[str, int] = field(default_factory=dict)  # "notes read": 4000, "tokens cut": 120, ...
     dead_letters: Mapping[str, int] = field(default_factory=dict)  # errors.Code -> notes
     remarks: Mapping[str, str] = field(default_factory=dict)  # what the table leaves out, what pseudo-labels were kept

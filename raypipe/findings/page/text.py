@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from raypipe.evaluation.faithfulness_table import where_to_start
 from raypipe.evaluation.uncertainty import CAVEATS, Estimate
-from raypipe.findings.page.faithfulness_table import where_to_start
-from raypipe.findings.page.layer_curves import Probing, shown
+from raypipe.findings.page.layer_curves import shown
 from raypipe.findings.page.report import ArmRow, Report, outcome, verdict
+from raypipe.findings.probing import Probing
 
 
 def text_table(report: Report) -> str:

@@ -1,4 +1,4 @@
-"""Dev macro F1 while a student is fine-tuned, once per epoch, so that a scheduler can stop what will not win."""
+"""Dev macro F1 while a student is fine-tuned, once per epoch, so that a scheduler can stop trials that fall behind."""
 
 from __future__ import annotations
 

@@ -1,0 +1,136 @@
+"""The step `corpus`: all input is checked, the demo's notes are generated, labelled notes are copied into the run."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import yaml
+
+from raypipe import rows
+from raypipe.hashing import fingerprint
+from raypipe.notes import storage, synthetic
+from raypipe.notes.corpus import Corpus
+from raypipe.notes.deciding import is_annotated, read_deciding
+from raypipe.notes.files import iter_notes
+from raypipe.notes.tasks import load_tasks
+from raypipe.runs.check import CheckReport, check
+from raypipe.settings.config import Config, Data
+
+if TYPE_CHECKING:
+    from raypipe.runs.folder import StepFolder
+    from raypipe.runs.run import Run
+
+GENERATED = ("notes", "labels", "deciding", "pretraining")  # tables of a generated corpus
+
+
+def make_corpus(run: Run, folder: StepFolder, _: str = "") -> dict[str, Any]:
+    """Write tasks, labels and labelled notes of a run; of generated notes, also the notes.
+
+    Raises `InputError` with every problem of config, tasks, labels, notes and model, before anything is written.
+    """
+    settings = run.settings
+    checked, data = check(settings), settings.data
+    folder.open()
+    if data.source == "synthetic":
+        data = _generated(data, _generate(run, folder.path))
+        checked = check(settings.model_copy(update={"data": data}))
+    corpus = Corpus(folder.path, data, checked.tasks, checked.labels)
+    _copy_labelled(corpus)
+    if settings.data.source == "synthetic":
+        shutil.copyfile(Path(str(data.notes)).with_name("generated_deciding.parquet"), corpus.deciding_path)
+    elif is_annotated(data, corpus.tasks):
+        pq.write_table(read_deciding(data, corpus.tasks), corpus.deciding_path, compression="zstd")
+    return _facts(corpus, checked)
+
+
+def _facts(corpus: Corpus, checked: CheckReport) -> dict[str, Any]:
+    used = pq.read_metadata(corpus.labels_path).num_rows
+    unreadable = len(checked.labels) - used
+    return {"tasks": len(corpus.tasks), "labels": used, "labels_of_unreadable_notes": unreadable,
+            "notes": checked.n_notes}  # fmt: skip
+
+
+def read_corpus(run: Run) -> Corpus:
+    """What `make_corpus` left. Reads; never writes. Raises `InputError` if it is not there."""
+    folder, data = run.needed("corpus"), run.settings.data
+    if data.source == "synthetic":
+        own = folder.path / "tasks.yaml"
+        data = _generated(data, folder.path if own.exists() or run.base is None else _place_of_generated(run.base))
+    corpus = Corpus(folder.path, data, load_tasks(str(data.tasks), data.task_ids), rows.LABELS.empty_table())
+    corpus.labels, corpus.facts = pq.read_table(corpus.labels_path), folder.manifest
+    return corpus
+
+
+def listing(settings: Config) -> dict[str, Any]:
+    """Name, size and time of every input file; tasks by content, because they may come from several files.
+
+    Weights in a local folder may change under the same name; ids of a hub name a commit.
+    """
+    data = settings.data
+    models = {
+        "model": [settings.model.path, settings.model.adapter],
+        "statistics": [settings.statistics.encoder],
+    }
+    files: dict[str, Any] = {
+        section: {path: storage.listing(path, section) for path in paths if path and Path(path).is_dir()}
+        for section, paths in models.items()
+    }
+    if data.source == "files":
+        uris = {name: getattr(data, name) for name in ("notes", "labels", "pretraining")}
+        files |= {name: storage.listing(uri, f"data.{name}") for name, uri in uris.items() if uri}
+        files["tasks"] = fingerprint([asdict(task) for task in load_tasks(str(data.tasks), data.task_ids)])
+    return files
+
+
+def reads_the_same(base: Config, settings: Config) -> bool:
+    """Do both configs list the same input files?"""
+    return (base.data, base.model, base.statistics) == (settings.data, settings.model, settings.statistics)
+
+
+def _generate(run: Run, folder: Path) -> Path:
+    """Where the generated tables lie: the base's folder if it has the same ones, else `folder`, written once."""
+    data, base = run.settings.data, run.base
+    if base is not None and base.settings.data.synthetic == data.synthetic:
+        return _place_of_generated(base)
+    if not (folder / "tasks.yaml").exists():
+        tables = synthetic.generate(**data.synthetic.model_dump())
+        for name in GENERATED:
+            pq.write_table(getattr(tables, name), folder / f"generated_{name}.parquet")
+        tasks = yaml.safe_dump({"tasks": tables.tasks}, allow_unicode=True, sort_keys=False)
+        (folder / "tasks.yaml").write_text(tasks)
+    return folder
+
+
+def _place_of_generated(base: Run) -> Path:
+    return Path(str(base.corpus.data.tasks)).parent
+
+
+def _generated(data: Data, folder: Path) -> Data:
+    """The data section with the generated tables of `folder` as its files."""
+    return data.model_copy(
+        update={
+            "source": "files",
+            "notes": str(folder / "generated_notes.parquet"),
+            "labels": str(folder / "generated_labels.parquet"),
+            "tasks": str(folder / "tasks.yaml"),
+            "pretraining": str(folder / "generated_pretraining.parquet"),
+            "columns": data.columns.model_copy(update={"group_id": "group_id"}),
+        }
+    )
+
+
+def _copy_labelled(corpus: Corpus) -> None:
+    """One streaming pass over all notes. Labels of notes that cannot be read are left out, for all arms alike."""
+    labelled = pa.array(sorted(set(corpus.labels["note_id"].to_pylist())), pa.string())
+    with pq.ParquetWriter(corpus.labelled_path, rows.NOTES, compression="zstd") as writer:
+        for table in iter_notes(corpus.data, rows.NOTES.names):
+            is_usable = pc.and_(pc.is_in(table["note_id"], labelled), pc.is_null(table["error"]))
+            writer.write_table(table.filter(is_usable))
+    readable = pq.read_table(corpus.labelled_path, columns=["note_id"])["note_id"]
+    pq.write_table(corpus.labels.filter(pc.is_in(corpus.labels["note_id"], readable)), corpus.labels_path)

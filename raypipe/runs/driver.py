@@ -1,0 +1,230 @@
+"""The driver: makes steps of the table (steps.py), and whatever they need first.
+
+    pretrain -> finetune (the scorer) -> attribute and mask, in one stream -> train -> finetune -> evaluate -> report
+
+An arm is one line of the final table: how its student learns from unlabelled notes before it sees the labels. All arms
+share the backbone, the labels, the fine-tuning settings and the scorer's relevance. Every call resumes: what is
+finished is not made again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from raypipe.errors import InputError, Problem
+from raypipe.runs.folder import State, StepFolder
+from raypipe.runs.run import Run
+from raypipe.runs.steps import STEPS, Step, named
+from raypipe.settings.config import Arm
+from raypipe.stream.inline import Inline
+from raypipe.training import trainer
+
+# Steps that a command also makes although another command has their name: masks may need relevance to be stored first.
+ALSO_MAKES = {"mask": {"attribute"}}
+
+
+@dataclass(frozen=True)
+class Todo:
+    """A step that is to be made."""
+
+    run: Run
+    name: str
+    kind: Step
+    inputs: frozenset[Path]  # folders of the steps, not finished either, that must be made before it
+
+    @property
+    def path(self) -> Path:
+        """The step's folder."""
+        return self.run.folder / self.name
+
+    @property
+    def student(self) -> str:
+        """Whose step it is; empty for a step of the run."""
+        return named(self.name).student
+
+
+def missing(run: Run, names: Iterable[str]) -> list[Todo]:
+    """The steps `names` and all that they need, as far as they are not finished, each after its inputs. Looks only."""
+    todo: dict[Path, Todo] = {}
+    for name in names:
+        _visit(run, name, todo)
+    return list(todo.values())
+
+
+def _visit(run: Run, name: str, todo: dict[Path, Todo]) -> Path | None:
+    """Enter a step and its inputs into `todo`; returns its folder if it is still to be made."""
+    step = named(name)
+    run = run.of(step.arm)
+    arm = run.settings.arms.get(step.arm, Arm())
+    path = run.folder / name
+    if path not in todo:
+        if not step.kind.is_used(run.settings, arm) or run.is_done(name):
+            return None
+        inputs = [_visit(run, other, todo) for other in step.filled(step.kind.inputs(run.settings, arm))]
+        todo[path] = Todo(run, name, step.kind, frozenset(path for path in inputs if path is not None))
+    return path
+
+
+def make(run: Run, names: Sequence[str], command: str | None = None, at_once: int = 1) -> None:
+    """Make the steps `names` and what they need, as far as they are not finished.
+
+    `command`: refuse to make a step that belongs to another command; None: make everything. `at_once`: how many such
+    calls share the cluster. Training steps that are ready together run on one set of workers.
+    """
+    todo = missing(run, names)
+    if command is not None:
+        _refuse_others(todo, {command, *ALSO_MAKES.get(command, ())})
+    renewed = [t for t in todo if t.kind.before_renewal and t.run.step(t.name).state is State.OUTGROWN]
+    for t in renewed:
+        t.kind.before_renewal(t.run, t.run.step(t.name))  # type: ignore[misc]
+    if renewed:
+        todo = missing(run, names)  # less is missing now
+    made: set[Path] = set()
+    while todo:
+        ready = next(([t] for t in todo if t.kind.make and t.inputs <= made), None)
+        if ready:
+            _make(ready[0])
+        else:
+            ready = _trained_together(todo, made)
+            _train(ready, at_once)
+        made |= {t.path for t in ready}
+        todo = [t for t in todo if t.path not in made]
+
+
+def _refuse_others(todo: Sequence[Todo], commands: set[str]) -> None:
+    problems = [
+        t.run.step(t.name).problem(t.kind.command)
+        for t in todo
+        if t.kind.command is not None and t.kind.command not in commands
+    ]
+    if problems:
+        raise InputError(problems)
+
+
+def _opened(t: Todo) -> StepFolder:
+    """The folder to write in.
+
+    What was made before arms were added is made again. The rows of the other arms come out as they were, so what was
+    learned from them need not be learned again.
+    """
+    folder = t.run.step(t.name)
+    if folder.state is State.OUTGROWN:
+        folder.clear()
+    return folder.open()
+
+
+def _make(t: Todo) -> None:
+    assert t.kind.make is not None  # noqa: S101 (the caller chose such a step)
+    folder = _opened(t)
+    folder.finish(**t.kind.make(t.run, folder, t.student))
+
+
+def _trained_together(todo: Sequence[Todo], made: set[Path]) -> list[Todo]:
+    """The next training steps of one run, each after those that it starts from."""
+    group: list[Todo] = []
+    ready = set(made)
+    for t in todo:
+        if t.kind.train and t.inputs <= ready and (not group or t.run is group[0].run):
+            group.append(t)
+            ready.add(t.path)
+    assert group  # noqa: S101 (every step comes after its inputs)
+    return group
+
+
+def _train(group: Sequence[Todo], at_once: int) -> None:
+    """Run training steps one after the other on one set of workers."""
+    run, folders = group[0].run, [_opened(t) for t in group]
+    specs = [t.kind.train(t.run, folder, t.student) for t, folder in zip(group, folders, strict=True)]  # type: ignore[misc]
+    names = ", ".join(spec.name for spec in specs)
+    if isinstance(run.cluster, Inline):
+        run.say(f"{names}: training in this process")
+        outcomes = trainer.fit_here(specs, run.cluster.threads, run.cluster.has_gpu, run.watch)
+    else:
+        resources = run.settings.resources
+        each = run.cluster.worker(at_once, resources.cpus_per_worker, resources.training_workers)
+        run.say(f"{names}: training on {resources.training_workers} x {each}")
+        outcomes = trainer.fit(specs, resources, each, run.say)
+    for folder, outcome in zip(folders, outcomes, strict=True):
+        folder.finish(**vars(outcome))
+
+
+def _names(run: Run, kind: Step, arms: Sequence[str]) -> Iterator[str]:
+    """Names of the steps of a kind, for these arms; of a step per run, its own name."""
+    if kind.per == "run":
+        yield kind.name
+        return
+    for arm in arms:
+        if kind.is_used(run.settings, run.settings.arms[arm]):
+            students = [arm] if kind.per == "arm" else run.students(arm)
+            yield from (kind.name.format(arm=arm, student=student) for student in students)
+
+
+def shared_steps(run: Run) -> list[str]:
+    """The steps of the whole job that all arms share."""
+    return [step.name for step in STEPS if step.per == "run" and step.is_in_job(run.settings)]
+
+
+def steps_of(run: Run, arm: str) -> list[str]:
+    """The steps of the whole job that belong to an arm, in the order of the table."""
+    kinds = [step for step in STEPS if step.per != "run" and step.is_in_job(run.settings)]
+    return [name for kind in kinds for name in _names(run, kind, [arm])]
+
+
+def prepare(run: Run) -> None:
+    """All that the arms share: backbone, scorer, masks and pseudo-labels, as training rows."""
+    for each in (run, *run.all_variants()):
+        make(each, shared_steps(each))
+
+
+def is_prepared(run: Run) -> bool:
+    """Is everything there that the arms share? Looks only."""
+    return not any(missing(each, shared_steps(each)) for each in (run, *run.all_variants()))
+
+
+def learn(run: Run, arm: str, at_once: int = 1) -> None:
+    """Reconstruction and fine-tunings of an arm, on the same workers."""
+    own = run.of(arm)
+    make(own, [name for name in steps_of(own, arm) if named(name).kind.train], at_once=at_once)
+
+
+def evaluate(run: Run, arm: str) -> None:
+    """Everything of an arm that is not there yet: its students' predictions, above all."""
+    own = run.of(arm)
+    make(own, steps_of(own, arm))
+
+
+def is_measured(run: Run, arm: str) -> bool:
+    """Are all steps of an arm finished? Looks only."""
+    own = run.of(arm)
+    return not missing(own, steps_of(own, arm))
+
+
+def run_all(run: Run) -> None:
+    """The whole job but the report (findings/). The same call again goes on where the last one stopped."""
+    prepare(run)
+    at_once = min(run.settings.resources.concurrent_arms, len(run.settings.arms)) if run.settings.resources.ray else 1
+    with ThreadPoolExecutor(at_once) as pool:
+        for arm in [pool.submit(learn, run, name, at_once) for name in run.settings.arms]:
+            arm.result()
+    for name in run.settings.arms:  # one after the other: each takes all devices
+        evaluate(run, name)
+
+
+def run_command(run: Run, command: str, arms: Sequence[str] = ()) -> None:
+    """What one command makes: its steps of the run, or with `arms` those arms' steps; their inputs must be finished.
+
+    Raises `InputError` if an input is not finished, or if an arm has no such step.
+    """
+    kinds = [step for step in STEPS if step.command == command]
+    if not arms:
+        for each in (run, *run.all_variants()):
+            make(each, [kind.name for kind in kinds if kind.per == "run"], command)
+    for arm in arms:
+        own = run.of(arm)
+        names = [name for kind in kinds if kind.per != "run" for name in _names(own, kind, [arm])]
+        if not names:
+            raise InputError([Problem(f"arms.{arm}", f"there is nothing to {command} for this arm")])
+        make(own, names, command)

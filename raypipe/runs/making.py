@@ -1,0 +1,179 @@
+"""What makes each step that is no training: (run, the step's folder, student) -> facts for its manifest."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from raypipe import rows
+from raypipe.errors import ExitCode, InputError, Problem, RowError
+from raypipe.masking import Masker
+from raypipe.masking.asked import asked
+from raypipe.masking.requirements import needs
+from raypipe.masking.strategy import RELEVANCE, TYPE_RELEVANCE
+from raypipe.masking.tally import tally
+from raypipe.models import loading
+from raypipe.notes import storage
+from raypipe.runs import corpus_counts
+from raypipe.runs.check import of_tokens
+from raypipe.runs.names import LABELS, SCORER
+from raypipe.settings import config
+from raypipe.settings.arms import PRETRAINING, masking_of, pseudo_of
+from raypipe.stream import pipeline
+from raypipe.stream.stages.render import counts
+from raypipe.training import examples, pseudo_labels, supervised
+
+if TYPE_CHECKING:
+    from raypipe.runs.folder import StepFolder
+    from raypipe.runs.run import Run
+
+CALIBRATION: config.Split = "dev"  # the split that prediction sets are calibrated on
+
+
+def pretraining_rows(run: Run, folder: StepFolder, _: str) -> dict[str, Any]:
+    """A tokenizer, and the notes cut into rows of plain text."""
+    if run.settings.pretrain is None:
+        raise InputError("model.path is pretrain, but the config has no `pretrain` section")
+    run.say("pretrain: a tokenizer, and notes cut into rows")
+    loading.train_tokenizer(run.corpus.texts(pretrains=True), run.settings.pretrain, Path(run.tokenizer.path))
+    with_tokenizer = run.settings.model_copy(update={"model": run.tokenizer})
+    if problems := list(of_tokens(with_tokenizer, run.corpus.tasks)):  # before hours of training
+        raise InputError(problems)
+    pipeline.cut(run.job, run.tokenizer, folder.data)
+    return {}
+
+
+def finetuning_rows(run: Run, folder: StepFolder, _: str) -> dict[str, Any]:
+    """The labelled notes as fine-tuning rows, in the folders train and dev."""
+    no_room = {split: _write_supervised(run, split, folder.path / split) for split in ("train", "dev")}
+    return {"notes_without_room": no_room}
+
+
+def _write_supervised(run: Run, split: str, folder: Path) -> int:
+    """Fine-tuning rows of a split; few by nature, so this process writes them. Returns how many notes had no room."""
+    encoder, options = run.encoder(), {task.id: task.options for task in run.corpus.tasks}
+    out, n_skipped = [], 0
+    for note, labels in run.corpus.labelled(split):
+        try:
+            encoded = encoder.encode(note["note_id"], note["text"], sorted(labels))
+        except RowError:  # the questions alone fill the context: nothing to learn from
+            n_skipped += 1
+            continue
+        answers = {task_id: options[task_id].index(label) for task_id, label in labels.items()}
+        for part, row in enumerate(supervised.training_rows(encoded, answers, encoder.eos_id)):
+            out.append({"arm": LABELS, "key": f"{note['note_id']}\t{part}", "draw": 0, **row})
+    if out:
+        examples.write(out, folder / "rows.parquet")
+    return n_skipped
+
+
+def attribute(run: Run, folder: StepFolder, _: str) -> dict[str, Any]:
+    """Relevance of the unlabelled notes alone; `mask` then starts from it, as often as masking changes."""
+    run.say(f"attribute: {run.cluster.actors} x {run.settings.attribution.method}")
+    pipeline.attribute(run.job, run.model(SCORER), folder.data)
+    return _audited(run, folder)
+
+
+def asked_of_the_corpus(settings: config.Config) -> dict[str, Any]:
+    """What the statistics depend on beside config sections: what the arms ask for, and the files that they read."""
+    asks = asked(masking_of(settings))
+    paths = [*asks.lexicons, settings.statistics.general_counts]
+    files = {path: storage.listing(path, "") for path in paths if path and path != PRETRAINING}
+    # of all the layers whose relevance may be stored, one is averaged
+    layer = {"layer": settings.attribution.layer} if TYPE_RELEVANCE in asks.needs else {}
+    return {"asked": asks.settings(), "files": files, **layer}
+
+
+def statistics(run: Run, folder: StepFolder, _: str) -> dict[str, Any]:
+    """Counts over the corpus that some arm asks for."""
+    arms = masking_of(run.settings)
+    asks = asked(arms)
+    run.say(f"statistics: {', '.join(sorted(asks.needs))}")
+    of_corpus = corpus_counts.compute(run, asks)
+    Masker(arms, run.settings.seed, of_corpus)  # what an arm cannot work with is said here, not by every worker
+    of_corpus.save(folder.data)
+    return {"words": len(of_corpus.words), "runs_of_words": len(of_corpus.ngrams)}
+
+
+def mask(run: Run, folder: StepFolder, _: str) -> dict[str, Any]:
+    """Masking plans of all arms: from stored relevance if there is any, else attribution streams into masking."""
+    arms = masking_of(run.settings)
+    relevance = run.step("attribute")
+    stored = relevance.data if relevance.done else None
+    counted = run.step("statistics").data if asked(arms).needs else None
+    run.say(f"mask: {'stored relevance' if stored else run.settings.attribution.method} -> {', '.join(arms)}")
+    pipeline.mask(run.job, run.model(SCORER), folder.data, stored, counted)
+    ratios = {arm: {"plans": t.plans, "ratio": round(t.ratio, 4)} for arm, t in tally(folder.data).items()}
+    return _audited(run, folder) | {"arms": ratios}
+
+
+def keep_relevance(run: Run, folder: StepFolder) -> None:
+    """Store the relevance that lies with masks about to be made again: attribution is the expensive part of them."""
+    stored = run.step("attribute")
+    if not stored.done and RELEVANCE in needs(masking_of(run.settings)):
+        pipeline.keep_relevance(run.job, folder.data, stored.open().data)
+        stored.finish(**_audited(run, stored), seconds=folder.manifest["seconds"])  # of attribution and masking
+
+
+def masked_rows(run: Run, folder: StepFolder, _: str) -> dict[str, Any]:
+    """Masked examples of all arms as tokens of the student."""
+    run.say("train/rows: masked examples as tokens")
+    masked = run.needed("mask").data
+    pipeline.render(run.job, run.tokenizer, run.sentinels, masked, folder.data)
+    arms = counts(folder.data, tally(masked))
+    return {"rows": sum(of_arm["rows"] for of_arm in arms.values()), "arms": arms}
+
+
+def answer(run: Run, folder: StepFolder, _: str) -> dict[str, Any]:
+    """The scorer's answers to all tasks of the unlabelled notes."""
+    run.say("answer: the scorer answers the tasks of unlabelled notes")
+    pipeline.answer(run.job, run.model(SCORER), folder.data)
+    return {}
+
+
+def pseudo_rows(run: Run, folder: StepFolder, _: str) -> dict[str, Any]:
+    """The scorer's sure answers as training rows of the arms that learn them."""
+    arms, answers = pseudo_of(run.settings), run.needed("answer").data
+    run.say(f"pseudo: sure answers -> {', '.join(arms)}")
+    shares = {arm: pseudo_labels.keep_shares(answers, of_arm, run.corpus.tasks) for arm, of_arm in arms.items()}
+    pipeline.teach(run.job, run.tokenizer, answers, shares, folder.data)
+    return {"arms": {arm: pseudo_labels.tally(answers, of_arm) for arm, of_arm in shares.items()}}
+
+
+def evaluate(run: Run, folder: StepFolder, student: str) -> dict[str, Any]:
+    """Predictions of a student on the evaluation split."""
+    return _score(run, folder, student, run.settings.evaluation.split)
+
+
+def calibrate(run: Run, folder: StepFolder, student: str) -> dict[str, Any]:
+    """Predictions of a student on dev, from which prediction sets are calibrated."""
+    return _score(run, folder, student, CALIBRATION)
+
+
+def _score(run: Run, folder: StepFolder, student: str, split: str) -> dict[str, Any]:
+    run.say(f"{folder.path.parent.name}/{student}: scoring the {split} notes")
+    pipeline.score(run.job, run.model(student), split, folder.data)
+    predicted = pq.read_table(folder.data, columns=["predicted"])["predicted"]
+    return {"predictions": len(predicted), "without_room": predicted.null_count}  # those count as wrong
+
+
+def _audited(run: Run, folder: StepFolder) -> dict[str, Any]:
+    """Check that every note came out once; write the dead letters and count them; too many end the run."""
+    ids = pq.read_table(folder.data, columns=["note_id", "error"])
+    n_in, n_distinct = run.corpus.facts["notes"], pc.count_distinct(ids["note_id"]).as_py()
+    if not n_in == n_distinct == len(ids):
+        what = f"{n_in} notes came in, {len(ids)} rows with {n_distinct} ids came out; delete the folder and run again"
+        raise InputError([Problem(str(folder.path), what)], ExitCode.PARTIAL)
+    failed = ids.filter(pc.starts_with(pc.fill_null(ids["error"], ""), "E_"))
+    by_code = {row["values"]: row["counts"] for row in pc.value_counts(ids["error"].drop_null()).to_pylist()}
+    letters = failed.append_column("step", pa.array([folder.path.name] * len(failed), pa.string()))
+    pq.write_table(letters.select(rows.DEAD_LETTERS.names), folder.path / "dead_letters.parquet")
+    n_tried = len(failed) + ids["error"].null_count  # not those held out or beyond `max_unlabelled`
+    if len(failed) > run.settings.data.max_error_rate * max(1, n_tried):
+        what = f"{len(failed)} of {n_tried} notes failed ({by_code}), more than data.max_error_rate allows"
+        raise InputError(what, ExitCode.DATA)
+    return {"notes": len(ids), "errors": by_code}

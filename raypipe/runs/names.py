@@ -1,0 +1,9 @@
+"""Names that every run uses for students, training rows and lines of the table. No arm may have one of them."""
+
+from __future__ import annotations
+
+SCORER = "scorer"  # the student that labels alone made from the backbone; its relevance guides the masks
+BACKBONE = "backbone"  # the model that every student starts from
+TFIDF, EMBEDDINGS = "tfidf_logistic", "embeddings_logistic"  # baselines: lines of the table that are no arms
+LABELS, TEXT = "labels", "text"  # in training rows, the "arm" of fine-tuning and of pretraining: all arms share them
+RESERVED = {SCORER, TFIDF, EMBEDDINGS, "rows"}  # "rows" is a folder beside the students'

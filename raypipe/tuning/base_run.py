@@ -1,0 +1,92 @@
+"""What the trials of a study share: runs whose steps are done once. Each trial reads them and does only what differs.
+
+<run>/tune/<model>/base/          backbone, scorer, and relevance at all layers: done before the first trial
+<run>/tune/<model>/shared/<id>/   the same for the trials that have another scorer or another relevance
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from raypipe.hashing import fingerprint
+from raypipe.masking.requirements import needs
+from raypipe.runs import driver
+from raypipe.runs.determinants import settings_of
+from raypipe.runs.names import SCORER
+from raypipe.runs.run import Run
+from raypipe.runs.steps import RANKED
+from raypipe.settings.arms import masking_of
+from raypipe.settings.config import Arm, Config
+from raypipe.tuning.plan import StudyPlan, configure
+from raypipe.tuning.trial_tables import LABELS_ONLY
+
+Say = Callable[[str], None]
+
+
+def silent(what: str) -> None:
+    """For trials: they run beside each other, and their lines of progress would mix."""
+
+
+def prepare(plan: StudyPlan, folder: Path, say: Say) -> Run:
+    """The base run of a study, with all that the trials share; and the scorer's predictions of the dev notes."""
+    settings = plan.config(plan.constants, "base", str(folder))
+    settings = configure(settings, {"arms": {**settings.arms, LABELS_ONLY: Arm()}})
+    run = Run(settings, say=lambda line: say(f"{plan.backbone.name}: {line}")).open()
+    _share(run)
+    driver.make(run, ["statistics"])
+    driver.evaluate(run, LABELS_ONLY)
+    return run
+
+
+def for_workers(base: Run) -> Run:
+    """The base run as it is sent to workers: every step in the worker's own process."""
+    return replace(base.inline(), say=silent)
+
+
+def shared_with(base: Run, settings: Config, folder: Path) -> Run:
+    """The base run, if a trial with these settings has its scorer and relevance; else one beside it for all trials like
+    it, made here if it is not there yet. `folder`: of the study."""
+    attributed = settings_of("attribute", settings, base.inputs)
+    if base.finished("attribute", attributed) is not None:
+        return base
+    name = fingerprint(attributed)
+    run = Run(configure(settings, {"name": name, "runs": str(folder / "shared")}), base, silent).open()
+    with locked(run.folder):
+        _share(run)
+    return run
+
+
+def _share(run: Run) -> None:
+    """Backbone, scorer, and the relevance of all notes if some arm needs relevance."""
+    ranked = needs(masking_of(run.settings)) & RANKED
+    driver.make(run, [f"finetune/{SCORER}", *(["attribute"] if ranked else [])])
+
+
+def predict(run: Run, arm: str) -> list[pa.Table]:
+    """Do all steps of an arm that are not done yet; its predictions of the dev notes, a table per fine-tuning."""
+    driver.prepare(run)
+    driver.learn(run, arm)
+    driver.evaluate(run, arm)
+    return [pq.read_table(run.needed(f"evaluate/{student}").data) for student in run.students(arm)]
+
+
+def seconds_of(folder: Path) -> dict[str, float]:
+    """Wall time of the steps that were done in this folder, by name, in the order in which they ended."""
+    manifests = sorted(folder.rglob("manifest.json"), key=lambda path: path.stat().st_mtime)
+    return {str(path.parent.relative_to(folder)): json.loads(path.read_text())["seconds"] for path in manifests}
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """One process at a time. The lock ends with its process, however that ends."""
+    with (folder / "lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
