@@ -6,7 +6,6 @@ note that cannot be done becomes an `errors.Code`, and numbers that bfloat16 can
 
 from __future__ import annotations
 
-import copy
 import logging
 from collections.abc import Sequence
 from dataclasses import replace
@@ -24,15 +23,13 @@ from raypipe.attribution.registry import method_of
 from raypipe.errors import Code, InputError, Problem
 from raypipe.hashing import fingerprint
 from raypipe.models.loading import Loaded
+from raypipe.models.precision import BORDERLINE, float32_twin
 from raypipe.models.prompts import EncodedNote
 from raypipe.settings import config
 from raypipe.words import Floats
 
 logger = logging.getLogger(__name__)
 
-# Below this margin (nats) bfloat16 may prefer the wrong label: the question is done again in float32. bfloat16 keeps
-# 8 bits, so a logit of 16 is known to 1/16.
-BORDERLINE = 0.1
 # On a CPU padding costs more than a batch saves: only short notes share one (measured: of 8 notes of 90 to 508 tokens,
 # batches of 1024 tokens take a tenth longer than one note at a time). What has no padding may be larger: copies and
 # questions of one note.
@@ -124,13 +121,8 @@ class AttributionEngine:
     @cached_property
     def _float32(self) -> AttributionEngine | None:
         """The same engine on a float32 copy of the scorer, made when first needed; None if the memory is too small."""
-        loaded = self.decoder.loaded
-        try:
-            twin = replace(loaded, model=copy.deepcopy(loaded.model).float())
-        except torch.OutOfMemoryError:
-            logger.warning(
-                "no memory for a float32 copy of the scorer: borderline labels stay as %s", self.decoder.dtype
-            )
+        twin = float32_twin(self.decoder.loaded)
+        if twin is None:
             return None
         return AttributionEngine(twin, self.config, self.request.seed, self.request.idf_V)
 

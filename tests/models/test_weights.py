@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from raypipe.errors import InputError
 from raypipe.models import loading
 from raypipe.settings import config
-from raypipe.training import loop
+from raypipe.training import lora
 from tests.tiny_models import CONFIGS, tiny_model, tiny_tokenizer
 
 Change = Callable[[Path], None]
@@ -31,7 +31,7 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def adapter(tmp_path: Path) -> Path:
-    loop.add_lora(tiny_model("llama"), config.Lora(rank=2)).save_pretrained(tmp_path / "adapter")
+    lora.add(tiny_model("llama"), config.Lora(rank=2)).save_pretrained(tmp_path / "adapter")
     return tmp_path / "adapter"
 
 
@@ -147,7 +147,7 @@ def test_a_broken_adapter_is_one_line(name: str, folder: Path, adapter: Path) ->
 
 
 def test_an_adapter_of_another_model_is_one_line(folder: Path, tmp_path: Path) -> None:
-    loop.add_lora(tiny_model("gpt2"), config.Lora(rank=2)).save_pretrained(tmp_path / "other")
+    lora.add(tiny_model("gpt2"), config.Lora(rank=2)).save_pretrained(tmp_path / "other")
     assert "does not fit the model" in refusal(folder, tmp_path / "other")
 
 

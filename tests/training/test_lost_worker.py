@@ -46,9 +46,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def _stage(folder: Path, name: str) -> trainer.Stage:
+def _stage(folder: Path, name: str) -> trainer.TrainingSpec:
     start = config.Model(path=str(folder / "start"), device="cpu")
-    return trainer.Stage(str(folder / name), str(folder / "rows"), "a", TRAINING, start, start)
+    return trainer.TrainingSpec(str(folder / name), str(folder / "rows"), "a", TRAINING, start, start)
 
 
 @pytest.fixture(scope="module")
@@ -70,17 +70,17 @@ def lose_node() -> Iterator[Callable[[], None]]:
 
 def _workers() -> list[psutil.Process]:
     """The training workers that descend from this process."""
-    found = []
+    processes = []
     for process in psutil.Process().children(recursive=True):
         try:
             if "TrainWorker" in " ".join(process.cmdline()):
-                found.append(process)
+                processes.append(process)
         except psutil.NoSuchProcess:
             continue
-    return found
+    return processes
 
 
-def _step_of(stage: trainer.Stage) -> int:
+def _step_of(stage: trainer.TrainingSpec) -> int:
     """Finished steps in the checkpoint."""
     try:
         return int(json.loads((Path(stage.folder) / "checkpoint/state.json").read_text())["step"])
@@ -88,7 +88,7 @@ def _step_of(stage: trainer.Stage) -> int:
         return 0
 
 
-def _fit(stage: trainer.Stage, resources: config.Resources, lose: Callable[[], None]) -> tuple[list[int], list[int]]:
+def _fit(stage: trainer.TrainingSpec, resources: config.Resources, lose: Callable[[], None]) -> tuple[list[int], list[int]]:
     """Train, and lose something after the first checkpoint. Returns its step, and the ids of all workers there were."""
     lost_at: list[int] = []
     pids: set[int] = set()
@@ -112,10 +112,10 @@ def _fit(stage: trainer.Stage, resources: config.Resources, lose: Callable[[], N
     return lost_at, sorted(pids)
 
 
-def _assert_as_straight(folder: Path, stage: trainer.Stage) -> None:
+def _assert_as_straight(folder: Path, stage: trainer.TrainingSpec) -> None:
     models = folder / "straight/model", Path(stage.folder) / "model", folder / "start"
-    straight, found, start = (load_file(path / "model.safetensors") for path in models)
-    assert max(float((straight[name] - found[name]).abs().max()) for name in straight) < 2e-5
+    straight, resumed, start = (load_file(path / "model.safetensors") for path in models)
+    assert max(float((straight[name] - resumed[name]).abs().max()) for name in straight) < 2e-5
     assert max(float((straight[name] - start[name]).abs().max()) for name in straight) > 1e-3
     steps = [json.loads(line)["step"] for line in (Path(stage.folder) / "metrics.jsonl").read_text().splitlines()]
     assert steps == list(range(1, STEPS + 1))
