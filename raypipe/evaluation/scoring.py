@@ -1,26 +1,35 @@
-"""Label scoring: the mean log-probability per token of each verbalised option (methods 5.2).
+"""Label scoring: the mean log-probability per token of each verbalised option.
 
 All questions of a note are branches of one token tree (models/tree.py), so 136 tasks cost one note and 136 short
 suffixes, not 136 notes. The same pass serves constrained decoding (evaluation/generation.py): every path that a
 decoder bound to the options can take is the beginning of an option.
+
+A model in bfloat16 answers in bfloat16; where its two best options are too close for that, the question is asked of a
+float32 copy (models/precision.py).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import numpy as np
 import torch
 
-from raypipe.evaluation.generation import decode, longer
+from raypipe.evaluation.generation import decode, longer, narrowest_margin
 from raypipe.models import tree
 from raypipe.models.loading import Loaded
+from raypipe.models.precision import BORDERLINE, float32_twin
 from raypipe.models.prompts import EncodedNote, Question
+from raypipe.training.loss import positions_at_once
 from raypipe.words import Floats
 
 QUESTIONS_PER_ROW = 32
-LOGIT_ROWS = 4096
+
+Options = Sequence[tuple[int, ...]]  # tokens of each option of a question
+Margin = Callable[[Options, Sequence[Floats]], float]
+TokenLogP = list[list[Floats]]  # of a note: for each question and option, the log-probability [T] of its tokens
 
 
 @dataclass
@@ -30,6 +39,18 @@ class _Row:
     ids: list[int]
     branch: list[int]
     reads: list[tuple[int, int, int, int]] = field(default_factory=list)  # (hidden index, token, question, option)
+
+
+def _mean_log_p(options: Options, log_p: Sequence[Floats]) -> Floats:
+    """Mean log-probability [C] of each option, nats per token."""
+    means = [log_p_T[: len(ids)].mean() for log_p_T, ids in zip(log_p, options, strict=True)]
+    return np.asarray(means, np.float32)
+
+
+def _mean_margin(options: Options, log_p: Sequence[Floats]) -> float:
+    """The lead of the best option over the next, nats per token."""
+    mean_C = np.sort(_mean_log_p(options, log_p))
+    return float(mean_C[-1] - mean_C[-2])
 
 
 class LabelScorer:
@@ -42,37 +63,54 @@ class LabelScorer:
     def score(self, notes: Sequence[EncodedNote]) -> list[list[Floats]]:
         """For each note and question: mean log-probability [C] of its options, nats per token."""
         return [
-            [
-                np.asarray(
-                    [log_p_T[: len(ids)].mean() for log_p_T, ids in zip(of_question, q.option_ids, strict=True)],
-                    np.float32,
-                )
-                for of_question, q in zip(of_note, note.questions, strict=True)
-            ]
-            for of_note, note in zip(self._token_log_p(notes, None), notes, strict=True)
+            [_mean_log_p(q.option_ids, log_p) for q, log_p in zip(note.questions, of_note, strict=True)]
+            for note, of_note in zip(notes, self._settled(notes, None), strict=True)
         ]
 
     def generate(self, notes: Sequence[EncodedNote], eos_id: int | None) -> list[list[tuple[int, Floats]]]:
         """For each note and question: what `generation.decode` says of its options."""
         return [
             [decode(q.option_ids, log_p) for q, log_p in zip(note.questions, of_note, strict=True)]
-            for note, of_note in zip(notes, self._token_log_p(notes, eos_id), strict=True)
+            for note, of_note in zip(notes, self._settled(notes, eos_id, narrowest_margin), strict=True)
         ]
 
+    def _settled(
+        self, notes: Sequence[EncodedNote], eos_id: int | None, margin: Margin = _mean_margin
+    ) -> list[TokenLogP]:
+        """As `_token_log_p`; questions whose answer has too small a margin for bfloat16 again in float32."""
+        log_p = self._token_log_p(notes, eos_id)
+        if self.scorer.model.dtype == torch.float32:
+            return log_p
+        for n, (note, of_note) in enumerate(zip(notes, log_p, strict=True)):
+            margins = [margin(q.option_ids, of_q) for q, of_q in zip(note.questions, of_note, strict=True)]
+            borderline = [index for index, value in enumerate(margins) if not value >= BORDERLINE]  # NaN is, too
+            if borderline and self._float32 is not None:
+                part = replace(note, questions=tuple(note.questions[index] for index in borderline))
+                (again,) = self._float32._token_log_p([part], eos_id)
+                for index, of_q in zip(borderline, again, strict=True):
+                    log_p[n][index] = of_q
+        return log_p
+
+    @cached_property
+    def _float32(self) -> LabelScorer | None:
+        """The same on a float32 copy of the model, made when first needed; None if the memory is too small."""
+        twin = float32_twin(self.scorer)
+        return None if twin is None else LabelScorer(twin, self.batch_tokens)
+
     @torch.no_grad()
-    def _token_log_p(self, notes: Sequence[EncodedNote], eos_id: int | None) -> list[list[list[Floats]]]:
+    def _token_log_p(self, notes: Sequence[EncodedNote], eos_id: int | None) -> list[TokenLogP]:
         """For each note, question and option: log-probability [T] of its tokens, given the prompt and those before.
 
         With `eos_id`, an option that begins another one has the log-probability of ending there as its last.
         """
-        found: list[list[list[list[float]]]] = [[[[] for _ in q.option_ids] for q in note.questions] for note in notes]
+        values: list[list[list[list[float]]]] = [[[[] for _ in q.option_ids] for q in note.questions] for note in notes]
         rows = [(n, first, row) for n, note in enumerate(notes) for first, row in _rows(note, eos_id)]
         rows.sort(key=lambda item: len(item[2].ids))
         for batch in _budget(rows, self.batch_tokens):
             for (n, first, row), log_p in zip(batch, self._read([row for _, _, row in batch]), strict=True):
                 for (_, _, question, option), value in zip(row.reads, log_p, strict=True):
-                    found[n][first + question][option].append(value)
-        return [[[np.asarray(o, np.float32) for o in question] for question in of_note] for of_note in found]
+                    values[n][first + question][option].append(value)
+        return [[[np.asarray(o, np.float32) for o in question] for question in of_note] for of_note in values]
 
     def _read(self, rows: Sequence[_Row]) -> list[Floats]:
         """Log-probability of every read of every row."""
@@ -82,9 +120,9 @@ class LabelScorer:
         hidden = tree.hidden_states(model, trees)
         where = [(r, index, token) for r, row in enumerate(rows) for index, token, _, _ in row.reads]
         row_N, index_N, token_N = torch.tensor(where, device=self.scorer.device).T
-        out = []
-        for part in range(0, len(where), LOGIT_ROWS):
-            some = slice(part, part + LOGIT_ROWS)
+        out, size = [], positions_at_once(model)
+        for part in range(0, len(where), size):
+            some = slice(part, part + size)
             log_p = tree.logits(model, hidden[row_N[some], index_N[some]]).log_softmax(-1)
             out.append(log_p.gather(1, token_N[some, None])[:, 0].cpu())
         return np.split(torch.cat(out).numpy(), np.cumsum([len(row.reads) for row in rows])[:-1])

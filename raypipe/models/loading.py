@@ -115,8 +115,8 @@ def load(section: config.Model, attn_implementation: str = "sdpa", dtype: torch.
     except (OSError, ValueError, KeyError, SafetensorError) as error:
         what = f"the weights cannot be loaded ({type(error).__name__})"
         raise InputError([Problem("model.path", what)]) from None
-    if what := weights.loading_problem(info):  # of a hub id, whose files `check` has not seen
-        raise InputError([Problem("model.path", what)])
+    if problem := weights.loading_problem(info):  # of a hub id, whose files `check` has not seen
+        raise InputError([Problem("model.path", problem)])
     if section.adapter is not None:
         model = _with_adapter(model, section.adapter)
     return Loaded(model.to(device).eval(), load_tokenizer(section), FAMILIES[model_config.model_type], device)

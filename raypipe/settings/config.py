@@ -206,8 +206,8 @@ class Training(Section):
     lora: Lora | None = None
     """Train LoRA adapters alone. None: train all parameters."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Of the products. `auto`: bfloat16 on a GPU, float32 on a CPU. A CPU that has no instructions for bfloat16 computes
-    in float32 where `bfloat16` is asked for, too: emulating them is slower and less exact."""
+    """Of the products. `auto`: bfloat16 on a GPU, float32 on a CPU. A CPU without instructions for bfloat16 computes in
+    float32 where `bfloat16` is asked for, too: emulating them is slower and less exact."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, more time."""
     seed: int = 0

@@ -1,7 +1,7 @@
 """Where an unfinished training goes on: safetensors and JSON, never pickle.
 
-A checkpoint holds full tensors, so a training may go on with another number of workers, replicated or sharded. Dropout is
-seeded by the step and the order of rows by the seed: there are no random states to keep.
+A checkpoint holds full tensors, so a training may go on with another number of workers, replicated or sharded. Dropout
+is seeded by the step and the order of rows by the seed: there are no random states to keep.
 """
 
 from __future__ import annotations

@@ -16,7 +16,6 @@ from torch import nn
 
 from raypipe.errors import InputError, Problem
 from raypipe.models.families import FAMILIES
-from raypipe.models.loading import cast_parameters
 from raypipe.settings import config
 from raypipe.training.loss import in_bfloat16
 
@@ -26,14 +25,11 @@ def prepare(model: Any, training: config.Training, device: torch.device) -> Any:
 
     Returns the PEFT model with adapters, or None where all parameters are trained. Changes `model` in place.
     """
-    stays = training.lora is not None and model.dtype == torch.bfloat16 and in_bfloat16(training, device)
-    if not stays:
-        cast_parameters(model, torch.float32)
-        return None if training.lora is None else add(model, training.lora)
+    is_frozen_bfloat16 = training.lora is not None and model.dtype == torch.bfloat16 and in_bfloat16(training, device)
     for parameter in model.parameters():
-        if parameter.ndim < 2:  # norms and biases
+        if parameter.ndim < 2 or not is_frozen_bfloat16:  # norms and biases are float32 in any case
             parameter.data = parameter.data.float()
-    return add(model, training.lora)
+    return None if training.lora is None else add(model, training.lora)
 
 
 def add(model: Any, lora: config.Lora) -> Any:

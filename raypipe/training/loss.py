@@ -47,7 +47,7 @@ class WeightedLoss(nn.Module):
             head = tuple(self.model.get_output_embeddings().parameters())
             total: Tensor = _InParts.apply(self, size, target, weight, hidden, *head)  # type: ignore[no-untyped-call]
             return total
-        parts = zip(*(tensor.split(size) for tensor in (hidden, target, weight)), strict=True)
+        parts = _split(size, hidden, target, weight)
         return torch.stack([self.of_states(*part) for part in parts]).sum()
 
     def of_states(self, hidden_ND: Tensor, target_N: Tensor, weight_N: Tensor) -> Tensor:
@@ -70,7 +70,7 @@ class _InParts(torch.autograd.Function):
         total = torch.zeros((), device=hidden_ND.device)
         of_hidden: list[Tensor] = []
         of_head: list[Tensor | None] = [None] * len(head)
-        for hidden, target, weight in zip(*(t.split(size) for t in (hidden_ND, target_N, weight_N)), strict=True):
+        for hidden, target, weight in _split(size, hidden_ND, target_N, weight_N):
             with torch.enable_grad():
                 states = hidden.requires_grad_()
                 loss = core.of_states(states, target, weight)
@@ -91,6 +91,11 @@ class _InParts(torch.autograd.Function):
         scaled = [None if gradient is None else gradient.mul_(outer[0]) for gradient in ctx.gradients]
         ctx.gradients = []
         return (None, None, None, None, *scaled)
+
+
+def _split(size: int, *tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
+    """Tensors of equal length in parts of `size`."""
+    return zip(*(torch.split(tensor, size) for tensor in tensors), strict=True)
 
 
 @contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -119,7 +120,7 @@ def test_every_tensor_of_every_family_is_needed(family: str, tmp_path: Path) -> 
     assert loading.check(config.Model(path=str(tmp_path))).model_type == family
     for name in sorted(whole)[:: max(1, len(whole) // 6)]:
         save_file({k: v for k, v in whole.items() if k != name}, file, metadata={"format": "pt"})
-        assert "lacks 1 of the model's tensors" in refusal(tmp_path)
+        assert re.search(r"lacks [12] of the model.s tensors", refusal(tmp_path))  # tied ones count twice
         save_file(whole | {name: torch.zeros(3, 5)}, file, metadata={"format": "pt"})
         assert "1 tensors have another shape" in refusal(tmp_path)
 
