@@ -6,7 +6,6 @@ fails becomes an `errors.Code`; and what bfloat16 is too coarse for is computed 
 
 from __future__ import annotations
 
-import copy
 import logging
 from collections.abc import Sequence
 from dataclasses import replace
@@ -24,15 +23,13 @@ from raypipe.attribution.registry import method_of
 from raypipe.errors import Code, InputError, Problem
 from raypipe.hashing import fingerprint
 from raypipe.models.loading import Loaded
+from raypipe.models.precision import BORDERLINE, float32_twin
 from raypipe.models.prompts import EncodedNote
 from raypipe.settings import config
 from raypipe.words import F32
 
 logger = logging.getLogger(__name__)
 
-# Below this margin (nats) bfloat16 may prefer the wrong label, and the question is computed again in float32. bfloat16
-# has 8 significant bits: around 16, logits are multiples of 1/16 or coarser.
-BORDERLINE = 0.1
 # On a CPU padding costs more than a batch saves, so only short notes share one (measured: 8 notes of 90 to 508 tokens
 # take a tenth longer in batches of 1024 tokens than one by one). Copies and questions of one note need no padding.
 CPU_BATCH_TOKENS, CPU_COPIES_TOKENS = 256, 1024
@@ -126,13 +123,8 @@ class AttributionEngine:
     @cached_property
     def _float32(self) -> AttributionEngine | None:
         """The same engine on a float32 copy of the scorer, made when first needed; None if the memory is too small."""
-        loaded = self.decoder.loaded
-        try:
-            twin = replace(loaded, model=copy.deepcopy(loaded.model).float())
-        except torch.OutOfMemoryError:
-            logger.warning(
-                "no memory for a float32 copy of the scorer: borderline labels stay as %s", self.decoder.dtype
-            )
+        twin = float32_twin(self.decoder.loaded)
+        if twin is None:
             return None
         return AttributionEngine(twin, self.config, self.request.seed, self.request.idf_V)
 

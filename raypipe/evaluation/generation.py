@@ -32,6 +32,18 @@ def decode(options: Sequence[tuple[int, ...]], log_p: Sequence[F32]) -> tuple[in
     return _descend(options, log_p, list(range(len(options))), 0, constrained_C), constrained_C
 
 
+def narrowest_margin(options: Sequence[tuple[int, ...]], log_p: Sequence[F32]) -> float:
+    """The smallest lead, in nats, by which greedy decoding chose a token; NaN if a log-probability is NaN."""
+    members, depth, margins = list(range(len(options))), 0, [np.inf]
+    while len(members) > 1:
+        branches = _branches(options, members, depth)
+        value_X = np.asarray([log_p[below[0]][depth] for below in branches.values()])
+        if len(value_X) > 1:
+            margins.append(value_X.max() - np.partition(value_X, -2)[-2])
+        members, depth = list(branches.values())[int(value_X.argmax())], depth + 1
+    return float(np.min(margins))
+
+
 def longer(options: Sequence[tuple[int, ...]]) -> dict[int, int]:
     """Option -> an option that begins with all its tokens and goes on; those that begin no other are left out."""
     return {
@@ -42,15 +54,21 @@ def longer(options: Sequence[tuple[int, ...]]) -> dict[int, int]:
     }
 
 
+def _branches(options: Sequence[tuple[int, ...]], members: list[int], depth: int) -> dict[int, list[int]]:
+    """The options among `members` by their next token, or END."""
+    branches: dict[int, list[int]] = {}
+    for c in members:
+        branches.setdefault(options[c][depth] if depth < len(options[c]) else END, []).append(c)
+    return branches
+
+
 def _descend(
     options: Sequence[tuple[int, ...]], log_p: Sequence[F32], members: list[int], depth: int, constrained_C: F32
 ) -> int:
     """The greedy choice among `members`, which agree in their first `depth` tokens; adds to `constrained_C`."""
     if len(members) == 1:
         return members[0]
-    branches: dict[int, list[int]] = {}
-    for c in members:
-        branches.setdefault(options[c][depth] if depth < len(options[c]) else END, []).append(c)
+    branches = _branches(options, members, depth)
     value_X = np.asarray([log_p[below[0]][depth] for below in branches.values()])
     value_X -= np.logaddexp.reduce(value_X)
     picks = []

@@ -3,23 +3,33 @@
 All questions of a note are branches of one token tree (models/tree.py), so 136 tasks cost one note and 136 short
 suffixes, not 136 notes. The same pass serves constrained decoding (evaluation/generation.py): every path that a
 decoder bound to the options can take is the beginning of an option.
+
+A model in bfloat16 answers in bfloat16; where its two best options are too close for that, the question is asked of a
+float32 copy (models/precision.py).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import numpy as np
 import torch
 
 from raypipe.attribution.batches import token_batches
-from raypipe.evaluation.generation import decode, longer
+from raypipe.evaluation.generation import decode, longer, narrowest_margin
 from raypipe.models import tree
 from raypipe.models.loading import Loaded
+from raypipe.models.precision import BORDERLINE, float32_twin
 from raypipe.models.prompts import EncodedNote, Question, question_groups
 from raypipe.models.tree import TokenTree
+from raypipe.training.loss import positions_at_once
 from raypipe.words import F32
+
+Options = Sequence[tuple[int, ...]]  # tokens of each option of a question
+Margin = Callable[[Options, Sequence[F32]], float]
+TokenLogP = list[list[F32]]  # of a note: for each question and option, the log-probability [T] of its tokens
 
 
 @dataclass
@@ -42,6 +52,18 @@ class _Read:
     option: int
 
 
+def _mean_log_p(options: Options, log_p: Sequence[F32]) -> F32:
+    """Mean log-probability [C] of each option, nats per token."""
+    means = [log_p_T[: len(ids)].mean() for log_p_T, ids in zip(log_p, options, strict=True)]
+    return np.asarray(means, np.float32)
+
+
+def _mean_margin(options: Options, log_p: Sequence[F32]) -> float:
+    """The lead of the best option over the next, nats per token."""
+    mean_C = np.sort(_mean_log_p(options, log_p))
+    return float(mean_C[-1] - mean_C[-2])
+
+
 class LabelScorer:
     """Scores the options of every question of a note with one model."""
 
@@ -52,25 +74,42 @@ class LabelScorer:
     def score(self, notes: Sequence[EncodedNote]) -> list[list[F32]]:
         """For each note and question: mean log-probability [C] of its options, nats per token."""
         return [
-            [
-                np.asarray(
-                    [log_p_T[: len(ids)].mean() for log_p_T, ids in zip(of_question, q.option_ids, strict=True)],
-                    np.float32,
-                )
-                for of_question, q in zip(of_note, note.questions, strict=True)
-            ]
-            for of_note, note in zip(self._token_log_p(notes, None), notes, strict=True)
+            [_mean_log_p(q.option_ids, log_p) for q, log_p in zip(note.questions, of_note, strict=True)]
+            for note, of_note in zip(notes, self._settled(notes, None), strict=True)
         ]
 
     def generate(self, notes: Sequence[EncodedNote], eos_id: int | None) -> list[list[tuple[int, F32]]]:
         """For each note and question: the result of `generation.decode` on its options."""
         return [
             [decode(q.option_ids, log_p) for q, log_p in zip(note.questions, of_note, strict=True)]
-            for note, of_note in zip(notes, self._token_log_p(notes, eos_id), strict=True)
+            for note, of_note in zip(notes, self._settled(notes, eos_id, narrowest_margin), strict=True)
         ]
 
+    def _settled(
+        self, notes: Sequence[EncodedNote], eos_id: int | None, margin: Margin = _mean_margin
+    ) -> list[TokenLogP]:
+        """As `_token_log_p`; questions whose answer has too small a margin for bfloat16 again in float32."""
+        log_p = self._token_log_p(notes, eos_id)
+        if self.scorer.model.dtype == torch.float32:
+            return log_p
+        for n, (note, of_note) in enumerate(zip(notes, log_p, strict=True)):
+            margins = [margin(q.option_ids, of_q) for q, of_q in zip(note.questions, of_note, strict=True)]
+            borderline = [index for index, value in enumerate(margins) if not value >= BORDERLINE]  # NaN is, too
+            if borderline and self._float32 is not None:
+                part = replace(note, questions=tuple(note.questions[index] for index in borderline))
+                (again,) = self._float32._token_log_p([part], eos_id)
+                for index, of_q in zip(borderline, again, strict=True):
+                    log_p[n][index] = of_q
+        return log_p
+
+    @cached_property
+    def _float32(self) -> LabelScorer | None:
+        """The same on a float32 copy of the model, made when first needed; None if the memory is too small."""
+        twin = float32_twin(self.scorer)
+        return None if twin is None else LabelScorer(twin, self.batch_tokens)
+
     @torch.no_grad()
-    def _token_log_p(self, notes: Sequence[EncodedNote], eos_id: int | None) -> list[list[list[F32]]]:
+    def _token_log_p(self, notes: Sequence[EncodedNote], eos_id: int | None) -> list[TokenLogP]:
         """For each note, question and option: log-probability [T] of its tokens, given the prompt and those before.
 
         With `eos_id`, an option that begins another one has the log-probability of ending there as its last.
@@ -92,9 +131,9 @@ class LabelScorer:
         hidden = tree.hidden_states(model, trees)
         where = [(r, read.index, read.token) for r, row in enumerate(rows) for read in row.reads]
         row_N, index_N, token_N = torch.tensor(where, device=self.scorer.device).T
-        out = []
-        for part in range(0, len(where), tree.LOGIT_ROWS):
-            some = slice(part, part + tree.LOGIT_ROWS)
+        out, size = [], positions_at_once(model)
+        for part in range(0, len(where), size):
+            some = slice(part, part + size)
             log_p = tree.logits(model, hidden[row_N[some], index_N[some]]).log_softmax(-1)
             out.append(log_p.gather(1, token_N[some, None])[:, 0].cpu())
         return np.split(torch.cat(out).numpy(), np.cumsum([len(row.reads) for row in rows])[:-1])

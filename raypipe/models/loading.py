@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,11 +9,12 @@ from typing import Any
 
 import torch
 from huggingface_hub import snapshot_download
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
 from raypipe.errors import InputError, Problem
+from raypipe.models import weights
 from raypipe.models.families import FAMILIES, Family, refusal
 from raypipe.settings import config
 from raypipe.words import Floats
@@ -51,37 +51,37 @@ def dtype_of(section: config.Model, device: torch.device) -> torch.dtype:
 
 
 def check(section: config.Model) -> Any:
-    """The model's config, without its weights. Raises `InputError` with every reason why it cannot be used."""
-    problems = []
+    """The model's config. Raises `InputError` with every reason why the model cannot be used.
+
+    Of a local folder the headers of the weights are looked at, too; no tensor is read.
+    """
     is_local = Path(section.path).is_dir()
     if not is_local and section.revision is None:
         hint = "no such folder; a hub id needs model.revision, the 40-digit commit to pin"
         raise InputError([Problem("model.path", hint)])
     try:
         model_config = AutoConfig.from_pretrained(section.path, revision=section.revision, trust_remote_code=False)
-    except (OSError, ValueError) as error:
+    except Exception as error:  # a broken config.json can fail anywhere in transformers
         raise InputError([Problem("model.path", f"not a readable model folder ({type(error).__name__})")]) from None
-    reason = refusal(model_config)
-    if reason is not None:
-        problems.append(Problem("model.path", reason))
-    if is_local and not any(Path(section.path).glob("*.safetensors")):
-        problems.append(Problem("model.path", "no *.safetensors in the folder; other weight formats are refused"))
-    problems += _adapter_problems(section.adapter) if section.adapter is not None else []
+    problems = _config_problems(model_config)
+    if is_local and not problems:
+        problems += weights.model_problems(Path(section.path))
+    if section.adapter is not None:
+        fits = is_local and not problems  # else only the adapter's own files can be looked at
+        problems += weights.adapter_problems(Path(section.adapter), Path(section.path) if fits else None)
     if problems:
         raise InputError(problems)
     return model_config
 
 
-def _adapter_problems(adapter: str) -> list[Problem]:
-    """An adapter is a local PEFT LoRA folder; other kinds of adapter may run code or read pickles when loaded."""
-    folder = Path(adapter)
-    if not (folder / "adapter_model.safetensors").is_file():
-        return [Problem("model.adapter", "no adapter_model.safetensors in the folder; other formats are refused")]
-    try:
-        kind = json.loads((folder / "adapter_config.json").read_text()).get("peft_type")
-    except (OSError, ValueError, AttributeError):
-        return [Problem("model.adapter", "no readable adapter_config.json in the folder")]
-    return [] if kind == "LORA" else [Problem("model.adapter", f"is a {kind} adapter; only LORA is supported")]
+def _config_problems(model_config: Any) -> list[Problem]:
+    """Why a model with this config cannot be used, before its weights are looked at."""
+    if (reason := refusal(model_config)) is not None:
+        return [Problem("model.path", reason)]
+    if getattr(model_config, "quantization_config", None) is not None:
+        what = "is quantised (quantization_config in config.json); take plain weights, or `raypipe import` it"
+        return [Problem("model.path", what)]
+    return []
 
 
 def load_tokenizer(section: config.Model) -> Any:
@@ -96,33 +96,63 @@ def load_tokenizer(section: config.Model) -> Any:
     return tokenizer
 
 
-def load(section: config.Model) -> Loaded:
-    """The model on its device, in eval mode, adapter merged."""
+def load(section: config.Model, dtype: torch.dtype | None = None) -> Loaded:
+    """The model on its device, in eval mode, adapter merged. `dtype`: instead of the section's."""
     model_config = check(section)
     device = device_of(section)
-    model = AutoModelForCausalLM.from_pretrained(
-        section.path,
-        revision=section.revision,
-        trust_remote_code=False,
-        use_safetensors=True,
-        dtype=dtype_of(section, device),
-        attn_implementation=FAMILIES[model_config.model_type].attention,
-    )
+    try:
+        model, info = AutoModelForCausalLM.from_pretrained(
+            section.path,
+            revision=section.revision,
+            trust_remote_code=False,
+            use_safetensors=True,
+            dtype=dtype or dtype_of(section, device),
+            attn_implementation=FAMILIES[model_config.model_type].attention,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # reported below, in one line
+        )
+    except (OSError, ValueError, KeyError, SafetensorError) as error:
+        what = f"the weights cannot be loaded ({type(error).__name__})"
+        raise InputError([Problem("model.path", what)]) from None
+    if problem := weights.loading_problem(info):  # of a hub id, whose files `check` has not seen
+        raise InputError([Problem("model.path", problem)])
     if section.adapter is not None:
-        from peft import PeftModel
-
-        model = PeftModel.from_pretrained(model, section.adapter).merge_and_unload()
+        model = _with_adapter(model, section.adapter)
     return Loaded(model.to(device).eval(), load_tokenizer(section), FAMILIES[model_config.model_type], device)
+
+
+def _with_adapter(model: Any, adapter: str) -> Any:
+    """The adapter's part added to the weights, which can be trained like any others."""
+    from peft import PeftModel
+
+    try:
+        merged = PeftModel.from_pretrained(model, adapter).merge_and_unload()
+    except (OSError, RuntimeError, ValueError, KeyError, TypeError) as error:
+        what = f"does not fit the model ({type(error).__name__})"
+        raise InputError([Problem("model.adapter", what)]) from None
+    return merged.requires_grad_(True)  # PEFT leaves all of it frozen
+
+
+def stored_dtype(section: config.Model) -> torch.dtype:
+    """The dtype that a model's weights are stored in: what its config says, else float32."""
+    return getattr(check(section), "dtype", None) or torch.float32
+
+
+def cast_parameters(model: Any, dtype: torch.dtype) -> None:
+    """Weights to another dtype, in place. Buffers stay: rotary frequencies are computed in float32 in every model."""
+    for parameter in model.parameters():
+        parameter.data = parameter.data.to(dtype)
+    model.config.dtype = dtype
 
 
 def embeddings(section: config.Model) -> Floats:
     """The input embeddings [V, D] alone; all other weights stay on disk."""
     name = f"{FAMILIES[check(section).model_type].embeddings}.weight"
     for file in sorted(_folder(section).glob("*.safetensors")):
-        with safe_open(file, framework="pt") as weights:
-            for key in weights.keys():  # noqa: SIM118 (no mapping)
+        with safe_open(file, framework="pt") as tensors:
+            for key in tensors.keys():  # noqa: SIM118 (no mapping)
                 if f".{name}".endswith(f".{key}"):  # some hub models leave out the first part of the path
-                    return weights.get_tensor(key).float().numpy()
+                    return tensors.get_tensor(key).float().numpy()
     raise InputError([Problem("model.path", f"no tensor {name} in its *.safetensors")])
 
 

@@ -23,9 +23,6 @@ from raypipe.models.families import too_long
 from raypipe.models.swapping import forward_as
 from raypipe.words import Ints
 
-# Positions whose logits [positions, V] exist at the same time.
-LOGIT_ROWS = 4096
-
 
 @dataclass
 class TokenTree:

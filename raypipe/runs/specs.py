@@ -13,21 +13,21 @@ if TYPE_CHECKING:
     from raypipe.runs.run import Run
 
 
-def pretraining(run: Run, folder: StepFolder, _: str) -> trainer.Stage:
+def pretraining(run: Run, folder: StepFolder, _: str) -> trainer.TrainingSpec:
     """A small decoder from scratch on plain notes."""
     architecture = run.settings.pretrain
     assert architecture is not None  # noqa: S101 (its rows were made from it)
     rows = str(run.needed("pretrain/rows").data)
-    return trainer.Stage(
+    return trainer.TrainingSpec(
         str(folder.path), rows, TEXT, architecture.training, architecture, run.tokenizer, random_weights=True
     )
 
 
-def finetuning(run: Run, folder: StepFolder, student: str) -> trainer.Stage:
+def finetuning(run: Run, folder: StepFolder, student: str) -> trainer.TrainingSpec:
     """Supervised fine-tuning: of the backbone (the scorer), or of an arm's student after reconstruction."""
     arm, _, repeat = (student or SCORER).partition("@")
     rows, settings = run.needed("finetune/rows").path, run.settings.finetune
-    return trainer.Stage(
+    return trainer.TrainingSpec(
         folder=str(folder.path),
         rows=str(rows / "train"),
         arm=LABELS,
@@ -39,12 +39,12 @@ def finetuning(run: Run, folder: StepFolder, student: str) -> trainer.Stage:
     )
 
 
-def reconstruction(run: Run, folder: StepFolder, arm: str) -> trainer.Stage:
+def reconstruction(run: Run, folder: StepFolder, arm: str) -> trainer.TrainingSpec:
     """The arm's student learns to fill in what its masking hid, or the scorer's answers."""
     settings = run.settings.arms[arm]
     rows = run.needed("pseudo" if settings.masking is None else "train/rows").data
     labelled = str(run.needed("finetune/rows").path / "train") if settings.label_share else ""
-    return trainer.Stage(
+    return trainer.TrainingSpec(
         folder=str(folder.path),
         rows=str(rows),
         arm=arm,

@@ -39,7 +39,7 @@ from raypipe.settings.config import Arm, Config
 if TYPE_CHECKING:
     from raypipe.runs.folder import StepFolder
     from raypipe.runs.run import Run
-    from raypipe.training.trainer import Stage
+    from raypipe.training.trainer import TrainingSpec
 
     Names = Sequence[str] | Callable[[Config, Arm], Sequence[str]]
 
@@ -51,7 +51,7 @@ class Step:
     name: str  # its folder; {arm} and {student} stand for each arm, and for each of its students
     # Makes the output: (run, folder, student) -> facts for the manifest. Of `train`, the driver does the training
     make: Callable[[Run, StepFolder, str], dict[str, Any]] | None = None
-    train: Callable[[Run, StepFolder, str], Stage] | None = None
+    train: Callable[[Run, StepFolder, str], TrainingSpec] | None = None
     settings: Sequence[str] | Callable[[Config], Sequence[str]] = ()  # config sections (or keys) that it reads
     after: Names = ()  # the steps that its output is made from
     needs: Names | None = None  # the steps that must be finished before it is made, where these are not `after`

@@ -175,6 +175,9 @@ class Lora(Section):
     """The adapters' output is scaled by alpha / rank."""
     dropout: Fraction = 0.05
     """Dropout before the adapters."""
+    first_block: Annotated[int, Field(ge=0)] | Annotated[float, Field(ge=0, lt=1)] = 0
+    """The first block with adapters; a float is a fraction of the depth. Nothing is trained, and no backward pass
+    runs, below it."""
 
 
 class Training(Section):
@@ -203,7 +206,8 @@ class Training(Section):
     lora: Lora | None = None
     """Train LoRA adapters alone. None: train all parameters."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """`auto`: bfloat16 autocast on a GPU, float32 on a CPU."""
+    """Of the products. `auto`: bfloat16 on a GPU, float32 on a CPU. A CPU without instructions for bfloat16 computes in
+    float32 where `bfloat16` is asked for, too: emulating them is slower and less exact."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, more time."""
     seed: int = 0

@@ -1,7 +1,7 @@
-"""Where an unfinished stage goes on: safetensors and JSON, never pickle.
+"""Where an unfinished training goes on: safetensors and JSON, never pickle.
 
-A checkpoint holds full tensors, so a stage may go on with another number of workers, replicated or sharded. Dropout is
-seeded by the step and the order of rows by the seed: there are no random states to keep.
+A checkpoint holds full tensors, so a training may go on with another number of workers, replicated or sharded. Dropout
+is seeded by the step and the order of rows by the seed: there are no random states to keep.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Named = Mapping[str, nn.Parameter]
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a stage has come."""
+    """How far a training has come."""
 
     step: int = 0  # finished optimiser steps
     seconds: float = 0.0  # that they took, over all attempts

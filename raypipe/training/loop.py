@@ -1,7 +1,7 @@
 """What one worker runs: the only training loop of the project. Plain torch; it runs without Ray.
 
 The loss of a step is  sum(w * cross-entropy) / sum(w)  over all rows of the step, on all workers and in all
-micro-batches: a short example is worth its tokens, however the step is cut (methods 1.7). Dropout is seeded by the
+micro-batches: a short example is worth its tokens, however the step is cut. Dropout is seeded by the
 step, so a resumed run repeats the straight one without saving random states.
 """
 
@@ -20,7 +20,7 @@ import torch
 from torch import nn
 
 from raypipe.errors import InputError, Problem
-from raypipe.settings.config import Lora, Training
+from raypipe.settings.config import Training
 from raypipe.training import checkpoint, schedule
 from raypipe.training.checkpoint import Progress
 from raypipe.training.examples import Examples
@@ -32,7 +32,7 @@ from raypipe.training.throughput import Work, matrix_peak, training_flops, work_
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a finished stage reports."""
+    """What a finished training reports."""
 
     steps: int
     loss: float  # of the last step, nats per weighted token
@@ -149,24 +149,10 @@ def mean_loss(core: WeightedLoss, pad_id: int, examples: Examples, training: Tra
     return float(sum_over_workers(loss)) / max(examples.total_weight_of(every_row), 1e-12)
 
 
-def add_lora(model: Any, lora: Lora) -> Any:
-    """The model with LoRA adapters on all linear layers but the head; only they are trainable."""
-    from peft import LoraConfig, get_peft_model
-
-    settings = LoraConfig(
-        r=lora.rank,
-        lora_alpha=lora.alpha,
-        lora_dropout=lora.dropout,
-        target_modules="all-linear",
-        task_type="CAUSAL_LM",
-    )
-    return get_peft_model(model, settings)
-
-
 def _checkpoint_activations(model: Any, training: Training) -> None:
     if training.gradient_checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})
-    else:
+    elif model.is_gradient_checkpointing:  # by the training before
         model.gradient_checkpointing_disable()
 
 

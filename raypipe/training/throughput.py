@@ -1,4 +1,4 @@
-"""How much arithmetic a stage did, and what share of the card's peak that is.
+"""How much arithmetic a training did, and what share of the card's peak that is.
 
 Model FLOPs (PaLM, arXiv 2204.02311, appendix B): what the result needs, without what is computed twice (checkpointing)
 or for nothing (padding). 2 per weight and token in the forward pass, 2 in the backward pass for the gradient of the
@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from raypipe.models.families import FAMILIES
 from raypipe.training.examples import Examples
 from raypipe.training.schedule import Indices
 
@@ -40,22 +41,35 @@ def work_of(examples: Examples, rows: Indices) -> Work:
 
 
 def training_flops(model: Any, work: Work) -> float:
-    """Model FLOPs of training on this much work; attention is not halved for being causal."""
+    """Model FLOPs of training on this much work; attention is not halved for being causal.
+
+    Below the first block with something to train there is a forward pass alone.
+    """
     head, c = model.get_output_embeddings(), model.config
     heads = c.num_attention_heads
     width = heads * (getattr(c, "head_dim", None) or c.hidden_size // heads)
-    body = [
-        p
-        for module in model.modules()
-        if module is not head and not isinstance(module, nn.Embedding)
-        for p in module.parameters(recurse=False)
-        if p.ndim == 2
-    ]
-    attention = 12 * c.num_hidden_layers * width * work.pairs
-    return float(work.tokens * _per_token(body) + work.targets * _per_token([head.weight]) + attention)
+    blocks = model.get_submodule(FAMILIES[c.model_type].blocks)
+    first = _first_trained(model, blocks)
+    below, above = _weights(blocks[:first]), _weights(blocks[first:])
+    per_token = 2 * sum(p.numel() for p in below) + _trained(above)
+    attention = 4 * width * work.pairs * (first + 3 * (len(blocks) - first))
+    return float(work.tokens * per_token + work.targets * _trained([head.weight]) + attention)
 
 
-def _per_token(weights: list[nn.Parameter]) -> int:
+def _first_trained(model: Any, blocks: nn.ModuleList) -> int:
+    """The block from which on gradients are computed: 0 if the embeddings are trained."""
+    if any(p.requires_grad for p in model.get_input_embeddings().parameters()):
+        return 0
+    trained = (i for i, block in enumerate(blocks) if any(p.requires_grad for p in block.parameters()))
+    return next(trained, len(blocks))
+
+
+def _weights(blocks: nn.ModuleList) -> list[nn.Parameter]:
+    return [p for p in blocks.parameters() if p.ndim == 2]
+
+
+def _trained(weights: list[nn.Parameter]) -> int:
+    """FLOPs a token of matrices that gradients pass through."""
     return sum((6 if p.requires_grad else 4) * p.numel() for p in weights)
 
 

@@ -1,7 +1,7 @@
-"""Ray Train around the loop: stages that follow each other share one set of workers.
+"""Ray Train around the loop: trainings that follow each other share one set of workers.
 
 Starting workers costs many seconds (processes, imports, the process group), so a student's reconstruction and its
-fine-tuning, or pretraining and the scorer, are one call with two stages; the model stays in memory in between.
+fine-tuning, or pretraining and the scorer, are one call with two trainings; the model stays in memory in between.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from raypipe.training.loop import Outcome
 
 @dataclass(frozen=True)
 class Mixed:
-    """Rows that a stage learns among its own."""
+    """Rows that are learned among those of the training itself."""
 
     rows: str
     arm: str
@@ -32,14 +32,14 @@ class Mixed:
 
 
 @dataclass(frozen=True)
-class Stage:
+class TrainingSpec:
     """One training: what is learned, from which model, and where the result goes."""
 
-    folder: str  # gets model/, metrics.jsonl, checkpoint/ and outcome.json
+    folder: str  # gets model/, adapter/ (with LoRA), metrics.jsonl, checkpoint/ and outcome.json
     rows: str  # folder of training rows (training/examples.py)
     arm: str  # which of them
     training: config.Training
-    # The model it starts from (what the stage before left is not read again), or an architecture to start anew.
+    # The model it starts from (what the training before left is not read again), or an architecture to start anew.
     start: config.Model | config.Pretrain
     tokenizer: config.Model
     random_weights: bool = False  # of `start`, only the architecture is used
@@ -53,21 +53,21 @@ class Stage:
 
 
 def fit(
-    stages: Sequence[Stage], resources: config.Resources, each: dict[str, float], say: Callable[[str], None]
+    specs: Sequence[TrainingSpec], resources: config.Resources, each: dict[str, float], say: Callable[[str], None]
 ) -> list[Outcome]:
-    """Run the stages one after the other on Ray Train workers, `each` worker's resources by name.
+    """Run the trainings one after the other on Ray Train workers, `each` worker's resources by name.
 
-    Finished stages are skipped, an unfinished one goes on from its checkpoint. After a lost worker, all start again
+    Finished trainings are skipped, an unfinished one goes on from its checkpoint. After a lost worker, all start again
     there, at most twice; with `min_training_workers`, as many as there is room for.
     """
     import ray.train
     from ray.train.torch import TorchTrainer
 
-    logs = Path(stages[0].folder) / "ray_train"
+    logs = Path(specs[0].folder) / "ray_train"
     trainer = TorchTrainer(
         _work,
         train_loop_config={
-            "stages": list(stages),
+            "specs": list(specs),
             "threads": int(each.get("CPU", 1)),
             "sharding": resources.sharding,
         },
@@ -75,36 +75,36 @@ def fit(
             num_workers=resources.workers, use_gpu="GPU" in each, resources_per_worker=each
         ),
         run_config=ray.train.RunConfig(
-            name=uuid.uuid4().hex[:12],  # progress is kept by our checkpoints, not by Ray Train's
+            name=uuid.uuid4().hex[:12],  # progress lies in our checkpoints, not in Ray Train's
             storage_path=str(logs.resolve()),
             failure_config=ray.train.FailureConfig(max_failures=2),
         ),
     )
-    with _Progress(stages, say):
+    with _Progress(specs, say):
         trainer.fit()
-    return [outcome(stage.folder) for stage in stages]
+    return [outcome(spec.folder) for spec in specs]
 
 
-# Hears of every optimiser step of a stage: the stage, the model in training, its tokenizer, and the step's metrics.
-Watch = Callable[[Stage, Any, Any, dict[str, Any]], None]
+# Hears of every optimiser step: the training, the model in it, its tokenizer, and the step's metrics.
+Watch = Callable[[TrainingSpec, Any, Any, dict[str, Any]], None]
 
 
-def fit_here(stages: Sequence[Stage], threads: int, has_gpu: bool, watch: Watch | None = None) -> list[Outcome]:
+def fit_here(specs: Sequence[TrainingSpec], threads: int, has_gpu: bool, watch: Watch | None = None) -> list[Outcome]:
     """The same in this process, without Ray, on `threads` CPU threads or its GPU."""
     import torch
 
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        device = torch.device("cuda" if has_gpu and stages[0].tokenizer.device != "cpu" else "cpu")
-        run(stages, device, watch=watch)
+        device = torch.device("cuda" if has_gpu and specs[0].tokenizer.device != "cpu" else "cpu")
+        run(specs, device, watch=watch)
     finally:
         torch.set_num_threads(before)
-    return [outcome(stage.folder) for stage in stages]
+    return [outcome(spec.folder) for spec in specs]
 
 
 def outcome(folder: str | Path) -> Outcome:
-    """What a finished stage reported."""
+    """What a finished training reported."""
     return Outcome(**json.loads((Path(folder) / "outcome.json").read_text()))
 
 
@@ -115,71 +115,80 @@ def _work(loop_config: dict[str, Any]) -> None:
     import torch
 
     torch.set_num_threads(loop_config["threads"])
-    stages = loop_config["stages"]
-    device = torch.device("cpu") if stages[0].tokenizer.device == "cpu" else ray.train.torch.get_device()
-    run(stages, device, ray.train.get_context().get_world_rank() == 0, loop_config["sharding"])
+    specs = loop_config["specs"]
+    device = torch.device("cpu") if specs[0].tokenizer.device == "cpu" else ray.train.torch.get_device()
+    run(specs, device, ray.train.get_context().get_world_rank() == 0, loop_config["sharding"])
 
 
 def run(
-    stages: Sequence[Stage],
+    specs: Sequence[TrainingSpec],
     device: Any,
     is_first: bool = True,
     sharding: str = "ddp",
     watch: Watch | None = None,
 ) -> None:
-    """The stages in this process; without Ray and torch.distributed it is a single worker."""
+    """The trainings in this process; without Ray and torch.distributed it is a single worker."""
     import torch
     import torch.distributed as dist
 
     model, in_memory = None, ""
-    for stage in stages:
-        if (Path(stage.folder) / "outcome.json").exists():
+    for spec in specs:
+        if (Path(spec.folder) / "outcome.json").exists():
             continue
-        torch.manual_seed(stage.training.seed)
-        if not isinstance(stage.start, config.Model) or stage.start.path != in_memory:
-            model = _start(stage.start, stage)
-        model = _train(model, stage, device, is_first, sharding, watch)
-        in_memory = str(Path(stage.folder) / "model")
+        torch.manual_seed(spec.training.seed)
+        if not isinstance(spec.start, config.Model) or spec.start.path != in_memory:
+            model = _start(spec)
+        model = _train(model, spec, device, is_first, sharding, watch)
+        in_memory = str(Path(spec.folder) / "model")
         if dist.is_initialized():
             dist.barrier()
 
 
-def _start(start: config.Model | config.Pretrain, stage: Stage) -> Any:
-    """The model that a stage starts from, on the CPU and in float32 (autocast does the rest)."""
+def _start(spec: TrainingSpec) -> Any:
+    """The model that a training starts from, on the CPU, its weights in the dtype that they are stored in."""
+    import torch
+
     from raypipe.models import loading
 
+    start = spec.start
     if isinstance(start, config.Pretrain):
-        return loading.from_scratch(start, loading.load_tokenizer(stage.tokenizer))
-    if stage.random_weights:
+        return loading.from_scratch(start, loading.load_tokenizer(spec.tokenizer))
+    if spec.random_weights:
         return loading.random_like(start)
-    return loading.load(start.model_copy(update={"dtype": "float32", "device": "cpu"})).model
+    # an adapter is added in float32, or its small numbers would be lost in the rounding
+    dtype = loading.stored_dtype(start) if start.adapter is None else torch.float32
+    return loading.load(start.model_copy(update={"device": "cpu"}), dtype=dtype).model
 
 
-def _train(model: Any, stage: Stage, device: Any, is_first: bool, sharding: str, watch: Watch | None) -> Any:
-    """One stage; returns the trained model with adapters merged."""
+def _train(model: Any, spec: TrainingSpec, device: Any, is_first: bool, sharding: str, watch: Watch | None) -> Any:
+    """One training; returns the model as it was written: adapters merged, in the dtype of the backbone."""
+    import torch
+
     from raypipe.models import loading
-    from raypipe.training import loop
+    from raypipe.training import loop, lora
 
-    tokenizer = loading.load_tokenizer(stage.tokenizer)
-    loading.set_dropout(model, stage.training.dropout)
-    adapted = loop.add_lora(model, stage.training.lora) if stage.training.lora else None
-    folder = Path(stage.folder)
+    tokenizer = loading.load_tokenizer(spec.tokenizer)
+    loading.set_dropout(model, spec.training.dropout)
+    stored = loading.stored_dtype(spec.start) if isinstance(spec.start, config.Model) else torch.float32
+    adapted = lora.prepare(model, spec.training, device)
+    folder = Path(spec.folder)
     trained = adapted.get_base_model() if adapted is not None else model
     result = loop.fit(
         trained,
         tokenizer.pad_token_id,
-        _examples(stage),
-        stage.training,
+        _examples(spec),
+        spec.training,
         folder,
-        dev=examples.read(stage.dev_rows, stage.arm) if stage.dev_rows else None,
+        dev=examples.read(spec.dev_rows, spec.arm) if spec.dev_rows else None,
         device=device,
         sharding=sharding,
-        on_step=lambda metrics: watch(stage, trained, tokenizer, metrics) if watch else None,
+        on_step=lambda metrics: watch(spec, trained, tokenizer, metrics) if watch else None,
     )
     if adapted is not None:
-        if is_first:
-            adapted.save_pretrained(folder / "adapter", safe_serialization=True)
-        model = adapted.merge_and_unload().requires_grad_(True)  # merging leaves everything frozen
+        if is_first and (base := _base_on_disk(spec)) is not None:
+            lora.save(adapted, base, folder / "adapter")
+        model = lora.merge(adapted)
+    loading.cast_parameters(model, stored)  # what goes on from here in memory is what is read from the folder
     if is_first:
         model.save_pretrained(folder / "model", safe_serialization=True)
         tokenizer.save_pretrained(folder / "model")
@@ -188,8 +197,18 @@ def _train(model: Any, stage: Stage, device: Any, is_first: bool, sharding: str,
     return model
 
 
-def _examples(stage: Stage) -> examples.Examples:
-    own, mixed = examples.read(stage.rows, stage.arm), stage.mixed
+def _base_on_disk(spec: TrainingSpec) -> config.Model | None:
+    """The model to which the trained adapter belongs, if it can be loaded from somewhere.
+
+    Random weights lie nowhere, and neither does a model with an older adapter merged: then model/ alone is written.
+    """
+    start = spec.start
+    is_stored = isinstance(start, config.Model) and start.adapter is None and not spec.random_weights
+    return start if is_stored and isinstance(start, config.Model) else None
+
+
+def _examples(spec: TrainingSpec) -> examples.Examples:
+    own, mixed = examples.read(spec.rows, spec.arm), spec.mixed
     return own if mixed is None else examples.mixed(own, examples.read(mixed.rows, mixed.arm), mixed.share)
 
 
@@ -198,8 +217,8 @@ class _Progress:
 
     EVERY_S = 10.0
 
-    def __init__(self, stages: Sequence[Stage], say: Callable[[str], None]) -> None:
-        self.stages, self.say = stages, say
+    def __init__(self, specs: Sequence[TrainingSpec], say: Callable[[str], None]) -> None:
+        self.specs, self.say = specs, say
         self.stop = threading.Event()
         self.thread = threading.Thread(target=self._watch, daemon=True)
 
@@ -211,17 +230,17 @@ class _Progress:
         self.thread.join()
 
     def _watch(self) -> None:
-        told: dict[str, int] = {}
+        n_lines_said: dict[str, int] = {}
         began = time.time()
         while not self.stop.wait(self.EVERY_S):
-            for stage in self.stages:
-                metrics = Path(stage.folder) / "metrics.jsonl"
+            for spec in self.specs:
+                metrics = Path(spec.folder) / "metrics.jsonl"
                 if not metrics.exists() or metrics.stat().st_mtime < began:
                     continue
                 lines = metrics.read_bytes().splitlines()
-                if lines and len(lines) > told.get(stage.folder, 0):
-                    told[stage.folder] = len(lines)
-                    self.say(_line(stage.name, json.loads(lines[-1])))
+                if lines and len(lines) > n_lines_said.get(spec.folder, 0):
+                    n_lines_said[spec.folder] = len(lines)
+                    self.say(_line(spec.name, json.loads(lines[-1])))
 
 
 def _line(name: str, m: dict[str, Any]) -> str:

@@ -18,7 +18,7 @@ from raypipe.models.families import FAMILIES
 from raypipe.models.loading import Loaded
 from raypipe.models.prompts import EncodedNote
 from raypipe.runs.run import Run
-from raypipe.training.trainer import Stage
+from raypipe.training.trainer import TrainingSpec
 
 Labelled = tuple[dict[str, Any], dict[str, str], EncodedNote | None]
 
@@ -34,10 +34,10 @@ class DevScore:
         self.student = f"finetune/{run.students(arm)[0]}"
         self.notes: list[Labelled] | None = None
 
-    def __call__(self, stage: Stage, model: Any, tokenizer: Any, step: dict[str, Any]) -> None:
-        if not Path(stage.folder).match(self.student) or step["step"] >= step["steps"]:
+    def __call__(self, spec: TrainingSpec, model: Any, tokenizer: Any, step: dict[str, Any]) -> None:
+        if not Path(spec.folder).match(self.student) or step["step"] >= step["steps"]:
             return
-        epochs = max(1, math.ceil(stage.training.epochs))
+        epochs = max(1, math.ceil(spec.training.epochs))
         ends = {round(step["steps"] * epoch / epochs): epoch for epoch in range(1, epochs)}
         if step["step"] in ends:
             self.on_epoch(float(ends[step["step"]]), self._macro_f1(model, tokenizer))

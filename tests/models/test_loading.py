@@ -14,7 +14,7 @@ from raypipe.errors import InputError
 from raypipe.models import loading
 from raypipe.models.families import FAMILIES
 from raypipe.settings import config
-from raypipe.training import loop
+from raypipe.training import lora
 from tests.tiny_models import CONFIGS, TEXTS, tiny_model, tiny_tokenizer
 
 TRAINED = os.environ.get("RAYPIPE_MODELS", "")
@@ -89,7 +89,7 @@ def test_remote_code_is_never_run(folder: Path, tmp_path: Path) -> None:
 
 
 def test_a_lora_adapter_is_merged(folder: Path, tmp_path: Path) -> None:
-    adapted = loop.add_lora(tiny_model("llama"), config.Lora(rank=2, alpha=4))
+    adapted = lora.add(tiny_model("llama"), config.Lora(rank=2, alpha=4))
     for name, parameter in adapted.named_parameters():
         if "lora_B" in name:
             torch.nn.init.normal_(parameter)
@@ -105,7 +105,7 @@ def test_a_lora_adapter_is_merged(folder: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(("change", "says"), [({"peft_type": "PROMPT_TUNING"}, "PROMPT_TUNING"), (None, "safetensors")])
 def test_other_adapters_are_refused(change: dict[str, str] | None, says: str, folder: Path, tmp_path: Path) -> None:
     adapter = tmp_path / "adapter"
-    loop.add_lora(tiny_model("llama"), config.Lora(rank=2)).save_pretrained(adapter)
+    lora.add(tiny_model("llama"), config.Lora(rank=2)).save_pretrained(adapter)
     if change is None:
         (adapter / "adapter_model.safetensors").rename(adapter / "adapter_model.bin")
     else:

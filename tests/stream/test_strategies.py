@@ -171,7 +171,7 @@ def test_every_arm_trains_on_its_rows(run: Run, tmp_path: Path) -> None:
     start = run.backbone
     before = loading.load(start).model.state_dict()
     for arm in masking_of(run.settings):
-        stage = trainer.Stage(
+        stage = trainer.TrainingSpec(
             str(tmp_path / arm), str(run.step("train/rows").data), arm, run.settings.train, start, run.tokenizer
         )
         trainer.run([stage], torch.device("cpu"))

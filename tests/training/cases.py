@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from raypipe.settings.config import Training
-from raypipe.training import examples, loop
+from raypipe.training import examples, loop, lora
 from tests.tiny_models import tiny_model
 
 PAD = 0
@@ -44,7 +44,7 @@ def fitted(folder: Path, training: Training, data: examples.Examples | None = No
     model = tiny_model("llama")
     if training.lora is not None:
         torch.manual_seed(0)  # the adapters'
-        model = loop.add_lora(model, training.lora).get_base_model()
+        model = lora.add(model, training.lora).get_base_model()
     loop.fit(model, PAD, data or rows_of_many_lengths(), training, folder, **options)
     return model.state_dict()
 

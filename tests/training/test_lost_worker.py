@@ -42,13 +42,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for i, n in enumerate(rng.integers(10, 60, 200).tolist())
     ]  # fmt: skip
     examples.write(rows, path / "rows/rows.parquet")
-    trainer.run([_stage(path, "straight")], torch.device("cpu"))
+    trainer.run([_spec(path, "straight")], torch.device("cpu"))
     return path
 
 
-def _stage(folder: Path, name: str) -> trainer.Stage:
+def _spec(folder: Path, name: str) -> trainer.TrainingSpec:
     start = config.Model(path=str(folder / "start"), device="cpu")
-    return trainer.Stage(str(folder / name), str(folder / "rows"), "a", TRAINING, start, start)
+    return trainer.TrainingSpec(str(folder / name), str(folder / "rows"), "a", TRAINING, start, start)
 
 
 @pytest.fixture(scope="module")
@@ -70,25 +70,27 @@ def lose_node() -> Iterator[Callable[[], None]]:
 
 def _workers() -> list[psutil.Process]:
     """The training workers that descend from this process."""
-    found = []
+    processes = []
     for process in psutil.Process().children(recursive=True):
         try:
             if "TrainWorker" in " ".join(process.cmdline()):
-                found.append(process)
+                processes.append(process)
         except psutil.NoSuchProcess:
             continue
-    return found
+    return processes
 
 
-def _step_of(stage: trainer.Stage) -> int:
+def _step_of(spec: trainer.TrainingSpec) -> int:
     """Finished steps in the checkpoint."""
     try:
-        return int(json.loads((Path(stage.folder) / "checkpoint/state.json").read_text())["step"])
+        return int(json.loads((Path(spec.folder) / "checkpoint/state.json").read_text())["step"])
     except FileNotFoundError:
         return 0
 
 
-def _fit(stage: trainer.Stage, resources: config.Resources, lose: Callable[[], None]) -> tuple[list[int], list[int]]:
+def _fit(
+    spec: trainer.TrainingSpec, resources: config.Resources, lose: Callable[[], None]
+) -> tuple[list[int], list[int]]:
     """Train, and lose something after the first checkpoint. Returns its step, and the ids of all workers there were."""
     lost_at: list[int] = []
     pids: set[int] = set()
@@ -97,44 +99,42 @@ def _fit(stage: trainer.Stage, resources: config.Resources, lose: Callable[[], N
     def watch() -> None:
         while not done.is_set():
             pids.update(process.pid for process in _workers())
-            if not lost_at and _step_of(stage):
-                lost_at.append(_step_of(stage))
+            if not lost_at and _step_of(spec):
+                lost_at.append(_step_of(spec))
                 lose()
             time.sleep(0.02)
 
     watcher = threading.Thread(target=watch)
     watcher.start()
     try:
-        trainer.fit([stage], resources, {"CPU": 1.0}, lambda line: None)
+        trainer.fit([spec], resources, {"CPU": 1.0}, lambda line: None)
     finally:
         done.set()
         watcher.join()
     return lost_at, sorted(pids)
 
 
-def _assert_as_straight(folder: Path, stage: trainer.Stage) -> None:
-    models = folder / "straight/model", Path(stage.folder) / "model", folder / "start"
-    straight, found, start = (load_file(path / "model.safetensors") for path in models)
-    assert max(float((straight[name] - found[name]).abs().max()) for name in straight) < 2e-5
+def _assert_as_straight(folder: Path, spec: trainer.TrainingSpec) -> None:
+    models = folder / "straight/model", Path(spec.folder) / "model", folder / "start"
+    straight, resumed, start = (load_file(path / "model.safetensors") for path in models)
+    assert max(float((straight[name] - resumed[name]).abs().max()) for name in straight) < 2e-5
     assert max(float((straight[name] - start[name]).abs().max()) for name in straight) > 1e-3
-    steps = [json.loads(line)["step"] for line in (Path(stage.folder) / "metrics.jsonl").read_text().splitlines()]
+    steps = [json.loads(line)["step"] for line in (Path(spec.folder) / "metrics.jsonl").read_text().splitlines()]
     assert steps == list(range(1, STEPS + 1))
 
 
 def test_killed_worker(folder: Path, lose_node: object) -> None:
-    stage = _stage(folder, "killed")
-    lost_at, pids = _fit(
-        stage, config.Resources(training_workers=2), lambda: os.kill(_workers()[0].pid, signal.SIGKILL)
-    )
+    spec = _spec(folder, "killed")
+    lost_at, pids = _fit(spec, config.Resources(training_workers=2), lambda: os.kill(_workers()[0].pid, signal.SIGKILL))
     assert 0 < lost_at[0] < STEPS, "the kill must land in the middle"
     assert len(pids) == 4, "two workers before, two others after"
-    _assert_as_straight(folder, stage)
+    _assert_as_straight(folder, spec)
 
 
 def test_lost_node(folder: Path, lose_node: Callable[[], None]) -> None:
     """Goes on with the one worker that there is room for."""
-    stage = _stage(folder, "lost_node")
-    lost_at, pids = _fit(stage, config.Resources(training_workers=2, min_training_workers=1), lose_node)
+    spec = _spec(folder, "lost_node")
+    lost_at, pids = _fit(spec, config.Resources(training_workers=2, min_training_workers=1), lose_node)
     assert 0 < lost_at[0] < STEPS, "the loss must come in the middle"
     assert len(pids) == 3, "two workers before, one after"
-    _assert_as_straight(folder, stage)
+    _assert_as_straight(folder, spec)

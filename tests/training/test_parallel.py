@@ -91,15 +91,15 @@ def _worker(rank: int, folder: str, port: int) -> None:
 def _exchange(sharding: str, rank: int) -> list[bool]:
     """After a pass that is not the last, and after the last one: do both workers have the same gradients?"""
     sides = parallel.distribute(tiny_model("llama"), sharding, torch.device("cpu"))
-    found = []
+    same = []
     for is_last in (False, True):
         with sides.accumulate(is_last):
             sides.loss(*batch_of(DEV, [rank], PAD, torch.device("cpu"))).backward()
         norms = [torch.zeros(1), torch.zeros(1)]
         own = [parallel.whole(p.grad).norm() for p in sides.model.parameters() if p.grad is not None]
         dist.all_gather(norms, torch.stack(own).norm()[None] if own else torch.full((1,), torch.nan))
-        found.append(bool(norms[0] == norms[1]))  # no gradient yet (nan) is not the same
-    return found
+        same.append(bool(norms[0] == norms[1]))  # no gradient yet (nan) is not the same
+    return same
 
 
 @pytest.fixture(scope="module")
@@ -117,9 +117,9 @@ def _result(folder: Path) -> State:
     return {**state, "lm_head.weight": state["model.embed_tokens.weight"]}  # tied
 
 
-def _close(found: list[dict[str, Any]], expected: list[dict[str, Any]]) -> bool:
+def _close(measured: list[dict[str, Any]], expected: list[dict[str, Any]]) -> bool:
     """Are all logged numbers equal: losses, gradient norms, dev losses, tokens?"""
-    pairs = zip(found, expected, strict=True)
+    pairs = zip(measured, expected, strict=True)
     return all(a == pytest.approx(b, rel=1e-4, abs=1e-5) for a, b in pairs)
 
 

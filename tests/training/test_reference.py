@@ -90,5 +90,5 @@ def test_equals_hugging_face_trainer(fixed: bool, accumulate: int, tmp_path: Pat
     ours = fitted(tmp_path / "ours", training, data)
     theirs, losses = _reference(data, training, accumulate, tmp_path / "theirs")
     assert [step["loss"] for step in metrics_of(tmp_path / "ours")] == pytest.approx(losses, rel=1e-4)
-    assert distance(ours, theirs) < 2e-5
+    assert distance(ours, theirs) < 1e-4  # AdamW makes of the rounding of tiny gradients up to its whole step, 1e-3
     assert distance(ours, tiny_model("llama").state_dict()) > 1e-3
