@@ -26,7 +26,7 @@ from raypipe.runs import compare
 from raypipe.runs.run import Run
 from raypipe.settings import configfile
 
-Floats = npt.NDArray[np.float64]
+F32 = npt.NDArray[np.float64]
 Key = tuple[str, str]  # note and task
 FORMS = ("common", "local", "hinted", "bare")
 N_BOOTSTRAP = 4000
@@ -49,7 +49,7 @@ def forms_of(run: Run) -> dict[Key, str]:
     return found
 
 
-def above(table: pa.Table, present: list[Key], unmentioned: list[Key]) -> Floats:
+def above(table: pa.Table, present: list[Key], unmentioned: list[Key]) -> F32:
     """For each present mention [P], the share of unmentioned ones that score lower: their mean is the AUC."""
     score = {(row["note_id"], row["task_id"]): row["scores"][0] - row["scores"][1] for row in table.to_pylist()}
     ranked_N, score_P = np.sort([score[key] for key in unmentioned]), np.asarray([score[key] for key in present])
@@ -57,7 +57,7 @@ def above(table: pa.Table, present: list[Key], unmentioned: list[Key]) -> Floats
     return np.asarray(sum(sides) / (2 * len(ranked_N)))
 
 
-def interval(above_SP: Floats, present: list[Key], form_P: npt.NDArray[np.bool_]) -> str:
+def interval(above_SP: F32, present: list[Key], form_P: npt.NDArray[np.bool_]) -> str:
     """Mean and 95 % interval in points when notes and seeds vary."""
     _, note_P = np.unique([note_id for note_id, _ in present], return_inverse=True)
     weight_BP = group_weights(np.random.default_rng(0), N_BOOTSTRAP, note_P.max() + 1)[:, note_P] * form_P
@@ -83,7 +83,7 @@ def main() -> None:
     present = [key for key, label in asked.items() if label == YES]
     unmentioned = [key for key, label in asked.items() if label != YES and key not in form_of]
     form_of_P = np.asarray([form_of[key] for key in present])
-    found: dict[str, Floats] = {}
+    found: dict[str, F32] = {}
     for arm, tables in pooled.tables.items():
         of_run = [above(table, present, unmentioned) for table in tables]
         seeds = sorted(set(pooled.seeds[arm]))

@@ -25,8 +25,6 @@ I32 = npt.NDArray[np.int32]
 I64 = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
 Index = npt.NDArray[np.intp]  # positions in another array
-Floats = F32  # the former names of F32 and I32, until no other package imports them
-Ints = I32
 
 # How signed relevance is turned into what ranks words
 SIGNS: dict[str, Callable[[F32], F32]] = {

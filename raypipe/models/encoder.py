@@ -10,13 +10,13 @@ import torch
 from transformers import AutoModel, AutoTokenizer
 
 from raypipe.errors import InputError, Problem
-from raypipe.words import Floats
+from raypipe.words import F32
 
 BATCH = 256  # words
 
 
 @torch.no_grad()
-def encoder_vectors(folder: str, words: Sequence[str]) -> Floats:
+def encoder_vectors(folder: str, words: Sequence[str]) -> F32:
     """The pooled output for each word alone [words, D] (2305.14577, code), or its mean last hidden state if the model
     has no pooler. Safetensors only, never remote code; raises `InputError` if the folder holds no such model.
     """

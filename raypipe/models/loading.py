@@ -17,7 +17,7 @@ from raypipe.errors import InputError, Problem
 from raypipe.models import weights
 from raypipe.models.families import FAMILIES, Family, refusal
 from raypipe.settings import config
-from raypipe.words import Floats
+from raypipe.words import F32
 
 # Its progress bars and its warnings about long notes (which are cut later) would fill every worker's log.
 transformers_logging.disable_progress_bar()
@@ -145,7 +145,7 @@ def cast_parameters(model: Any, dtype: torch.dtype) -> None:
     model.config.dtype = dtype
 
 
-def embeddings(section: config.Model) -> Floats:
+def embeddings(section: config.Model) -> F32:
     """The input embeddings [V, D] alone; all other weights stay on disk."""
     name = f"{FAMILIES[check(section).model_type].embeddings}.weight"
     for file in sorted(_folder(section).glob("*.safetensors")):

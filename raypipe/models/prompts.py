@@ -7,7 +7,7 @@ A prompt is segments that are tokenised apart and then joined:
 
 Because the note has its own segment, its character offsets are exact (never searched for), over-long notes are cut
 without touching the question, and all tasks of a note share the tokens of head and note: the shared prefix of
-attribution, training and scoring (methods 1.7; defects avoided: 1.6).
+attribution, training and scoring (docs/method.md, section 3.2).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import numpy as np
 from raypipe.errors import Code, RowError
 from raypipe.notes.tasks import Task
 from raypipe.settings.config import Prompt
-from raypipe.words import Ints, tokens_of_words, word_spans
+from raypipe.words import I32, tokens_of_words, word_spans
 
 Tokenizer = Any  # transformers.PreTrainedTokenizerFast; untyped upstream
 # Questions of a note that share a row: the attention mask of a row grows with the square of its length.
@@ -29,7 +29,7 @@ QUESTIONS_PER_ROW = 32
 _USER = "\u241fuser-content\u241f"  # stands for the user's content while the chat template is rendered
 
 
-def _no_words() -> Ints:
+def _no_words() -> I32:
     return np.empty((0, 2), np.int32)
 
 
@@ -50,10 +50,10 @@ class EncodedNote:
     note_id: str
     prefix_ids: tuple[int, ...]  # head + note
     note_start: int  # prefix_ids[note_start:] are the note's
-    offsets_N2: Ints  # characters of the text under each note token
+    offsets_N2: I32  # characters of the text under each note token
     n_cut_tokens: int  # note tokens that did not fit
     questions: tuple[Question, ...]
-    tokens_W2: Ints = field(default_factory=_no_words)  # note tokens of each word that has any: first, one past last
+    tokens_W2: I32 = field(default_factory=_no_words)  # note tokens of each word that has any: first, one past last
 
 
 def question_groups(questions: Sequence[Question]) -> Iterator[tuple[int, Sequence[Question]]]:
@@ -140,7 +140,7 @@ class PromptEncoder:
         inside = [number for number, (a, b) in enumerate(offsets) if a < end and b > start]
         return (inside[0], inside[-1] + 1) if inside else None
 
-    def note_ids(self, text: str) -> tuple[list[int], Ints]:
+    def note_ids(self, text: str) -> tuple[list[int], I32]:
         """Tokens of a note and their character offsets [N, 2]. Text that looks like a special token stays text."""
         encoded = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, split_special_tokens=True)
         return list(encoded["input_ids"]), np.asarray(encoded["offset_mapping"], dtype=np.int32).reshape(-1, 2)

@@ -21,7 +21,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPastAndCrossAttenti
 from raypipe.errors import InputError, Problem
 from raypipe.models.families import too_long
 from raypipe.models.swapping import forward_as
-from raypipe.words import Ints
+from raypipe.words import I32
 
 
 @dataclass
@@ -43,7 +43,7 @@ class TokenTree:
         self.ids += ids
         return first
 
-    def arrays(self) -> tuple[Ints, Ints]:
+    def arrays(self) -> tuple[I32, I32]:
         """input_ids [T] and branch [T], as `collate` takes them."""
         return np.asarray(self.ids, np.int32), np.asarray(self.branch, np.int32)
 
@@ -59,7 +59,7 @@ class Trees:
     longest: int  # tokens of the longest prompt: a trunk with one branch
 
 
-def collate(rows: Sequence[tuple[Ints, Ints]], pad_id: int, device: torch.device) -> Trees:
+def collate(rows: Sequence[tuple[I32, I32]], pad_id: int, device: torch.device) -> Trees:
     """Rows of (input_ids [T], branch [T]) as one padded batch."""
     width = max(len(ids) for ids, _ in rows)
     input_ids = np.full((len(rows), width), pad_id, dtype=np.int64)
@@ -90,7 +90,7 @@ def collate(rows: Sequence[tuple[Ints, Ints]], pad_id: int, device: torch.device
     )
 
 
-def _paths(branch_T: Ints) -> tuple[Ints, Ints]:
+def _paths(branch_T: I32) -> tuple[I32, I32]:
     """Position and predecessor of every token of one tree. Branch numbers must not decrease."""
     n = len(branch_T)
     index = np.arange(n)

@@ -25,7 +25,7 @@ from raypipe.runs.names import SCORER
 from raypipe.settings import config
 from raypipe.settings.arms import PRETRAINING
 from raypipe.stream import pipeline
-from raypipe.words import Floats
+from raypipe.words import F32
 
 if TYPE_CHECKING:
     from raypipe.runs.run import Run
@@ -85,7 +85,7 @@ def _publish(counted: Statistics, folder: Path) -> None:
         shutil.rmtree(fresh)
 
 
-def _vectors(encoder: str | None, backbone: config.Model, words: Sequence[str]) -> Floats:
+def _vectors(encoder: str | None, backbone: config.Model, words: Sequence[str]) -> F32:
     """One vector per word: an encoder's, or the mean of the backbone's input embeddings."""
     if encoder is not None:
         return encoder_vectors(encoder, words)

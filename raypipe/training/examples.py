@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 
 from raypipe import rows
 from raypipe.errors import InputError
-from raypipe.words import Floats, Ints
+from raypipe.words import F32, I32
 
 # What is stored on disk: a training row, whose it is, and a key to sort by (files have no order).
 STORED = pa.schema([("arm", pa.string()), ("key", pa.string()), ("draw", pa.int16()), *rows.TRAINING])
@@ -29,8 +29,8 @@ STORED = pa.schema([("arm", pa.string()), ("key", pa.string()), ("draw", pa.int1
 class Examples:
     """R training rows. `rows.TRAINING` documents the columns."""
 
-    ids: Ints  # all rows' tokens, one after the other
-    weight: Floats
+    ids: I32  # all rows' tokens, one after the other
+    weight: F32
     branch: npt.NDArray[np.int16]
     start: npt.NDArray[np.int64]  # [R + 1] offsets into the above
     draw: npt.NDArray[np.int16]  # [R] which redraw of the masks the row belongs to
@@ -47,7 +47,7 @@ class Examples:
         """Sum of the loss weights of some rows."""
         return float(sum(self.weight[self.start[row] : self.start[row + 1]].sum(dtype=np.float64) for row in rows))
 
-    def row(self, index: int) -> tuple[Ints, Floats, Ints]:
+    def row(self, index: int) -> tuple[I32, F32, I32]:
         """Tokens, loss weights and branches of one row."""
         span = slice(self.start[index], self.start[index + 1])
         return self.ids[span], self.weight[span], self.branch[span].astype(np.int32)

@@ -1,4 +1,4 @@
-"""Which of the scorer's own answers become training rows (methods 4, `pseudo_label`; the recipe is ours).
+"""Which of the scorer's own answers become training rows (docs/method.md, section 9.2; the recipe is ours).
 
 An answer is kept if the scorer is sure of it, and classes are evened out: a scorer that says "no" to everything would
 otherwise teach little else. Shares, not lists, are handed to the workers: whether an answer is kept follows from its

@@ -13,7 +13,7 @@ from raypipe.attribution.method import NoteAttribution
 from raypipe.errors import Code
 from raypipe.models.prompts import EncodedNote, Question
 from raypipe.settings import config
-from raypipe.words import Floats, tokens_of_words, word_spans
+from raypipe.words import F32, tokens_of_words, word_spans
 from tests.tiny_models import TEXTS, tiny_loaded, tiny_tokenizer
 
 # no beginning of an answer is the beginning of another: the labels of `multi` have one to three tokens
@@ -54,7 +54,7 @@ def done(results: list[NoteAttribution | Code]) -> list[NoteAttribution]:
     return [r for r in results if isinstance(r, NoteAttribution)]
 
 
-def worst_error(found: Floats, expected: Floats) -> float:
+def worst_error(found: F32, expected: F32) -> float:
     """Largest difference, relative to the largest value of each map; absolute where a map is all zero (a note that is
     beyond the attention window of all blocks that are left)."""
     assert found.shape == expected.shape
@@ -62,7 +62,7 @@ def worst_error(found: Floats, expected: Floats) -> float:
     return float((np.abs(found - expected) / np.where(scale > 0, scale, 1)).max())
 
 
-def top_overlap(found: Floats, expected: Floats, share: float = 0.2) -> float:
+def top_overlap(found: F32, expected: F32, share: float = 0.2) -> float:
     """Mean share of the top tokens by absolute value that two maps have in common."""
     k = max(1, round(share * found.shape[-1]))
     pairs = zip(*(np.argsort(-np.abs(x), axis=-1)[..., :k].reshape(-1, k) for x in (found, expected)), strict=True)

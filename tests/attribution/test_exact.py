@@ -20,7 +20,7 @@ from raypipe.models.families import FAMILIES
 from raypipe.models.prompts import EncodedNote, PromptEncoder
 from raypipe.notes.tasks import Task
 from raypipe.settings import config
-from raypipe.words import Floats
+from raypipe.words import F32
 from tests.attribution.cases import done, engine_of, notes_of, top_overlap, worst_error
 from tests.tiny_models import ORIGINAL, VARIANTS
 
@@ -29,7 +29,7 @@ TOLERANCE = 1e-4
 
 def captum_relevance(
     engine: AttributionEngine, notes: list[EncodedNote], side: str, predicted: list[tuple[int, int]], layer: int
-) -> list[Floats]:
+) -> list[F32]:
     """Gradient x activation by captum on a padded batch with an attention mask, single-token labels, one question."""
     model, pad = engine.decoder.model, engine.decoder.loaded.tokenizer.pad_token_id
     rows = [[*note.prefix_ids, *note.questions[0].suffix_ids] for note in notes]
@@ -80,7 +80,7 @@ def plain_prompt(model: Any, blocks: list[Any], ids: tuple[int, ...]) -> tuple[t
     return logits.log_softmax(-1), entered
 
 
-def plain_prompts(engine: AttributionEngine, note: EncodedNote, question: int) -> tuple[int, float, Floats]:
+def plain_prompts(engine: AttributionEngine, note: EncodedNote, question: int) -> tuple[int, float, F32]:
     """Preferred option, margin, and the norm of gradient x activation [K, N] of a question; each option in a pass of
     its own."""
     decoder, asked = engine.decoder, note.questions[question]
