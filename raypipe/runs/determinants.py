@@ -10,6 +10,7 @@ from typing import Any
 
 from raypipe.masking.requirements import needs
 from raypipe.masking.strategy import GENERAL, LEXICON, RELEVANCE, TAGS
+from raypipe.models.prompts import MASK
 from raypipe.notes import storage
 from raypipe.runs.steps import named
 from raypipe.settings import configfile
@@ -29,7 +30,8 @@ def settings_of(name: str, config: Config, inputs: Mapping[str, Any]) -> dict[st
     attribution = {"attribution"} & sections
     if attribution and config.attribution.keep == "all":  # relevance at all layers does not depend on the layer read
         attribution = _keys_of("attribution", config, {"layer"})
-    sections = sections - {"data", "notes", "attribution"} | data | attribution
+    marked = {"train.lora"} if "prompt" in sections and MASK in config.prompt.question else set()  # chooses the mark
+    sections = sections - {"data", "notes", "attribution"} | data | attribution | marked
     unread = {"model", "statistics"} - sections  # files of models that this step does not read
     files = {listed: listing for listed, listing in inputs.items() if listed not in unread}
     arms = _of_arms(name, config)

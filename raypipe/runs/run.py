@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from raypipe.errors import InputError
 from raypipe.models import loading
 from raypipe.models.families import FAMILIES
-from raypipe.models.prompts import PromptEncoder
+from raypipe.models.prompts import MASK, PromptEncoder, with_mark
 from raypipe.notes.corpus import Corpus
 from raypipe.runs import collect
 from raypipe.runs.check import check
@@ -103,7 +103,8 @@ class Run:
     @property
     def job(self) -> Job:
         """What the stream of a step works on, and with."""
-        return Job(self.settings, self.corpus, self.cluster)
+        settings = self.settings.model_copy(update={"prompt": self.prompt})
+        return Job(settings, self.corpus, self.cluster)
 
     def inline(self) -> Run:
         """This run for a worker: the same folders, every step in the worker's process."""
@@ -202,8 +203,17 @@ class Run:
         path = (self.step(step).path / folder).resolve()
         return self.settings.model.model_copy(update={"path": str(path), "adapter": None, "revision": None})
 
+    @property
+    def prompt(self) -> config.Prompt:
+        """The section `prompt`, with this backbone's mark for `{mask}`. The tokenizer must be there."""
+        prompt = self.settings.prompt
+        if MASK not in prompt.question:
+            return prompt
+        rows_train = self.settings.train.lora is None  # as for masked notes
+        return with_mark(prompt, loading.load_tokenizer(self.tokenizer), self.sentinels, rows_train)
+
     def encoder(self) -> PromptEncoder:
         """Prompts of this run."""
         tokenizer = loading.load_tokenizer(self.tokenizer)
         use_chat = self.settings.model.chat == "auto"
-        return PromptEncoder(tokenizer, self.settings.prompt, self.corpus.tasks, use_chat)
+        return PromptEncoder(tokenizer, self.prompt, self.corpus.tasks, use_chat)

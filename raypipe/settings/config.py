@@ -140,7 +140,9 @@ class Prompt(Section):
     instruction: str = ""
     """The system turn, or plain text before the note when the model has no chat template."""
     question: str = Field("\n{question}:", pattern=r"\{question\}")
-    """The question after the note. `{question}` and `{options}` are filled in from the task."""
+    """The question after the note. `{question}` and `{options}` are filled in from the task. `{mask}`, in the place of
+    the answer, is the mark that hides the first span of a masked note (code); masked notes with `condition: item` show
+    the question without it."""
     answer_prefix: str = " "
     """Text between question and answer when the model has no chat template."""
     max_tokens: int = Field(1024, ge=16)
