@@ -155,6 +155,7 @@ def calibrate(run: Run, folder: StepFolder, student: str) -> dict[str, Any]:
 
 
 def _score(run: Run, folder: StepFolder, student: str, split: str) -> dict[str, Any]:
+    student = student or SCORER
     run.say(f"{folder.path.parent.name}/{student}: scoring the {split} notes")
     pipeline.score(run.job, run.model(student), split, folder.data)
     predicted = pq.read_table(folder.data, columns=["predicted"])["predicted"]

@@ -177,7 +177,7 @@ class Run:
         return self.settings.arms.get(arm, config.Arm()).reconstructs
 
     def is_labels_only(self, arm: str) -> bool:
-        """Is the arm fine-tuning of the backbone and nothing else, as the scorer is?"""
+        """Is the arm fine-tuning of the backbone and nothing else?"""
         settings = self.settings.arms[arm]
         return settings.finetune and settings.start == "backbone" and not self.reconstructs(arm)
 
@@ -187,15 +187,16 @@ class Run:
         return [self.student_of(arm, repeat) for repeat in range(n)]
 
     def student_of(self, arm: str, repeat: int = 0) -> str:
-        """Whose model a repeat of an arm evaluates; the first of labels only, from the backbone, is the scorer."""
-        if repeat == 0 and self.is_labels_only(arm):
+        """Whose model a repeat of an arm evaluates; the first of labels only is the scorer, unless that is another."""
+        if repeat == 0 and self.is_labels_only(arm) and self.settings.scorer_is_a_student:
             return SCORER
         return f"{arm}@{repeat}" if repeat else arm
 
     def model(self, student: str, step: str = "finetune") -> config.Model:
         """The model that a step leaves for a student (or for the scorer)."""
         arm = self.settings.arms.get(student)
-        if step == "finetune" and arm is not None and not arm.finetune:
+        is_untuned = self.settings.scorer.untuned if student == SCORER else arm is not None and not arm.finetune
+        if step == "finetune" and is_untuned:
             return self.backbone
         return self._own(f"{step}/{student}", "model")
 
