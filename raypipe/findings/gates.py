@@ -6,7 +6,7 @@ and the difference itself must do. Words that decide are known in few corpora: t
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,7 +16,7 @@ from raypipe.evaluation import metrics, uncertainty
 from raypipe.evaluation.agreement import Agreement
 from raypipe.findings.predictions import Pooled
 from raypipe.notes.tasks import Task
-from raypipe.runs.names import TFIDF
+from raypipe.runs.names import SCORER, TFIDF
 
 AUC_MARGIN = 0.05  # a decoder further below TF-IDF + logistic regression has not learned to read the note
 AUC_RESAMPLES = 500  # resampling AUC costs far more than resampling macro F1
@@ -69,18 +69,23 @@ def gates(
         n, least = quarter
         name = f"All labels beat {n} per task, at as many optimiser steps"
         yield gain(name, least.tables.get(reference, []), least.seeds.get(reference, []))
-    name = f"{reference} is not behind TF-IDF + logistic regression"
-    if reference in tables:
-        behind = _auc(tables[reference], tasks) - _auc(tables[TFIDF], tasks)
-        yield Gate(name, behind, -AUC_MARGIN, behind >= -AUC_MARGIN, "AUC, difference")
-    else:
-        yield Gate(name, None, -AUC_MARGIN, None, "was not evaluated")
+    for reader in (reference, *([SCORER] if SCORER in tables else [])):  # a scorer that is no student must read, too
+        yield _not_behind(reader, tables, tasks)
     above = None if agreement is None else agreement.lift_interval[0]
     detail = (
         "lower end of the 95 % interval of hit share less chance" if agreement else "no deciding words are known here"
     )
     name = "Relevant words are deciding words, above chance"
     yield Gate(name, above, 0.0, None if above is None else above > 0, detail, is_needed=False)
+
+
+def _not_behind(reader: str, tables: Mapping[str, Sequence[pa.Table]], tasks: Sequence[Task]) -> Gate:
+    """Does a student, or the scorer, learn as much of the notes as counts of their words say?"""
+    name = f"{reader} is not behind TF-IDF + logistic regression"
+    if reader not in tables:
+        return Gate(name, None, -AUC_MARGIN, None, "was not evaluated")
+    behind = _auc(tables[reader], tasks) - _auc(tables[TFIDF], tasks)
+    return Gate(name, behind, -AUC_MARGIN, behind >= -AUC_MARGIN, "AUC, difference")
 
 
 def _auc(tables: Sequence[pa.Table], tasks: Sequence[Task]) -> float:

@@ -15,7 +15,7 @@ from raypipe.evaluation import baselines
 from raypipe.hashing import stable_hash
 from raypipe.notes.tasks import Task
 from raypipe.runs import probing
-from raypipe.runs.names import EMBEDDINGS, TFIDF
+from raypipe.runs.names import EMBEDDINGS, SCORER, TFIDF
 from raypipe.runs.run import Run
 
 UNLABELLED_FOR_IDF = 5000
@@ -39,7 +39,7 @@ class Pooled:
 
 
 def predictions(cells: Sequence[Run], tasks: Sequence[Task], unlabelled: Sequence[Run] = ()) -> Pooled:
-    """Of the arms whose repeats are all there in every cell, and of the baselines.
+    """Of the arms whose repeats are all there in every cell, of a scorer that is no student, and of the baselines.
 
     `unlabelled`: the run of each cell's seed that read the unlabelled notes; none: the cells themselves.
     """
@@ -49,6 +49,10 @@ def predictions(cells: Sequence[Run], tasks: Sequence[Task], unlabelled: Sequenc
         if all(step.done for of_cell in steps for step in of_cell):  # other seeds would be another comparison
             for place, of_cell in enumerate(steps):
                 pooled.add(arm, place, *(pq.read_table(step.data) for step in of_cell))
+    scorers = [] if cells[0].settings.scorer_is_a_student else [cell.step(f"evaluate/{SCORER}") for cell in cells]
+    if all(step.done for step in scorers):
+        for place, step in enumerate(scorers):
+            pooled.add(SCORER, place, pq.read_table(step.data))
     for place, cell in enumerate(cells):
         pooled.add(TFIDF, place, tfidf(cell, cell.settings.evaluation.split, (unlabelled or cells)[place]))
     embeddings = [table for cell in cells if (table := probing.backbone_answers(cell)) is not None]

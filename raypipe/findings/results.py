@@ -50,7 +50,7 @@ def build(run: Run, cells: Sequence[Run] = (), fewer_labels: Mapping[int, Sequen
     tasks = metrics.measurable(run.corpus.tasks, of_split)
     pooled = predictions(cells, tasks)
     arms = pooled.tables
-    reference = next((arm for arm in settings.arms if run.student_of(arm) == SCORER), next(iter(arms)))
+    reference = next((arm for arm in settings.arms if run.is_labels_only(arm)), next(iter(arms)))
     declared = [(arm, reference) for arm in arms if arm != reference] if reference in arms else []
     declared += [pair for pair in settings.comparison.pairs if set(pair) <= set(arms)]
     options: dict[str, Any] = {"seed": settings.seed, "seeds": pooled.seeds}

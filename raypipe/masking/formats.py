@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from raypipe.masking.sentinels import Sentinels
+from raypipe.models.sentinels import Sentinels
 
 Format = Literal["single", "multi"]
 

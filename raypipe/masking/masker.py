@@ -14,11 +14,11 @@ from raypipe.hashing import stable_hash
 from raypipe.masking import requirements
 from raypipe.masking.case import Case, Note
 from raypipe.masking.selection import budget
-from raypipe.masking.sentinels import contains_sentinel
 from raypipe.masking.spans import NOTHING, Hidden
 from raypipe.masking.statistics import Statistics
 from raypipe.masking.strategies import STRATEGIES
 from raypipe.masking.strategy import Strategy
+from raypipe.models.sentinels import contains_sentinel
 from raypipe.settings.config import Masking
 from raypipe.words import F32, I32
 

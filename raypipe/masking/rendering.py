@@ -17,11 +17,11 @@ from typing import Any
 from raypipe.errors import Code, InputError, RowError
 from raypipe.masking.case import phi_ranges
 from raypipe.masking.formats import Pieces, cut
-from raypipe.masking.pieces import PieceEncoder, Tokens
-from raypipe.masking.sentinels import choose_sentinels
 from raypipe.masking.strategies import STRATEGIES
 from raypipe.masking.windows import Window, windows
+from raypipe.models.pieces import PieceEncoder, Tokens
 from raypipe.models.prompts import PromptEncoder, frame
+from raypipe.models.sentinels import choose_sentinels, mark_ids
 from raypipe.settings.config import Masking
 
 
@@ -157,10 +157,7 @@ class Renderer:
     def _mark(self, number: int) -> list[int]:
         """Tokens of a sentinel: one if it is reserved, several if it is plain text."""
         if number not in self._marks:
-            text = self._sentinels[number]
-            reserved = bool(self._sentinels.reserved)
-            ids = [self._encoder.tokenizer.convert_tokens_to_ids(text)] if reserved else self._pieces.text_ids(text)
-            self._marks[number] = ids
+            self._marks[number] = mark_ids(self._encoder.tokenizer, self._pieces, self._sentinels[number])
         return self._marks[number]
 
     def _head_ids(self) -> list[int]:
@@ -173,8 +170,11 @@ class Renderer:
         return head if head[:1] == bos else bos + head
 
     def _suffix(self, task_id: str | None) -> list[int]:
-        """What stands between note and answer: with `condition: item` the question as fine-tuning asks it."""
+        """What stands between note and answer: with `condition: item` the question as fine-tuning asks it.
+
+        A mark stands for hidden text of the note here, so the question has none in the place of its answer.
+        """
         if self._masking.condition == "none" or task_id is None:
             return self._after
-        question = list(self._encoder.questions[task_id].suffix_ids)
+        question = list(self._encoder.questions[task_id].unmarked_ids)
         return question if self._encoder.frame.is_chat else question + self._after

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from raypipe.masking.pieces import Tokens
+from raypipe.models.pieces import Tokens
 
 
 @dataclass(frozen=True)

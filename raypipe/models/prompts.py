@@ -7,7 +7,8 @@ A prompt is segments that are tokenised apart and then joined:
 
 Because the note has its own segment, its character offsets are exact (never searched for), over-long notes are cut
 without touching the question, and all tasks of a note share the tokens of head and note: the shared prefix of
-attribution, training and scoring (docs/method.md, section 3.2).
+attribution, training and scoring (docs/method.md, section 3.2). A mark in the question stands for the answer; it is
+tokenised apart, too, so that it is the same tokens as in a masked note.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from typing import Any
 import numpy as np
 
 from raypipe.errors import Code, RowError
+from raypipe.models.pieces import PieceEncoder
+from raypipe.models.sentinels import MARK, choose_sentinels, mark_ids
 from raypipe.notes.tasks import Task
 from raypipe.settings.config import Prompt
 from raypipe.words import I32, tokens_of_words, word_spans
@@ -26,6 +29,7 @@ from raypipe.words import I32, tokens_of_words, word_spans
 Tokenizer = Any  # transformers.PreTrainedTokenizerFast; untyped upstream
 # Questions of a note that share a row: the attention mask of a row grows with the square of its length.
 QUESTIONS_PER_ROW = 32
+MASK = "{mask}"  # in the template of the question: the mark in the place of the answer
 _USER = "\u241fuser-content\u241f"  # stands for the user's content while the chat template is rendered
 
 
@@ -41,6 +45,7 @@ class Question:
     suffix_ids: tuple[int, ...]  # what follows the note, up to where the answer begins
     option_ids: tuple[tuple[int, ...], ...]  # [C] tokens of each verbalised option
     item: tuple[int, int] | None = None  # suffix_ids[a:b] is the task's own question; None: all of it
+    unmarked_ids: tuple[int, ...] = ()  # suffix_ids without a mark in the place of the answer
 
 
 @dataclass(frozen=True)
@@ -60,6 +65,16 @@ def question_groups(questions: Sequence[Question]) -> Iterator[tuple[int, Sequen
     """The questions that share a row, group by group, each with the index of its first question."""
     for first in range(0, len(questions), QUESTIONS_PER_ROW):
         yield first, questions[first : first + QUESTIONS_PER_ROW]
+
+
+def _parts(text: str) -> Iterator[tuple[str, int]]:
+    """The marks in a text and what lies between them, in order, each with its character offset."""
+    start = 0
+    for mark in MARK.finditer(text):
+        yield text[start : mark.start()], start
+        yield mark[0], mark.start()
+        start = mark.end()
+    yield text[start:], start
 
 
 @dataclass(frozen=True)
@@ -99,6 +114,17 @@ def _rendered(tokenizer: Tokenizer, messages: list[dict[str, str]]) -> str | Non
         return None
 
 
+def with_mark(prompt: Prompt, tokenizer: Tokenizer, of_family: Sequence[str], rows_train: bool) -> Prompt:
+    """The prompt with `{mask}` filled in: the mark that stands for the first hidden span of a masked note.
+
+    `of_family` and `rows_train` as for `choose_sentinels`.
+    """
+    if MASK not in prompt.question:
+        return prompt
+    mark = choose_sentinels(tokenizer, of_family, rows_train=rows_train)[0]
+    return prompt.model_copy(update={"question": prompt.question.replace(MASK, mark)})
+
+
 class PromptEncoder:
     """Encodes notes and questions for one tokenizer. Stateless but for caches; safe to build in every actor."""
 
@@ -107,6 +133,7 @@ class PromptEncoder:
             raise ValueError("a fast tokenizer is needed: character offsets come from it")
         self.tokenizer = tokenizer
         self.prompt = prompt
+        self._pieces = PieceEncoder(tokenizer)
         self.frame = frame(tokenizer, prompt.instruction, use_chat)
         bos = [tokenizer.bos_token_id] if tokenizer.bos_token_id is not None else []
         head = self.ids(self.frame.before)
@@ -127,18 +154,29 @@ class PromptEncoder:
         )
         suffix = before + item + after + self.frame.after
         prefix = "" if self.frame.is_chat else self.prompt.answer_prefix
+        suffix_ids, item_span = self._suffix(suffix, len(before), len(before) + len(item))
         return Question(
             task_id=task.id,
-            suffix_ids=tuple(self.ids(suffix)),
+            suffix_ids=tuple(suffix_ids),
             option_ids=tuple(tuple(self.ids(prefix + answer)) for answer in task.answers),
-            item=self._tokens_between(suffix, len(before), len(before) + len(item)),
+            item=item_span,
+            unmarked_ids=tuple(self.ids(MARK.sub("", suffix))),
         )
 
-    def _tokens_between(self, text: str, start: int, end: int) -> tuple[int, int] | None:
-        """The tokens of `text` that touch these characters."""
-        offsets = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
-        inside = [number for number, (a, b) in enumerate(offsets) if a < end and b > start]
-        return (inside[0], inside[-1] + 1) if inside else None
+    def _suffix(self, text: str, start: int, end: int) -> tuple[list[int], tuple[int, int] | None]:
+        """Tokens of `text`, each mark in it tokenised apart; and which of them touch the characters start..end."""
+        ids: list[int] = []
+        inside: list[int] = []
+        for part, offset in _parts(text):
+            if MARK.fullmatch(part):
+                ids += mark_ids(self.tokenizer, self._pieces, part)
+                continue
+            encoded = self.tokenizer(part, add_special_tokens=False, return_offsets_mapping=True)
+            for token, (a, b) in enumerate(encoded["offset_mapping"], start=len(ids)):
+                if a + offset < end and b + offset > start:
+                    inside.append(token)
+            ids += encoded["input_ids"]
+        return ids, (inside[0], inside[-1] + 1) if inside else None
 
     def note_ids(self, text: str) -> tuple[list[int], I32]:
         """Tokens of a note and their character offsets [N, 2]. Text that looks like a special token stays text."""

@@ -315,11 +315,12 @@ def _compared(config: Config, name: str) -> Attribution:
 def of_tokens(config: Config, tasks: list[Task]) -> Iterator[Problem]:
     """Can the model say each answer, and tell them apart? Does the longest question leave room for a note?"""
     from raypipe.models import loading
-    from raypipe.models.prompts import PromptEncoder
+    from raypipe.models.prompts import PromptEncoder, with_mark
 
     try:
         tokenizer = loading.load_tokenizer(config.model)
-        encoder = PromptEncoder(tokenizer, config.prompt, tasks, config.model.chat == "auto")
+        prompt = with_mark(config.prompt, tokenizer, (), rows_train=False)  # plain text is the longest mark
+        encoder = PromptEncoder(tokenizer, prompt, tasks, config.model.chat == "auto")
     except (OSError, ValueError) as error:  # transformers' own; ours is an InputError and passes
         what = str(error) if type(error) is ValueError else type(error).__name__
         yield Problem("model.path", f"its tokenizer cannot be used: {what}")

@@ -20,11 +20,12 @@ from typing import Any
 from raypipe.errors import ExitCode, InputError, Problem
 from raypipe.evaluation.uncertainty import MIN_RUNS
 from raypipe.runs import driver
-from raypipe.runs.names import EMBEDDINGS, SCORER, TFIDF
+from raypipe.runs.names import EMBEDDINGS, LABELS, TFIDF
 from raypipe.runs.run import Run
 from raypipe.settings import config
 from raypipe.stream.inline import Inline
 from raypipe.stream.stages.quiet import quiet
+from raypipe.training import examples, schedule
 
 QUARTER = 4  # of the labels: four times as many must help
 SEED_STRIDE = 1000  # repeats count up from a seed; seeds must not meet
@@ -87,13 +88,14 @@ def first(run: Run) -> Run:
 def opened(run: Run) -> dict[Cell, Run]:
     """The runs of a comparison's cells, as far as they were begun; none if the run has no cells. Looks only.
 
-    A cell with fewer labels begins once the scorer of its seed is there, which says how many steps it takes.
+    A cell with fewer labels begins once the rows of all labels of its seed are there, which say how many steps it
+    takes.
     """
     runs: dict[Cell, Run] = {}
     if (run.folder / "cells").exists():
         for cell in sorted(cells(run), key=lambda cell: cell.budget is not None):
             whole = runs.get(Cell(cell.seed, None))
-            if cell.budget is None or (whole is not None and whole.is_done(f"finetune/{SCORER}")):
+            if cell.budget is None or (whole is not None and whole.is_done("finetune/rows")):
                 of_cell = Run(cell_settings(cell, run, runs), run, run.say)
                 if of_cell.is_done("corpus"):
                     runs[cell] = of_cell
@@ -119,12 +121,13 @@ def cells(run: Run) -> list[Cell]:
 def cell_settings(cell: Cell, run: Run, runs: Mapping[Cell, Run]) -> config.Config:
     """The run's settings with the cell's seed, budget and folder. `runs`: at least the seed's cell with all labels."""
     settings, shift = run.settings, SEED_STRIDE * cell.seed
-    data, finetune, arms = settings.data.model_copy(update={"label_seed": cell.seed}), settings.finetune, settings.arms
+    data, arms = settings.data.model_copy(update={"label_seed": cell.seed}), settings.arms
+    finetune, own_scorer = settings.finetune, settings.scorer.training
     if cell.budget is not None:
         data = data.model_copy(update={"max_labelled": cell.budget})
-        steps = runs[Cell(cell.seed, None)].needed(f"finetune/{SCORER}").manifest["steps"]
-        as_many = {"epochs": float(steps), "max_steps": steps}  # an epoch has a step or more
-        finetune = finetune.model_copy(update=as_many)
+        with_all = runs[Cell(cell.seed, None)]
+        finetune = _as_many_steps(finetune, with_all)
+        own_scorer = own_scorer and _as_many_steps(own_scorer, with_all)
     if cell.labels_only:
         arms = {name: arm for name, arm in arms.items() if run.is_labels_only(name)}
     return settings.model_copy(
@@ -133,11 +136,23 @@ def cell_settings(cell: Cell, run: Run, runs: Mapping[Cell, Run]) -> config.Conf
             "runs": str(run.folder / "cells"),
             "seed": settings.seed + shift,
             "data": data,
-            "finetune": finetune.model_copy(update={"seed": finetune.seed + shift}),
-            "train": settings.train.model_copy(update={"seed": settings.train.seed + shift}),
+            "finetune": _shifted(finetune, shift),
+            "scorer": settings.scorer.model_copy(update={"training": own_scorer and _shifted(own_scorer, shift)}),
+            "train": _shifted(settings.train, shift),
             "arms": arms,
         }
     )
+
+
+def _shifted(training: config.Training, shift: int) -> config.Training:
+    return training.model_copy(update={"seed": training.seed + shift})
+
+
+def _as_many_steps(training: config.Training, with_all: Run) -> config.Training:
+    """As many optimiser steps as the same training takes on all labels of the seed."""
+    rows = examples.read(with_all.needed("finetune/rows").path / "train", LABELS)
+    n_steps = len(schedule.steps(rows.length, rows.draw, training))
+    return training.model_copy(update={"epochs": float(n_steps), "max_steps": n_steps})  # an epoch has a step or more
 
 
 def _each(run: Run, work: Callable[..., None], units: Sequence[tuple[Any, ...]], in_tasks: bool) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 from raypipe.masking.requirements import needs
 from raypipe.masking.strategy import GENERAL, LEXICON, RELEVANCE, TAGS
+from raypipe.models.prompts import MASK
 from raypipe.notes import storage
 from raypipe.runs.steps import named
 from raypipe.settings import configfile
@@ -29,11 +30,13 @@ def settings_of(name: str, config: Config, inputs: Mapping[str, Any]) -> dict[st
     attribution = {"attribution"} & sections
     if attribution and config.attribution.keep == "all":  # relevance at all layers does not depend on the layer read
         attribution = _keys_of("attribution", config, {"layer"})
-    sections = sections - {"data", "notes", "attribution"} | data | attribution
+    marked = {"train.lora"} if "prompt" in sections and MASK in config.prompt.question else set()  # chooses the mark
+    sections = sections - {"data", "notes", "attribution"} | data | attribution | marked
+    sections, scorer = _of_scorer(config, sections)
     unread = {"model", "statistics"} - sections  # files of models that this step does not read
     files = {listed: listing for listed, listing in inputs.items() if listed not in unread}
     arms = _of_arms(name, config)
-    determinants = configfile.determinants(config, sorted(sections), files) | ({"arms": arms} if arms else {})
+    determinants = configfile.determinants(config, sorted(sections), files) | scorer | ({"arms": arms} if arms else {})
     return determinants | (kind.beside(config) if kind.beside else {})
 
 
@@ -42,6 +45,19 @@ def _sections(name: str, config: Config) -> set[str]:
     step = named(name)
     before = step.filled(step.kind.made_from(config, config.arms.get(step.arm, Arm())))
     return step.kind.sections(config).union(*(_sections(other, config) for other in before))
+
+
+def _of_scorer(config: Config, sections: set[str]) -> tuple[set[str], dict[str, Any]]:
+    """The sections without `scorer`, and what the scorer was trained with.
+
+    It goes by the name `finetune`, as in steps that know no scorer of its own; beside another fine-tuning, by its own.
+    """
+    if "scorer" not in sections:
+        return sections, {}
+    training, rest = config.scorer_training.model_dump(mode="json"), sections - {"scorer"}
+    if "finetune" not in rest:
+        return rest, {"finetune": training}
+    return rest, {} if config.scorer_is_a_student else {"scorer.training": training}
 
 
 def _keys_of(section: str, config: Config, but: set[str]) -> set[str]:

@@ -40,7 +40,7 @@ def pretraining_rows(run: Run, folder: StepFolder, _: str) -> dict[str, Any]:
         raise InputError("model.path is pretrain, but the config has no `pretrain` section")
     run.say("pretrain: a tokenizer, and notes cut into rows")
     loading.train_tokenizer(run.corpus.texts(pretrains=True), run.settings.pretrain, Path(run.tokenizer.path))
-    with_tokenizer = run.settings.model_copy(update={"model": run.tokenizer})
+    with_tokenizer = run.settings.model_copy(update={"model": run.tokenizer, "prompt": run.prompt})
     if problems := list(of_tokens(with_tokenizer, run.corpus.tasks)):  # before hours of training
         raise InputError(problems)
     pipeline.cut(run.job, run.tokenizer, folder.data)
@@ -155,6 +155,7 @@ def calibrate(run: Run, folder: StepFolder, student: str) -> dict[str, Any]:
 
 
 def _score(run: Run, folder: StepFolder, student: str, split: str) -> dict[str, Any]:
+    student = student or SCORER
     run.say(f"{folder.path.parent.name}/{student}: scoring the {split} notes")
     pipeline.score(run.job, run.model(student), split, folder.data)
     predicted = pq.read_table(folder.data, columns=["predicted"])["predicted"]

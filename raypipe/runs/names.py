@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-SCORER = "scorer"  # the student that labels alone made from the backbone; its relevance guides the masks
+SCORER = "scorer"  # its relevance guides the masks; by default the student that labels alone make of the backbone
 BACKBONE = "backbone"  # the model that every student starts from
 TFIDF, EMBEDDINGS = "tfidf_logistic", "embeddings_logistic"  # baselines: lines of the table that are no arms
 LABELS, TEXT = "labels", "text"  # in training rows, the "arm" of fine-tuning and of pretraining: all arms share them

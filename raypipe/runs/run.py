@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from raypipe.errors import InputError
 from raypipe.models import loading
 from raypipe.models.families import FAMILIES
-from raypipe.models.prompts import PromptEncoder
+from raypipe.models.prompts import MASK, PromptEncoder, with_mark
 from raypipe.notes.corpus import Corpus
 from raypipe.runs import collect
 from raypipe.runs.check import check
@@ -103,7 +103,8 @@ class Run:
     @property
     def job(self) -> Job:
         """What the stream of a step works on, and with."""
-        return Job(self.settings, self.corpus, self.cluster)
+        settings = self.settings.model_copy(update={"prompt": self.prompt})
+        return Job(settings, self.corpus, self.cluster)
 
     def inline(self) -> Run:
         """This run for a worker: the same folders, every step in the worker's process."""
@@ -176,7 +177,7 @@ class Run:
         return self.settings.arms.get(arm, config.Arm()).reconstructs
 
     def is_labels_only(self, arm: str) -> bool:
-        """Is the arm fine-tuning of the backbone and nothing else, as the scorer is?"""
+        """Is the arm fine-tuning of the backbone and nothing else?"""
         settings = self.settings.arms[arm]
         return settings.finetune and settings.start == "backbone" and not self.reconstructs(arm)
 
@@ -186,15 +187,16 @@ class Run:
         return [self.student_of(arm, repeat) for repeat in range(n)]
 
     def student_of(self, arm: str, repeat: int = 0) -> str:
-        """Whose model a repeat of an arm evaluates; the first of labels only, from the backbone, is the scorer."""
-        if repeat == 0 and self.is_labels_only(arm):
+        """Whose model a repeat of an arm evaluates; the first of labels only is the scorer, unless that is another."""
+        if repeat == 0 and self.is_labels_only(arm) and self.settings.scorer_is_a_student:
             return SCORER
         return f"{arm}@{repeat}" if repeat else arm
 
     def model(self, student: str, step: str = "finetune") -> config.Model:
         """The model that a step leaves for a student (or for the scorer)."""
         arm = self.settings.arms.get(student)
-        if step == "finetune" and arm is not None and not arm.finetune:
+        is_untuned = self.settings.scorer.untuned if student == SCORER else arm is not None and not arm.finetune
+        if step == "finetune" and is_untuned:
             return self.backbone
         return self._own(f"{step}/{student}", "model")
 
@@ -202,8 +204,17 @@ class Run:
         path = (self.step(step).path / folder).resolve()
         return self.settings.model.model_copy(update={"path": str(path), "adapter": None, "revision": None})
 
+    @property
+    def prompt(self) -> config.Prompt:
+        """The section `prompt`, with this backbone's mark for `{mask}`. The tokenizer must be there."""
+        prompt = self.settings.prompt
+        if MASK not in prompt.question:
+            return prompt
+        rows_train = self.settings.train.lora is None  # as for masked notes
+        return with_mark(prompt, loading.load_tokenizer(self.tokenizer), self.sentinels, rows_train)
+
     def encoder(self) -> PromptEncoder:
         """Prompts of this run."""
         tokenizer = loading.load_tokenizer(self.tokenizer)
         use_chat = self.settings.model.chat == "auto"
-        return PromptEncoder(tokenizer, self.settings.prompt, self.corpus.tasks, use_chat)
+        return PromptEncoder(tokenizer, self.prompt, self.corpus.tasks, use_chat)

@@ -26,7 +26,8 @@ def pretraining(run: Run, folder: StepFolder, _: str) -> trainer.TrainingSpec:
 def finetuning(run: Run, folder: StepFolder, student: str) -> trainer.TrainingSpec:
     """Supervised fine-tuning: of the backbone (the scorer), or of an arm's student after reconstruction."""
     arm, _, repeat = (student or SCORER).partition("@")
-    rows, settings = run.needed("finetune/rows").path, run.settings.finetune
+    rows, of_run = run.needed("finetune/rows").path, run.settings
+    settings = of_run.finetune if student else of_run.scorer_training
     return trainer.TrainingSpec(
         folder=str(folder.path),
         rows=str(rows / "train"),

@@ -6,7 +6,7 @@ To add a step, write the function that makes it and one entry here. Where each s
       config.yaml                       the settings of the last command
       corpus/                           tasks, labels and labelled notes in use (and the generated notes of the demo)
       pretrain/                         tokenizer/ rows/ model/ metrics.jsonl
-      finetune/rows/ finetune/scorer/   model/ metrics.jsonl
+      finetune/rows/ finetune/scorer/   model/ metrics.jsonl; no scorer/ if it is untuned
       statistics/                       words and runs of words of the corpus, where an arm asks for them
       faithfulness/                     report.html metrics.json table.csv table.txt
       attribute/ mask/                  data/*.parquet: relevance; relevance and masking plans, one row per note
@@ -90,15 +90,40 @@ _HEAD = ("probe.head", "probe.c", "probe.folds", "seed")
 _PROBE = ("probe.pooling", "probe.control", *_HEAD)
 
 
+def _of_scorer(config: Config) -> str:
+    """The step that leaves the scorer."""
+    return "pretrain" if config.scorer.untuned else f"finetune/{SCORER}"
+
+
+def _behind_scorer(config: Config, _: Arm) -> list[str]:
+    return ["corpus", _of_scorer(config)]
+
+
+def _with_scorer(*sections: str) -> Callable[[Config], Sequence[str]]:
+    """Sections of a step that reads the scorer: what an untuned one is, no step of fine-tuning says."""
+    return lambda config: (*sections, *(("model",) if config.scorer.untuned else ()))
+
+
+def _scorer_in_job(config: Config) -> bool:
+    """Is the scorer a student, or does some arm need its relevance or its answers?"""
+    is_asked = bool(needs(masking_of(config)) & RANKED) or bool(pseudo_of(config))
+    return config.scorer_is_a_student or is_asked
+
+
+def _scorer_is_measured(config: Config) -> bool:
+    """Is it to be said how well a scorer of its own reads? That of a student is known."""
+    return _scorer_in_job(config) and not config.scorer.untuned and not config.scorer_is_a_student
+
+
 def _before_masking(config: Config, _: Arm) -> list[str]:
     """Relevance is computed in the same stream as the masks, unless it is stored already: the scorer must be there."""
     ranked = bool(needs(masking_of(config)) & RANKED)
-    return ["corpus", *([f"finetune/{SCORER}"] if ranked else []), "statistics"]
+    return ["corpus", *([_of_scorer(config)] if ranked else []), "statistics"]
 
 
 def _before_statistics(config: Config, _: Arm) -> list[str]:
     asks = corpus_needs(masking_of(config)).needs
-    scorer = [f"finetune/{SCORER}"] if IMPORTANCE in asks else []
+    scorer = [_of_scorer(config)] if IMPORTANCE in asks else []
     return ["corpus", "pretrain", *scorer, *(["attribute"] if TYPE_RELEVANCE in asks else [])]
 
 
@@ -134,12 +159,12 @@ STEPS: tuple[Step, ...] = (
     Step("pretrain", train=specs.pretraining, after=("pretrain/rows",), command="pretrain",
          is_used=lambda config, _: config.model.path == "pretrain"),
     Step("finetune/rows", making.finetuning_rows, settings=("prompt", "model"), after=("corpus", "pretrain/rows")),
-    Step(f"finetune/{SCORER}", train=specs.finetuning, settings=("finetune",), after=("finetune/rows", "pretrain"),
-         command="finetune"),
-    Step("attribute", making.attribute, settings=("attribution", "prompt", "seed"),
-         after=("corpus", f"finetune/{SCORER}"), in_job=False, command="attribute"),
-    Step("faithfulness", faithfulness.measure, settings=("faithfulness", "attribution", "prompt", "seed"),
-         after=("corpus", f"finetune/{SCORER}"), in_job=False, command="faithfulness"),
+    Step(f"finetune/{SCORER}", train=specs.finetuning, settings=("scorer",), after=("finetune/rows", "pretrain"),
+         is_used=lambda config, _: not config.scorer.untuned, in_job=_scorer_in_job, command="finetune"),
+    Step("attribute", making.attribute, settings=_with_scorer("attribution", "prompt", "seed"),
+         after=_behind_scorer, in_job=False, command="attribute"),
+    Step("faithfulness", faithfulness.measure, settings=_with_scorer("faithfulness", "attribution", "prompt", "seed"),
+         after=_behind_scorer, in_job=False, command="faithfulness"),
     Step("statistics", making.statistics, settings=("statistics", "model"), after=_behind_statistics,
          needs=_before_statistics, is_used=lambda config, _: bool(corpus_needs(masking_of(config)).needs),
          beside=making.asked_of_the_corpus),
@@ -148,13 +173,15 @@ STEPS: tuple[Step, ...] = (
          before_renewal=making.keep_relevance),
     Step("train/rows", making.masked_rows, settings=("train.lora",), after=("mask",),
          needs=("mask", "pretrain/rows"), is_used=lambda config, _: bool(masking_of(config))),
-    Step("answer", making.answer, settings=("prompt", "evaluation.batch_tokens"),
-         after=("corpus", f"finetune/{SCORER}"), is_used=lambda config, _: bool(pseudo_of(config))),
+    Step("answer", making.answer, settings=_with_scorer("prompt", "evaluation.batch_tokens"),
+         after=_behind_scorer, is_used=lambda config, _: bool(pseudo_of(config))),
     Step("pseudo", making.pseudo_rows, after=("answer",), is_used=lambda config, _: bool(pseudo_of(config))),
     Step("train/{arm}", train=specs.reconstruction, settings=("train",), after=_behind_training,
          is_used=lambda _, arm: arm.reconstructs, command="train"),
     Step("finetune/{student}", train=specs.finetuning, settings=("finetune",), after=_behind_finetuning,
          is_used=lambda _, arm: arm.finetune, command="finetune"),
+    Step(f"evaluate/{SCORER}", making.evaluate, settings=_scoring("evaluation.split", "evaluation.mode"),
+         after=(f"finetune/{SCORER}",), in_job=_scorer_is_measured, command="evaluate"),
     Step("evaluate/{student}", making.evaluate, settings=_scoring("evaluation.split", "evaluation.mode"),
          after=("finetune/{student}",), needs=_before_scoring, command="evaluate"),
     Step("calibrate/{student}", making.calibrate, settings=_scoring("evaluation.mode"), after=("finetune/{student}",),

@@ -14,6 +14,7 @@ turns a YAML file into a `Config` and reports every problem at once, with file, 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
@@ -140,7 +141,9 @@ class Prompt(Section):
     instruction: str = ""
     """The system turn, or plain text before the note when the model has no chat template."""
     question: str = Field("\n{question}:", pattern=r"\{question\}")
-    """The question after the note. `{question}` and `{options}` are filled in from the task."""
+    """The question after the note. `{question}` and `{options}` are filled in from the task. `{mask}`, in the place of
+    the answer, is the mark that hides the first span of a masked note (code); masked notes with `condition: item` show
+    the question without it."""
     answer_prefix: str = " "
     """Text between question and answer when the model has no chat template."""
     max_tokens: int = Field(1024, ge=16)
@@ -216,6 +219,26 @@ class Training(Section):
     """Steps between evaluations of the loss on dev. None: at the end."""
     checkpoint_every: int | None = Field(500, ge=1)
     """Steps between checkpoints. None: never, and an interrupted stage starts anew."""
+
+
+class Scorer(Section):
+    """The model whose relevance guides the masks, and whose answers are pseudo-labels.
+
+    By default it is the first student of labels alone: the backbone with the fine-tuning of every student. With
+    settings of its own, a good scorer can serve students that are fine-tuned for less. Untuned, it uses no label
+    (code).
+    """
+
+    training: Training | None = None
+    """Its training on labels. Keys that are not given are those of `finetune`. None: that of `finetune`."""
+    untuned: bool = False
+    """True: the backbone as it is."""
+
+    @model_validator(mode="after")
+    def _one_way(self) -> Scorer:
+        if self.untuned and self.training is not None:
+            raise ValueError("is untuned, so that its training would be in vain: remove one of the two")
+        return self
 
 
 class Pretrain(Section):
@@ -674,6 +697,16 @@ class Resources(Section):
         return self.training_workers if fewest is None else (fewest, self.training_workers)
 
 
+def _inherited(sections: Mapping[str, Any], run: Mapping[str, Any]) -> dict[str, Any]:
+    """Training sections as written, each with the keys of the run's `finetune` that it lacks."""
+    finetune = run.get("finetune")
+    base = finetune.model_dump() if isinstance(finetune, Training) else finetune
+    return {
+        name: {**base, **section} if isinstance(section, dict) and isinstance(base, dict) else section
+        for name, section in sections.items()
+    }
+
+
 class Config(Section):
     """A whole run. Its resolved form is written to `<run>/config.yaml`."""
 
@@ -689,7 +722,8 @@ class Config(Section):
     pretrain: Pretrain | None = None
     """The backbone from scratch, with `model.path: pretrain`."""
     finetune: Training = Training()
-    """Training on labels: of the scorer, and of each student after reconstruction."""
+    """Training on labels: of each student after reconstruction, and of the scorer unless it has settings of its own."""
+    scorer: Scorer = Scorer()
     attribution: Attribution = Attribution()
     statistics: CorpusStatistics = CorpusStatistics()
     arms: dict[Name, Arm] = {"sft": Arm(), "decselfmask": Arm(masking=Masking())}
@@ -712,3 +746,21 @@ class Config(Section):
         if isinstance(values, dict):
             return {key: value for key, value in values.items() if value is not None}
         return values
+
+    @model_validator(mode="before")
+    @classmethod
+    def _like_finetune(cls, values: Any) -> Any:
+        """Other fine-tunings have the keys of `finetune` that they do not give."""
+        if isinstance(values, dict) and isinstance(scorer := values.get("scorer"), dict):
+            return values | {"scorer": scorer | _inherited({"training": scorer.get("training")}, values)}
+        return values
+
+    @property
+    def scorer_training(self) -> Training:
+        """How the scorer is fine-tuned, unless it is untuned."""
+        return self.scorer.training or self.finetune
+
+    @property
+    def scorer_is_a_student(self) -> bool:
+        """Is the scorer what labels alone make of the backbone, with the fine-tuning of every student?"""
+        return not self.scorer.untuned and self.scorer_training == self.finetune

@@ -17,7 +17,7 @@ from raypipe.errors import Code, RowError
 from raypipe.masking import STRATEGIES, Masker, Renderer
 from raypipe.masking.case import Note, phi_ranges
 from raypipe.masking.formats import fill
-from raypipe.masking.sentinels import Sentinels, contains_sentinel
+from raypipe.models.sentinels import Sentinels, contains_sentinel
 from raypipe.settings.config import Masking
 from raypipe.words import word_spans
 from tests.masking.cases import CHOICES, NOTES, SENTENCES, STATISTICS, arms, masking, relevance

@@ -16,8 +16,8 @@ from raypipe import rows
 from raypipe.errors import Code, InputError, RowError
 from raypipe.masking import Masker, Renderer
 from raypipe.masking.formats import fill
-from raypipe.masking.sentinels import Sentinels, choose_sentinels, contains_sentinel
 from raypipe.models.prompts import PromptEncoder
+from raypipe.models.sentinels import Sentinels, choose_sentinels, contains_sentinel
 from raypipe.notes.tasks import Task
 from raypipe.settings.config import Masking, Prompt
 from raypipe.words import word_spans

@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 
 from raypipe.errors import Code, RowError
-from raypipe.models.prompts import PromptEncoder, frame
+from raypipe.masking import Renderer
+from raypipe.models.prompts import PromptEncoder, frame, with_mark
 from raypipe.notes.tasks import Task
-from raypipe.settings.config import Prompt
+from raypipe.settings.config import Masking, Prompt
 from tests.tiny_models import tiny_tokenizer
 
 TASKS = [
@@ -107,6 +108,45 @@ def test_a_question_knows_the_tokens_of_its_item(template: str, chat: bool) -> N
         assert len(own) <= len(task.question) + 2  # a blank or a bracket may share a token with it
         rest = template.replace("{question}", task.question).replace("{options}", ", ".join(task.answers))
         assert encoder.tokenizer.decode(question.suffix_ids).startswith(rest)
+
+
+@pytest.mark.parametrize(
+    "template", ["\n{question}? {mask} ({options})", "{mask} {options}: {question}", "{question}{mask}"]
+)
+@pytest.mark.parametrize("chat", [False, True])
+@pytest.mark.parametrize("reserved", [(), ("<unused10>", "<unused11>")])
+def test_the_mark_of_the_answer_is_that_of_masked_notes(template: str, chat: bool, reserved: tuple[str, ...]) -> None:
+    tokenizer = tiny_tokenizer(chat)
+    tokenizer.add_tokens(list(reserved), special_tokens=True)
+    prompt = with_mark(Prompt(question=template, max_tokens=200), tokenizer, reserved, rows_train=True)
+    encoder = PromptEncoder(tokenizer, prompt, TASKS)
+    settings = Masking(format="single", condition="item")
+    plan = {"task_id": "fever", "start": [13], "end": [20], "kind": [0], "n_masked": 1}
+    (example,) = Renderer(encoder, settings, 200, reserved).render(NOTE, plan).examples
+    mark = [tokenizer.convert_tokens_to_ids(reserved[0])] if reserved else encoder.ids("<mask_1>")
+    places = [i for i in range(len(example.input_ids)) if example.input_ids[i : i + len(mark)] == mark]
+    assert len(places) == 1, "in the note alone: the question of a masked note has none"
+    for task in TASKS:
+        question = encoder.questions[task.id]
+        places = [i for i in range(len(question.suffix_ids)) if list(question.suffix_ids[i : i + len(mark)]) == mark]
+        assert len(places) == 1
+        assert question.item is not None
+        begin, end = question.item
+        own = tokenizer.decode(question.suffix_ids[begin:end])
+        assert task.question in own
+        assert len(own) <= len(task.question) + 2
+        assert not begin < places[0] + len(mark) <= end, "the mark is no part of the item"
+        without = template.replace("{mask}", "").replace("{question}", task.question)
+        without = without.replace("{options}", ", ".join(task.answers))
+        assert tokenizer.decode(question.unmarked_ids).startswith(without)
+
+
+@pytest.mark.parametrize("rows_train", [True, False])
+def test_a_mark_is_plain_text_where_no_reserved_token_can_be_learned(rows_train: bool) -> None:
+    tokenizer = tiny_tokenizer()
+    tokenizer.add_tokens(["<unused10>"], special_tokens=True)
+    prompt = with_mark(Prompt(question="{question} {mask}"), tokenizer, ["<unused10>"], rows_train)
+    assert prompt.question == ("{question} <unused10>" if rows_train else "{question} <mask_1>")
 
 
 @pytest.mark.parametrize("keep", ["head", "tail"])

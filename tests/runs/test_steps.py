@@ -124,6 +124,9 @@ def test_what_a_step_is_made_from(base: Run) -> None:
     tagged = ARMS | {"tagged": {"masking": {"strategy": "mslm", "mslm": {"terms": "ner"}}}}
     with_tags = determinants.settings_of("train/decselfmask", settings(base.folder, arms=tagged), inputs)
     assert settings_of("train/decselfmask") != with_tags, "a note without tags is lost to all arms"
+    question = {"prompt__question": "\n{question} {mask}"}
+    assert settings_of("finetune/rows") == settings_of("finetune/rows", train__lora=lora)
+    assert settings_of("finetune/rows", **question) != settings_of("finetune/rows", **question, train__lora=lora)
     by_answers = settings_of("train/pseudo")
     assert by_answers == settings_of("train/pseudo", attribution__layer=2), "answers know no relevance"
     assert by_answers != settings_of("train/pseudo", evaluation__batch_tokens=100)

@@ -1,4 +1,4 @@
-"""The marks that stand for hidden text.
+"""The marks that stand for hidden text, in masked notes and in the question (`{mask}`, in the place of the answer).
 
 They are reserved tokens of the model family if it has some without a role, or else plain text such as `<mask_1>`, which
 needs no change of the vocabulary. DecSelfMask's code takes the second-to-last added token, whatever its role; here a
@@ -14,11 +14,13 @@ from typing import Any, Literal
 
 from raypipe.errors import InputError
 from raypipe.models.families import FAMILIES
+from raypipe.models.pieces import PieceEncoder
 
 Tokenizer = Any  # transformers.PreTrainedTokenizerFast; untyped upstream
 
 _RESERVED = re.compile(r"reserved|unused|extra_id|placeholder", re.IGNORECASE)
-_IN_A_NOTE = re.compile(
+# A mark of any family, as it stands in a text
+MARK = re.compile(
     "|".join([r"<mask_\d+>", *sorted({re.escape(s) for family in FAMILIES.values() for s in family.sentinels})])
 )
 
@@ -28,7 +30,7 @@ def contains_sentinel(text: str, more: Iterable[str] = ()) -> bool:
 
     Such a note cannot be masked: its own text could not be told from a sentinel.
     """
-    return ("<" in text and _IN_A_NOTE.search(text) is not None) or any(sentinel in text for sentinel in more)
+    return ("<" in text and MARK.search(text) is not None) or any(sentinel in text for sentinel in more)
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,12 @@ def choose_sentinels(
     if refused := [f"masking.sentinels: {s}: {why}" for s, why in faults.items() if why]:
         raise InputError("; ".join(refused))
     return Sentinels(tuple(setting))
+
+
+def mark_ids(tokenizer: Tokenizer, pieces: PieceEncoder, mark: str) -> list[int]:
+    """Tokens of a mark, wherever it stands: one if it is a token of the vocabulary, several if it is plain text."""
+    reserved = mark in tokenizer.get_added_vocab()
+    return [tokenizer.convert_tokens_to_ids(mark)] if reserved else pieces.text_ids(mark)
 
 
 def role(tokenizer: Tokenizer, token: str) -> str:
