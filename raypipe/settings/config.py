@@ -221,26 +221,6 @@ class Training(Section):
     """Steps between checkpoints. None: never, and an interrupted stage starts anew."""
 
 
-class Scorer(Section):
-    """The model whose relevance guides the masks, and whose answers are pseudo-labels.
-
-    By default it is the first student of labels alone: the backbone with the fine-tuning of every student. With
-    settings of its own, a good scorer can serve students that are fine-tuned for less. Untuned, it uses no label
-    (code).
-    """
-
-    training: Training | None = None
-    """Its training on labels. Keys that are not given are those of `finetune`. None: that of `finetune`."""
-    untuned: bool = False
-    """True: the backbone as it is."""
-
-    @model_validator(mode="after")
-    def _one_way(self) -> Scorer:
-        if self.untuned and self.training is not None:
-            raise ValueError("is untuned, so that its training would be in vain: remove one of the two")
-        return self
-
-
 class Pretrain(Section):
     """A small decoder and its byte-level BPE tokenizer, from scratch."""
 
@@ -265,6 +245,26 @@ class Pretrain(Section):
     emphasis: dict[str, float] = {}
     """Words, with the space before them, and the weight of their prediction in the loss (all others weigh 1)."""
     training: Training = Training(learning_rate=2e-3, batch_rows=32)
+
+
+class Scorer(Section):
+    """The model whose relevance guides the masks, and whose answers are pseudo-labels.
+
+    By default it is the first student of labels alone: the backbone with the fine-tuning of every student. With
+    settings of its own, a good scorer can serve students that are fine-tuned for less. Untuned, it uses no label
+    (code).
+    """
+
+    training: Training | None = None
+    """Its training on labels. Keys that are not given are those of `finetune`. None: that of `finetune`."""
+    untuned: bool = False
+    """True: the backbone as it is."""
+
+    @model_validator(mode="after")
+    def _one_way(self) -> Scorer:
+        if self.untuned and self.training is not None:
+            raise ValueError("is untuned, so that its training would be in vain: remove one of the two")
+        return self
 
 
 class Attribution(Section):

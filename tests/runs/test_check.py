@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import time
 from pathlib import Path
 
 import pyarrow as pa
@@ -193,7 +192,7 @@ def test_generated_data_need_no_check():
 
 
 @pytest.mark.skipif("RAYPIPE_DATA" not in os.environ, reason="RAYPIPE_DATA is not set: no real corpora here")
-def test_leaflets_in_time():
+def test_a_large_corpus():
     folder = Path(os.environ["RAYPIPE_DATA"]) / "e3c_it_leaflets"
     data = Data(
         notes=str(folder / "notes.parquet"),
@@ -201,9 +200,7 @@ def test_leaflets_in_time():
         tasks=str(LEAFLETS),
         columns=Columns(group_id="ingredient_key"),
     )
-    start = time.perf_counter()
     report = check(config(data))
-    assert time.perf_counter() - start < 30  # 3 s on an idle core
     assert (len(report.tasks), report.n_notes, report.labels.num_rows) == (150, 8081, 1_150_329)
 
 

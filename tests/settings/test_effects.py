@@ -150,7 +150,7 @@ def words_of(spans: list[str]) -> list[str]:
 
 def test_so_many_terms() -> None:
     one, many = (
-        mslm.prepare(Masking(strategy="mslm", mslm={"terms": "tficf", "n_terms": n}), STATISTICS) for n in (1, 50)
+        mslm.prepare_mslm(Masking(strategy="mslm", mslm={"terms": "tficf", "n_terms": n}), STATISTICS) for n in (1, 50)
     )
     assert one is not None
     assert many is not None
