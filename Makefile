@@ -1,4 +1,4 @@
-# Three commands: `make demo`, `make models` and `make test`. Each sets everything up first; nothing but Python >= 3.11 is needed.
+# `make demo`, `make test`, `make test-all` and `make models`: each sets everything up first; only Python >= 3.11 is needed.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -9,7 +9,7 @@ export RAYPIPE_MODELS ?= $(if $(wildcard $(SHARED)/models),$(abspath $(SHARED)/m
 # Where `make models` puts really pre-trained decoders; tests that need them skip while they are not there.
 export RAYPIPE_PRETRAINED ?= $(abspath pretrained)
 
-.PHONY: demo models test check setup clean
+.PHONY: demo models test test-all check setup clean
 demo: setup
 	$(BIN)/raypipe run --config jobs/configs/demo.yaml
 
@@ -18,7 +18,11 @@ models: setup
 	$(BIN)/python jobs/get_models.py $(RAYPIPE_PRETRAINED)
 
 test: setup check
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile -m "not slow" --durations=10
+
+# Everything, with kills, lost workers, searches and the demo as a submitted job.
+test-all: setup check
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile --durations=10
 
 check: setup
 	$(BIN)/ruff check .

@@ -15,7 +15,7 @@ import pytest
 from raypipe.settings import configfile
 from tests.small_run import settings
 
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(300)]
 
 
 def test_a_killed_comparison_goes_on(tmp_path: Path) -> None:

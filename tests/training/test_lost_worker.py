@@ -21,7 +21,7 @@ from raypipe.stream.cluster import QUIET
 from raypipe.training import examples, trainer
 from tests.tiny_models import tiny_model, tiny_tokenizer
 
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(400)]
 STEPS = 60
 # one row a pass, so that a step takes long enough for the kill to land in the middle
 TRAINING = config.Training(

@@ -25,7 +25,7 @@ from raypipe.tuning.backbones import backbones
 from raypipe.tuning.plan import plans
 from tests.tiny_models import tiny_model, tiny_tokenizer
 
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(600)]
 N_NOTES = 60
 RATIOS, LAYERS = (0.2, 0.4), (0, 1)
 KEYS = ("arms.relevant.masking.ratio", "attribution.layer")
