@@ -217,26 +217,6 @@ class Training(Section):
     """Steps between checkpoints. None: never, and an interrupted stage starts anew."""
 
 
-class Scorer(Section):
-    """The model whose relevance guides the masks, and whose answers are pseudo-labels.
-
-    By default it is the first student of labels alone: the backbone with the fine-tuning of every student. With
-    settings of its own, a good scorer can serve students that are fine-tuned for less. Untuned, it uses no label
-    (code).
-    """
-
-    training: Training | None = None
-    """Its training on labels. Keys that are not given are those of `finetune`. None: that of `finetune`."""
-    untuned: bool = False
-    """True: the backbone as it is."""
-
-    @model_validator(mode="after")
-    def _one_way(self) -> Scorer:
-        if self.untuned and self.training is not None:
-            raise ValueError("is untuned, so that its training would be in vain: remove one of the two")
-        return self
-
-
 class Pretrain(Section):
     """A small decoder and its byte-level BPE tokenizer, from scratch."""
 
@@ -261,6 +241,26 @@ class Pretrain(Section):
     emphasis: dict[str, float] = {}
     """Words, with the space before them, and the weight of their prediction in the loss (all others weigh 1)."""
     training: Training = Training(learning_rate=2e-3, batch_rows=32)
+
+
+class Scorer(Section):
+    """The model whose relevance guides the masks, and whose answers are pseudo-labels.
+
+    By default it is the first student of labels alone: the backbone with the fine-tuning of every student. With
+    settings of its own, a good scorer can serve students that are fine-tuned for less. Untuned, it uses no label
+    (code).
+    """
+
+    training: Training | None = None
+    """Its training on labels. Keys that are not given are those of `finetune`. None: that of `finetune`."""
+    untuned: bool = False
+    """True: the backbone as it is."""
+
+    @model_validator(mode="after")
+    def _one_way(self) -> Scorer:
+        if self.untuned and self.training is not None:
+            raise ValueError("is untuned, so that its training would be in vain: remove one of the two")
+        return self
 
 
 class Attribution(Section):
@@ -620,6 +620,36 @@ class Probe(Section):
     """Most tokens of one forward pass, padding included."""
 
 
+class Candidates(Section):
+    """Values that dev labels choose from: those with the best macro F1 of labels alone, for each seed and label budget.
+
+    All arms are fine-tuned with what was chosen, as they share every other setting of fine-tuning (ours).
+    """
+
+    epochs: tuple[Annotated[float, Field(gt=0)], ...] = ()
+    """Passes over the rows. Empty: not chosen."""
+    learning_rate: tuple[Annotated[float, Field(gt=0)], ...] = ()
+    """Peak learning rates. Empty: not chosen."""
+
+
+class Finetuning(Training):
+    """Another fine-tuning of the same reconstructed students. Keys that are not given are those of `finetune`."""
+
+    choose: Candidates | None = None
+    """Epochs and learning rate chosen on dev labels. None: as they stand here."""
+
+    @property
+    def candidates(self) -> list[Training]:
+        """The trainings that dev labels choose from, shortest first; the only one if there is no choice."""
+        chosen = self.choose or Candidates()
+        training = Training(**self.model_dump(exclude={"choose"}))
+        return [
+            training.model_copy(update={"epochs": epochs, "learning_rate": rate})
+            for epochs in sorted(chosen.epochs) or [self.epochs]
+            for rate in sorted(chosen.learning_rate) or [self.learning_rate]
+        ]
+
+
 class ArmComparison(Section):
     """`raypipe compare`: the arms, repeated over seeds and label budgets (runs/compare.py)."""
 
@@ -629,6 +659,9 @@ class ArmComparison(Section):
     """Training labels per task, each measured beside `data.max_labelled`."""
     pairs: tuple[tuple[Name, Name], ...] = ()
     """Pairs (arm, reference) that are tested beside each arm against the first."""
+    finetunings: dict[Name, Finetuning] = {}
+    """Other fine-tunings, by name, measured beside `finetune`: each starts from the same reconstructed students, with
+    the same scorer."""
     seeds_in_tasks: bool = False
     """True: each seed makes its scorer and masks in one process, side by side with the others; for notes that one
     process reads in minutes. False: one seed after the other, each on the whole cluster."""
@@ -747,8 +780,13 @@ class Config(Section):
     @classmethod
     def _like_finetune(cls, values: Any) -> Any:
         """Other fine-tunings have the keys of `finetune` that they do not give."""
-        if isinstance(values, dict) and isinstance(scorer := values.get("scorer"), dict):
-            return values | {"scorer": scorer | _inherited({"training": scorer.get("training")}, values)}
+        if not isinstance(values, dict):
+            return values
+        if isinstance(scorer := values.get("scorer"), dict):
+            values = values | {"scorer": scorer | _inherited({"training": scorer.get("training")}, values)}
+        comparison = values.get("comparison")
+        if isinstance(comparison, dict) and isinstance(others := comparison.get("finetunings"), dict):
+            values = values | {"comparison": comparison | {"finetunings": _inherited(others, values)}}
         return values
 
     @property
