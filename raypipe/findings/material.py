@@ -69,7 +69,7 @@ def step_times(run: Run) -> Iterator[StepTime]:
     times: Counter[str] = Counter()
     for manifest in sorted(run.folder.rglob("manifest.json"), key=lambda path: path.stat().st_mtime):
         facts, name = json.loads(manifest.read_text()), str(manifest.parent.relative_to(run.folder))
-        name = re.sub(r"^cells/[^/]+/|@\d+$", "", name)
+        name = re.sub(r"^cells/[^/]+/(choose/[^/]+/)?|@\d+$", "", name)
         seconds[name] += facts["seconds"]
         tokens[name] += facts.get("tokens", 0)
         at_peak[name] += facts["seconds"] * (facts.get("peak_fraction") or 0.0)

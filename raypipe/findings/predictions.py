@@ -43,12 +43,7 @@ def predictions(cells: Sequence[Run], tasks: Sequence[Task], unlabelled: Sequenc
 
     `unlabelled`: the run of each cell's seed that read the unlabelled notes; none: the cells themselves.
     """
-    pooled = Pooled({task.id for task in tasks})
-    for arm in cells[0].settings.arms:
-        steps = [[cell.of(arm).step(f"evaluate/{student}") for student in cell.students(arm)] for cell in cells]
-        if all(step.done for of_cell in steps for step in of_cell):  # other seeds would be another comparison
-            for place, of_cell in enumerate(steps):
-                pooled.add(arm, place, *(pq.read_table(step.data) for step in of_cell))
+    pooled = of_arms(cells, tasks)
     scorers = [] if cells[0].settings.scorer_is_a_student else [cell.step(f"evaluate/{SCORER}") for cell in cells]
     if all(step.done for step in scorers):
         for place, step in enumerate(scorers):
@@ -58,6 +53,17 @@ def predictions(cells: Sequence[Run], tasks: Sequence[Task], unlabelled: Sequenc
     embeddings = [table for cell in cells if (table := probing.backbone_answers(cell)) is not None]
     for place, table in enumerate(embeddings if len(embeddings) == len(cells) else ()):
         pooled.add(EMBEDDINGS, place, table)
+    return pooled
+
+
+def of_arms(cells: Sequence[Run], tasks: Sequence[Task]) -> Pooled:
+    """Of the arms alone whose repeats are all there in every cell."""
+    pooled = Pooled({task.id for task in tasks})
+    for arm in cells[0].settings.arms:
+        steps = [[cell.of(arm).step(f"evaluate/{student}") for student in cell.students(arm)] for cell in cells]
+        if all(step.done for of_cell in steps for step in of_cell):  # other seeds would be another comparison
+            for place, of_cell in enumerate(steps):
+                pooled.add(arm, place, *(pq.read_table(step.data) for step in of_cell))
     return pooled
 
 

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 from raypipe import rows
 from raypipe.evaluation import metrics, uncertainty
-from raypipe.findings import known_words, material, probing
+from raypipe.findings import finetunings, known_words, material, probing
 from raypipe.findings.coverage import prediction_sets
 from raypipe.findings.gates import AUC_RESAMPLES, gates
 from raypipe.findings.page.heatmap import HeatMap, Panel
@@ -31,19 +31,29 @@ from raypipe.settings import config, configfile
 from raypipe.settings.arms import pseudo_of
 
 
-def report(run: Run, cells: Sequence[Run] = (), fewer_labels: Mapping[int, Sequence[Run]] | None = None) -> Path:
+def report(
+    run: Run,
+    cells: Sequence[Run] = (),
+    fewer_labels: Mapping[int, Sequence[Run]] | None = None,
+    by_finetuning: finetunings.Cells | None = None,
+) -> Path:
     """Write report.html and metrics.json from what the steps left; print the table; return the page's path."""
-    built = build(run, cells, fewer_labels)
+    built = build(run, cells, fewer_labels, by_finetuning)
     page = write_report(built, run.folder / "report")
     print(text_table(built))
     return page
 
 
-def build(run: Run, cells: Sequence[Run] = (), fewer_labels: Mapping[int, Sequence[Run]] | None = None) -> Report:
+def build(
+    run: Run,
+    cells: Sequence[Run] = (),
+    fewer_labels: Mapping[int, Sequence[Run]] | None = None,
+    by_finetuning: finetunings.Cells | None = None,
+) -> Report:
     """The report of a run, from the arms that were evaluated.
 
     `cells`: a comparison's runs (compare.py), one per seed; none: the run itself. `fewer_labels`: its runs with smaller
-    label budgets, by budget.
+    label budgets, by budget. `by_finetuning`: its runs by fine-tuning and budget, if it has several fine-tunings.
     """
     cells, settings = cells or [run], run.settings
     of_split = run.corpus.labels.filter(pc.equal(run.corpus.labels["split"], settings.evaluation.split))
@@ -70,6 +80,7 @@ def build(run: Run, cells: Sequence[Run] = (), fewer_labels: Mapping[int, Sequen
         reference=reference,
         pairs=tuple(d for d in compared.differences if d.reference != reference),
         budgets=_budgets(run, tasks, compared, fewer),
+        gains=tuple(finetunings.gains(by_finetuning or {}, tasks, reference)),
         arms=arm_rows(compared, measured, reference, by_auc),
         tasks=compared.tasks,
         gates=tuple(gates(pooled, quarter, tasks, reference, start, agreement)),

@@ -1,10 +1,13 @@
-"""`raypipe compare`: the arms of a config over seeds and label budgets, into one table that says what it can.
+"""`raypipe compare`: the arms of a config over seeds, budgets and fine-tunings, in one table that says what it can.
 
 A cell is a run of its own, one for each seed and label budget (`cells/seed0-all`, `cells/seed0-50`, ...): its own
 subset of the labels, order, scorer, masks and reconstructions. All cells share the backbone, and each arm of a cell has
 `repeats` fine-tunings. One cell per seed has a quarter of the labels and the labels-only arm alone, for the gate that
 four times the labels must help. A cell with fewer labels takes as many optimiser steps for fine-tuning as its seed's
 cell with all of them, so those come first.
+
+A cell of another fine-tuning (`comparison.finetunings`; `cells/seed0-all-<name>`) fine-tunes the students of its seed
+and budget otherwise: scorer, masks and reconstructions are shared, so these cells come last. Their models are not kept.
 
 Arms are learned and evaluated side by side as Ray tasks, `resources.concurrent_arms` at once, each in one process;
 with more than one training worker by Ray Train, one after the other. The same command again does what is missing.
@@ -13,13 +16,13 @@ with more than one training worker by Ray Train, one after the other. The same c
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from raypipe.errors import ExitCode, InputError, Problem
 from raypipe.evaluation.uncertainty import MIN_RUNS
-from raypipe.runs import driver
+from raypipe.runs import driver, finetunings
 from raypipe.runs.names import EMBEDDINGS, LABELS, TFIDF
 from raypipe.runs.run import Run
 from raypipe.settings import config
@@ -38,11 +41,18 @@ class Cell:
     seed: int
     budget: int | None  # training labels per task; None: all
     labels_only: bool = False
+    finetuning: str | None = None  # one of comparison.finetunings; None: the section `finetune`
 
     @property
     def name(self) -> str:
         """Its folder."""
-        return f"seed{self.seed}-{self.budget or 'all'}"
+        other = f"-{self.finetuning}" if self.finetuning else ""
+        return f"seed{self.seed}-{self.budget or 'all'}{other}"
+
+    @property
+    def reconstructed(self) -> Cell:
+        """The cell whose students this one starts from."""
+        return replace(self, finetuning=None)
 
 
 def compare(run: Run) -> dict[Cell, Run]:
@@ -53,15 +63,31 @@ def compare(run: Run) -> dict[Cell, Run]:
     if run.pretrains:
         driver.make(run, ["pretrain"])
     runs: dict[Cell, Run] = {}
-    for some in ([cell for cell in every if cell.budget is None], [cell for cell in every if cell.budget is not None]):
+    own = [cell for cell in every if not cell.finetuning]
+    for some in ([cell for cell in own if cell.budget is None], [cell for cell in own if cell.budget is not None]):
         of_cell = {cell: Run(cell_settings(cell, run, runs), run, run.say).open() for cell in some}
         unprepared = [(cell_run,) for cell_run in of_cell.values() if not driver.is_prepared(cell_run)]
         _each(run, driver.prepare, unprepared, in_tasks=run.settings.comparison.seeds_in_tasks)
         runs |= of_cell
-    units = [(cell_run, arm) for cell_run in runs.values() for arm in cell_run.settings.arms]
-    unmeasured = [(cell_run, arm) for cell_run, arm in units if not driver.is_measured(cell_run, arm)]
-    _each(run, _learn, unmeasured, in_tasks=run.settings.resources.training_workers == 1)
+    _measure(run, runs.values(), _learn)
+    others = [cell for cell in every if cell.finetuning]
+    tried = {cell: _candidates(cell, run, runs) for cell in others}
+    _measure(run, [candidate.open() for of_cell in tried.values() for candidate in of_cell], _learn)
+    for cell in others:
+        finetuned = _finetuned(cell, run, runs)
+        assert finetuned is not None  # noqa: S101 (its candidates were measured)
+        runs[cell] = finetuned.open()
+        if tried[cell] and finetuned.base is not None:
+            finetunings.drop_models(tried[cell], finetuned.base, _labels_only(run))
+    _measure(run, [runs[cell] for cell in others], _predict)
     return {cell: runs[cell] for cell in every}
+
+
+def _measure(run: Run, cells: Iterable[Run], learn: Callable[[Run, str], None]) -> None:
+    """Learn and evaluate every arm of every cell, as far as that is not done."""
+    units = [(cell, arm) for cell in cells for arm in cell.settings.arms]
+    unmeasured = [(cell, arm) for cell, arm in units if not driver.is_measured(cell, arm)]
+    _each(run, learn, unmeasured, in_tasks=run.settings.resources.training_workers == 1)
 
 
 def _advice(run: Run) -> Iterator[str]:
@@ -89,16 +115,19 @@ def opened(run: Run) -> dict[Cell, Run]:
     """The runs of a comparison's cells, as far as they were begun; none if the run has no cells. Looks only.
 
     A cell with fewer labels begins once the rows of all labels of its seed are there, which say how many steps it
-    takes.
+    takes; one of another fine-tuning, once dev labels have chosen it where they are to choose.
     """
     runs: dict[Cell, Run] = {}
     if (run.folder / "cells").exists():
-        for cell in sorted(cells(run), key=lambda cell: cell.budget is not None):
-            whole = runs.get(Cell(cell.seed, None))
-            if cell.budget is None or (whole is not None and whole.is_done("finetune/rows")):
-                of_cell = Run(cell_settings(cell, run, runs), run, run.say)
-                if of_cell.is_done("corpus"):
-                    runs[cell] = of_cell
+        for cell in sorted(cells(run), key=lambda cell: (cell.finetuning is not None, cell.budget is not None)):
+            if cell.finetuning is not None:
+                of_cell = _finetuned(cell, run, runs) if cell.reconstructed in runs else None
+            else:
+                whole = runs.get(Cell(cell.seed, None))
+                may_begin = cell.budget is None or (whole is not None and whole.is_done("finetune/rows"))
+                of_cell = Run(cell_settings(cell, run, runs), run, run.say) if may_begin else None
+            if of_cell is not None and of_cell.is_done("corpus"):
+                runs[cell] = of_cell
     return runs
 
 
@@ -110,16 +139,65 @@ def cells(run: Run) -> list[Cell]:
         raise InputError([Problem("comparison.budgets", what)])
     if unknown := [pair for pair in comparison.pairs if not set(pair) <= {*run.settings.arms, TFIDF, EMBEDDINGS}]:
         raise InputError([Problem("comparison.pairs", f"{pair} names an arm that is not there") for pair in unknown])
+    if problems := list(_of_choices(run)):
+        raise InputError(problems)
     every, quarter = [], n_labels // QUARTER
     for seed in range(comparison.seeds):
-        every += [Cell(seed, None), *(Cell(seed, budget) for budget in comparison.budgets)]
+        own = [Cell(seed, None), *(Cell(seed, budget) for budget in comparison.budgets)]
+        every += [*own, *(replace(cell, finetuning=name) for name in comparison.finetunings for cell in own)]
         if quarter and quarter not in comparison.budgets:
             every.append(Cell(seed, quarter, labels_only=True))
     return every
 
 
+def _of_choices(run: Run) -> Iterator[Problem]:
+    """Is there what a choice on dev labels needs?"""
+    for name, finetuning in run.settings.comparison.finetunings.items():
+        where = f"comparison.finetunings.{name}.choose"
+        if finetuning.choose is not None:
+            if not run.corpus.has_dev:
+                yield Problem(where, "needs labels in the split dev")
+            if run.settings.evaluation.split == "dev":
+                yield Problem(where, "is made on dev, so evaluation.split must be another split")
+            if not any(run.is_labels_only(arm) for arm in run.settings.arms):
+                yield Problem(where, "needs an arm of labels alone (`sft: {}`), which it is made by")
+
+
+def _labels_only(run: Run) -> str:
+    """The first arm of labels alone."""
+    return next(arm for arm in run.settings.arms if run.is_labels_only(arm))
+
+
+def _trainings(cell: Cell, run: Run, runs: Mapping[Cell, Run]) -> list[config.Training]:
+    """Fine-tunings that a cell chooses from."""
+    trainings = run.settings.comparison.finetunings[str(cell.finetuning)].candidates
+    if cell.budget is not None:
+        trainings = [_as_many_steps(training, runs[Cell(cell.seed, None)]) for training in trainings]
+    return [_shifted(training, SEED_STRIDE * cell.seed) for training in trainings]
+
+
+def _candidates(cell: Cell, run: Run, runs: Mapping[Cell, Run]) -> list[Run]:
+    """Runs that tell which fine-tuning a cell gets; none if there is no choice."""
+    trainings = _trainings(cell, run, runs)
+    if len(trainings) == 1:
+        return []
+    return finetunings.candidates(runs[cell.reconstructed], trainings, cell.name, _labels_only(run))
+
+
+def _finetuned(cell: Cell, run: Run, runs: Mapping[Cell, Run]) -> Run | None:
+    """The run of a cell with another fine-tuning; None while dev labels have not chosen it."""
+    reconstructed, tried = runs[cell.reconstructed], _candidates(cell, run, runs)
+    if not tried:
+        return finetunings.finetuned(reconstructed, _trainings(cell, run, runs)[0], cell.name)
+    best = finetunings.chosen(tried, _labels_only(run))
+    return best and finetunings.finetuned(reconstructed, best.settings.finetune, cell.name, base=best)
+
+
 def cell_settings(cell: Cell, run: Run, runs: Mapping[Cell, Run]) -> config.Config:
-    """The run's settings with the cell's seed, budget and folder. `runs`: at least the seed's cell with all labels."""
+    """The run's settings with the seed, budget and folder of a cell that has no fine-tuning of its own.
+
+    `runs`: at least the seed's cell with all labels.
+    """
     settings, shift = run.settings, SEED_STRIDE * cell.seed
     data, arms = settings.data.model_copy(update={"label_seed": cell.seed}), settings.arms
     finetune, own_scorer = settings.finetune, settings.scorer.training
@@ -184,11 +262,15 @@ def _one_by_one(work: Callable[..., None], units: Sequence[tuple[Any, ...]]) -> 
             yield n, error
 
 
-def _learn(run: Run, arm: str) -> None:
-    """Reconstruction, fine-tunings and predictions of an arm of a cell."""
+def _predict(run: Run, arm: str) -> None:
+    """As `_learn`, but no model is kept."""
+    _learn(run, arm, n_kept=0)
+
+
+def _learn(run: Run, arm: str, n_kept: int = 1) -> None:
+    """Reconstruction, fine-tunings and predictions of an arm of a cell; the models of the first repeats are kept."""
     own = run.of(arm)
-    repeats = own.students(arm)[1:]
-    for student in repeats:
+    for student in own.students(arm):
         fitted = own.step(f"finetune/{student}")
         measures = [name for name in driver.steps_of(own, arm) if name.endswith(f"/{student}")]
         if fitted.done and not (fitted.path / "model").exists() and driver.missing(own, measures):
@@ -196,14 +278,26 @@ def _learn(run: Run, arm: str) -> None:
                 shutil.rmtree(stale.path, ignore_errors=True)
     driver.learn(run, arm)
     driver.evaluate(run, arm)
-    for student in repeats:  # of these, the predictions are what counts
-        shutil.rmtree(own.step(f"finetune/{student}").path / "model", ignore_errors=True)
+    for student in own.students(arm)[n_kept:]:  # of these, the predictions are what counts
+        model = own.step(f"finetune/{student}").path / "model"
+        if model.is_relative_to(run.folder):  # and not another cell's
+            shutil.rmtree(model, ignore_errors=True)
 
 
-def by_budget(runs: Mapping[Cell, Run]) -> tuple[list[Run], dict[int, list[Run]]]:
-    """Runs with all labels, one per seed; and those with fewer, by labels per task."""
+def by_budget(runs: Mapping[Cell, Run], finetuning: str | None = None) -> tuple[list[Run], dict[int, list[Run]]]:
+    """Runs with all labels, one per seed; and those with fewer, by labels per task. All of one fine-tuning."""
+    of_one = {cell: run for cell, run in runs.items() if cell.finetuning == finetuning}
     fewer: dict[int, list[Run]] = {}
-    for cell, run in runs.items():
+    for cell, run in of_one.items():
         if cell.budget is not None:
             fewer.setdefault(cell.budget, []).append(run)
-    return [run for cell, run in runs.items() if cell.budget is None], fewer
+    return [run for cell, run in of_one.items() if cell.budget is None], fewer
+
+
+def by_finetuning(runs: Mapping[Cell, Run]) -> dict[str, dict[int | None, list[Run]]]:
+    """Runs of each fine-tuning by labels per task (None: all), one per seed; none if there is one fine-tuning alone."""
+    by: dict[str, dict[int | None, list[Run]]] = {}
+    for cell, run in runs.items():
+        if not cell.labels_only:
+            by.setdefault(cell.finetuning or "finetune", {}).setdefault(cell.budget, []).append(run)
+    return by if len(by) > 1 else {}

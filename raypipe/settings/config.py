@@ -624,6 +624,36 @@ class Probe(Section):
     """Most tokens of one forward pass, padding included."""
 
 
+class Candidates(Section):
+    """Values that dev labels choose from: those with the best macro F1 of labels alone, for each seed and label budget.
+
+    All arms are fine-tuned with what was chosen, as they share every other setting of fine-tuning (ours).
+    """
+
+    epochs: tuple[Annotated[float, Field(gt=0)], ...] = ()
+    """Passes over the rows. Empty: not chosen."""
+    learning_rate: tuple[Annotated[float, Field(gt=0)], ...] = ()
+    """Peak learning rates. Empty: not chosen."""
+
+
+class Finetuning(Training):
+    """Another fine-tuning of the same reconstructed students. Keys that are not given are those of `finetune`."""
+
+    choose: Candidates | None = None
+    """Epochs and learning rate chosen on dev labels. None: as they stand here."""
+
+    @property
+    def candidates(self) -> list[Training]:
+        """The trainings that dev labels choose from, shortest first; the only one if there is no choice."""
+        chosen = self.choose or Candidates()
+        training = Training(**self.model_dump(exclude={"choose"}))
+        return [
+            training.model_copy(update={"epochs": epochs, "learning_rate": rate})
+            for epochs in sorted(chosen.epochs) or [self.epochs]
+            for rate in sorted(chosen.learning_rate) or [self.learning_rate]
+        ]
+
+
 class ArmComparison(Section):
     """`raypipe compare`: the arms, repeated over seeds and label budgets (runs/compare.py)."""
 
@@ -633,6 +663,9 @@ class ArmComparison(Section):
     """Training labels per task, each measured beside `data.max_labelled`."""
     pairs: tuple[tuple[Name, Name], ...] = ()
     """Pairs (arm, reference) that are tested beside each arm against the first."""
+    finetunings: dict[Name, Finetuning] = {}
+    """Other fine-tunings, by name, measured beside `finetune`: each starts from the same reconstructed students, with
+    the same scorer."""
     seeds_in_tasks: bool = False
     """True: each seed makes its scorer and masks in one process, side by side with the others; for notes that one
     process reads in minutes. False: one seed after the other, each on the whole cluster."""
@@ -751,8 +784,13 @@ class Config(Section):
     @classmethod
     def _like_finetune(cls, values: Any) -> Any:
         """Other fine-tunings have the keys of `finetune` that they do not give."""
-        if isinstance(values, dict) and isinstance(scorer := values.get("scorer"), dict):
-            return values | {"scorer": scorer | _inherited({"training": scorer.get("training")}, values)}
+        if not isinstance(values, dict):
+            return values
+        if isinstance(scorer := values.get("scorer"), dict):
+            values = values | {"scorer": scorer | _inherited({"training": scorer.get("training")}, values)}
+        comparison = values.get("comparison")
+        if isinstance(comparison, dict) and isinstance(others := comparison.get("finetunings"), dict):
+            values = values | {"comparison": comparison | {"finetunings": _inherited(others, values)}}
         return values
 
     @property

@@ -76,7 +76,11 @@ def test_sections_are_defined_in_the_order_of_a_config() -> None:
             "training",
             "[section](#pretraintraining-finetune-scorertraining-train) | `learning_rate: 0.002`, `batch_rows: 32` |",
         ),
-        ("lora", "[section](#pretraintraininglora-finetunelora-scorertraininglora-trainlora) or `null` | `null` |"),
+        (
+            "lora",
+            "[section](#pretraintraininglora-finetunelora-scorertraininglora-trainlora-comparisonfinetuningsnamelora)"
+            " or `null` | `null` |",
+        ),
         ("betas", "[number, number] | `[0.9, 0.95]` |"),
         ("emphasis", "mapping to: number | `{}` |"),
         ("arms", "names, each with a [section](#armsname) | `sft`, `decselfmask` |"),

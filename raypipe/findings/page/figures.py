@@ -24,6 +24,7 @@ from matplotlib.ticker import MaxNLocator
 from raypipe.evaluation.faithfulness_table import FaithfulnessRow
 from raypipe.evaluation.layer_scores import LayerScore
 from raypipe.evaluation.uncertainty import Estimate
+from raypipe.findings.finetunings import Gain
 from raypipe.findings.page.layer_curves import NAMES, POOLINGS, shown
 from raypipe.findings.page.printable import printable
 from raypipe.findings.probing import STAGES, Probing
@@ -64,6 +65,43 @@ def differences(rows: Sequence[tuple[str, Estimate]], reference: str) -> Chart:
 
     alt = "; ".join(f"{name} {100 * e.value:+.1f} [{100 * e.low:+.1f}, {100 * e.high:+.1f}]" for name, e in rows)
     return chart(draw, f"Differences from {reference} in points: {alt}")
+
+
+def gains(rows: Sequence[Gain], reference: str) -> Chart:
+    """Gain over labels alone against steps of fine-tuning, with all labels: macro F1 and AUC, one line per arm."""
+    shown = [row for row in rows if row.labels == "all" and row.gain is not None]
+    arms = list(dict.fromkeys(row.arm for row in shown))
+
+    def draw(theme: str) -> Figure:
+        figure, grid = _panels(theme, 1, 2)
+        for axes, measure in zip(grid[0], ("gain", "auc_gain"), strict=True):
+            axes.axhline(0, color=GREY[theme], linewidth=1.2)
+            axes.set_title({"gain": "macro F1", "auc_gain": "AUC"}[measure], color=INK[theme], fontsize=10)
+            axes.set_xscale("log")
+            steps = sorted({row.n_steps for row in shown})
+            axes.set_xticks(steps, [f"{n:,}" for n in steps])
+            axes.minorticks_off()
+            axes.set_xlabel("optimiser steps of fine-tuning")
+            for number, arm in enumerate(arms, start=1):
+                _gain_curve(axes, [row for row in shown if row.arm == arm], measure, _style(theme, number), number)
+        grid[0][0].set_ylabel(f"gain over {label(reference)}, points")
+        handles = [Line2D([], [], label=label(arm), **_style(theme, i)) for i, arm in enumerate(arms, start=1)]
+        place = {"loc": "outside upper left", "ncols": min(5, len(handles))}
+        figure.legend(handles=handles, **place, frameon=False, labelcolor=INK[theme])
+        return figure
+
+    told = "; ".join(f"{r.arm} at {r.n_steps} steps {100 * r.gain.value:+.1f}" for r in shown if r.gain is not None)
+    return chart(draw, f"Gain in macro F1 over {reference}: {told}; the same numbers stand in the table")
+
+
+def _gain_curve(axes: Any, rows: Sequence[Gain], measure: str, style: Mapping[str, Any], number: int) -> None:
+    """The intervals of several arms at the same steps lie beside each other."""
+    at = [row.n_steps * 1.03**number for row in rows]
+    estimates = [getattr(row, measure) for row in rows]
+    axes.vlines(
+        at, [100 * e.low for e in estimates], [100 * e.high for e in estimates], color=style["color"], linewidth=1.4
+    )
+    axes.plot(at, [100 * e.value for e in estimates], linewidth=1.2, **style)
 
 
 def per_task(tasks: Mapping[str, Mapping[str, Estimate]], reference: str) -> list[Chart]:

@@ -31,6 +31,7 @@ def html(report: Report) -> str:
         outcome=outcome,
         verdict_of={row.name: verdict(row, report) for row in report.arms},
         forest=figures.differences(differing, report.reference) if differing else None,
+        gains=figures.gains(report.gains, report.reference) if report.gains else None,
         per_task=figures.per_task(report.tasks, report.reference) if report.tasks else [],
         faithfulness=figures.faithfulness(report.faithfulness) if report.faithfulness else None,
         layers=figures.layers(report.probing) if report.probing else None,

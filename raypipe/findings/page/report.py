@@ -16,6 +16,7 @@ from raypipe.evaluation.conformal import Sets
 from raypipe.evaluation.faithfulness_table import FaithfulnessRow
 from raypipe.evaluation.metrics import Metrics
 from raypipe.evaluation.uncertainty import SIGNIFICANT, Caveat, ComparisonResult, Estimate, PairedDifference
+from raypipe.findings.finetunings import Gain
 from raypipe.findings.gates import Gate
 from raypipe.findings.known_words import AgreementRow
 from raypipe.findings.material import Material, StepTime
@@ -53,6 +54,7 @@ class Report:
     reference: str = "sft"  # the arm that differences are taken from
     pairs: tuple[PairedDifference, ...] = ()  # declared comparisons of one arm with another than the reference
     budgets: Mapping[str, Mapping[str, Estimate]] = field(default_factory=dict)  # labels per task -> arm -> macro F1
+    gains: tuple[Gain, ...] = ()  # of each fine-tuning, if there are several; by labels and steps
     arms: tuple[ArmRow, ...] = ()  # in the order of the config; `arm_rows` builds them
     tasks: Mapping[str, Mapping[str, Estimate]] = field(default_factory=dict)  # arm -> task id -> macro F1
     gates: tuple[Gate, ...] = ()

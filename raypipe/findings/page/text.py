@@ -13,7 +13,7 @@ from raypipe.findings.probing import Probing
 
 def text_table(report: Report) -> str:
     """Headline, agreement, gates and methods, as far as the report has them; macro F1, AUC and shares in points."""
-    parts = [_headline(report), _pairs(report), _budgets(report), _material(report)]
+    parts = [_headline(report), _pairs(report), _budgets(report), _gains(report), _material(report)]
     parts += [_agreement(report), _gates(report), _conformal(report), _faithfulness(report), _probing(report.probing)]
     return "\n\n".join(part for part in parts if part)
 
@@ -77,6 +77,15 @@ def _budgets(report: Report) -> str:
         shown = ["-" if e is None else f"{_points(e.value)} [{_points(e.low)}, {_points(e.high)}]" for e in found]
         lines.append([arm, *shown, ""])
     return _align(lines) if report.budgets else ""
+
+
+def _gains(report: Report) -> str:
+    lines = [["fine-tuning", "labels", "steps", "settings", "arm", "macro F1", "gain", "AUC", "gain in AUC", ""]]
+    for row in report.gains:
+        measured = [(row.macro_f1, row.gain), (row.auc, row.auc_gain)]
+        shown = [cell for e, gain in measured for cell in (_points(e.value), "" if gain is None else _signed(gain))]
+        lines.append([row.finetuning, row.labels, f"{row.n_steps:,}", row.settings, row.arm, *shown, ""])
+    return _align(lines) if report.gains else ""
 
 
 def _material(report: Report) -> str:

@@ -1,0 +1,64 @@
+"""Other fine-tunings of the students of a comparison's cell: scorer, masks and reconstructions are the cell's own.
+
+Where epochs and rate are to be chosen, each candidate fine-tunes labels alone and is scored on dev; the best one by
+macro F1 then serves all arms, so that the baseline is as strong as its labels can make it:
+
+    cells/seed0-all-tuned/choose/epochs4-rate0.001/   a candidate
+    cells/seed0-all-tuned/                            all arms with the chosen one
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+import pyarrow.parquet as pq
+
+from raypipe.evaluation import metrics
+from raypipe.runs.run import Run
+from raypipe.settings import config
+
+
+def finetuned(cell: Run, training: config.Training, name: str, base: Run | None = None) -> Run:
+    """The run of the cell's students with another fine-tuning. `base`: a run that may have made some of it already."""
+    scorer = cell.settings.scorer
+    if not scorer.untuned:
+        scorer = config.Scorer(training=cell.settings.scorer_training)
+    own = {"name": name, "finetune": training, "scorer": scorer}
+    return Run(cell.settings.model_copy(update=own), base or cell, cell.say)
+
+
+def candidates(cell: Run, trainings: Sequence[config.Training], name: str, arm: str) -> list[Run]:
+    """For each training a run of the labels-only `arm` alone, scored on dev."""
+    return [_candidate(cell, training, name, arm) for training in trainings]
+
+
+def _candidate(cell: Run, training: config.Training, name: str, arm: str) -> Run:
+    run = finetuned(cell, training, f"epochs{training.epochs:g}-rate{training.learning_rate:g}")
+    on_dev = {"split": "dev", "conformal": None, "embeddings": False}
+    run.settings = run.settings.model_copy(
+        update={
+            "runs": str(Path(cell.settings.runs) / name / "choose"),
+            "arms": {arm: cell.settings.arms[arm]},
+            "repeats": 1,
+            "evaluation": cell.settings.evaluation.model_copy(update=on_dev),
+        }
+    )
+    return run
+
+
+def chosen(tried: Sequence[Run], arm: str) -> Run | None:
+    """The candidate with the best macro F1 on dev, the first of equals; None while some are not measured."""
+    steps = [run.step(f"evaluate/{run.student_of(arm)}") for run in tried]
+    if not all(step.done for step in steps):
+        return None
+    scores = [metrics.evaluate(pq.read_table(step.data), tried[0].corpus.tasks).macro_f1 for step in steps]
+    return tried[scores.index(max(scores))]
+
+
+def drop_models(tried: Sequence[Run], but: Run, arm: str) -> None:
+    """Delete the models of the candidates that were not chosen; their predictions stay."""
+    for run in tried:
+        if run.folder != but.folder:
+            shutil.rmtree(run.folder / "finetune" / run.student_of(arm) / "model", ignore_errors=True)

@@ -1,0 +1,136 @@
+"""Fine-tuning as an axis of a comparison: the same reconstructed students, fine-tuned otherwise."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from raypipe.errors import InputError
+from raypipe.evaluation import metrics
+from raypipe.findings import results
+from raypipe.findings.page.html import html
+from raypipe.findings.page.text import text_table
+from raypipe.runs import compare
+from raypipe.runs.run import Run
+from raypipe.settings import configfile
+from raypipe.settings.config import Config
+from tests.small_run import settings
+
+FINETUNINGS = {
+    "short": {"max_steps": 1, "batch_rows": 8, "learning_rate": 1e-3},
+    "tuned": {"max_steps": None, "batch_rows": 8, "choose": {"epochs": (1.0, 2.0), "learning_rate": (1e-3, 1e-2)}},
+}
+CHANGES = {"comparison__seeds": 2, "comparison__budgets": (12,), "comparison__finetunings": FINETUNINGS}
+Cells = dict[compare.Cell, Run]
+
+
+@pytest.fixture(scope="module")
+def compared(tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, Cells]:
+    run = Run(settings(tmp_path_factory.mktemp("runs"), **CHANGES)).open()
+    return run, compare.compare(run)
+
+
+def test_a_cell_is_a_seed_a_budget_and_a_fine_tuning(compared: tuple[Run, Cells]) -> None:
+    _, cells = compared
+    of_seed = [f"{b}{f}" for f in ("", "-short", "-tuned") for b in ("all", 12)]
+    assert [cell.name for cell in cells] == [f"seed{s}-{cell}" for s in (0, 1) for cell in (*of_seed, 6)]
+
+
+def test_reconstruction_is_shared_and_fine_tuning_is_not(compared: tuple[Run, Cells]) -> None:
+    _, cells = compared
+    for cell, run in cells.items():
+        if cell.finetuning:
+            own = cells[cell.reconstructed]
+            for step in ("finetune/rows", "finetune/scorer", "mask", "train/rows", "train/decselfmask"):
+                assert run.step(step).path == own.folder / step, step
+            assert run.is_done("finetune/decselfmask")
+            assert run.step("finetune/decselfmask").path.is_relative_to(run.folder)
+            assert not list(run.folder.rglob("finetune/*/model")), "predictions are what counts"
+            assert (own.folder / "train/decselfmask/model").exists()
+            assert (own.folder / "finetune/scorer/model").exists()
+
+
+def test_a_budget_takes_as_many_steps_as_all_labels(compared: tuple[Run, Cells]) -> None:
+    """24 notes in batches of 8 are 3 steps an epoch."""
+    _, cells = compared
+    n_steps = {cell: run.needed("finetune/sft").manifest["steps"] for cell, run in cells.items() if cell.finetuning}
+    assert {n for cell, n in n_steps.items() if cell.finetuning == "short"} == {1}
+    assert {n for cell, n in n_steps.items() if cell.finetuning == "tuned"} <= {3, 6}
+
+
+def test_dev_labels_choose_the_best_for_labels_alone(compared: tuple[Run, Cells]) -> None:
+    _, cells = compared
+    for cell, run in cells.items():
+        if cell.finetuning == "tuned":
+            tried = sorted((run.folder / "choose").iterdir())
+            assert len(tried) == 4
+            scores = {
+                path.name: metrics.evaluate(pq.read_table(path / "evaluate/sft/data"), run.corpus.tasks).macro_f1
+                for path in tried
+            }
+            training = run.settings.finetune
+            assert scores[f"epochs{training.epochs:g}-rate{training.learning_rate:g}"] == max(scores.values())
+            dev = set(pq.read_table(tried[0] / "evaluate/sft/data")["note_id"].to_pylist())
+            assert all(note_id.startswith("dev") for note_id in dev)
+
+
+def test_only_what_is_missing_is_done(compared: tuple[Run, Cells]) -> None:
+    run, cells = compared
+    before = {path: path.stat().st_mtime_ns for path in run.folder.rglob("manifest.json")}
+    again = compare.compare(Run(run.settings).open())
+    assert {path: path.stat().st_mtime_ns for path in run.folder.rglob("manifest.json")} == before
+    assert again.keys() == cells.keys()
+    assert compare.opened(Run(run.settings).open()).keys() == cells.keys()
+
+
+def test_the_report_shows_gain_over_steps(compared: tuple[Run, Cells]) -> None:
+    run, cells = compared
+    built = results.build(run, *compare.by_budget(cells), compare.by_finetuning(cells))
+    assert {(row.finetuning, row.labels, row.arm) for row in built.gains} == {
+        (finetuning, labels, arm)
+        for finetuning in ("finetune", "short", "tuned")
+        for labels in ("all", "12")
+        for arm in ("sft", "decselfmask")
+    }
+    of_all = [row for row in built.gains if row.labels == "all"]
+    assert [row.n_steps for row in of_all] == sorted(row.n_steps for row in of_all)
+    for row in built.gains:
+        if row.arm == "decselfmask":
+            alone = next(
+                r for r in built.gains if (r.finetuning, r.labels, r.arm) == (row.finetuning, row.labels, "sft")
+            )
+            assert row.gain is not None
+            assert row.gain.value == pytest.approx(row.macro_f1.value - alone.macro_f1.value)
+            assert row.gain.low <= row.gain.value <= row.gain.high
+    assert "Gain by fine-tuning" in html(built)
+    assert "gain in AUC" in text_table(built)
+    of_one = results.build(run, *compare.by_budget(cells))
+    assert not of_one.gains
+    assert {row.name: row.macro_f1 for row in of_one.arms} == {row.name: row.macro_f1 for row in built.arms}
+
+
+def test_what_a_choice_needs_is_told_at_once(compared: tuple[Run, Cells]) -> None:
+    run, _ = compared
+    for changes, said in (
+        ({"evaluation": run.settings.evaluation.model_copy(update={"split": "dev"})}, "must be another split"),
+        ({"arms": {"decselfmask": run.settings.arms["decselfmask"]}}, "needs an arm of labels alone"),
+    ):
+        with pytest.raises(InputError, match=said):
+            compare.cells(Run(run.settings.model_copy(update=changes), run))
+
+
+def test_a_fine_tuning_has_the_keys_of_finetune_that_it_does_not_give(tmp_path: Path) -> None:
+    written = tmp_path / "config.yaml"
+    written.write_text(
+        "finetune: {learning_rate: 0.5, epochs: 3, lora: {rank: 8}}\n"
+        "comparison:\n  finetunings:\n    one: {epochs: 1}\n    full: {lora: null, choose: {epochs: [4, 2]}}\n"
+    )
+    loaded = configfile.load(written).comparison.finetunings
+    assert [(t.learning_rate, t.epochs, t.lora.rank) for t in loaded["one"].candidates if t.lora] == [(0.5, 1, 8)]
+    assert [(t.learning_rate, t.epochs, t.lora) for t in loaded["full"].candidates] == [(0.5, 2, None), (0.5, 4, None)]
+    dumped = configfile.dump(configfile.load(written))
+    written.write_text(dumped)
+    assert configfile.dump(configfile.load(written)) == dumped
+    assert Config().comparison.finetunings == {}
