@@ -193,8 +193,8 @@ def tune(
     written = configfile.written(config, set_ or ())
     settings = yamlfile.validate(Config, written)
     loaded = spaces.load(space)
-    asked = [name for name in (models or "").split(",") if name] or settings.tune.models or loaded.models
-    plans = plan.plans(loaded, backbones.backbones(written.value, asked))
+    names = [name for name in (models or "").split(",") if name] or settings.tune.models or loaded.models
+    plans = plan.plans(loaded, backbones.backbones(written.value, names))
     began = time.perf_counter()
     found, folder = search.tune(plans, lambda what: print(f"[{time.perf_counter() - began:6.1f} s] {what}", flush=True))
     print(search_report.text(found))
@@ -225,9 +225,9 @@ def tune_report(run: Annotated[Path, typer.Argument(help="the run's folder, such
     """Heat maps, best settings, effects of parameters, and costs of a search."""
     from raypipe.tuning import search_report, trial_tables
 
-    found = trial_tables.load(run)
-    print(search_report.text(found))
-    print(search_report.write(found, (run if (run / "study.json").exists() else run / "tune") / "report"))
+    search_tables = trial_tables.load(run)
+    print(search_report.text(search_tables))
+    print(search_report.write(search_tables, (run if (run / "study.json").exists() else run / "tune") / "report"))
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -41,10 +41,10 @@ def faithfulness_page(run: Run) -> Path:
     measured = json.loads((folder / MEASURED).read_text())
     rows = [FaithfulnessRow(**row | {"agreement": _agreement(row["agreement"])}) for row in measured["rows"]]
     right = 100 * measured["scorer_accuracy"]
-    asked = f"{measured['questions']} questions on {measured['notes']} labelled {measured['split']} notes"
+    title = f"{measured['questions']} questions on {measured['notes']} labelled {measured['split']} notes"
     report = Report(
         title=f"raypipe: {run.settings.name}, faithfulness",
-        subtitle=f"{asked}, tasks and labels in turn",
+        subtitle=f"{title}, tasks and labels in turn",
         summary=f"The scorer answers {right:.1f} % of them right; if that is chance, the table says little.",
         faithfulness=tuple(rows),
         counts={"questions": measured["questions"], "notes": measured["notes"]},

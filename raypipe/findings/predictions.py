@@ -32,8 +32,8 @@ class Pooled:
     def add(self, arm: str, seed: int, *tables: pa.Table) -> None:
         """Runs of one seed."""
         if self.tasks is not None:
-            wanted = pa.array(sorted(self.tasks), pa.string())
-            tables = tuple(table.filter(pc.is_in(table["task_id"], wanted)) for table in tables)
+            ids = pa.array(sorted(self.tasks), pa.string())
+            tables = tuple(table.filter(pc.is_in(table["task_id"], ids)) for table in tables)
         self.tables.setdefault(arm, []).extend(tables)
         self.seeds.setdefault(arm, []).extend([seed] * len(tables))
 

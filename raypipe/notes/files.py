@@ -25,9 +25,9 @@ def iter_notes(data: Data, columns: Sequence[str] | None = None) -> Iterator[pa.
     anything is read if a file or column is missing, or an id occurs twice.
     """
     todo = units(data)
-    kept = kept_rows(data, todo)
+    rows_to_keep = kept_rows(data, todo)
     for i, unit in enumerate(todo):
-        yield from read_unit(unit, data, columns or all_columns(data), kept.get(i))
+        yield from read_unit(unit, data, columns or all_columns(data), rows_to_keep.get(i))
 
 
 def all_columns(data: Data) -> list[str]:

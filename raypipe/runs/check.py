@@ -143,8 +143,8 @@ def of_settings(config: Config) -> Iterator[Problem]:
     from raypipe.masking.requirements import problems as masking_problems
 
     arms = {name: arm.masking for name, arm in config.arms.items() if arm.masking is not None}
-    found = masking_problems(arms)
-    yield from found or _sources(config, arms)
+    of_masking = masking_problems(arms)
+    yield from of_masking or _sources(config, arms)
     encoder = config.statistics.encoder
     if encoder is not None and not any(Path(encoder).glob("*.safetensors")):
         yield Problem("statistics.encoder", "no *.safetensors in the folder; other formats are refused")
@@ -174,16 +174,16 @@ def _attributions(config: Config, own: Mapping[str, Attribution]) -> Iterator[Pr
 
     also: frozenset[str] = frozenset()  # what the methods compared read of the section `attribution`
     for i, name in enumerate(config.faithfulness.methods):
-        where, asked = f"faithfulness.methods.{i}", _compared(config, name)
+        where, compared = f"faithfulness.methods.{i}", _compared(config, name)
         try:
-            read = method_of(asked).settings
+            read = method_of(compared).settings
         except InputError as error:
             yield from (Problem(where, problem.what) for problem in error.problems)
             continue
         if "methods" in config.faithfulness.model_fields_set:
             also |= read - {"reduction"}
-        if asked.reduction != "auto" and "reduction" not in read:
-            yield Problem(where, f"{asked.method} does not read a reduction; write {asked.method} alone")
+        if compared.reduction != "auto" and "reduction" not in read:
+            yield Problem(where, f"{compared.method} does not read a reduction; write {compared.method} alone")
     of_arms = {f"arms.{name}.attribution": attribution for name, attribution in own.items()}
     for where, attribution in {"attribution": config.attribution, **of_arms}.items():
         elsewhere = also if where == "attribution" else frozenset()
@@ -274,8 +274,8 @@ def _model(config: Config, tasks: list[Task]) -> Iterator[Problem]:
         return
     from raypipe.models import families, loading
 
-    known = loading.check(config.model)
-    yield from _sizes(config, known.num_hidden_layers, families.context(known))
+    of_model = loading.check(config.model)
+    yield from _sizes(config, of_model.num_hidden_layers, families.context(of_model))
     if config.model.adapter is not None and not (Path(config.model.adapter) / "adapter_model.safetensors").is_file():
         yield Problem("model.adapter", "no adapter_model.safetensors in this folder")
     yield from of_tokens(config, tasks)
@@ -300,8 +300,8 @@ def _sizes(config: Config, n_layers: int, context: int | None) -> Iterator[Probl
         compared = [_compared(config, name) for name in config.faithfulness.methods]
         compared = [attribution for attribution in compared if method_of(attribution).reads(attribution) != "none"]
         if compared and not any(layers & {*valid_layers(attribution, n_layers)} for attribution in compared):
-            told = "; ".join(valid_at(attribution, n_layers) for attribution in compared)
-            yield Problem("faithfulness.layers", f"{has}, and no method says anything at these: {told}")
+            limits = "; ".join(valid_at(attribution, n_layers) for attribution in compared)
+            yield Problem("faithfulness.layers", f"{has}, and no method says anything at these: {limits}")
     if context is not None and config.prompt.max_tokens > context:
         yield Problem("prompt.max_tokens", f"is {config.prompt.max_tokens}, but the model's context is {context}")
 

@@ -112,17 +112,22 @@ class Cluster:
                 yield running.pop(ended), None
             except ray.exceptions.RayError as failure:  # its message may hold a library's, and so note text
                 cause = getattr(failure, "cause", None) or failure
-                known = cause if isinstance(cause, InputError | QuietError) else QuietError(type(cause).__name__)
-                yield running.pop(ended), known
+                error = cause if isinstance(cause, InputError | QuietError) else QuietError(type(cause).__name__)
+                yield running.pop(ended), error
 
-    def worker(self, at_once: int, wanted: float | str, workers: int) -> dict[str, float]:
+    def worker(self, at_once: int, cpus_per_worker: float | str, workers: int) -> dict[str, float]:
         """Resources of one training worker when `at_once` trainings of `workers` workers run side by side."""
         share = max(1, at_once * workers)
         if self.gpus:
             # two ranks of one training must not meet on a card; single workers may share one
             return {"GPU": 1.0 if workers > 1 else 1 / math.ceil(share / self.gpus), "CPU": 1}
         real = min(self.cpus, os.cpu_count() or 1)  # threads beyond the cores only get in each other's way
-        return {"CPU": max(1.0, real // share) if wanted == "auto" else float(wanted)}
+        return {"CPU": max(1.0, real // share) if cpus_per_worker == "auto" else float(cpus_per_worker)}
+
+
+def cores(cpus: float) -> float:
+    """Cores behind Ray's logical CPUs, which outnumber them where Ray was started here (MIN_LOCAL_CPUS)."""
+    return cpus if os.environ.get("RAY_ADDRESS") else min(cpus, os.cpu_count() or 1)
 
 
 def _pool(smallest: int, largest: int | None = None) -> Any:
@@ -160,10 +165,8 @@ def join(resources: Resources) -> Cluster | Inline:
     cpus, gpus = total.get("CPU", 1.0), total.get("GPU", 0.0) if resources.use_gpu is not False else 0.0
     if resources.use_gpu is True and not gpus:
         raise InputError("resources.use_gpu is true, but the cluster has no GPU", ExitCode.CLUSTER)
-    wanted = resources.attribution_actors
-    # here, logical CPUs may outnumber the cores
-    real = int(cpus) if os.environ.get("RAY_ADDRESS") else min(int(cpus), os.cpu_count() or 1)
-    actors = wanted if wanted != "auto" else int(gpus) or max(1, real // 2)
+    n_actors = resources.attribution_actors
+    actors = n_actors if n_actors != "auto" else int(gpus) or max(1, int(cores(cpus)) // 2)
     # leave two CPUs for reading and for the checkpoint filter, or a resumed job starves
     room = max(0.0, cpus - 2) / actors
     return Cluster(

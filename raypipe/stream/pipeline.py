@@ -84,11 +84,11 @@ def attribute(job: Job, scorer: config.Model, out: Path) -> None:
         stream.select_columns(rows.ATTRIBUTED.names).write_parquet(str(out), **rows.PARQUET)
 
 
-def count_words(job: Job, asked: CorpusNeeds, pretrains: bool = False) -> pa.Table:
+def count_words(job: Job, needs_of_arms: CorpusNeeds, pretrains: bool = False) -> pa.Table:
     """Words and runs of words of the first `statistics.max_notes` notes for self-supervision, or for pretraining."""
     data = job.corpus.data.for_pretraining if pretrains else job.corpus.data
     n_notes = min(job.settings.statistics.max_notes, data.max_unlabelled or job.settings.statistics.max_notes)
-    kwargs = {"longest": asked.longest, "phi_patterns": asked.phi_patterns}
+    kwargs = {"longest": needs_of_arms.longest, "phi_patterns": needs_of_arms.phi_patterns}
     notes = _read(job, job.corpus.last_hash_of(data, n_notes), pretrains)
     return _added_up(job, notes.map_batches(count, fn_kwargs=kwargs, num_cpus=0.5, **BLOCK), GRAMS)
 
@@ -101,7 +101,7 @@ def relevance_of_words(job: Job, scorer: config.Model, stored: Path) -> pa.Table
     return _added_up(job, by_word, TYPES)
 
 
-def importance_of_words(job: Job, scorer: config.Model, asked: CorpusNeeds) -> pa.Table:
+def importance_of_words(job: Job, scorer: config.Model, needs_of_arms: CorpusNeeds) -> pa.Table:
     """How often deleting a word costs the scorer its task, over the labelled training notes."""
     train = job.corpus.labels.filter(pc.equal(job.corpus.labels["split"], "train"))["note_id"]
     notes = _blocks(job, job.workers.parquet(str(job.corpus.labelled_path)))
@@ -110,7 +110,7 @@ def importance_of_words(job: Job, scorer: config.Model, asked: CorpusNeeds) -> p
     occlusion = {"method": "occlusion", "sign": "positive", "layer": 0, "window": 1}
     deleting = job.settings.attribution.model_copy(update=occlusion)
     relevance = _attribute(job, notes, scorer, deleting)
-    by_word = relevance.map_batches(average, fn_kwargs={"delta": asked.delta}, num_cpus=0.5, **BLOCK)
+    by_word = relevance.map_batches(average, fn_kwargs={"delta": needs_of_arms.delta}, num_cpus=0.5, **BLOCK)
     return _added_up(job, by_word, TYPES)
 
 

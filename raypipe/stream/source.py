@@ -24,9 +24,11 @@ from raypipe.settings.config import Data
 class NotesSource(Datasource):
     """Notes in files, each row validated as it is read."""
 
-    def __init__(self, data: Data, columns: Sequence[str], units: Sequence[Unit], kept: Mapping[int, Mask]) -> None:
+    def __init__(
+        self, data: Data, columns: Sequence[str], units: Sequence[Unit], rows_to_keep: Mapping[int, Mask]
+    ) -> None:
         super().__init__()
-        self.data, self.columns, self.units, self.kept = data, columns, units, kept
+        self.data, self.columns, self.units, self.rows_to_keep = data, columns, units, rows_to_keep
 
     def estimate_inmemory_data_size(self) -> int | None:
         """Unknown: a compressed file does not say what it holds."""
@@ -40,7 +42,7 @@ class NotesSource(Datasource):
         metadata = BlockMetadata(num_rows=None, size_bytes=None, exec_stats=None, task_exec_stats=None)
         return [
             ReadTask(
-                functools.partial(read_unit, unit, self.data, self.columns, self.kept.get(i)),
+                functools.partial(read_unit, unit, self.data, self.columns, self.rows_to_keep.get(i)),
                 metadata,
                 schema,
                 per_task_row_limit,

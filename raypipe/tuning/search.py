@@ -139,9 +139,7 @@ def _tune_config(space: Space, config: Config, cpus: float, gpus: float) -> Any:
 
     at_once = config.tune.concurrent_trials
     if at_once == "auto":
-        # here, logical CPUs may outnumber the cores (cluster.join)
-        real = cpus if os.environ.get("RAY_ADDRESS") else min(cpus, os.cpu_count() or 1)
-        by_cpu = real / config.tune.cpus_per_trial
+        by_cpu = cluster.cores(cpus) / config.tune.cpus_per_trial
         at_once = max(1, int(gpus / config.tune.gpus_per_trial if gpus and config.tune.gpus_per_trial else by_cpu))
     search = space.search or BasicVariantGenerator(random_state=config.seed, max_concurrent=at_once)
     return ray_tune.TuneConfig(

@@ -73,8 +73,8 @@ def _pairs(report: Report) -> str:
 def _budgets(report: Report) -> str:
     lines = [["macro F1 by labels per task", *report.budgets, ""]]
     for arm in report.arms_by_budget:
-        found = [estimates.get(arm) for estimates in report.budgets.values()]
-        shown = ["-" if e is None else f"{_points(e.value)} [{_points(e.low)}, {_points(e.high)}]" for e in found]
+        of_arm = [estimates.get(arm) for estimates in report.budgets.values()]
+        shown = ["-" if e is None else f"{_points(e.value)} [{_points(e.low)}, {_points(e.high)}]" for e in of_arm]
         lines.append([arm, *shown, ""])
     return _align(lines) if report.budgets else ""
 
