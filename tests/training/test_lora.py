@@ -93,7 +93,8 @@ def test_a_first_block_beyond_the_model_is_refused() -> None:
 def test_frozen_bfloat16_equals_autocast_over_float32(family: str, bfloat16_products: None) -> None:
     """Weights that are bfloat16 numbers: kept as such, or in float32 and cast in every pass, is the same to the bit.
 
-    Gemma alone scales its embeddings by a number that it rounds to the dtype of the table.
+    Some round on the way to the dtype of their weights: Gemma the factor of its embeddings, GPT-J its rotation, a
+    mixture the shares of its experts.
     """
     training = settings(precision="bfloat16", lora=ADAPTERS)
     results = []
@@ -104,10 +105,10 @@ def test_frozen_bfloat16_equals_autocast_over_float32(family: str, bfloat16_prod
         torch.manual_seed(0)
         adapted = lora.prepare(model, training, CPU)
         for name, p in adapted.named_parameters():
-            assert p.dtype == (torch.bfloat16 if keeps and p.ndim == 2 and not p.requires_grad else torch.float32), name
+            assert p.dtype == (torch.bfloat16 if keeps and p.ndim > 1 and not p.requires_grad else torch.float32), name
         results.append(gradients(adapted.get_base_model(), training))
     (loss, stored), (expected_loss, cast) = results
-    if family == "gemma3_text":
+    if family in ("gemma2", "gemma3_text", "gptj", "mixtral", "qwen2_moe"):
         assert loss == pytest.approx(expected_loss, rel=1e-2)
         return
     assert loss == expected_loss
