@@ -64,8 +64,19 @@ def _stamps(files: Iterable[Path]) -> tuple[tuple[str, int, int], ...]:
     return tuple((file.name, stat.st_size, stat.st_mtime_ns) for file, stat in facts)
 
 
+def _missing_shards(folder: Path) -> list[str]:
+    """Files that the folder's index names and that are not there."""
+    try:
+        listed = json.loads((folder / "model.safetensors.index.json").read_text())["weight_map"].values()
+        return sorted(name for name in set(listed) if not (folder / str(name)).exists())
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return []
+
+
 @cache
 def _model_problem(folder: Path, _stamp: object) -> str | None:
+    if shards := _missing_shards(folder):
+        return f"{shards[0]} is missing; copy all the shards that model.safetensors.index.json lists"
     if damaged := [file.name for file in sorted(folder.glob("*.safetensors")) if _shapes(file) is None]:
         return f"{_first(damaged)}: not a whole safetensors file; copy it again"
     try:

@@ -26,7 +26,18 @@ from raypipe.models import bits, importing, loading
 from raypipe.settings import config
 from tests.pretrained import pretrained
 from tests.tiny_gguf import write_gguf
-from tests.tiny_models import GROUPED, TEXTS, tiny_model, tiny_tokenizer
+from tests.tiny_models import GROUPED, TEXTS, tiny_config, tiny_model, tiny_tokenizer
+
+
+def _without_window(family: str) -> Any:
+    """A tiny model of a family whose GGUF files say nothing of a window."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        config = tiny_config(family)
+        config.use_sliding_window, config.sliding_window = False, None
+        config.layer_types = ["full_attention"] * config.num_hidden_layers
+        return AutoModelForCausalLM.from_config(config).eval()
+
 
 TEXT = "Paziente di anni 74: nega  dolore toracico?\n\tFebbre a 39,5 °C; <s> così </s> 😷"
 KINDS = [Kind.F32, Kind.F16, Kind.BF16, Kind.Q8_0]
@@ -75,7 +86,7 @@ def _qwen() -> Any:
 FAMILIES: dict[str, Callable[[], tuple[Any, Any]]] = {
     "llama": lambda: (tiny_model("llama"), _bytes(chat=True)),
     "qwen2": lambda: (tiny_model("qwen2"), _qwen()),
-    "qwen3": lambda: (tiny_model("qwen3"), _qwen()),
+    "qwen3": lambda: (_without_window("qwen3"), _qwen()),
     "gemma3": lambda: (_gemma(), _pieces()),
 }
 
@@ -311,10 +322,10 @@ FOLDERS: dict[str, tuple[Callable[[Path], Any], str]] = {
     "unknown family": (lambda f: _edit(f, model_type="mamba"), "family 'mamba' is not known"),
     "quantised": (lambda f: _edit(f, quantization_config={"quant_method": "gptq"}), "checkpoint it was made from"),
     "packed": (_packed, "I8, which is a quantisation"),
-    "missing tensor": (_without_tensor, "1 tensors are missing (model.layers.2.mlp.up_proj.weight)"),
+    "missing tensor": (_without_tensor, "lacks 1 of the model's tensors (model.layers.2.mlp.up_proj.weight)"),
     "tensor of another model": (_with_tensor, "have no place in the model (score.weight)"),
     "other shapes": (lambda f: _edit(f, intermediate_size=64), "another shape"),
-    "truncated": (_truncated, "no whole safetensors file"),
+    "truncated": (_truncated, "not a whole safetensors file"),
     "no tokenizer": (lambda f: (f / "tokenizer.json").unlink(), "tokenizer.json must lie beside"),
     "other tokenizer": (_small_vocabulary, "tokens beyond the model's 200"),
     "no config": (lambda f: (f / "config.json").unlink(), "snapshots/<commit>"),
@@ -333,7 +344,7 @@ def test_a_missing_shard_is_named(tmp_path: Path) -> None:
     source = _saved(tmp_path / "in", max_shard_size="40KB")
     shards = sorted(source.glob("*.safetensors"))
     shards[1].unlink()
-    assert f"{shards[1].name} is missing; copy all {len(shards)} shards" in _refused(source, tmp_path)
+    assert f"{shards[1].name} is missing; copy all the shards" in _refused(source, tmp_path)
 
 
 FILES: dict[str, tuple[dict[str, Any], str]] = {

@@ -99,7 +99,7 @@ BAD_MODELS: dict[str, tuple[Change, str]] = {
                 json.dumps({"weight_map": {"model.norm.weight": "model-00002-of-00002.safetensors"}})
             ),
         ),
-        "do not make a model",
+        "model-00002-of-00002.safetensors is missing",
     ),
 }
 
@@ -120,7 +120,8 @@ def test_every_tensor_of_every_family_is_needed(family: str, tmp_path: Path) -> 
     assert loading.check(config.Model(path=str(tmp_path))).model_type == family
     for name in sorted(whole)[:: max(1, len(whole) // 6)]:
         save_file({k: v for k, v in whole.items() if k != name}, file, metadata={"format": "pt"})
-        assert re.search(r"lacks [12] of the model.s tensors", refusal(tmp_path))  # tied ones count twice
+        # tied ones count twice; experts are stored one by one and loaded as one tensor, which fails as a whole
+        assert re.search(r"lacks [12] of the model.s tensors|do not make a model", refusal(tmp_path))
         save_file(whole | {name: torch.zeros(3, 5)}, file, metadata={"format": "pt"})
         assert "1 tensors have another shape" in refusal(tmp_path)
 
