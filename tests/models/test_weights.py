@@ -123,7 +123,7 @@ def test_every_tensor_of_every_family_is_needed(family: str, tmp_path: Path) -> 
         # tied ones count twice; experts are stored one by one and loaded as one tensor, which fails as a whole
         assert re.search(r"lacks [12] of the model.s tensors|do not make a model", refusal(tmp_path))
         save_file(whole | {name: torch.zeros(3, 5)}, file, metadata={"format": "pt"})
-        assert "1 tensors have another shape" in refusal(tmp_path)
+        assert re.search("1 tensors have another shape|do not make a model", refusal(tmp_path))
 
 
 @pytest.mark.parametrize("settings_of_attention", [{"attn_implementation": "someone/kernel"}, {"use_kernels": True}])
