@@ -70,7 +70,7 @@ def opened(folder: Path, name: str, *overrides: str, arms: dict[str, Arm] | None
         tiny_model("llama").save_pretrained(place)
         tiny_tokenizer().save_pretrained(place)
     run = Run(type(settings)(**whole)).open()
-    run.step(f"finetune/{SCORER}").finish()  # the random model is all the scorer that masking needs
+    run.step(f"finetune/{SCORER}").open().finish()  # the random model is all the scorer that masking needs
     return run
 
 
