@@ -151,6 +151,7 @@ def test_a_run_alone_needs_no_label_budgets(compared: tuple[Run, dict[compare.Ce
     assert not any("arms left out" in remark for remark in results.build(alone).remarks)
 
 
+@pytest.mark.slow
 def test_probes_of_the_first_seed_stand_in_the_report(
     tmp_path: Path, compared: tuple[Run, dict[compare.Cell, Run]], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -34,7 +34,7 @@ from raypipe.stream import pipeline
 from raypipe.training import trainer
 from tests.tiny_models import tiny_model, tiny_tokenizer
 
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(400)]
 ROOT = Path(__file__).parents[2]
 NER = {"strategy": "mslm", "mslm": {"terms": "ner"}, "match_ratio_to": "decselfmask"}
 

@@ -127,7 +127,7 @@ def _close(measured: list[dict[str, Any]], expected: list[dict[str, Any]]) -> bo
 def test_two_workers_equal_one(two: Path, case: str, tmp_path: Path) -> None:
     training, options = CASES[case]
     alone = fitted(tmp_path, training, dev=options.get("dev"))
-    assert distance(_result(two / case), alone) < 2e-5
+    assert distance(_result(two / case), alone) < 0.02 * training.learning_rate
     assert _close(metrics_of(two / case), metrics_of(tmp_path))
     assert distance(alone, fitted(tmp_path / "untrained", training.model_copy(update={"learning_rate": 1e-12}))) > 1e-3
 
