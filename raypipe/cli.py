@@ -1,6 +1,7 @@
 """The command line: one command per step, one for the whole job. The same command again goes on where it stopped.
 
-Exit codes: 0 done, 2 the input is wrong, 3 too many dead letters, 4 partly done, 5 no usable cluster (errors.ExitCode).
+Exit codes: 0 done, 2 the input is wrong, 3 too many dead letters, 4 partly done, 5 no usable cluster, 6 a defect,
+7 trouble with the disk, 130 and 143 stopped (errors.ExitCode).
 """
 
 from __future__ import annotations
@@ -13,8 +14,12 @@ from typing import Annotated, Any, Literal
 import typer
 
 from raypipe.errors import InputError
+from raypipe.guard import command, process
+from raypipe.guard.terminal import say
 from raypipe.settings import configfile
+from raypipe.settings.config import Config
 
+_UsageError = typer.BadParameter.__mro__[1]  # of click, which newer versions of typer bring along themselves
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 
 ConfigPath = Annotated[Path, typer.Option("--config", "-c", help="YAML file; docs/settings.md documents every key")]
@@ -22,11 +27,20 @@ Overrides = Annotated[list[str] | None, typer.Option("--set", help="override one
 Arm = Annotated[list[str] | None, typer.Option("--arm", help="only this arm; may be repeated")]
 
 
+def _config(path: Path, overrides: Sequence[str] | None) -> Config:
+    """The config in a file. Unless it names a model of the hub, nothing from here on opens a connection."""
+    settings = configfile.load(path, overrides or ())
+    if settings.needs_hub:
+        process.allow_hub()
+    return settings
+
+
 def _run(path: Path, overrides: Sequence[str] | None, is_read: bool = False) -> Any:
     """The run of a config, its input checked; with `is_read`, as it lies on disk, and nothing is written."""
+    settings = _config(path, overrides)
     from raypipe.runs.run import Run
 
-    run = Run(configfile.load(path, overrides or ()))
+    run = Run(settings)
     try:
         return run if is_read else run.open()
     except InputError as error:
@@ -52,10 +66,11 @@ def _make(command: str, config: Path, set_: Sequence[str] | None) -> Any:
 @app.command()
 def check(config: ConfigPath, set_: Overrides = None) -> None:
     """Check config, tasks, labels, notes and model, and print one line per task. Starts nothing."""
+    settings = _config(config, set_)
     from raypipe.runs.check import check as check_input
 
     try:
-        print(check_input(configfile.load(config, set_ or ())))
+        say(check_input(settings))
     except InputError as error:
         raise configfile.located(error, config) from None
 
@@ -86,7 +101,7 @@ def faithfulness(config: ConfigPath, set_: Overrides = None) -> None:
     """Compare methods, targets and layers of attribution on labelled dev notes. Needs the scorer, not Ray."""
     from raypipe.findings.pages import faithfulness_page
 
-    print(faithfulness_page(_make("faithfulness", config, set_)))
+    say(faithfulness_page(_make("faithfulness", config, set_)))
 
 
 @app.command()
@@ -106,7 +121,7 @@ def show(
 
     if not (run / "mask" / "manifest.json").exists():
         raise InputError(f"{run / 'mask'} is not there or not finished: run `raypipe mask` first")
-    print(show_note(run / "mask" / "data", note, task))
+    say(show_note(run / "mask" / "data", note, task))
 
 
 @app.command()
@@ -139,7 +154,7 @@ def probe(config: ConfigPath, set_: Overrides = None) -> None:
 
     run = compare.first(_run(config, set_))
     driver.make(run, [f"probe/{model}" for model in probed_models(run)], "probe")
-    print(probing_page(run))
+    say(probing_page(run))
 
 
 @app.command()
@@ -150,7 +165,7 @@ def report(config: ConfigPath, set_: Overrides = None) -> None:
 
     run = _run(config, set_, is_read=True)
     cells = compare.opened(run)
-    print(results.report(run, *compare.by_budget(cells), compare.by_finetuning(cells)))
+    say(results.report(run, *compare.by_budget(cells), compare.by_finetuning(cells)))
 
 
 @app.command()
@@ -161,7 +176,7 @@ def run(config: ConfigPath, set_: Overrides = None) -> None:
 
     opened = _run(config, set_)
     driver.run_all(opened)
-    print(results.report(opened))
+    say(results.report(opened))
 
 
 @app.command()
@@ -172,7 +187,7 @@ def compare(config: ConfigPath, set_: Overrides = None) -> None:
 
     run = _run(config, set_)
     cells = comparison.compare(run)
-    print(results.report(run, *comparison.by_budget(cells), comparison.by_finetuning(cells)))
+    say(results.report(run, *comparison.by_budget(cells), comparison.by_finetuning(cells)))
 
 
 @app.command()
@@ -185,20 +200,21 @@ def tune(
     """Search settings on dev notes, one study per model. The same command again goes on where it stopped."""
     import time
 
-    from raypipe.settings import yamlfile
-    from raypipe.settings.config import Config
-    from raypipe.tuning import backbones, plan, search, search_report
+    settings = _config(config, set_)
     from raypipe.tuning import space as spaces
 
-    written = configfile.written(config, set_ or ())
-    settings = yamlfile.validate(Config, written)
     loaded = spaces.load(space)
     names = [name for name in (models or "").split(",") if name] or settings.tune.models or loaded.models
+    if any("@" in name for name in names):  # id@commit
+        process.allow_hub()
+    from raypipe.tuning import backbones, plan, search, search_report
+
+    written = configfile.written(config, set_ or ())
     plans = plan.plans(loaded, backbones.backbones(written.value, names))
     began = time.perf_counter()
-    found, folder = search.tune(plans, lambda what: print(f"[{time.perf_counter() - began:6.1f} s] {what}", flush=True))
-    print(search_report.text(found))
-    print(search_report.write(found, folder / "report"))
+    found, folder = search.tune(plans, lambda what: say(f"[{time.perf_counter() - began:6.1f} s] {what}"))
+    say(search_report.text(found))
+    say(search_report.write(found, folder / "report"))
     if (error := search.failed(found)) is not None:
         raise error
 
@@ -217,7 +233,7 @@ def import_(
 
     data = configfile.load(config).data if config else Data()
     data = data.model_copy(update={"notes": str(notes)}) if notes else data
-    print(importing.import_model(model, out, dtype, importing.sample(data) if data.notes else ()))
+    say(importing.import_model(model, out, dtype, importing.sample(data) if data.notes else ()))
 
 
 @app.command("tune-report")
@@ -226,18 +242,20 @@ def tune_report(run: Annotated[Path, typer.Argument(help="the run's folder, such
     from raypipe.tuning import search_report, trial_tables
 
     search_tables = trial_tables.load(run)
-    print(search_report.text(search_tables))
-    print(search_report.write(search_tables, (run if (run / "study.json").exists() else run / "tune") / "report"))
+    say(search_report.text(search_tables))
+    say(search_report.write(search_tables, (run if (run / "study.json").exists() else run / "tune") / "report"))
+
+
+def _invoke(arguments: Sequence[str] | None) -> object:
+    try:
+        return app(arguments, standalone_mode=False)
+    except _UsageError as error:
+        raise InputError(getattr(error, "message", "") or "no command; see raypipe --help") from None
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run a command and exit. Wrong input is told line by line, without a traceback."""
-    try:
-        app(arguments, standalone_mode=True)
-    except InputError as error:
-        for problem in error.problems:
-            print(f"error: {problem}", file=sys.stderr)
-        sys.exit(error.exit_code)
+    """Run a command and exit (guard/command.py)."""
+    sys.exit(command.run(lambda: _invoke(arguments)))
 
 
 if __name__ == "__main__":

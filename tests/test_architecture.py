@@ -12,6 +12,7 @@ PACKAGE = Path(__file__).parents[1] / "raypipe"
 # Low to high: a file imports from its own folder (without cycles) and from folders below it.
 LAYERS = (
     "errors hashing words",
+    "guard",
     "rows records",
     "settings",
     "notes",

@@ -20,6 +20,7 @@ from raypipe.findings.page.report import Report, arm_rows
 from raypipe.findings.page.text import text_table
 from raypipe.findings.page.write import write_report
 from raypipe.findings.predictions import Pooled, predictions
+from raypipe.guard.terminal import say
 from raypipe.notes.tasks import Task
 from raypipe.records import versions
 from raypipe.runs import driver
@@ -40,7 +41,7 @@ def report(
     """Write report.html and metrics.json from what the steps left; print the table; return the page's path."""
     built = build(run, cells, fewer_labels, by_finetuning)
     page = write_report(built, run.folder / "report")
-    print(text_table(built))
+    say(text_table(built))
     return page
 
 

@@ -16,7 +16,7 @@ import pyarrow.dataset as pds
 
 from raypipe import rows
 from raypipe.errors import InputError
-from raypipe.findings.page.printable import printable
+from raypipe.guard.terminal import printable
 
 Plan = dict[str, Any]
 

@@ -21,6 +21,7 @@ from raypipe.notes.tasks import NO, YES, Task
 from raypipe.settings.config import Data
 
 SPLITS = ("train", "dev", "test")
+PROSE = 60  # characters of a value that is no name any more
 _Counts = dict[str | None, dict[str, int]]  # label -> split -> rows
 
 
@@ -129,9 +130,9 @@ def for_self_supervision(notes: pa.Table, labels: pa.Table, data: Data) -> pa.Ar
 def _split_problems(table: pa.Table) -> Iterator[Problem]:
     """Split names, and notes that stand in two splits of a task or twice in one."""
     odd = pc.value_counts(table["split"].filter(pc.invert(pc.is_in(table["split"], pa.array(SPLITS)))))
-    for entry in odd.to_pylist():
-        what = f"split {entry['values']!r} ({entry['counts']:,} rows) is none of {', '.join(SPLITS)}"
-        yield Problem("data.labels", what)
+    if len(odd):
+        counts = {entry["values"]: entry["counts"] for entry in odd.to_pylist()}
+        yield Problem("data.labels", f"{_unquoted(counts, 'split')} none of {', '.join(SPLITS)}")
     for task_id, notes in _straddling(table, "note_id"):
         yield _problem(task_id, f"{len(notes):,} notes are in two splits", notes)
 
@@ -151,11 +152,19 @@ def _row_problems(labels: pa.Table, tasks: Sequence[Task]) -> Iterator[Problem]:
             continue
         odd = {label: sum(n.values()) for label, n in seen.items() if label not in task.options}
         if odd:
-            shown = ", ".join(
-                f"{label!r} ({n:,} rows)" for label, n in sorted(odd.items(), key=lambda x: str(x[0]))[:3]
-            )
-            yield _problem(task.id, f"{len(odd)} labels are none of its options {task.options[:6]}: {shown}")
+            yield _problem(task.id, f"{_unquoted(odd, 'label')} none of its options {task.options[:6]}")
     yield from _one_class(counts, [task for task in tasks if task.id in counts])
+
+
+def _unquoted(counts: Mapping[str | None, int], column: str) -> str:
+    """How many unknown values a column has, without the values: it may be the column of the notes' text."""
+    n_rows, values = sum(counts.values()), [value for value in counts if value is not None]
+    hashes = sorted(map(hashed, values))[:3]
+    shown = f"; hashed: {', '.join(hashes)}" if hashes else "; empty"
+    is_text = any(len(value) > PROSE for value in values)
+    hint = f" (the column {column} looks like text: is it the right one?)" if is_text else ""
+    what = f"{len(counts):,} {column}s ({n_rows:,} rows{shown}) are" if len(counts) > 1 else ""
+    return (what or f"1 {column} ({n_rows:,} rows{shown}) is") + hint
 
 
 def _one_class(counts: Mapping[str, _Counts], tasks: Sequence[Task], where: str = "") -> Iterator[Problem]:

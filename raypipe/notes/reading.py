@@ -57,6 +57,8 @@ def units(data: Data, field: str = "data.notes") -> list[Unit]:
             problems += error.problems
     if problems:
         raise InputError(problems)
+    if not out:
+        raise InputError([Problem(field, f"{storage.redact(data.notes)}: holds no note")])
     return out
 
 
@@ -87,21 +89,25 @@ def _units(file: File, data: Data) -> list[Unit]:
         if file.format == "csv":
             with _text_stream(file) as stream:
                 header = next(csv.reader(stream), [])
-            _require(file, dict.fromkeys(header, pa.string()), data)
+            _require(file, [(name, pa.string()) for name in header], data)
             return [Unit(file)]
         with file.filesystem.open_input_file(file.path) as source:
             parquet = pq.ParquetFile(source)
             storage.refuse_extensions(parquet.schema_arrow, file)
-            _require(file, {field.name: field.type for field in parquet.schema_arrow}, data)
+            _require(file, [(field.name, field.type) for field in parquet.schema_arrow], data)
             sizes = [parquet.metadata.row_group(i).num_rows for i in range(parquet.num_row_groups)]
         return [Unit(file, i) for i, n_rows in enumerate(sizes) if n_rows]
 
 
-def _require(file: File, types: Mapping[str, pa.DataType], data: Data) -> None:
-    """Every configured column exists and holds text (an id may be a whole number)."""
+def _require(file: File, columns: Sequence[tuple[str, pa.DataType]], data: Data) -> None:
+    """Every configured column exists, once, and holds text (an id may be a whole number)."""
     problems = []
+    types = dict(columns)
     for ours, theirs in _named(data).items():
         kind = types.get(theirs)
+        if [name for name, _ in columns].count(theirs) > 1:
+            problems.append(Problem(f"data.columns.{ours}", f"{file.path} has the column {theirs!r} twice"))
+            continue
         if kind is None:
             hint = did_you_mean(theirs, types)
             problems.append(Problem(f"data.columns.{ours}", f"{file.path} has no column {theirs!r}{hint}"))

@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 from pyarrow import fs
 
 from raypipe.errors import InputError, Problem
+from raypipe.guard import limits
 
 # http(s) is left out on purpose: a config must not make a cluster fetch from its own network (SSRF)
 SCHEMES = ("file", "s3", "gs", "abfs", "abfss", "hdfs", "memory")
@@ -39,7 +40,7 @@ class File:
 
 def redact(uri: str) -> str:
     """The URI without user, password, key or query: what messages and manifests may hold."""
-    return re.sub(r"^([A-Za-z][A-Za-z0-9+.-]*://)[^/]*@", r"\1", uri.partition("?")[0] if _SCHEME.match(uri) else uri)
+    return re.sub(r"^([A-Za-z][A-Za-z0-9+.-]*:/*).*@", r"\1", uri.partition("?")[0] if _SCHEME.match(uri) else uri)
 
 
 def find(uri: str, field: str) -> list[File]:
@@ -83,8 +84,10 @@ def read_strings(uri: str, columns: Sequence[str], field: str) -> pa.Table:
         except BROKEN as error:
             raise InputError([Problem(f"{field}: {file.path}", f"cannot be read ({type(error).__name__})")]) from None
         missing = [name for name in columns if name not in table.column_names]
-        if missing:
-            raise InputError([Problem(f"{field}: {file.path}", f"no column {', '.join(missing)}")])
+        twice = [name for name in columns if table.column_names.count(name) > 1]
+        if missing or twice:
+            what = f"no column {', '.join(missing)}" if missing else f"the column {', '.join(twice)} is there twice"
+            raise InputError([Problem(f"{field}: {file.path}", what)])
         tables.append(pa.table({name: _strings(table[name], name, file, field) for name in columns}))
     return pa.concat_tables(tables)
 
@@ -124,8 +127,8 @@ def _infos(filesystem: fs.FileSystem, path: str) -> list[fs.FileInfo]:
     if info.type == fs.FileType.NotFound and any(character in path for character in "*?["):
         base = re.split(r"[^/]*[*?\[]", path)[0]
         below = filesystem.get_file_info(fs.FileSelector(base, allow_not_found=True, recursive=True))
-        pattern = re.compile(_glob(path))
-        return [info for info in below if info.is_file and pattern.fullmatch(info.path)]
+        pattern = _glob(path)
+        return [info for info in below if info.is_file and limits.fullmatch(pattern, info.path) is not None]
     if info.type == fs.FileType.Directory:
         return [info for info in filesystem.get_file_info(fs.FileSelector(path, recursive=True)) if info.is_file]
     return [info] if info.is_file else []

@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 
 from raypipe import rows
 from raypipe.errors import InputError, Problem
+from raypipe.guard import limits
 from raypipe.notes import labels as labels_of
 from raypipe.notes import storage
 from raypipe.notes.corpus import Corpus
@@ -27,7 +28,7 @@ from raypipe.notes.reading import read_unit, units
 from raypipe.notes.tasks import Task, load_tasks
 from raypipe.runs.names import RESERVED
 from raypipe.settings.arms import PRETRAINING
-from raypipe.settings.config import Attribution, Config, Data, Masking
+from raypipe.settings.config import Attribution, Config, Masking
 
 Result = TypeVar("Result")
 SAMPLE = 8  # tables of reading.TEXT_ROWS notes whose text is looked at
@@ -75,7 +76,7 @@ def check(config: Config, corpus: Corpus | None = None) -> CheckReport:
     elif config.data.source == "synthetic":  # the tables are made, and checked, when the run starts
         report = CheckReport()
     else:
-        report = _of_data(config.data, problems, tried)
+        report = _of_data(config, problems, tried)
     if report.tasks and (report.labels.num_rows or not problems):
         problems += _of_splits(config, report.labels)
     tried(lambda: problems.extend(_model(config, report.tasks)))
@@ -84,8 +85,9 @@ def check(config: Config, corpus: Corpus | None = None) -> CheckReport:
     return report
 
 
-def _of_data(data: Data, problems: list[Problem], tried: _Collector) -> CheckReport:
+def _of_data(config: Config, problems: list[Problem], tried: _Collector) -> CheckReport:
     """The tables: each by itself, and labels against notes and tasks."""
+    data = config.data
     tasks = tried(lambda: load_tasks(_set(data.tasks, "data.tasks"), data.task_ids)) or []
     labels = None
     if tasks:
@@ -95,7 +97,7 @@ def _of_data(data: Data, problems: list[Problem], tried: _Collector) -> CheckRep
     notes = tried(lambda: pa.concat_tables(iter_notes(data, ["note_id", "group_id"])))
     warnings: list[str] = []
     if notes is not None:
-        tried(lambda: problems.extend(_sample(data, warnings)))
+        tried(lambda: problems.extend(_sample(config, warnings)))
     if notes is not None and labels is not None:
         problems += labels_of.problems_with(notes, labels)
         warnings += labels_of.doubts(labels)
@@ -240,11 +242,13 @@ def _general(config: Config, arms: str) -> Iterator[Problem]:
             yield Problem(where, str(error))
 
 
-def _sample(data: Data, warnings: list[str]) -> Iterator[Problem]:
-    """The first notes, with their text: a wrong column shows here, not after an hour."""
-    columns = ["note_id", "text", "error"]
+def _sample(config: Config, warnings: list[str]) -> Iterator[Problem]:
+    """The first notes, with their text: a wrong column, or a pattern without end, shows here, not after an hour."""
+    data, columns = config.data, ["note_id", "text", "error"]
     tables = chain.from_iterable(read_unit(unit, data, columns) for unit in units(data))
-    errors = pa.concat_tables(islice(tables, SAMPLE))["error"]
+    sample = pa.concat_tables(islice(tables, SAMPLE))
+    yield from _patterns(config, sample["text"].drop_null().to_pylist())
+    errors = sample["error"]
     n_bad = len(errors) - errors.null_count
     codes = ", ".join(sorted(set(errors.drop_null().to_pylist())))
     if not len(errors):
@@ -253,6 +257,18 @@ def _sample(data: Data, warnings: list[str]) -> Iterator[Problem]:
         yield Problem("data.notes", f"none of the first {n_bad} notes can be used ({codes})")
     elif n_bad:
         warnings.append(f"{n_bad} of the first {len(errors)} notes cannot be used ({codes})")
+
+
+def _patterns(config: Config, texts: list[str]) -> Iterator[Problem]:
+    """Regular expressions that take too long on one of these texts."""
+    for name, arm in config.arms.items():
+        for pattern in arm.masking.phi_patterns if arm.masking is not None else ():
+            try:
+                for text in texts:
+                    limits.spans(pattern, text)
+            except TimeoutError:
+                what = f"{pattern!r} takes over {limits.LIMIT_S:g} s on one of the first notes: write a simpler one"
+                yield Problem(f"arms.{name}.masking.phi_patterns", what)
 
 
 def _doubts(task: Task, counts: dict[str | None, dict[str, int]]) -> Iterator[str]:

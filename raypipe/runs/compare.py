@@ -22,12 +22,12 @@ from typing import Any
 
 from raypipe.errors import ExitCode, InputError, Problem
 from raypipe.evaluation.uncertainty import MIN_RUNS
+from raypipe.guard.quiet import quiet
 from raypipe.runs import driver, finetunings
 from raypipe.runs.names import EMBEDDINGS, LABELS, TFIDF
 from raypipe.runs.run import Run
 from raypipe.settings import config
 from raypipe.stream.inline import Inline
-from raypipe.stream.stages.quiet import quiet
 from raypipe.training import examples, schedule
 
 QUARTER = 4  # of the labels: four times as many must help

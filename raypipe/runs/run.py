@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from raypipe.errors import InputError
+from raypipe.guard.folders import ANYONE, open_to_others
+from raypipe.guard.terminal import say
 from raypipe.models import loading
 from raypipe.models.families import FAMILIES
 from raypipe.models.prompts import MASK, PromptEncoder, with_mark
@@ -36,7 +38,7 @@ class Printer:
     began: float = field(default_factory=time.perf_counter)
 
     def __call__(self, line: str) -> None:
-        print(f"[{time.perf_counter() - self.began:6.1f} s] {line}", flush=True)
+        say(f"[{time.perf_counter() - self.began:6.1f} s] {line}")
 
 
 @dataclass
@@ -69,6 +71,9 @@ class Run:
         else:
             corpus.finish(**collect.make_corpus(self, corpus))
         self.folder.mkdir(parents=True, exist_ok=True)
+        for place, why in open_to_others(self.folder):
+            if why == ANYONE:
+                self.say(f"warning: {place}: {why}, and so may replace this run; take the right away (chmod o-w)")
         (self.folder / "config.yaml").write_text(configfile.dump(self.settings))
         return self
 

@@ -15,10 +15,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from raypipe.guard import limits
 from raypipe.words import WordReduction
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -76,13 +78,32 @@ class Synthetic(Section):
     """Share of the tasks with a form that no label shows. None: `difficulty` decides."""
 
 
-def _no_password(uri: str) -> str:
-    if re.match(r"[^/]*://[^/@]*:[^/@]*@", uri) or re.search(r"[?&][^=]*(key|secret|token|password|sig)[^=]*=", uri):
+_SCHEME = r"[A-Za-z][A-Za-z0-9+.-]*:"
+_USER = re.compile(rf"(?:{_SCHEME}/*|//)[^@]*?(?::|%3a)[^@]*(?:@|%40)|[^/@:]+:[^/@]*@", re.IGNORECASE)
+_QUERY = re.compile(r"[?&][^=]*(key|secret|token|password|pwd|sig|credential|auth)[^=]*=", re.IGNORECASE)
+
+
+def _no_credential(uri: str) -> str:
+    """Refuses a user with a password in every spelling, also in those that are no URI, and a key in the query."""
+    if _USER.match(uri) or _QUERY.search(uri):
         raise ValueError("holds a credential; give it to the cluster's environment, not to the config")
     return uri
 
 
-Location = Annotated[str, Field(min_length=1), AfterValidator(_no_password)]
+def _location(uri: str) -> str:
+    if re.match(rf"{_SCHEME}(?!//)", _no_credential(uri)):
+        raise ValueError("is neither a path nor a URI; write scheme://..., or ./ before a name with a colon")
+    return uri
+
+
+def _folder(path: str) -> str:
+    if re.match(_SCHEME, _no_credential(path)):
+        raise ValueError("must be a path, and no URI: mount the store, or copy what is there")
+    return path
+
+
+Location = Annotated[str, Field(min_length=1), AfterValidator(_location)]  # a path, or a URI without a credential
+LocalPath = Annotated[str, Field(min_length=1), AfterValidator(_folder)]
 
 
 class Data(Section):
@@ -155,11 +176,11 @@ class Prompt(Section):
 class Model(Section):
     """The backbone: a hub id with a pinned revision, a local folder, or the run's own `pretrain` step."""
 
-    path: str = Field("pretrain", min_length=1)
+    path: LocalPath = "pretrain"
     """A local folder, a hub id, or `pretrain` for the model that the section `pretrain` describes."""
     revision: str | None = Field(None, pattern=r"^[0-9a-f]{40}$")
     """The commit of a hub id, as 40 hex digits: tags and branches move."""
-    adapter: str | None = None
+    adapter: LocalPath | None = None
     """A folder with a PEFT LoRA adapter, merged into the weights on loading."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """Precision of the weights. `auto`: bfloat16 on a GPU, float32 on a CPU."""
@@ -310,10 +331,10 @@ class Attribution(Section):
 class CorpusStatistics(Section):
     """Counts over the whole corpus, for the strategies that need them; made once per run (masking/statistics.py)."""
 
-    general_counts: Location | None = None
+    general_counts: LocalPath | None = None
     """Words of general language, in the corpus's language: a table with the columns word and count (.parquet, .csv,
     .tsv). `pretraining`: count the notes of `data.pretraining`."""
-    encoder: Location | None = None
+    encoder: LocalPath | None = None
     """A local folder with a bidirectional encoder (BERT's family). Its view of single words takes the place of the
     student's embeddings."""
     max_notes: int = Field(50_000, ge=1)
@@ -369,7 +390,7 @@ class Mslm(Section):
 
     terms: Literal["lexicon", "ner", "tficf", "attribution"] = "lexicon"
     """Where domain terms come from: a file, the tags of the notes, corpus statistics, or mean relevance (ours)."""
-    lexicon: str | None = None
+    lexicon: LocalPath | None = None
     """With `terms: lexicon`: a text file with one term per line."""
     n_terms: int = Field(1000, ge=1)
     """With `terms: tficf`: how many words."""
@@ -431,7 +452,8 @@ class Masking(Section):
     stop_words: bool = True
     """Spare Italian, Spanish and English function words. Negations are never spared."""
     phi_patterns: tuple[str, ...] = ()
-    """Regular expressions. What they match is never a target."""
+    """Regular expressions. What they match is never a target. A note on which one takes longer than 5 seconds becomes a
+    dead letter."""
     max_span_words: int | None = Field(10, ge=1)
     """Longest span, in words; longer ones are cut in two. None: no limit."""
     max_spans: int = Field(32, ge=1, le=64)
@@ -459,9 +481,9 @@ class Masking(Section):
     def _compiles(cls, patterns: tuple[str, ...]) -> tuple[str, ...]:
         for pattern in patterns:
             try:
-                re.compile(pattern)
-            except re.error as error:
-                raise ValueError(f"{pattern!r} is not a regular expression: {error}") from error
+                limits.compiled(pattern)
+            except ValueError as error:
+                raise ValueError(f"{pattern!r} is {error}") from None
         return patterns
 
     @model_validator(mode="before")
@@ -674,7 +696,7 @@ class ArmComparison(Section):
 class Tune(Section):
     """`raypipe tune`: a search over settings (tuning/). What is searched stands in a file of tune_spaces/."""
 
-    models: tuple[str, ...] = ()
+    models: tuple[Annotated[str, AfterValidator(_no_credential)], ...] = ()
     """Backbones, each a study of its own: a local folder, a hub id with its commit (`id@<40 hex digits>`) or
     `pretrain:<family>`. Empty: that of the section `model`."""
     max_unlabelled: int | None = Field(None, ge=1)
@@ -745,8 +767,8 @@ class Config(Section):
 
     name: Name = "run"
     """Name of the run, and of its folder."""
-    runs: str = "runs"
-    """Folder that holds the folders of all runs."""
+    runs: LocalPath = "runs"
+    """Folder that holds the folders of all runs: a path that all nodes share, no URI."""
     seed: int = 0
     """Seed of everything random that has no seed of its own: sampled tasks, masks, resampling."""
     data: Data = Data()
@@ -792,6 +814,12 @@ class Config(Section):
         if isinstance(comparison, dict) and isinstance(others := comparison.get("finetunings"), dict):
             values = values | {"comparison": comparison | {"finetunings": _inherited(others, values)}}
         return values
+
+    @property
+    def needs_hub(self) -> bool:
+        """Does it name a model of the hub? Otherwise no step opens a connection for a model."""
+        path = self.model.path
+        return (path != "pretrain" and not Path(path).is_dir()) or any("@" in model for model in self.tune.models)
 
     @property
     def scorer_training(self) -> Training:

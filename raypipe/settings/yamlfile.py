@@ -235,7 +235,7 @@ def _hint(document: Document, place: Place, whats: list[str]) -> str:
         return ""
     if "must be a string" in whats:
         return f'; quote it: "{written}"'
-    if len(written) > 40 or "://" in written:  # a URI may hold credentials
+    if len(written) > 40 or "@" in written or ":/" in written:  # it may hold a credential
         return ""
     return f"; got {written!r}"
 

@@ -15,10 +15,13 @@ from ray.data import DataContext, Datasource
 from ray.data.block import BlockMetadata
 from ray.data.datasource import ReadTask
 
+from raypipe.guard.quiet import quiet
 from raypipe.notes import cleaning
 from raypipe.notes.files import all_columns, kept_rows
 from raypipe.notes.reading import Mask, Unit, read_unit, units
 from raypipe.settings.config import Data
+
+_read = quiet(read_unit)
 
 
 class NotesSource(Datasource):
@@ -42,7 +45,7 @@ class NotesSource(Datasource):
         metadata = BlockMetadata(num_rows=None, size_bytes=None, exec_stats=None, task_exec_stats=None)
         return [
             ReadTask(
-                functools.partial(read_unit, unit, self.data, self.columns, self.rows_to_keep.get(i)),
+                functools.partial(_read, unit, self.data, self.columns, self.rows_to_keep.get(i)),
                 metadata,
                 schema,
                 per_task_row_limit,

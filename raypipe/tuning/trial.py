@@ -17,12 +17,12 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from raypipe.errors import InputError
+from raypipe.errors import QuietError
 from raypipe.evaluation import metrics, uncertainty
+from raypipe.guard.quiet import without_text
 from raypipe.records import write_json
 from raypipe.runs.run import Run
 from raypipe.settings.config import Config, Resources
-from raypipe.stream.stages.quiet import place
 from raypipe.tuning import base_run
 from raypipe.tuning.dev_score import DevScore
 from raypipe.tuning.plan import StudyPlan, configure, identity
@@ -34,7 +34,7 @@ Report = Callable[[Record], None]  # what a trial tells Tune
 BULKY = ("model", "adapter", "checkpoint", "data")  # folders of a finished trial's steps
 
 
-class TrialError(Exception):
+class TrialError(QuietError):
     """A trial failed. Says what kind of error, and where in the code; never a library's message (stages/quiet.py)."""
 
 
@@ -134,10 +134,8 @@ def _outcome(folder: Path, record: Record, work: Callable[[], Record]) -> Record
     failure: Exception
     try:
         return work()
-    except InputError as error:
-        failure = TrialError(str(error))
     except Exception as error:
-        failure = TrialError(f"{type(error).__name__} at {place(error.__traceback__)}")
+        failure = TrialError(str(without_text(error)))
     write(folder, record | {"status": FAILED, "error": str(failure)})
     raise failure from None  # outside the handlers, or the original would go along as its context
 

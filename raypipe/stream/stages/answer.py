@@ -10,10 +10,10 @@ import pyarrow as pa
 
 from raypipe import rows
 from raypipe.errors import RowError
+from raypipe.guard.quiet import quiet
 from raypipe.models.prompts import EncodedNote, PromptEncoder
 from raypipe.notes.tasks import Task
 from raypipe.settings import config
-from raypipe.stream.stages.quiet import quiet
 from raypipe.training.examples import STORED
 from raypipe.training.pseudo_labels import Class, is_kept
 from raypipe.training.supervised import training_rows

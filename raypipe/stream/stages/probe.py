@@ -10,9 +10,9 @@ import pyarrow.parquet as pq
 from raypipe import rows
 from raypipe.evaluation.control import content_word, control_labels
 from raypipe.evaluation.heads import PooledStates, fit_probe
+from raypipe.guard.quiet import quiet
 from raypipe.notes.tasks import Task
 from raypipe.settings import config
-from raypipe.stream.stages.quiet import quiet
 
 
 @quiet

@@ -13,13 +13,13 @@ import pyarrow.dataset as pds
 
 from raypipe import rows
 from raypipe.errors import RowError
+from raypipe.guard.quiet import quiet
 from raypipe.masking import Renderer
 from raypipe.masking.tally import Tally
 from raypipe.models import loading
 from raypipe.models.prompts import PromptEncoder
 from raypipe.notes.tasks import Task
 from raypipe.settings import config
-from raypipe.stream.stages.quiet import quiet
 from raypipe.training.examples import STORED
 
 _SUMS = [("plans", "count"), ("plans", "sum"), ("n_spans", "sum"), ("n_cut_tokens", "sum")]

@@ -11,10 +11,10 @@ import pyarrow.parquet as pq
 
 from raypipe import rows
 from raypipe.errors import RowError
+from raypipe.guard.quiet import quiet
 from raypipe.models.prompts import EncodedNote, PromptEncoder
 from raypipe.notes.tasks import Task
 from raypipe.settings import config
-from raypipe.stream.stages.quiet import quiet
 from raypipe.words import F32
 
 
