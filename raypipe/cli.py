@@ -19,7 +19,7 @@ from raypipe.guard.terminal import say
 from raypipe.settings import configfile
 from raypipe.settings.config import Config
 
-_UsageError = typer.BadParameter.__mro__[1]  # of click, which newer versions of typer bring along themselves
+_UsageError: Any = typer.BadParameter.__mro__[1]  # of click, which newer versions of typer bring along themselves
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 
 ConfigPath = Annotated[Path, typer.Option("--config", "-c", help="YAML file; docs/settings.md documents every key")]

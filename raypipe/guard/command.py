@@ -45,7 +45,7 @@ def run(work: Callable[[], object]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + signal.SIGPIPE
     except SystemExit as end:
-        return end.code if isinstance(end.code, int) else ExitCode.DEFECT if end.code else ExitCode.OK
+        return end.code or ExitCode.OK if isinstance(end.code, int | None) else _tell(end)  # code may be a message
     except BaseException as error:
         return _tell(error)
 

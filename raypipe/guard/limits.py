@@ -48,6 +48,8 @@ def within_limit(work: Callable[[], Result]) -> Result:
             results.append(work())
         except Exception as error:
             errors.append(error)
+        except SystemExit:  # below
+            pass
 
     thread = threading.Thread(target=in_thread, daemon=True)
     thread.start()

@@ -243,10 +243,8 @@ def _channel(address: str) -> Any:
 
     if os.environ.get("RAY_USE_TLS", "0").lower() not in ("1", "true"):
         return grpc.insecure_channel(address)
-    cert, key, ca = (
-        Path(os.environ[f"RAY_TLS_{name}"]).read_bytes() for name in ("SERVER_CERT", "SERVER_KEY", "CA_CERT")
-    )
-    return grpc.secure_channel(address, grpc.ssl_channel_credentials(ca, key, cert))
+    files = (os.environ[f"RAY_TLS_{name}"] for name in ("CA_CERT", "SERVER_KEY", "SERVER_CERT"))
+    return grpc.secure_channel(address, grpc.ssl_channel_credentials(*(Path(file).read_bytes() for file in files)))
 
 
 def _configure_data(resources: Resources) -> None:

@@ -1,6 +1,7 @@
 """`raypipe tune`: Ray Tune around the trials, one study per model. The same command again goes on.
 
-Ray keeps its state as pickles, so it is restored only from a folder that nobody else can write; results are read from JSON alone (trial_tables.py).
+Ray keeps its state as pickles, so it is restored only from a folder that nobody else can write; results are read from
+JSON alone (trial_tables.py).
 """
 
 from __future__ import annotations

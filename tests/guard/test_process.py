@@ -1,0 +1,25 @@
+"""What a process is after `protect`."""
+
+from __future__ import annotations
+
+import os
+import resource
+import stat
+from pathlib import Path
+
+from raypipe.guard import process
+
+
+def test_files_and_folders_are_their_owners_alone(tmp_path: Path) -> None:
+    process.protect()
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").write_text("")
+    assert [stat.S_IMODE((tmp_path / name).stat().st_mode) for name in ("folder", "file")] == [0o700, 0o600]
+    assert resource.getrlimit(resource.RLIMIT_CORE)[0] == 0, "a core dump would hold notes"
+
+
+def test_libraries_open_no_connection_unless_a_model_is_on_the_hub() -> None:
+    process.protect()
+    assert (os.environ["HF_HUB_OFFLINE"], os.environ["TRANSFORMERS_OFFLINE"]) == ("1", "1")
+    process.protect_with_hub()
+    assert "HF_HUB_OFFLINE" not in os.environ
