@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from raypipe.errors import InputError
+from raypipe.errors import ExitCode, InputError
 from raypipe.guard import command, process
 from raypipe.guard.terminal import say
 from raypipe.settings import configfile
@@ -250,7 +250,9 @@ def _invoke(arguments: Sequence[str] | None) -> object:
     try:
         return app(arguments, standalone_mode=False)
     except _UsageError as error:
-        raise InputError(getattr(error, "message", "") or "no command; see raypipe --help") from None
+        if not error.message and not hasattr(error, "param"):  # no command was named, and the help is printed
+            return ExitCode.CONFIG
+        raise InputError(error.format_message()) from None
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

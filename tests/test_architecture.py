@@ -114,6 +114,14 @@ def test_nothing_is_unpickled(name: str) -> None:
     assert "trust_remote_code=True" not in text
 
 
+@pytest.mark.parametrize("name", sorted(MODULES))
+def test_lines_are_printed_in_one_place(name: str) -> None:
+    """Where control characters are taken out (guard/terminal.py)."""
+    calls = [node.func for node in ast.walk(ast.parse(MODULES[name].read_text())) if isinstance(node, ast.Call)]
+    prints = any(ast.unparse(call) in ("print", "typer.echo", "sys.stderr.write") for call in calls)
+    assert not prints or name == "guard.terminal"
+
+
 @pytest.mark.parametrize("name", sorted(n for n in MODULES if n.startswith("masking")))
 def test_masking_needs_no_torch(name: str) -> None:
     assert not any(module.split(".")[0] in ("torch", "transformers") for module in _imports(MODULES[name]))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import functools
 import inspect
+import os
 import re
 import traceback
 from collections.abc import Callable, Iterator
@@ -109,15 +110,15 @@ def _is_ours(error: BaseException) -> bool:
 
 
 def _storage(error: BaseException) -> InputError | None:
-    """Trouble with the disk, with its fix; the path is named if its folder is there, so that it can only be a path."""
+    """Trouble with the disk, with its fix, and the part of the path that is there: so it is a path, and no text."""
     in_rust = _OF_RUST.search(str(error)) if type(error).__name__ == "SafetensorError" else None
     number = int(in_rust[1]) if in_rust else error.errno if isinstance(error, OSError) else None
     if number not in _STORAGE:
         return None
-    path = getattr(error, "filename", None)
-    is_path = isinstance(path, str) and path.startswith("/") and Path(path).parent.is_dir()
+    path = Path(str(getattr(error, "filename", None)))
+    there = next((str(part) for part in (path, *path.parents[:-1]) if path.is_absolute() and os.path.exists(part)), "")
     what = f"{_STORAGE[number]}; {_GOES_ON} ({errno.errorcode[number]})"
-    return InputError([Problem(str(path) if is_path else "", what)], ExitCode.STORAGE)
+    return InputError([Problem(there, what)], ExitCode.STORAGE)
 
 
 def place(trace: TracebackType | None) -> str:

@@ -9,7 +9,19 @@ import pytest
 
 from raypipe.guard.terminal import printable, say
 
-HOSTILE = ["\x1b[31m", "\x1b]0;title\x07", "\x9b2J", "\x7f", "\x00", "\r", "\u202e", "\u2066", "\u2028", "\ud800", "\x85"]
+HOSTILE = [
+    "\x1b[31m",
+    "\x1b]0;title\x07",
+    "\x9b2J",
+    "\x7f",
+    "\x00",
+    "\r",
+    "\u202e",
+    "\u2066",
+    "\u2028",
+    "\ud800",
+    "\x85",
+]
 
 
 @pytest.mark.parametrize("text", HOSTILE)

@@ -203,7 +203,10 @@ def read_labels(tmp_path, data, columns=rows.LABELS.names, tasks=(TASK,)):
         (("t", "d", None, "train"), "none of its options"),
         (("t", "d", "", "train"), "none of its options"),
         (("t", "d", " 1", "train"), "none of its options"),
-        (("t", "d", "1", "validation"), f"1 split (1 rows; hashed: {hashed('validation')}) is none of train, dev, test"),
+        (
+            ("t", "d", "1", "validation"),
+            f"1 split (1 rows; hashed: {hashed('validation')}) is none of train, dev, test",
+        ),
         (("t", "d", "1", None), "1 split (1 rows; empty) is none of"),
         (("t", "a", "1", "test"), f"1 notes are in two splits (hashed ids: {hashed('a')})"),
         (("t", "a", "0", "train"), "1 notes have two labels"),
@@ -226,7 +229,10 @@ def test_all_label_problems_at_once(tmp_path):
 @pytest.mark.parametrize("column", ["label", "split"])
 def test_a_column_of_text_in_place_of_labels_or_splits_is_counted_and_not_shown(tmp_path, column):
     note = f"Paziente {SECRET}, in pronto soccorso per dolore toracico da due giorni."
-    data = [*GOOD, *[("t", f"n{i}", *((f"{note} {i}", "train") if column == "label" else ("1", note))) for i in range(9)]]
+    data = [
+        *GOOD,
+        *[("t", f"n{i}", *((f"{note} {i}", "train") if column == "label" else ("1", note))) for i in range(9)],
+    ]
     message = refusal(read_labels, tmp_path, data)
     assert "(9 rows" in message
     assert f"the column {column} looks like text" in message
@@ -244,7 +250,9 @@ def test_a_column_of_text_in_place_of_a_tasks_labels_is_not_shown(tmp_path):
 
 
 def test_a_file_without_rows_is_one_line(tmp_path):
-    pq.write_table(pa.table({"note_id": pa.array([], pa.string()), "text": pa.array([], pa.string())}), tmp_path / "n.parquet")
+    pq.write_table(
+        pa.table({"note_id": pa.array([], pa.string()), "text": pa.array([], pa.string())}), tmp_path / "n.parquet"
+    )
     assert refusal(read, tmp_path / "n.parquet") == f"data.notes: {tmp_path / 'n.parquet'}: holds no note"
 
 

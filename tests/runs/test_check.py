@@ -12,6 +12,7 @@ from transformers import PreTrainedTokenizerFast
 
 from raypipe import rows
 from raypipe.errors import InputError
+from raypipe.guard import limits
 from raypipe.runs.check import check
 from raypipe.settings import configfile
 from raypipe.settings.config import Arm, Attribution, Columns, Config, Data, Masking, Model, Pretrain, Prompt
@@ -284,3 +285,12 @@ def test_general_counts_must_be_readable(data, tmp_path):
     assert any("needs columns word and count" in problem for problem in said)
     said = problems_of(config(data, arms=arms, statistics={"general_counts": "pretraining"}))
     assert "statistics.general_counts: is pretraining, but data.pretraining is not set" in said
+
+
+def test_a_pattern_without_end_on_the_first_notes_is_refused(data, monkeypatch):
+    monkeypatch.setattr(limits, "LIMIT_S", 0.05)
+    notes = {"note_id": [f"n{i}" for i in range(20)], "text": ["a" * 80 + f"! {i}" for i in range(20)]}
+    pq.write_table(pa.table(notes), data.notes)
+    masking = Masking(strategy="random_word", phi_patterns=(r"(a|aa)+$",))
+    (problem,) = problems_of(config(data, arms={"sft": Arm(), "a": Arm(masking=masking)}))
+    assert problem.startswith("arms.a.masking.phi_patterns: '(a|aa)+$' takes over 0.05 s")
