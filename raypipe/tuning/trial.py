@@ -35,7 +35,7 @@ BULKY = ("model", "adapter", "checkpoint", "data")  # folders of a finished tria
 
 
 class TrialError(QuietError):
-    """A trial failed. Says what kind of error, and where in the code; never a library's message (stages/quiet.py)."""
+    """A trial failed. Says what kind of error, and where in the code; never a library's message (guard/quiet.py)."""
 
 
 @dataclass(frozen=True)

@@ -189,5 +189,5 @@ def test_a_pattern_without_end_is_refused(tmp_path, monkeypatch):
     }
     pq.write_table(pa.table(table), tmp_path / "tasks.parquet")
     (tmp_path / "tasks.yaml").write_text("from_table: tasks.parquet\npatterns: [{match: '(a|aa)+$'}]\n")
-    with pytest.raises(InputError, match="takes over 0.05 s on one description"):
+    with pytest.raises(InputError, match=r"takes over .* s on one description"):
         load_tasks(str(tmp_path / "tasks.yaml"))
