@@ -13,7 +13,7 @@ from typing import Any
 
 from raypipe.errors import ExitCode, InputError
 from raypipe.guard.process import demand_floors, protect
-from raypipe.guard.quiet import frames, without_text
+from raypipe.guard.quiet import frames, ours, without_text
 from raypipe.guard.terminal import say
 
 TRACEBACK = "RAYPIPE_TRACEBACK"  # set: an unexpected error also shows where it came from, without messages
@@ -56,13 +56,13 @@ def _tell(error: BaseException) -> int:
         for problem in failure.problems:
             say(f"error: {problem}", is_error=True)
         return failure.exit_code
-    is_of_ray = type(error).__module__.startswith("ray.")  # a lost worker, a node without memory
+    is_lost = ours(error) is None and type(error).__module__.startswith("ray.")  # a worker, or a node without memory
     way = f"{TRACEBACK}=1 shows the way there, without messages: those may quote notes"
     say(f"error: {failure}; what is finished stays; {way}", is_error=True)
     if os.environ.get(TRACEBACK):
         for line in frames(error):
             say(line, is_error=True)
-    return ExitCode.PARTIAL if is_of_ray else ExitCode.DEFECT
+    return ExitCode.PARTIAL if is_lost else ExitCode.DEFECT
 
 
 @contextmanager

@@ -81,7 +81,12 @@ def _guarded_generator(stage: str, function: Any) -> Any:
 
 
 def without_text(error: BaseException, whose: str = "") -> InputError | QuietError:
-    """What may be said of a failure. `whose`: stands before the type of an error that nothing is known about."""
+    """What may be said of a failure. `whose`: stands before the type of an error that says nothing itself."""
+    return ours(error) or QuietError(f"{whose}{type(error).__name__} at {place(error.__traceback__)}")
+
+
+def ours(error: BaseException) -> InputError | QuietError | None:
+    """What we said ourselves of a failure, where it began; None if we did not."""
     for cause in _causes(error):
         if _is_ours(cause) and isinstance(cause, InputError):
             return InputError(cause.problems, cause.exit_code)
@@ -89,11 +94,11 @@ def without_text(error: BaseException, whose: str = "") -> InputError | QuietErr
             return QuietError(str(cause))
         if (trouble := _storage(cause)) is not None:
             return trouble
-    return QuietError(f"{whose}{type(error).__name__} at {place(error.__traceback__)}")
+    return None
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
-    """The error and what it was raised from; `cause` is Ray's name for an error that came from a worker."""
+    """The error and what it was raised from; on Ray's errors hangs what came from a worker (`cause`, and Train's)."""
     seen: list[BaseException] = []
     waiting: list[Any] = [error]
     while waiting:
@@ -101,7 +106,10 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
         if isinstance(cause, BaseException) and not any(cause is other for other in seen):
             seen.append(cause)
             yield cause
-            waiting += [getattr(cause, "cause", None), cause.__cause__]
+            waiting += [
+                getattr(cause, name, None) for name in ("cause", "controller_failure", "_base_exc", "__cause__")
+            ]
+            waiting += dict(getattr(cause, "worker_failures", None) or {}).values()
 
 
 def _is_ours(error: BaseException) -> bool:

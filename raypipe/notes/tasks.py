@@ -45,7 +45,7 @@ from raypipe.settings.yamlfile import Document
 
 Kind = Literal["binary", "multiclass"]
 YES, NO = "yes", "no"
-MAX_LABEL = 200  # characters
+MAX_LABEL = 100  # characters
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 

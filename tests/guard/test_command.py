@@ -38,6 +38,8 @@ class Lost(Exception):
 
     __module__ = "ray.exceptions"
 
+    worker_failures: dict[int, Exception] | None = None
+
     def __init__(self, cause: Exception | None) -> None:
         self.cause = cause
         super().__init__(CANARY)
@@ -101,9 +103,13 @@ def test_every_problem_of_the_input_is_a_line(capsys):
 
 def test_what_a_worker_said_of_its_failure_is_told(capsys):
     stage = QuietError("stage Mask: KeyError at raypipe/masking/masker.py:9")
-    assert command.run(lambda: _raise(Lost(stage))) == ExitCode.PARTIAL
+    assert command.run(lambda: _raise(Lost(stage))) == ExitCode.DEFECT
     assert "error: stage Mask: KeyError at raypipe/masking/masker.py:9" in capsys.readouterr().err
     assert command.run(lambda: _raise(Lost(InputError("no tensor", ExitCode.CONFIG)))) == ExitCode.CONFIG
+    of_train = Lost(None)
+    of_train.worker_failures = {0: Lost(stage)}
+    assert command.run(lambda: _raise(of_train)) == ExitCode.DEFECT
+    assert capsys.readouterr().err.count("stage Mask: KeyError at") == 1
     assert command.run(lambda: _raise(Lost(None))) == ExitCode.PARTIAL
     assert CANARY not in capsys.readouterr().err
 

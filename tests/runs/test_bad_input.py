@@ -243,7 +243,7 @@ def test_a_column_of_text_in_place_of_a_tasks_labels_is_not_shown(tmp_path):
     counts = json.dumps({f"{SECRET} {'e poi ' * 40}": 3, "no": 4})
     table = {"task_id": ["t"], "kind": ["binary"], "description": ["d"], "class_counts": [counts]}
     pq.write_table(pa.table(table), tmp_path / "tasks.parquet")
-    assert "one has over 200 characters" in refusal(load_tasks, str(tmp_path / "tasks.parquet"))
+    assert "one has over 100 characters" in refusal(load_tasks, str(tmp_path / "tasks.parquet"))
 
 
 # --- tables of odd shapes
