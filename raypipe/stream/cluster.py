@@ -193,7 +193,7 @@ def _connect(address: str | None) -> None:
         what = "the cluster refuses this token: RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH must be that of its head"
         failure = InputError(what, ExitCode.CLUSTER)
     except (ConnectionError, TimeoutError) as error:
-        what = f"no cluster answers at RAY_ADDRESS ({type(error).__name__}); start one, or unset RAY_ADDRESS"
+        what = f"no cluster at RAY_ADDRESS lets us in ({type(error).__name__}): is it there, and is this its token?"
         failure = InputError(what, ExitCode.CLUSTER)
     raise failure
 
