@@ -21,6 +21,7 @@ from raypipe.guard.terminal import say
 
 # No connection is opened by a library. A hub id in the config is the one allowance: `allow_hub`.
 OFFLINE = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
+_OF_THE_USER = {name: os.environ[name] for name in OFFLINE if name in os.environ}
 NO_TELEMETRY = {"RAY_USAGE_STATS_ENABLED": "0", "HF_HUB_DISABLE_TELEMETRY": "1", "DO_NOT_TRACK": "1"}
 # Ray would unpickle what a Parquet file says of its columns (CVE-2026-41486)
 NO_PICKLE = {"RAY_DATA_AUTOLOAD_CLOUDPICKLE_TENSOR_METADATA": "0"}
@@ -44,9 +45,10 @@ def protect_with_hub() -> None:
 
 
 def allow_hub() -> None:
-    """Lift the block again, before huggingface_hub is imported."""
+    """Lift the block again, before huggingface_hub is imported; what the user has set stays set."""
     for name in OFFLINE:
         os.environ.pop(name, None)
+    os.environ.update(_OF_THE_USER)
 
 
 class QuietRecord(logging.LogRecord):

@@ -7,6 +7,8 @@ import resource
 import stat
 from pathlib import Path
 
+import pytest
+
 from raypipe.guard import process
 
 
@@ -18,8 +20,10 @@ def test_files_and_folders_are_their_owners_alone(tmp_path: Path) -> None:
     assert resource.getrlimit(resource.RLIMIT_CORE)[0] == 0, "a core dump would hold notes"
 
 
-def test_libraries_open_no_connection_unless_a_model_is_on_the_hub() -> None:
+def test_libraries_open_no_connection_unless_a_model_is_on_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(process, "_OF_THE_USER", {"TRANSFORMERS_OFFLINE": "1"})
     process.protect()
     assert (os.environ["HF_HUB_OFFLINE"], os.environ["TRANSFORMERS_OFFLINE"]) == ("1", "1")
     process.protect_with_hub()
     assert "HF_HUB_OFFLINE" not in os.environ
+    assert os.environ["TRANSFORMERS_OFFLINE"] == "1", "the user's own"
