@@ -196,10 +196,12 @@ def tune(
     names = [name for name in (models or "").split(",") if name] or settings.tune.models or loaded.models
     plans = plan.plans(loaded, backbones.backbones(written.value, names))
     began = time.perf_counter()
-    found, folder = search.tune(plans, lambda what: print(f"[{time.perf_counter() - began:6.1f} s] {what}", flush=True))
-    print(search_report.text(found))
-    print(search_report.write(found, folder / "report"))
-    if (error := search.failed(found)) is not None:
+    results, folder = search.tune(
+        plans, lambda what: print(f"[{time.perf_counter() - began:6.1f} s] {what}", flush=True)
+    )
+    print(search_report.text(results))
+    print(search_report.write(results, folder / "report"))
+    if (error := search.failed(results)) is not None:
         raise error
 
 

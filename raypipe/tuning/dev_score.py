@@ -57,10 +57,9 @@ class DevScore:
         for note, labels, prompt in self.notes:
             scores = next(scored) if prompt is not None else None
             for index, (task_id, label) in enumerate(sorted(labels.items())):
-                row = {"task_id": task_id, "note_id": note["note_id"], "group_id": note["group_id"], "label": label}
-                if scores is not None:
-                    row |= {"predicted": options[task_id][int(scores[index].argmax())], "scores": scores[index]}
-                out.append(row)
+                name = (task_id, note["note_id"], note["group_id"], label)
+                answer = () if scores is None else (options[task_id][int(scores[index].argmax())], scores[index])
+                out.append(rows.prediction(*name, *answer))
         table: pa.Table = rows.table(out, rows.PREDICTIONS)
         return metrics.evaluate(table, self.run.corpus.tasks).macro_f1
 
