@@ -212,10 +212,10 @@ def tune(
     written = configfile.written(config, set_ or ())
     plans = plan.plans(loaded, backbones.backbones(written.value, names))
     began = time.perf_counter()
-    found, folder = search.tune(plans, lambda what: say(f"[{time.perf_counter() - began:6.1f} s] {what}"))
-    say(search_report.text(found))
-    say(search_report.write(found, folder / "report"))
-    if (error := search.failed(found)) is not None:
+    results, folder = search.tune(plans, lambda what: say(f"[{time.perf_counter() - began:6.1f} s] {what}"))
+    say(search_report.text(results))
+    say(search_report.write(results, folder / "report"))
+    if (error := search.failed(results)) is not None:
         raise error
 
 
