@@ -16,7 +16,7 @@ from typing import Any
 from packaging.requirements import Requirement
 
 from raypipe.errors import InputError, Problem
-from raypipe.guard.quiet import without_text
+from raypipe.guard.quiet import NOWHERE, place, without_text
 from raypipe.guard.terminal import say
 
 # No connection is opened by a library. A hub id in the config is the one allowance: `allow_hub`.
@@ -70,7 +70,8 @@ def _said(value: Any) -> Any:
 
 
 def _in_thread(failed: threading.ExceptHookArgs) -> None:
-    if failed.exc_value is not None and not isinstance(failed.exc_value, SystemExit):
+    """Threads of libraries that are interrupted while they wait (Ray Data's) say nothing that a user could act on."""
+    if place(failed.exc_traceback) != NOWHERE and not isinstance(failed.exc_value, SystemExit | None):
         say(f"error: {without_text(failed.exc_value)}", is_error=True)
 
 

@@ -35,6 +35,7 @@ _STORAGE = {
     errno.EMFILE: "too many open files: raise `ulimit -n`",
     errno.ENFILE: "too many open files on this machine: close some",
 }
+NOWHERE = "?"  # no line of ours
 _OF_RUST = re.compile(r"\(os error (\d+)\)")  # how safetensors and tokenizers, written in Rust, tell the same
 
 
@@ -131,7 +132,7 @@ def _storage(error: BaseException) -> InputError | None:
 
 def place(trace: TracebackType | None) -> str:
     """File and line of the innermost frame in this package."""
-    place = "?"
+    place = NOWHERE
     while trace is not None:
         path = Path(trace.tb_frame.f_code.co_filename)
         if path.is_relative_to(_PACKAGE):

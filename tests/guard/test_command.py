@@ -116,7 +116,7 @@ def test_what_a_worker_said_of_its_failure_is_told(capsys):
 
 def test_threads_and_logs_hold_no_message_either(capsys, caplog):
     def work() -> None:
-        thread = threading.Thread(target=lambda: _raise(ValueError(CANARY)))
+        thread = threading.Thread(target=_chained)
         thread.start()
         thread.join()
         log = logging.getLogger("of a library")

@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import resource
 import stat
+import threading
 from pathlib import Path
 
 import pytest
 
-from raypipe.guard import process
+from raypipe.guard import limits, process
 
 
 def test_files_and_folders_are_their_owners_alone(tmp_path: Path) -> None:
@@ -27,3 +28,16 @@ def test_libraries_open_no_connection_unless_a_model_is_on_the_hub(monkeypatch: 
     process.protect_with_hub()
     assert "HF_HUB_OFFLINE" not in os.environ
     assert os.environ["TRANSFORMERS_OFFLINE"] == "1", "the user's own"
+
+
+@pytest.mark.parametrize(("is_ours", "lines"), [(False, 0), (True, 1)])
+def test_a_thread_that_fails_is_told_if_it_is_ours(
+    is_ours: bool, lines: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    process.protect()
+    thread = threading.Thread(target=limits.compiled if is_ours else int, args=("(Mario Rossi",))
+    thread.start()
+    thread.join()
+    err = capsys.readouterr().err
+    assert err.count("\n") == lines
+    assert "Rossi" not in err
