@@ -25,10 +25,10 @@ def open_to_others(path: Path) -> Iterator[tuple[Path, str]]:
             yield place, why
 
 
-def why_open(path: Path) -> str | None:
-    """Why somebody else may write this file or folder; None if nobody may."""
+def why_open(path: Path, is_own: bool = False) -> str | None:
+    """Why somebody else may write this file or folder; None if nobody may. `is_own`: not even root's will do."""
     status = path.lstat()
-    if status.st_uid not in (0, os.getuid()):
+    if status.st_uid not in ({os.getuid()} if is_own else {0, os.getuid()}):
         return "belongs to another user"
     if stat.S_ISLNK(status.st_mode):
         return "is a link"

@@ -202,7 +202,8 @@ def _demand_own(folders: list[Path]) -> None:
     """Ray's state is pickle, of the search and of each trial: whoever can write it decides what loading it runs."""
     problems = []
     for state in [folder / RAY for folder in folders if (folder / RAY).exists()]:
-        places = [*open_to_others(state), *((path, why) for path in state.rglob("*") if (why := why_open(path)))]
+        own = ((path, why) for path in (state, *state.rglob("*")) if (why := why_open(path, is_own=True)))
+        places = [*open_to_others(state.parent), *own]
         what = "a search's stored state is code, and is not restored from there; take the right away (chmod go-w)"
         problems += [Problem(str(path), f"{why}: {what}") for path, why in places]
     if problems:

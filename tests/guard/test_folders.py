@@ -35,6 +35,7 @@ def test_what_belongs_to_another_user(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(os, "getuid", lambda: own + 1 if own else 1)
     expected = "belongs to another user" if own else None  # root may write everywhere anyway
     assert folders.why_open(tmp_path) == expected
+    assert folders.why_open(tmp_path, is_own=True) == "belongs to another user"
 
 
 def test_a_private_folder(tmp_path: Path) -> None:

@@ -96,3 +96,9 @@ def test_state_behind_a_link_is_not_unpickled(state: Path, tmp_path: Path) -> No
     (state / "ray" / "tuner.pkl").symlink_to(tmp_path / "other.pkl")
     with pytest.raises(InputError, match="is a link"):
         search._demand_own([state])
+
+
+def test_state_of_root_is_another_users(state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "getuid", lambda: os.stat(state).st_uid + 1)
+    with pytest.raises(InputError, match="belongs to another user"):
+        search._demand_own([state])
