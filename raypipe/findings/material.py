@@ -9,8 +9,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import pyarrow.parquet as pq
 
+from raypipe import rows
 from raypipe.masking.tally import tally
 from raypipe.runs.run import Run
 
@@ -86,7 +86,7 @@ def counts(run: Run) -> dict[str, int]:
     of_run = {"tasks": len(run.corpus.tasks), "labels": len(run.corpus.labels)}
     masks = run.step("mask")
     if masks.is_readable:
-        tokens = pq.read_table(masks.data, columns=["n_tokens", "n_cut_tokens"])
+        tokens = rows.read(masks.data, columns=["n_tokens", "n_cut_tokens"])
         of_run |= {"notes read": len(tokens), "held out": errors(run).get("HELD_OUT", 0)}
         for name, column in (("tokens attributed", "n_tokens"), ("tokens cut", "n_cut_tokens")):
             of_run[name] = int(np.nansum(tokens[column].to_numpy(zero_copy_only=False).astype(float)))

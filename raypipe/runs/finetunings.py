@@ -13,8 +13,7 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-import pyarrow.parquet as pq
-
+from raypipe import rows
 from raypipe.evaluation import metrics
 from raypipe.runs.run import Run
 from raypipe.settings import config
@@ -53,7 +52,7 @@ def chosen(tried: Sequence[Run], arm: str) -> Run | None:
     steps = [run.step(f"evaluate/{run.student_of(arm)}") for run in tried]
     if not all(step.done for step in steps):
         return None
-    scores = [metrics.evaluate(pq.read_table(step.data), tried[0].corpus.tasks).macro_f1 for step in steps]
+    scores = [metrics.evaluate(rows.read(step.data), tried[0].corpus.tasks).macro_f1 for step in steps]
     return tried[scores.index(max(scores))]
 
 

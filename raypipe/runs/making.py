@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from raypipe import rows
 from raypipe.errors import ExitCode, InputError, Problem, RowError
@@ -158,13 +157,13 @@ def _score(run: Run, folder: StepFolder, student: str, split: str) -> dict[str, 
     student = student or SCORER
     run.say(f"{folder.path.parent.name}/{student}: scoring the {split} notes")
     pipeline.score(run.job, run.model(student), split, folder.data)
-    predicted = pq.read_table(folder.data, columns=["predicted"])["predicted"]
+    predicted = rows.read(folder.data, columns=["predicted"])["predicted"]
     return {"predictions": len(predicted), "without_room": predicted.null_count}  # those count as wrong
 
 
 def _audited(run: Run, folder: StepFolder) -> dict[str, Any]:
     """Check that every note came out once; write the dead letters and count them; too many end the run."""
-    ids = pq.read_table(folder.data, columns=["note_id", "error"])
+    ids = rows.read(folder.data, columns=["note_id", "error"])
     n_in, n_distinct = run.corpus.facts["notes"], pc.count_distinct(ids["note_id"]).as_py()
     if not n_in == n_distinct == len(ids):
         what = f"{n_in} notes came in, {len(ids)} rows with {n_distinct} ids came out; delete the folder and run again"
@@ -172,7 +171,7 @@ def _audited(run: Run, folder: StepFolder) -> dict[str, Any]:
     failed = ids.filter(pc.starts_with(pc.fill_null(ids["error"], ""), "E_"))
     by_code = {row["values"]: row["counts"] for row in pc.value_counts(ids["error"].drop_null()).to_pylist()}
     letters = failed.append_column("step", pa.array([folder.path.name] * len(failed), pa.string()))
-    pq.write_table(letters.select(rows.DEAD_LETTERS.names), folder.path / "dead_letters.parquet")
+    rows.write(letters.select(rows.DEAD_LETTERS.names), folder.path / "dead_letters.parquet")
     n_tried = len(failed) + ids["error"].null_count  # not those held out or beyond `max_unlabelled`
     if len(failed) > run.settings.data.max_error_rate * max(1, n_tried):
         what = f"{len(failed)} of {n_tried} notes failed ({by_code}), more than data.max_error_rate allows"

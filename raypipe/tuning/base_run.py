@@ -14,8 +14,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
+from raypipe import rows
 from raypipe.hashing import fingerprint
 from raypipe.masking.requirements import needs
 from raypipe.runs import driver
@@ -75,7 +75,7 @@ def predict(run: Run, arm: str) -> list[pa.Table]:
     driver.prepare(run)
     driver.learn(run, arm)
     driver.evaluate(run, arm)
-    return [pq.read_table(run.needed(f"evaluate/{student}").data) for student in run.students(arm)]
+    return [rows.read(run.needed(f"evaluate/{student}").data) for student in run.students(arm)]
 
 
 def seconds_of(folder: Path) -> dict[str, float]:

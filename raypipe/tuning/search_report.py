@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 from pyarrow.csv import write_csv
 
+from raypipe import rows
 from raypipe.evaluation.uncertainty import Estimate, PairedDifference
 from raypipe.findings.page import figures as look
 from raypipe.findings.page.figures import Chart
@@ -76,7 +76,7 @@ def write(search: Search, folder: Path) -> Path:
     pages = [_model_page(search, facts) for facts in search.models]
     shown = [page for page in pages if page.results]
     table = settings_table([page.results for page in shown if page.results])
-    pq.write_table(table, folder / "settings.parquet", compression="zstd")
+    rows.write(table, folder / "settings.parquet")
     write_csv(table, folder / "settings.csv")
     write_csv(search.trials, folder / "trials.csv")
     drawn = {name: (draw, alt) for name, draw, alt in _pictures(search, shown)}

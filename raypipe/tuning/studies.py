@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 import yaml
 
+from raypipe import rows
 from raypipe.records import write_json
 from raypipe.runs.folder import StepFolder
 from raypipe.runs.run import Run
@@ -110,7 +110,7 @@ def collect(name: str, doc: str, root: Path, base: Run, models: Sequence[ModelFa
 
 
 def _predictions(paths: Sequence[Path], model: str, trial_id: str) -> list[pa.Table]:
-    return [trial_tables.tagged(pq.read_table(path), model, trial_id, n) for n, path in enumerate(paths)]
+    return [trial_tables.tagged(rows.read(path), model, trial_id, n) for n, path in enumerate(paths)]
 
 
 def write_best(search: Search, plan: StudyPlan, folder: Path) -> Path | None:

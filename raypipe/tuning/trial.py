@@ -15,8 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
-
+from raypipe import rows
 from raypipe.errors import InputError
 from raypipe.evaluation import metrics, uncertainty
 from raypipe.records import write_json
@@ -113,7 +112,7 @@ def _run(context: StudyContext, base: Run, values: Mapping[str, Any], record: Re
     predictions = base_run.predict(own, arm)
     (own.folder / "evaluate").mkdir(exist_ok=True)
     for student, table in zip(own.students(arm), predictions, strict=True):
-        pq.write_table(table, own.folder / "evaluate" / f"{student}.parquet", compression="zstd")
+        rows.write(table, own.folder / "evaluate" / f"{student}.parquet")
     compared = uncertainty.compare_arms({arm: predictions}, own.corpus.tasks, n_bootstrap=settings.evaluation.bootstrap)
     e = compared.arms[arm]
     aucs = [auc for table in predictions if (auc := metrics.evaluate(table, own.corpus.tasks).auc) is not None]

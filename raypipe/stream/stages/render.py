@@ -67,7 +67,7 @@ def counts(rendered: Path, planned: Mapping[str, Tally]) -> dict[str, dict[str, 
     sums_of: Counter[tuple[str, str]] = Counter()
     columns = {name: pds.field(name) for name in ("arm", "n_spans", "n_cut_tokens")}
     first = {"plans": pc.ends_with(pds.field("key"), "\t0").cast("int64")}  # the first row of each plan
-    for batch in pds.dataset(rendered).to_batches(columns=columns | first):
+    for batch in rows.dataset(rendered).to_batches(columns=columns | first):
         per_arm = pa.Table.from_batches([batch]).group_by("arm").aggregate(_SUMS)
         for row in per_arm.to_pylist():
             sums_of.update({(row["arm"], name): value for name, value in row.items() if name != "arm"})
