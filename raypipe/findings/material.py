@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
@@ -12,6 +11,7 @@ import numpy as np
 
 from raypipe import rows
 from raypipe.masking.tally import tally
+from raypipe.runs import integrity
 from raypipe.runs.run import Run
 
 
@@ -68,7 +68,7 @@ def step_times(run: Run) -> Iterator[StepTime]:
     tokens: Counter[str] = Counter()
     times: Counter[str] = Counter()
     for manifest in sorted(run.folder.rglob("manifest.json"), key=lambda path: path.stat().st_mtime):
-        facts, name = json.loads(manifest.read_text()), str(manifest.parent.relative_to(run.folder))
+        facts, name = integrity.read_json(manifest), str(manifest.parent.relative_to(run.folder))
         name = re.sub(r"^cells/[^/]+/(choose/[^/]+/)?|@\d+$", "", name)
         seconds[name] += facts["seconds"]
         tokens[name] += facts.get("tokens", 0)

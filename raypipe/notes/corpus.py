@@ -96,6 +96,14 @@ class Corpus:
         ids = for_self_supervision(notes, self.all_labels, data.model_copy(update={"max_unlabelled": n_notes}))
         return max((stable_hash(note_id) for note_id in ids.to_pylist()), default=0)
 
+    def note_ids(self) -> pa.ChunkedArray:
+        """The ids of all notes, read again."""
+        return pa.concat_tables(iter_notes(self.data, ["note_id"]))["note_id"]
+
+    def labels_of(self, split: str) -> pa.Table:
+        """The labels in use of a split."""
+        return self.labels.filter(pc.equal(self.labels["split"], split))
+
     def labelled(self, split: str) -> Iterator[tuple[dict[str, Any], dict[str, str]]]:
         """Notes of a split and their labels by task, sorted by id."""
         labels: dict[str, dict[str, str]] = defaultdict(dict)

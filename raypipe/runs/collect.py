@@ -57,12 +57,13 @@ def _facts(corpus: Corpus, checked: CheckReport) -> dict[str, Any]:
 
 
 def read_corpus(run: Run) -> Corpus:
-    """What `make_corpus` left. Reads; never writes. Raises `InputError` if it is not there."""
+    """What `make_corpus` left. Reads; never writes. Raises `InputError` if it is not there, or damaged."""
     folder, data = run.needed("corpus"), run.settings.data
+    output = folder.output
     if data.source == "synthetic":
-        own = folder.path / "tasks.yaml"
-        data = _generated(data, folder.path if own.exists() or run.base is None else _place_of_generated(run.base))
-    corpus = Corpus(folder.path, data, load_tasks(str(data.tasks), data.task_ids), rows.LABELS.empty_table())
+        has_own = (output / "tasks.yaml").exists()
+        data = _generated(data, output if has_own or run.base is None else _place_of_generated(run.base))
+    corpus = Corpus(output, data, load_tasks(str(data.tasks), data.task_ids), rows.LABELS.empty_table())
     corpus.labels, corpus.facts = rows.read(corpus.labels_path), folder.manifest
     return corpus
 

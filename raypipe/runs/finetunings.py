@@ -9,12 +9,12 @@ macro F1 then serves all arms, so that the baseline is as strong as its labels c
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
 from raypipe import rows
 from raypipe.evaluation import metrics
+from raypipe.runs import integrity
 from raypipe.runs.run import Run
 from raypipe.settings import config
 
@@ -60,4 +60,4 @@ def drop_models(tried: Sequence[Run], but: Run, arm: str) -> None:
     """Delete the models of the candidates that were not chosen; their predictions stay."""
     for run in tried:
         if run.folder != but.folder:
-            shutil.rmtree(run.folder / "finetune" / run.student_of(arm) / "model", ignore_errors=True)
+            integrity.drop(run.folder / "finetune" / run.student_of(arm), "model")

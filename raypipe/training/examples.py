@@ -97,3 +97,13 @@ def write(training_rows: Sequence[dict[str, Any]], path: Path) -> None:
     """Rows of schema `STORED` as one Parquet file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     rows.write(rows.table(list(training_rows), STORED), path)
+
+
+def receipt(note_id: str) -> dict[str, Any]:
+    """Says that a note was read, whether or not it became training rows: of no arm, its key is the note's id."""
+    return {"arm": None, "key": note_id}
+
+
+def receipts(folder: str | Path) -> pa.ChunkedArray:
+    """Ids of the notes that were read, from a folder of Parquet files."""
+    return rows.dataset(folder).to_table(columns=["key"], filter=pds.field("arm").is_null())["key"]

@@ -7,7 +7,6 @@
 from __future__ import annotations
 
 import fcntl
-import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -18,7 +17,7 @@ import pyarrow as pa
 from raypipe import rows
 from raypipe.hashing import fingerprint
 from raypipe.masking.requirements import needs
-from raypipe.runs import driver
+from raypipe.runs import driver, integrity
 from raypipe.runs.determinants import settings_of
 from raypipe.runs.names import SCORER
 from raypipe.runs.run import Run
@@ -81,7 +80,7 @@ def predict(run: Run, arm: str) -> list[pa.Table]:
 def seconds_of(folder: Path) -> dict[str, float]:
     """Wall time of the steps that were done in this folder, by name, in the order in which they ended."""
     manifests = sorted(folder.rglob("manifest.json"), key=lambda path: path.stat().st_mtime)
-    return {str(path.parent.relative_to(folder)): json.loads(path.read_text())["seconds"] for path in manifests}
+    return {str(path.parent.relative_to(folder)): integrity.read_json(path)["seconds"] for path in manifests}
 
 
 @contextmanager

@@ -24,6 +24,7 @@ from raypipe.findings.page.figures import Chart
 from raypipe.findings.page.html import environment
 from raypipe.findings.page.report import Report, outcome
 from raypipe.records import versions
+from raypipe.runs.folder import refuse_links
 from raypipe.tuning import analysis, charts, stability
 from raypipe.tuning.analysis import Results
 from raypipe.tuning.stability import Effect, RankAgreement
@@ -72,6 +73,7 @@ class ModelPage:
 
 def write(search: Search, folder: Path) -> Path:
     """Write everything but best.yaml into `folder` and return the page's path."""
+    refuse_links(folder)
     folder.mkdir(parents=True, exist_ok=True)
     pages = [_model_page(search, facts) for facts in search.models]
     shown = [page for page in pages if page.results]

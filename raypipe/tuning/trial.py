@@ -19,6 +19,7 @@ from raypipe import rows
 from raypipe.errors import InputError
 from raypipe.evaluation import metrics, uncertainty
 from raypipe.records import write_json
+from raypipe.runs import integrity
 from raypipe.runs.run import Run
 from raypipe.settings.config import Config, Resources
 from raypipe.stream.stages.quiet import place
@@ -143,5 +144,7 @@ def _outcome(folder: Path, record: Record, work: Callable[[], Record]) -> Record
 
 def _drop_bulky(folder: Path) -> None:
     """Delete weights and rows of a finished trial. Settings, metrics and predictions stay."""
+    for step in integrity.finished(folder):
+        integrity.drop(step, *BULKY)
     for path in [path for path in folder.rglob("*") if path.is_dir() and path.name in BULKY]:
         shutil.rmtree(path, ignore_errors=True)

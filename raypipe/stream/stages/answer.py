@@ -14,7 +14,7 @@ from raypipe.models.prompts import EncodedNote, PromptEncoder
 from raypipe.notes.tasks import Task
 from raypipe.settings import config
 from raypipe.stream.stages.quiet import quiet
-from raypipe.training.examples import STORED
+from raypipe.training.examples import STORED, receipt
 from raypipe.training.pseudo_labels import Class, is_kept
 from raypipe.training.supervised import training_rows
 
@@ -68,7 +68,7 @@ class Answer:
 
 @quiet
 class Teach:
-    """Answered notes in, fine-tuning rows of each arm out, made of the answers that the arm accepts."""
+    """Answered notes in; out fine-tuning rows of each arm, made of the answers that it accepts, and receipts."""
 
     def __init__(
         self,
@@ -84,7 +84,7 @@ class Teach:
         self.accepted = accepted
 
     def __call__(self, table: pa.Table) -> pa.Table:
-        out = []
+        out = [receipt(note_id) for note_id in table["note_id"].to_pylist()]
         for note in table.filter(table["error"].is_null()).to_pylist():
             answers = list(zip(note["task_id"], note["predicted"], note["confidence"], strict=True))
             for arm, limits in self.accepted.items():
