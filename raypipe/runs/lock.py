@@ -1,6 +1,6 @@
-"""One writer: a command that writes in a run's folder holds `lock.json` there; a second one is refused. Readers never ask.
+"""One writer: a command that writes in a run's folder holds `lock.json` there, and a second one is refused.
 
-The file is created exclusively, which shared file systems do as one act (flock they often do not), and says who made it
+Readers never ask. The file is created exclusively, which shared file systems do as one act (flock they often do not), and says who made it
 and since when. Its time is renewed while the command lives. A lock is dead, and taken over, if its process is gone,
 which can be seen on the same machine; of another machine, if its time is older than `DEAD_S`. Times are compared as the
 file system gives them, because the machines' clocks may differ.
@@ -59,7 +59,7 @@ def held(folder: Path) -> Iterator[None]:
             folder.rmdir()
 
 
-def of(step: Path) -> Path:
+def run_of(step: Path) -> Path:
     """The run's folder that a step's folder lies in: cells, trials and variants have no lock of their own."""
     inside = [path for path in step.resolve().parents if (path / "config.yaml").exists() or (path / "tune").is_dir()]
     return inside[-1] if inside else step.resolve().parent
@@ -78,16 +78,20 @@ def _take(lock: Path, own: Holder) -> None:
 
 
 def _create(lock: Path, own: Holder) -> None:
-    descriptor = os.open(lock, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
-    with os.fdopen(descriptor, "w") as file:
-        json.dump(own, file)
+    with lock.open("x") as file:
+        try:
+            json.dump(own, file)
+            file.flush()
+        except OSError:  # a full disk: an empty lock would outlive this command
+            lock.unlink()
+            raise
 
 
 def _remove_dead(lock: Path, own: Holder) -> None:
     """Of several commands that wait for a dead lock, one removes it, and none removes another's new one."""
     guard = lock.with_suffix(".guard")
     try:
-        os.close(os.open(guard, os.O_CREAT | os.O_EXCL))
+        guard.open("x").close()
     except FileExistsError:
         if _age(guard) > DEAD_S:
             guard.unlink(missing_ok=True)  # its maker died within this function; the next attempt succeeds
