@@ -1,9 +1,9 @@
 """One writer: a command that writes in a run's folder holds `lock.json` there, and a second one is refused.
 
-Readers never ask. The file is created exclusively, which shared file systems do as one act (flock they often do not), and says who made it
-and since when. Its time is renewed while the command lives. A lock is dead, and taken over, if its process is gone,
-which can be seen on the same machine; of another machine, if its time is older than `DEAD_S`. Times are compared as the
-file system gives them, because the machines' clocks may differ.
+Readers never ask. The file is created exclusively, which shared file systems do as one act (not all have flock), and
+says who made it and since when. Its time is renewed while the command lives. A lock is dead, and taken over, if its
+process is gone, which can be seen on the same machine; of another machine, if its time is older than `DEAD_S`. Times
+are compared as the file system gives them, because the machines' clocks may differ.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def run_of(step: Path) -> Path:
 
 
 def _take(lock: Path, own: Holder) -> None:
-    for _ in range(2):
+    for _ in range(3):  # a dead lock, and at worst the guard of one who died removing it
         with suppress(FileExistsError):
             _create(lock, own)
             return

@@ -84,7 +84,7 @@ class Teach:
         self.accepted = accepted
 
     def __call__(self, table: pa.Table) -> pa.Table:
-        out = [receipt(note_id) for note_id in table["note_id"].to_pylist()]
+        out = []
         for note in table.filter(table["error"].is_null()).to_pylist():
             answers = list(zip(note["task_id"], note["predicted"], note["confidence"], strict=True))
             for arm, limits in self.accepted.items():
@@ -96,4 +96,5 @@ class Teach:
                 encoded = self.encoder.encode(note["note_id"], note["text"], list(chosen))
                 for part, row in enumerate(training_rows(encoded, chosen, self.encoder.eos_id)):
                     out.append({"arm": arm, "key": f"{note['note_id']}\t{part}", "draw": 0, **row})
+        out += [receipt(note_id) for note_id in table["note_id"].to_pylist()]
         return rows.table(out, STORED)
