@@ -108,6 +108,7 @@ class StepFolder:
             raise InputError([self.problem()])
         if state is State.ABSENT:
             self.path.mkdir(parents=True, exist_ok=True)
+            (self.path / MANIFEST).unlink(missing_ok=True)  # of a folder whose settings were lost
             write_json(self.path / SETTINGS, self.settings)
         self.opened = time.perf_counter()
         return self

@@ -9,7 +9,7 @@ import pytest
 from raypipe.errors import InputError
 from raypipe.findings.page.report import Report
 from raypipe.findings.page.write import write_report
-from raypipe.runs.folder import refuse_links
+from raypipe.runs.folder import StepFolder, refuse_links
 from raypipe.runs.run import Run
 from tests.small_run import settings
 
@@ -46,3 +46,11 @@ def test_a_report_is_not_written_through_a_link(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="is a symbolic link"):
         write_report(Report("title"), tmp_path / "report")
     assert victim.read_text() == "mine"
+
+
+def test_a_folder_whose_settings_were_lost_is_not_finished_by_claiming_it(tmp_path: Path) -> None:
+    step = StepFolder(tmp_path / "step", {}).open()
+    step.data.mkdir()
+    step.finish()
+    (step.path / "settings.json").unlink()
+    assert not StepFolder(step.path, {}).open().done
