@@ -76,7 +76,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def drop(folder: Path, *names: str) -> None:
-    """Delete parts of a finished output that nothing reads any more; its manifest stops to list them first."""
+    """Delete parts of a finished output that nothing reads any more; its manifest stops listing them first."""
     manifest = folder / MANIFEST
     if manifest.exists():
         facts = read_json(manifest)
