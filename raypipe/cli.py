@@ -7,7 +7,8 @@ Exit codes: 0 done, 2 the input is wrong, 3 too many dead letters, 4 partly done
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -25,6 +26,7 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_
 ConfigPath = Annotated[Path, typer.Option("--config", "-c", help="YAML file; docs/settings.md documents every key")]
 Overrides = Annotated[list[str] | None, typer.Option("--set", help="override one key: attribution.layer=3")]
 Arm = Annotated[list[str] | None, typer.Option("--arm", help="only this arm; may be repeated")]
+Verify = Annotated[bool, typer.Option("--verify", help="first compare every file of finished steps with its SHA-256")]
 
 
 def _config(path: Path, overrides: Sequence[str] | None) -> Config:
@@ -35,16 +37,39 @@ def _config(path: Path, overrides: Sequence[str] | None) -> Config:
     return settings
 
 
-def _run(path: Path, overrides: Sequence[str] | None, is_read: bool = False) -> Any:
-    """The run of a config, its input checked; with `is_read`, as it lies on disk, and nothing is written."""
+def _read(path: Path, overrides: Sequence[str] | None, verify: bool = False) -> Any:
+    """The run of a config as it lies on disk; nothing is written."""
     settings = _config(path, overrides)
+    from raypipe.runs import integrity
     from raypipe.runs.run import Run
 
     run = Run(settings)
-    try:
-        return run if is_read else run.open()
-    except InputError as error:
-        raise configfile.located(error, path) from None
+    if verify:
+        integrity.demand_whole(integrity.finished(run.folder), by_digest=True)
+    return run
+
+
+@contextmanager
+def _opened(path: Path, overrides: Sequence[str] | None, verify: bool = False) -> Iterator[Any]:
+    """The run of a config, its input checked, to be written in by this command alone."""
+    run = _read(path, overrides, verify)
+    from raypipe.runs import lock
+
+    with lock.held(run.folder):
+        try:
+            run.open()
+        except InputError as error:
+            raise configfile.located(error, path) from None
+        yield run
+
+
+def _report(run: Any, *cells: Any) -> None:
+    """Write and print the report of a run or comparison. Broken files are named."""
+    from raypipe.findings import results
+    from raypipe.runs import integrity
+
+    with integrity.blamed(integrity.finished(run.folder)):
+        say(results.report(run, *cells))
 
 
 def _arms(run: Any, chosen: Sequence[str] | None) -> list[str]:
@@ -54,13 +79,12 @@ def _arms(run: Any, chosen: Sequence[str] | None) -> list[str]:
     return list(chosen or run.settings.arms)
 
 
-def _make(command: str, config: Path, set_: Sequence[str] | None) -> Any:
+def _make(command: str, config: Path, set_: Sequence[str] | None) -> None:
     """Make the steps of the run that belong to a command."""
     from raypipe.runs import driver
 
-    run = _run(config, set_)
-    driver.run_command(run, command)
-    return run
+    with _opened(config, set_) as run:
+        driver.run_command(run, command)
 
 
 @app.command()
@@ -86,8 +110,8 @@ def finetune(config: ConfigPath, set_: Overrides = None, arm: Arm = None) -> Non
     """Fine-tune the scorer on the labels; with --arm, the students of an arm."""
     from raypipe.runs import driver
 
-    run = _run(config, set_)
-    driver.run_command(run, "finetune", _arms(run, arm) if arm else ())
+    with _opened(config, set_) as run:
+        driver.run_command(run, "finetune", _arms(run, arm) if arm else ())
 
 
 @app.command()
@@ -100,8 +124,11 @@ def attribute(config: ConfigPath, set_: Overrides = None) -> None:
 def faithfulness(config: ConfigPath, set_: Overrides = None) -> None:
     """Compare methods, targets and layers of attribution on labelled dev notes. Needs the scorer, not Ray."""
     from raypipe.findings.pages import faithfulness_page
+    from raypipe.runs import driver
 
-    say(faithfulness_page(_make("faithfulness", config, set_)))
+    with _opened(config, set_) as run:
+        driver.run_command(run, "faithfulness")
+        say(faithfulness_page(run))
 
 
 @app.command()
@@ -118,10 +145,14 @@ def show(
 ) -> None:
     """Print one note and what each arm hides in it, side by side. Shows the note's text on the terminal."""
     from raypipe.findings.show import show_note
+    from raypipe.runs import integrity
 
-    if not (run / "mask" / "manifest.json").exists():
-        raise InputError(f"{run / 'mask'} is not there or not finished: run `raypipe mask` first")
-    say(show_note(run / "mask" / "data", note, task))
+    masks = run / "mask"
+    if not (masks / "manifest.json").exists():
+        raise InputError(f"{masks} is not there or not finished: run `raypipe mask` first")
+    integrity.demand_whole([masks])
+    with integrity.blamed([masks]):
+        say(show_note(masks / "data", note, task))
 
 
 @app.command()
@@ -129,8 +160,8 @@ def train(config: ConfigPath, set_: Overrides = None, arm: Arm = None) -> None:
     """Reconstruction: students learn to fill in what was masked."""
     from raypipe.runs import driver
 
-    run = _run(config, set_)
-    driver.run_command(run, "train", [name for name in _arms(run, arm) if arm or run.reconstructs(name)])
+    with _opened(config, set_) as run:
+        driver.run_command(run, "train", [name for name in _arms(run, arm) if arm or run.reconstructs(name)])
 
 
 @app.command()
@@ -138,12 +169,12 @@ def evaluate(config: ConfigPath, set_: Overrides = None, arm: Arm = None) -> Non
     """Score the labelled notes of the evaluation split with the students."""
     from raypipe.runs import driver
 
-    run = _run(config, set_)
-    driver.run_command(run, "evaluate", _arms(run, arm))
+    with _opened(config, set_) as run:
+        driver.run_command(run, "evaluate", _arms(run, arm))
 
 
 @app.command()
-def probe(config: ConfigPath, set_: Overrides = None) -> None:
+def probe(config: ConfigPath, set_: Overrides = None, verify: Verify = False) -> None:
     """What can be read off every layer of the backbone and of the arms' students. Needs what `run` leaves.
 
     Of a comparison, the first seed's models.
@@ -152,42 +183,50 @@ def probe(config: ConfigPath, set_: Overrides = None) -> None:
     from raypipe.runs import compare, driver
     from raypipe.runs.probing import probed_models
 
-    run = compare.first(_run(config, set_))
-    driver.make(run, [f"probe/{model}" for model in probed_models(run)], "probe")
-    say(probing_page(run))
+    with _opened(config, set_, verify) as whole:
+        run = compare.first(whole)
+        driver.make(run, [f"probe/{model}" for model in probed_models(run)], "probe")
+        say(probing_page(run))
 
 
 @app.command()
-def report(config: ConfigPath, set_: Overrides = None) -> None:
+def report(config: ConfigPath, set_: Overrides = None, verify: Verify = False) -> None:
     """Tables, intervals and figures of a run or comparison, from what is there. Makes no step."""
-    from raypipe.findings import results
     from raypipe.runs import compare
 
-    run = _run(config, set_, is_read=True)
+    run = _read(config, set_, verify)
     cells = compare.opened(run)
-    say(results.report(run, *compare.by_budget(cells), compare.by_finetuning(cells)))
+    _report(run, *compare.by_budget(cells), compare.by_finetuning(cells))
 
 
 @app.command()
-def run(config: ConfigPath, set_: Overrides = None) -> None:
+def run(config: ConfigPath, set_: Overrides = None, verify: Verify = False) -> None:
     """The whole job: pretrain, finetune, attribute and mask, train, finetune, evaluate, report."""
-    from raypipe.findings import results
     from raypipe.runs import driver
 
-    opened = _run(config, set_)
-    driver.run_all(opened)
-    say(results.report(opened))
+    with _opened(config, set_, verify) as opened:
+        driver.run_all(opened)
+        _report(opened)
 
 
 @app.command()
-def compare(config: ConfigPath, set_: Overrides = None) -> None:
+def compare(config: ConfigPath, set_: Overrides = None, verify: Verify = False) -> None:
     """The arms over seeds, label budgets and fine-tunings, into one table with intervals and gates."""
-    from raypipe.findings import results
     from raypipe.runs import compare as comparison
 
-    run = _run(config, set_)
-    cells = comparison.compare(run)
-    say(results.report(run, *comparison.by_budget(cells), comparison.by_finetuning(cells)))
+    with _opened(config, set_, verify) as run:
+        cells = comparison.compare(run)
+        _report(run, *comparison.by_budget(cells), comparison.by_finetuning(cells))
+
+
+@app.command()
+def repair(step: Annotated[Path, typer.Argument(help="a step's folder, such as runs/demo/mask")]) -> None:
+    """Delete what is damaged of a finished step, so that the same command as before makes that again and no more."""
+    from raypipe.runs import integrity, lock
+
+    with lock.held(lock.run_of(step)):
+        for line in integrity.repair(step.resolve()):
+            say(line)
 
 
 @app.command()
@@ -207,14 +246,17 @@ def tune(
     names = [name for name in (models or "").split(",") if name] or settings.tune.models or loaded.models
     if any("@" in name for name in names):  # id@commit
         process.allow_hub()
-    from raypipe.tuning import backbones, plan, search, search_report
+    from raypipe.tuning import backbones, plan, search, search_report, studies
 
     written = configfile.written(config, set_ or ())
     plans = plan.plans(loaded, backbones.backbones(written.value, names))
     began = time.perf_counter()
-    results, folder = search.tune(plans, lambda what: say(f"[{time.perf_counter() - began:6.1f} s] {what}"))
-    say(search_report.text(results))
-    say(search_report.write(results, folder / "report"))
+    from raypipe.runs import lock
+
+    with lock.held(studies.root_of(settings).parent):
+        results, folder = search.tune(plans, lambda what: say(f"[{time.perf_counter() - began:6.1f} s] {what}"))
+        say(search_report.text(results))
+        say(search_report.write(results, folder / "report"))
     if (error := search.failed(results)) is not None:
         raise error
 

@@ -35,7 +35,7 @@ def probing_page(run: Run) -> Path:
 
 def faithfulness_page(run: Run) -> Path:
     """Write page and tables of a finished `raypipe faithfulness`, print the table, and return the page's path."""
-    folder = run.needed("faithfulness").path
+    folder = run.needed("faithfulness").output
     if not (folder / MEASURED).exists():  # of an earlier version, which left the page and the printed table alone
         say((folder / "table.txt").read_text().rstrip("\n"))
         return folder / "report.html"

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from raypipe import rows
 from raypipe.evaluation import metrics, uncertainty
@@ -126,7 +125,7 @@ def _heat_maps(run: Run) -> Iterator[HeatMap]:
     deciding = run.corpus.deciding_words()
     question = {task.id: task.question for task in run.corpus.tasks}
     layer = known_words.layer_of(run)
-    first = pq.ParquetFile(sorted(masks.data.glob("*.parquet"))[0]).read()
+    first = rows.read(sorted(masks.data.glob("*.parquet"))[0])
     for note in first.sort_by("note_id").to_pylist():
         shown = [t for t in note["task_id"] or [] if not deciding or (note["note_id"], t) in deciding]
         if remaining and shown and note["error"] is None:
@@ -179,7 +178,7 @@ def _precision(run: Run, confidence: float) -> float | None:
     margin = np.log(confidence / (1 - confidence))  # of the two options' scores
     right = [
         row["label"] == row["predicted"]
-        for row in pq.read_table(step.data).to_pylist()
+        for row in rows.read(step.data).to_pylist()
         if row["predicted"] == binary.get(row["task_id"]) and np.ptp(row["scores"]) >= margin
     ]
     return float(np.mean(right)) if right else None

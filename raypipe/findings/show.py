@@ -23,7 +23,7 @@ Plan = dict[str, Any]
 
 def show_note(masked: Path, note_id: str, task_id: str | None = None) -> str:
     """A note of a folder of rows.MASKED, for its first task if none is named. Raises `InputError` if there is none."""
-    notes = pds.dataset(masked).to_table(filter=pds.field("note_id") == note_id).to_pylist()
+    notes = rows.dataset(masked).to_table(filter=pds.field("note_id") == note_id).to_pylist()
     if not notes:
         raise InputError(f"no note {note_id} in {masked}")
     note = notes[0]

@@ -19,7 +19,7 @@ from raypipe.notes.corpus import Corpus
 from raypipe.runs import collect
 from raypipe.runs.check import check
 from raypipe.runs.determinants import settings_of
-from raypipe.runs.folder import StepFolder
+from raypipe.runs.folder import StepFolder, refuse_links
 from raypipe.runs.names import SCORER
 from raypipe.runs.steps import named
 from raypipe.settings import config, configfile
@@ -63,8 +63,9 @@ class Run:
     def open(self) -> Run:
         """Check all input, make the corpus if it is not there, and write config.yaml. Ray starts when a step needs it.
 
-        Raises `InputError` with every problem of config, tasks, labels, notes and model.
+        Raises `InputError` with every problem of config, tasks, labels, notes and model, or links in the folder.
         """
+        refuse_links(self.folder)
         corpus = self.step("corpus")
         if corpus.done:
             check(self.settings, self.corpus)
@@ -80,7 +81,7 @@ class Run:
     @property
     def folder(self) -> Path:
         """The run directory."""
-        return (Path(self.settings.runs) / self.settings.name).resolve()
+        return Path(self.settings.runs).resolve() / self.settings.name
 
     @cached_property
     def inputs(self) -> dict[str, Any]:
@@ -206,7 +207,7 @@ class Run:
         return self._own(f"{step}/{student}", "model")
 
     def _own(self, step: str, folder: str) -> config.Model:
-        path = (self.step(step).path / folder).resolve()
+        path = (self.step(step).output / folder).resolve()
         return self.settings.model.model_copy(update={"path": str(path), "adapter": None, "revision": None})
 
     @property

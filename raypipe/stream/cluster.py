@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from raypipe import rows
 from raypipe.errors import ExitCode, InputError
 from raypipe.guard import process
 from raypipe.guard.command import keeping_signals
@@ -30,6 +31,7 @@ MIN_LOCAL_CPUS = 4
 # Ray's sockets lie below its folder, and the system takes paths of 107 bytes: what Ray appends has up to 63.
 MAX_FOLDER = 44
 PROBE_S = 10.0
+WRITTEN = "written"  # the folder, beside a step's rows, of the ids that Ray has written: see `Cluster.resumable`
 
 QUIET = {
     "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
@@ -63,9 +65,9 @@ class Cluster:
 
     def parquet(self, path: str, columns: Sequence[str] | None = None) -> Dataset:
         """The rows of a Parquet file or folder."""
-        import ray.data
+        from raypipe.stream.source import read_stored
 
-        return ray.data.read_parquet(path, columns=None if columns is None else list(columns))
+        return read_stored(path, columns)
 
     @contextmanager
     def resumable(self, out: Path) -> Iterator[None]:
@@ -73,10 +75,12 @@ class Cluster:
         from ray.data import DataContext
         from ray.data.checkpoint import CheckpointConfig
 
+        written = out.parent / WRITTEN
+        forget_lost_rows(out, written)
         context = DataContext.get_current()
         context.checkpoint_config = CheckpointConfig(
             id_column="note_id",
-            checkpoint_path=str(out.parent / "written"),
+            checkpoint_path=str(written),
             delete_checkpoint_on_success=False,  # Ray's default makes a second run append everything again
         )
         try:
@@ -128,6 +132,30 @@ class Cluster:
             return {"GPU": 1.0 if workers > 1 else 1 / math.ceil(share / self.gpus), "CPU": 1}
         real = min(self.cpus, os.cpu_count() or 1)  # threads beyond the cores only get in each other's way
         return {"CPU": max(1.0, real // share) if cpus_per_worker == "auto" else float(cpus_per_worker)}
+
+
+def forget_lost_rows(out: Path, written: Path) -> None:
+    """Make what Ray recorded as written agree with the rows that are there, so that resuming makes all others.
+
+    Ray names both after the task that wrote them: data/<task>-0.parquet and written/<task>.parquet, which holds the ids
+    alone. A file whose partner is missing, cannot be read, or has other ids is deleted, and its partner with it.
+    """
+    records = {path.stem: path for path in written.glob("*.parquet") if not path.stem.endswith(".pending")}
+    for shard in out.glob("*.parquet"):
+        record = records.pop(shard.stem.rpartition("-")[0], None)
+        if record is None or not _same_ids(shard, record):
+            shard.unlink()
+            if record is not None:
+                record.unlink()
+    for record in records.values():
+        record.unlink()
+
+
+def _same_ids(shard: Path, record: Path) -> bool:
+    try:
+        return bool(rows.read(shard, ["note_id"]).equals(rows.read(record, ["note_id"])))
+    except (OSError, ValueError):  # pyarrow's errors derive from these
+        return False
 
 
 def cores(cpus: float) -> float:

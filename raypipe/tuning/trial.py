@@ -15,12 +15,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
-
+from raypipe import rows
 from raypipe.errors import QuietError
 from raypipe.evaluation import metrics, uncertainty
 from raypipe.guard.quiet import without_text
 from raypipe.records import write_json
+from raypipe.runs import integrity
 from raypipe.runs.run import Run
 from raypipe.settings.config import Config, Resources
 from raypipe.tuning import base_run
@@ -113,7 +113,7 @@ def _run(context: StudyContext, base: Run, values: Mapping[str, Any], record: Re
     predictions = base_run.predict(own, arm)
     (own.folder / "evaluate").mkdir(exist_ok=True)
     for student, table in zip(own.students(arm), predictions, strict=True):
-        pq.write_table(table, own.folder / "evaluate" / f"{student}.parquet", compression="zstd")
+        rows.write(table, own.folder / "evaluate" / f"{student}.parquet")
     compared = uncertainty.compare_arms({arm: predictions}, own.corpus.tasks, n_bootstrap=settings.evaluation.bootstrap)
     e = compared.arms[arm]
     aucs = [auc for table in predictions if (auc := metrics.evaluate(table, own.corpus.tasks).auc) is not None]
@@ -142,5 +142,7 @@ def _outcome(folder: Path, record: Record, work: Callable[[], Record]) -> Record
 
 def _drop_bulky(folder: Path) -> None:
     """Delete weights and rows of a finished trial. Settings, metrics and predictions stay."""
+    for step in integrity.finished(folder):
+        integrity.drop(step, *BULKY)
     for path in [path for path in folder.rglob("*") if path.is_dir() and path.name in BULKY]:
         shutil.rmtree(path, ignore_errors=True)

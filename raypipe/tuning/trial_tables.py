@@ -17,7 +17,6 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from raypipe import rows
 from raypipe.errors import InputError, Problem
@@ -144,8 +143,8 @@ def save(search: Search, folder: Path) -> None:
     """Write all files of a search into its folder."""
     folder.mkdir(parents=True, exist_ok=True)
     for name in ("trials", "curves", "predictions"):
-        pq.write_table(getattr(search, name), folder / f"{name}.parquet", compression="zstd")
-    pq.write_table(search.per_task, folder / "trial_tasks.parquet", compression="zstd")
+        rows.write(getattr(search, name), folder / f"{name}.parquet")
+    rows.write(search.per_task, folder / "trial_tasks.parquet")
     facts = {"name": search.name, "doc": search.doc, "models": [asdict(model) for model in search.models]}
     write_json(folder / "study.json", facts | {"tasks": [asdict(task) for task in search.tasks]})
 
@@ -156,13 +155,13 @@ def load(folder: Path) -> Search:
     if not (inside / "study.json").exists():
         raise InputError([Problem(str(folder), "holds no search: run `raypipe tune` first")])
     facts = json.loads((inside / "study.json").read_text())
-    tables = {name: pq.read_table(inside / f"{name}.parquet") for name in ("trials", "curves", "predictions")}
+    tables = {name: rows.read(inside / f"{name}.parquet") for name in ("trials", "curves", "predictions")}
     return Search(
         name=facts["name"],
         doc=facts["doc"],
         tasks=tuple(_task(task) for task in facts["tasks"]),
         models=tuple(ModelFacts.of(model) for model in facts["models"]),
-        per_task=pq.read_table(inside / "trial_tasks.parquet"),
+        per_task=rows.read(inside / "trial_tasks.parquet"),
         **tables,
     )
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
+import pyarrow.compute as pc
 
 from raypipe import rows
 from raypipe.errors import RowError
@@ -40,7 +40,7 @@ class Score:
         self.mode = evaluation.mode
         self.options = {task.id: task.options for task in tasks}
         self.labels: dict[str, dict[str, str]] = defaultdict(dict)
-        for label in pq.read_table(labels, filters=[("split", "=", split)]).to_pylist():
+        for label in rows.read(labels, filters=pc.field("split") == split).to_pylist():
             self.labels[label["note_id"]][label["task_id"]] = label["label"]
 
     def __call__(self, table: pa.Table) -> pa.Table:
