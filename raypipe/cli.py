@@ -30,7 +30,7 @@ def _run(path: Path, overrides: Sequence[str] | None, is_read: bool = False) -> 
     try:
         return run if is_read else run.open()
     except InputError as error:
-        raise configfile.located(error, path) from None
+        raise configfile.located(error, path, overrides or ()) from None
 
 
 def _arms(run: Any, chosen: Sequence[str] | None) -> list[str]:
@@ -51,13 +51,20 @@ def _make(command: str, config: Path, set_: Sequence[str] | None) -> Any:
 
 @app.command()
 def check(config: ConfigPath, set_: Overrides = None) -> None:
-    """Check config, tasks, labels, notes and model, and print one line per task. Starts nothing."""
-    from raypipe.runs.check import check as check_input
+    """Check config, tasks, labels, notes and model: every problem at once, and what may spoil a run. Starts nothing."""
+    from raypipe.runs.check import examine
 
-    try:
-        print(check_input(configfile.load(config, set_ or ())))
-    except InputError as error:
-        raise configfile.located(error, config) from None
+    read = configfile.salvaged(config, set_ or ())
+    problems = list(read.problems)
+    if read.result is not None:
+        report, more = examine(read.result)
+        more = [problem for problem in more if not read.is_of_left_out(problem.where.partition(":")[0])]
+        problems += configfile.located(InputError(more), config, set_ or ()).problems
+        print(report)
+    if problems:
+        raise InputError(problems)
+    warnings = len(report.doubts)
+    print(f"ok, {warnings} warning{'' if warnings == 1 else 's'}; next: raypipe run --config {config}")
 
 
 @app.command()

@@ -85,8 +85,8 @@ def _units(file: File, data: Data) -> list[Unit]:
         return [Unit(file)]
     with _file_trouble(file):
         if file.format == "csv":
-            with _text_stream(file) as stream:
-                header = next(csv.reader(stream), [])
+            with storage.open_csv(file) as (header, _, _):
+                pass
             _require(file, dict.fromkeys(header, pa.string()), data)
             return [Unit(file)]
         with file.filesystem.open_input_file(file.path) as source:
@@ -170,9 +170,7 @@ def _lines(stream: Any, limit: int) -> Iterator[bytes | None]:
 def _csv(unit: Unit, names: Mapping[str, str], max_chars: int) -> Iterator[cleaning.Raw]:
     limit = max(131_072, 8 * max_chars)
     csv.field_size_limit(limit)
-    with _text_stream(unit.file) as stream:
-        reader = csv.reader(stream, strict=True)  # otherwise an unclosed quote would make one note of all that follows
-        header = next(reader, [])
+    with storage.open_csv(unit.file) as (header, _, reader):  # strict: an unclosed quote must not swallow what follows
         at = {ours: header.index(theirs) for ours, theirs in names.items()}
         cells = ({ours: row[i] if i < len(row) else None for ours, i in at.items()} for row in reader if row)
         try:
@@ -180,13 +178,6 @@ def _csv(unit: Unit, names: Mapping[str, str], max_chars: int) -> Iterator[clean
         except csv.Error:
             what = f"not valid CSV: a quote that is not closed or not doubled, or a cell over {limit:,} characters"
             raise InputError([Problem(f"{unit.file.path}:{reader.line_num}", what)], ExitCode.DATA) from None
-
-
-@contextlib.contextmanager
-def _text_stream(file: File) -> Iterator[io.TextIOWrapper]:
-    """Text in which broken bytes become lone surrogates, which `cleaning` refuses."""
-    with file.filesystem.open_input_stream(file.path) as stream:
-        yield io.TextIOWrapper(io.BufferedReader(stream), encoding="utf-8-sig", errors="surrogateescape", newline="")
 
 
 def _batches(records: Iterator[dict[str, Any]], names: Mapping[str, str]) -> Iterator[cleaning.Raw]:

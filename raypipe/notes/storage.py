@@ -5,6 +5,7 @@ Small tables (labels, tasks) are read here whole; notes are streamed by notes/fi
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import difflib
 import fnmatch
@@ -12,8 +13,10 @@ import io
 import os
 import re
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.csv
@@ -27,7 +30,15 @@ from raypipe.errors import InputError, Problem
 SCHEMES = ("file", "s3", "gs", "abfs", "abfss", "hdfs", "memory")
 FORMATS = {".parquet": "parquet", ".jsonl": "jsonl", ".jsonl.gz": "jsonl", ".csv": "csv", ".csv.gz": "csv"}
 _SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*)://")
-BROKEN = (pa.ArrowException, OSError, EOFError, ValueError, csv.Error, zlib.error)  # what reading a broken file may raise
+_MAX_HEADER = 1_000_000  # characters of the first line of a CSV file
+BROKEN = (
+    pa.ArrowException,
+    OSError,
+    EOFError,
+    ValueError,
+    csv.Error,
+    zlib.error,
+)  # what reading a broken file may raise
 
 
 @dataclass(frozen=True)
@@ -158,21 +169,32 @@ def _read(file: File, columns: Sequence[str]) -> tuple[list[str], pa.Table]:
             refuse_extensions(parquet.schema_arrow, file)
             names = parquet.schema_arrow.names
             return names, parquet.read(columns=[name for name in columns if name in names])
-    names = csv_header(file)
+    with open_csv(file) as (names, delimiter, _):
+        pass
     here = [name for name in dict.fromkeys(columns) if name in names]
     if not here:
         return names, pa.table({})
     convert = pa.csv.ConvertOptions(column_types=dict.fromkeys(here, pa.string()), include_columns=here)
-    lines = pa.csv.ParseOptions(newlines_in_values=True)  # labels may stand beside the notes themselves
+    lines = pa.csv.ParseOptions(
+        delimiter=delimiter, newlines_in_values=True
+    )  # labels may stand beside the notes themselves
     with file.filesystem.open_input_stream(file.path) as stream:
         return names, pa.csv.read_csv(stream, parse_options=lines, convert_options=convert)
 
 
-def csv_header(file: File) -> list[str]:
-    """The first line of a CSV file: the names of its columns."""
+@contextlib.contextmanager
+def open_csv(file: File) -> Iterator[tuple[list[str], str, Any]]:
+    """The names of the columns, the delimiter, and a reader of the rows below; broken bytes become lone surrogates.
+
+    The delimiter is a comma. A first line without one, but with semicolons or tabs, is separated by these: so European
+    spreadsheets write CSV. The reader raises csv.Error where a quote is not closed.
+    """
     with file.filesystem.open_input_stream(file.path) as stream:
         text = io.TextIOWrapper(io.BufferedReader(stream), encoding="utf-8-sig", errors="surrogateescape", newline="")
-        return next(csv.reader(text), [])
+        first = text.readline(_MAX_HEADER)
+        delimiter = next((mark for mark in (",", ";", "\t") if mark in first), ",")
+        reader = csv.reader(chain([first], text), delimiter=delimiter, strict=True)
+        yield next(reader, []), delimiter, reader
 
 
 def refuse_extensions(schema: pa.Schema, file: File) -> None:

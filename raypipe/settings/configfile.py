@@ -18,7 +18,7 @@ import yaml
 from raypipe.errors import InputError, Problem
 from raypipe.settings import yamlfile
 from raypipe.settings.config import Config
-from raypipe.settings.yamlfile import Document, Place
+from raypipe.settings.yamlfile import Document, Place, Salvaged
 
 
 def load(path: str | Path, overrides: Sequence[str] = ()) -> Config:
@@ -38,6 +38,11 @@ def written(path: str | Path, overrides: Sequence[str] = ()) -> Document:
         for override in overrides:
             _override(document, override)
     return document
+
+
+def salvaged(path: str | Path, overrides: Sequence[str] = ()) -> Salvaged[Config]:
+    """What of the file makes a config, and every problem of the rest."""
+    return yamlfile.salvaged(Config, written(path, overrides))
 
 
 def changed(value: Mapping[str, Any], changes: Mapping[str, Any], name: str) -> dict[str, Any]:
@@ -63,9 +68,9 @@ def build(value: Mapping[str, Any], name: str) -> Config:
     return yamlfile.validate(Config, Document(name, dict(value)))
 
 
-def located(error: InputError, path: str | Path) -> InputError:
+def located(error: InputError, path: str | Path, overrides: Sequence[str] = ()) -> InputError:
     """The same problems; those of a config key (`attribution.layer: ...`) with the key's line in the file at `path`."""
-    document = yamlfile.read(path)
+    document = written(path, overrides)
     return InputError([_located(problem, document) for problem in error.problems], error.exit_code)
 
 

@@ -39,7 +39,9 @@ def test_columns_of_any_name(tmp_path: Path) -> None:
 
 
 def test_a_wide_table_has_a_column_per_task_and_empty_cells(tmp_path: Path) -> None:
-    rows = [(f"n{i}", '"a\nnote, in two lines"', str(i % 2), ["now", "", "never", " "][i % 4], "train") for i in range(8)]
+    rows = [
+        (f"n{i}", '"a\nnote, in two lines"', str(i % 2), ["now", "", "never", " "][i % 4], "train") for i in range(8)
+    ]
     path = _table(tmp_path / "l.csv", rows, "ID", "text", "Fever > 38?", "smoking", "split")
     wide = LabelColumns(note_id="ID", task_id=None, tasks={"fever": "Fever > 38?"})
     read = _read([FEVER, SMOKING], labels=path, label_columns=wide)
@@ -58,7 +60,9 @@ def test_a_wide_parquet_table_with_nulls_and_whole_numbers(tmp_path: Path) -> No
 
 def test_without_a_split_one_is_made_by_patient(tmp_path: Path) -> None:
     notes = _table(tmp_path / "n.csv", [(f"n{i}", "text", f"p{i // 3}") for i in range(60)], "note_id", "text", "who")
-    path = _table(tmp_path / "l.csv", [("fever", f"n{i}", str(i % 2)) for i in range(60)], "task_id", "note_id", "label")
+    path = _table(
+        tmp_path / "l.csv", [("fever", f"n{i}", str(i % 2)) for i in range(60)], "task_id", "note_id", "label"
+    )
     columns = {"columns": Columns(group_id="who"), "label_columns": LabelColumns(split=None)}
     read = _read([FEVER], notes=notes, labels=path, split=Splitting(dev=0.2, test=0.3), **columns)
     split_of = {note_id: split for _, note_id, _, split in read}

@@ -166,7 +166,7 @@ def with_tokenizer(model, folder, vocabulary, **special):
 @pytest.mark.parametrize(
     ("answers", "what"),
     [
-        ('{"1": forse, "0": "no"}', "data.tasks: task 'fever': the tokenizer has no tokens for the answer 'forse'"),
+        ('{"1": forse, "0": "no"}', "tasks.yaml:1: task 'fever': the tokenizer has no tokens for the answer 'forse'"),
         ('{"1": "no, sì", "0": "no; sì"}', "are the same tokens; change a verbalizer"),
     ],
 )
