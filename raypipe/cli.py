@@ -50,21 +50,79 @@ def _make(command: str, config: Path, set_: Sequence[str] | None) -> Any:
 
 
 @app.command()
+def init(
+    folder: Annotated[Path, typer.Argument(help="a new folder for the project")],
+    notes: Annotated[
+        str, typer.Option(help="your notes: .parquet, .jsonl or .csv; their labels may stand beside them")
+    ],
+    labels: Annotated[str | None, typer.Option(help="your labels, if they are a table of their own")] = None,
+    model: Annotated[str | None, typer.Option(help="a local model folder; default: a toy from scratch")] = None,
+    id_: Annotated[str | None, typer.Option("--id", help="column with the note's id")] = None,
+    text: Annotated[str | None, typer.Option(help="column with the text")] = None,
+    group: Annotated[str | None, typer.Option(help="column with the patient")] = None,
+    split: Annotated[str | None, typer.Option(help="column with train, dev, test")] = None,
+    label: Annotated[list[str] | None, typer.Option(help="column with labels; may be repeated; default: all")] = None,
+    labels_id: Annotated[str | None, typer.Option(help="the note's id in the labels table")] = None,
+    task_column: Annotated[str | None, typer.Option(help="of a table with a row per task and note")] = None,
+    label_column: Annotated[str | None, typer.Option(help="of a table with a row per task and note")] = None,
+    answers: Annotated[str, typer.Option(help="what the model says for 1 and 0")] = "yes,no",
+) -> None:
+    """Write a runnable project around your own tables, and check it. Prints no text and no label."""
+    from raypipe.runs import project
+
+    yes, comma, no = answers.partition(",")
+    if not (yes.strip() and comma and no.strip()):
+        raise InputError("--answers: must be two words with a comma between them, such as yes,no")
+    named = project.Named(
+        id_, text, group, split, tuple(label or ()), labels_id, task_column, label_column, (yes.strip(), no.strip())
+    )
+    proposal = project.propose(notes, labels, named)
+    print(f"{proposal.n_notes:,} notes; name what is wrong with an option (raypipe init --help), or mend the files\n")
+    print(proposal)
+    files = project.write(folder, proposal, model, named.answers)
+    print(f"\nwrote {', '.join(map(str, files))}\n")
+    _check(files[0], names_labels=False)
+
+
+@app.command()
 def check(config: ConfigPath, set_: Overrides = None) -> None:
     """Check config, tasks, labels, notes and model: every problem at once, and what may spoil a run. Starts nothing."""
+    _check(config, set_ or ())
+
+
+def _check(config: Path, overrides: Sequence[str] = (), names_labels: bool = True) -> None:
+    from dataclasses import replace
+
     from raypipe.runs.check import examine
 
-    read = configfile.salvaged(config, set_ or ())
-    problems = list(read.problems)
+    read = configfile.salvaged(config, overrides)
+    problems, warnings = list(read.problems), 0
     if read.result is not None:
         report, more = examine(read.result)
         more = [problem for problem in more if not read.is_of_left_out(problem.where.partition(":")[0])]
-        problems += configfile.located(InputError(more), config, set_ or ()).problems
-        print(report)
+        problems += configfile.located(InputError(more), config, overrides).problems
+        warnings = len(report.doubts)
+        print(replace(report, names_labels=names_labels))
     if problems:
         raise InputError(problems)
-    warnings = len(report.doubts)
     print(f"ok, {warnings} warning{'' if warnings == 1 else 's'}; next: raypipe run --config {config}")
+
+
+@app.command()
+def preview(
+    config: ConfigPath,
+    task: Annotated[str | None, typer.Option(help="whose question; default: the first")] = None,
+    note: Annotated[str | None, typer.Option(help="a note of your own: its text is printed; default: made up")] = None,
+    set_: Overrides = None,
+) -> None:
+    """Print what the model will read: prompt, question, answers and a masked example, as text and as tokens."""
+    from raypipe.findings.preview import preview as page
+    from raypipe.runs.run import Run
+
+    try:
+        print(page(Run(configfile.load(config, set_ or ())), task, note))
+    except InputError as error:
+        raise configfile.located(error, config, set_ or ()) from None
 
 
 @app.command()

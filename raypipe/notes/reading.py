@@ -81,20 +81,44 @@ def _named(data: Data) -> dict[str, str]:
 
 def _units(file: File, data: Data) -> list[Unit]:
     """The units of one file. A JSONL file has no header to check: a missing key shows row by row."""
+    types, parts = _parts(file)
+    if file.format != "jsonl":
+        _require(file, types, data)
+    return parts
+
+
+def _parts(file: File) -> tuple[dict[str, pa.DataType], list[Unit]]:
+    """The columns of a file with their types (of JSONL: none are promised), and what reads it."""
     if file.format == "jsonl":
-        return [Unit(file)]
+        return {}, [Unit(file)]
     with _file_trouble(file):
         if file.format == "csv":
             with storage.open_csv(file) as (header, _, _):
-                pass
-            _require(file, dict.fromkeys(header, pa.string()), data)
-            return [Unit(file)]
+                return dict.fromkeys(header, pa.string()), [Unit(file)]
         with file.filesystem.open_input_file(file.path) as source:
             parquet = pq.ParquetFile(source)
             storage.refuse_extensions(parquet.schema_arrow, file)
-            _require(file, {field.name: field.type for field in parquet.schema_arrow}, data)
             sizes = [parquet.metadata.row_group(i).num_rows for i in range(parquet.num_row_groups)]
-        return [Unit(file, i) for i, n_rows in enumerate(sizes) if n_rows]
+            types = {field.name: field.type for field in parquet.schema_arrow}
+            return types, [Unit(file, i) for i, n_rows in enumerate(sizes) if n_rows]
+
+
+def raw_rows(file: File, max_chars: int) -> tuple[list[str], Iterator[cleaning.Raw]]:
+    """The names of all columns of a file, and its rows as they are, some at a time. For a look at an unknown table."""
+    types, parts = _parts(file)
+    names = list(types)
+    if file.format == "jsonl":
+        with _file_trouble(file), file.filesystem.open_input_stream(file.path) as stream:
+            records = (_record(line) for line in itertools.islice(_lines(stream, _MAX_ESCAPE * max_chars), TEXT_ROWS))
+            names = list(dict.fromkeys(name for record in records for name in record))
+    same = {name: name for name in names}
+
+    def rows() -> Iterator[cleaning.Raw]:
+        with _file_trouble(file):
+            for unit in parts:
+                yield from _RAW[file.format](unit, same, max_chars)
+
+    return names, rows()
 
 
 def _require(file: File, types: Mapping[str, pa.DataType], data: Data) -> None:

@@ -50,6 +50,7 @@ class CheckReport:
     warnings: list[str] = field(default_factory=list)
     lines: list[str] = field(default_factory=list)  # what else is worth knowing of the notes
     is_generated: bool = False
+    names_labels: bool = True  # False: their counts alone, in the order of the options
 
     def __str__(self) -> str:
         if self.is_generated:
@@ -61,7 +62,8 @@ class CheckReport:
         lines = [f"{'task':{wide}}  {'kind':10}  train    dev   test  labels (train)"]
         for task in self.tasks:
             n = {s: sum(of.get(s, 0) for of in counts[task.id].values()) for s in labels_of.SPLITS}
-            shown = ", ".join(f"{o}: {counts[task.id].get(o, {}).get('train', 0)}" for o in task.options[:6])
+            of_options = [(o, counts[task.id].get(o, {}).get("train", 0)) for o in task.options[:6]]
+            shown = ", ".join(f"{o}: {n}" if self.names_labels else str(n) for o, n in of_options)
             more = f", +{len(task.options) - 6}" if len(task.options) > 6 else ""
             sizes = f"{n['train']:5}  {n['dev']:5}  {n['test']:5}"
             mark = "  !" if any(_doubts(task, counts[task.id])) else ""
@@ -311,7 +313,7 @@ def _doubts(task: Task, counts: dict[str | None, dict[str, int]]) -> Iterator[st
     """What will not stop a run, but its result for this task."""
     rare = [option for option in task.options if counts.get(option, {}).get("train", 0) < 2]
     if rare:
-        yield f"fewer than 2 training notes of {', '.join(rare[:3])}"
+        yield f"fewer than 2 training notes of {len(rare)} of its options"
     if sum(1 for of in counts.values() if of.get("test")) < 2:
         yield "test has one class"
     sizes = [of.get("train", 0) for of in counts.values()]
