@@ -12,14 +12,39 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+import raypipe
 from raypipe.errors import InputError
 from raypipe.settings import configfile
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
+app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
 
-ConfigPath = Annotated[Path, typer.Option("--config", "-c", help="YAML file; docs/settings.md documents every key")]
+RUN_HELP = "a config (docs/settings.md), or the folder of a run such as runs/demo"
+ConfigPath = Annotated[Path, typer.Option("--config", "-c", help=RUN_HELP)]
 Overrides = Annotated[list[str] | None, typer.Option("--set", help="override one key: attribution.layer=3")]
 Arm = Annotated[list[str] | None, typer.Option("--arm", help="only this arm; may be repeated")]
+
+
+def _print_version(is_wished: bool) -> None:
+    if is_wished:
+        print(f"raypipe {raypipe.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="print it")
+    ] = False,
+) -> None:
+    """Commands name a run by --config: a config file, or the folder of the run."""
+
+
+def _folder(path: Path) -> Path:
+    """The folder of the run that --config names."""
+    if path.is_dir():
+        return path
+    settings = configfile.load(path)
+    return Path(settings.runs) / settings.name
 
 
 def _run(path: Path, overrides: Sequence[str] | None, is_read: bool = False) -> Any:
@@ -162,16 +187,17 @@ def mask(config: ConfigPath, set_: Overrides = None) -> None:
 
 @app.command()
 def show(
+    config: ConfigPath,
     note: Annotated[str, typer.Option(help="note_id of an unlabelled or training note")],
     task: Annotated[str | None, typer.Option(help="a task that the note was asked; default: its first")] = None,
-    run: Annotated[Path, typer.Option(help="the run's folder, such as runs/demo")] = Path("runs/demo"),
 ) -> None:
     """Print one note and what each arm hides in it, side by side. Shows the note's text on the terminal."""
     from raypipe.findings.show import show_note
 
-    if not (run / "mask" / "manifest.json").exists():
-        raise InputError(f"{run / 'mask'} is not there or not finished: run `raypipe mask` first")
-    print(show_note(run / "mask" / "data", note, task))
+    masked = _folder(config) / "mask"
+    if not (masked / "manifest.json").exists():
+        raise InputError(f"{masked} is not there or not finished: run `raypipe mask` first")
+    print(show_note(masked / "data", note, task))
 
 
 @app.command()
@@ -286,13 +312,70 @@ def import_(
 
 
 @app.command("tune-report")
-def tune_report(run: Annotated[Path, typer.Argument(help="the run's folder, such as runs/demo")]) -> None:
+def tune_report(config: ConfigPath) -> None:
     """Heat maps, best settings, effects of parameters, and costs of a search."""
     from raypipe.tuning import search_report, trial_tables
 
+    run = _folder(config)
     search_tables = trial_tables.load(run)
     print(search_report.text(search_tables))
     print(search_report.write(search_tables, (run if (run / "study.json").exists() else run / "tune") / "report"))
+
+
+@app.command()
+def status(
+    config: Annotated[Path | None, typer.Option("--config", "-c", help=f"{RUN_HELP}; default: all runs")] = None,
+    runs: Annotated[Path, typer.Option(help="without --config: the folder of all runs")] = Path("runs"),
+    set_: Overrides = None,
+) -> None:
+    """What of a run is finished and what is missing; without --config, of every run. Looks only."""
+    from raypipe.findings import status as of_run
+
+    if config is None:
+        print(of_run.overview(runs))
+    else:
+        print(of_run.status(_run(config, set_, is_read=True), config))
+
+
+@app.command("list")
+def list_(
+    kind: Annotated[
+        Literal["methods", "strategies", "families", "recipes", "spaces"] | None, typer.Argument(help="default: all")
+    ] = None,
+) -> None:
+    """What a config can name: attribution methods, masking strategies, model families, recipes, search spaces."""
+    from raypipe.findings.catalogue import KINDS, catalogue
+
+    print(catalogue(KINDS if kind is None else [kind]))
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON Schema of a config, for editors that complete and check YAML."""
+    from raypipe.settings import reference
+
+    print(reference.schema_text(), end="")
+
+
+@app.command()
+def clean(
+    config: ConfigPath,
+    yes: Annotated[bool, typer.Option("--yes", help="delete what is listed; without it nothing is deleted")] = False,
+) -> None:
+    """List what a run may lose without losing a result, and what stays; with --yes, delete the former."""
+    from raypipe.runs import clean as of_run
+
+    folder = _folder(config)
+    losses = of_run.dispensable(folder)
+    for one in losses:
+        print(f"{one.size / 1e6:10,.1f} MB  {one.path}: {one.why}")
+    total = sum(one.size for one in losses) / 1e6
+    for one in losses if yes else ():
+        one.remove()
+    print(f"{total:10,.1f} MB  {'deleted' if yes else 'may go; --yes deletes it' if losses else 'may go'}")
+    print("what stays:")
+    for name, size in of_run.sizes(folder).items():
+        print(f"{size / 1e6:10,.1f} MB  {name}")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

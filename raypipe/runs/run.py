@@ -69,7 +69,7 @@ class Run:
         else:
             corpus.finish(**collect.make_corpus(self, corpus))
         self.folder.mkdir(parents=True, exist_ok=True)
-        (self.folder / "config.yaml").write_text(configfile.dump(self.settings))
+        (self.folder / configfile.RESOLVED).write_text(configfile.dump(self.settings))
         return self
 
     @property

@@ -20,6 +20,8 @@ from raypipe.settings import yamlfile
 from raypipe.settings.config import Config
 from raypipe.settings.yamlfile import Document, Place, Salvaged
 
+RESOLVED = "config.yaml"  # in the folder of a run: its settings, every default written out
+
 
 def load(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     """The config in `path`, with `a.b=value` overrides (values are YAML too) laid over it.
@@ -30,10 +32,18 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> Config:
 
 
 def written(path: str | Path, overrides: Sequence[str] = ()) -> Document:
-    """The file with overrides laid over it, before validation: defaults are not filled in."""
-    document = yamlfile.read(path)
+    """The file with overrides laid over it, before validation: defaults are not filled in.
+
+    `path` may be the folder of a run: its config.yaml then, and the run is where the folder lies.
+    """
+    folder = Path(path).resolve() if Path(path).is_dir() else None
+    if folder is not None and not (folder / RESOLVED).exists():
+        raise InputError([Problem(str(path), f"is a folder without {RESOLVED}, so it is not the folder of a run")])
+    document = yamlfile.read(path if folder is None else folder / RESOLVED)
     if document.value is None:
         document.value = {}
+    if folder is not None and isinstance(document.value, dict):
+        document.value |= {"runs": str(folder.parent), "name": folder.name}
     if isinstance(document.value, dict):
         for override in overrides:
             _override(document, override)
