@@ -29,7 +29,7 @@ from raypipe.words import word_spans
 
 SHOWN = 150  # tokens of a line; the others are counted
 MADE_UP = "made-up"
-DRAWN = {"strategy": "random_word", "match_ratio_to": None, "selection": "topk", "draws": 1}
+DRAWN = ("ratio", "stop_words", "max_span_words", "phi_patterns")  # what of an arm decides which words may be hidden
 
 
 @dataclass(frozen=True)
@@ -42,31 +42,29 @@ class Shown:
 
 
 def preview(run: Run, task_id: str | None = None, note_id: str | None = None) -> str:
-    """The page for one task and one note. Raises `InputError` if either is not there."""
+    """The page for one task and one note. Raises `InputError` if either is not there, or the model cannot be read."""
     task, note = _task(run.settings, task_id), _note(run.settings, note_id)
     lines = [note.says, f"task {task.id} ({task.kind})", ""]
-    if not loading_is_possible(run):
+    if run.pretrains and not run.is_done("pretrain/rows"):
         lines += [_plain(run.settings, task, note), "", "tokens: once `raypipe pretrain` has made the tokenizer"]
         return "\n".join(lines)
-    tokenizer = loading.load_tokenizer(run.tokenizer)
-    prompt = with_mark(run.settings.prompt, tokenizer, run.sentinels, run.settings.train.lora is None)
-    encoder = PromptEncoder(tokenizer, prompt, [task], run.settings.model.chat == "auto")
+    encoder = _encoder(run, task)
     try:
         lines += _read(encoder, task, note)
-        lines += _masked(run, encoder, task, note)
     except RowError as error:
-        raise InputError([Problem("prompt", f"this note cannot be shown as the model reads it: {error}")]) from None
-    return "\n".join(lines)
+        raise InputError([Problem("prompt.max_tokens", f"leaves no room for this note ({error})")]) from None
+    return "\n".join([*lines, *_masked(run, encoder, task, note)])
 
 
-def loading_is_possible(run: Run) -> bool:
-    """Is there a tokenizer yet? A backbone from scratch has none before `raypipe pretrain`."""
-    if not run.pretrains:
-        return True
+def _encoder(run: Run, task: Task) -> PromptEncoder:
+    """The prompt of the run with its mark."""
+    sentinels = run.sentinels  # refuses a model that cannot be read
     try:
-        return run.is_done("pretrain/rows")
-    except InputError:  # the input files cannot be listed
-        return False
+        tokenizer = loading.load_tokenizer(run.tokenizer)
+        prompt = with_mark(run.settings.prompt, tokenizer, sentinels, run.settings.train.lora is None)
+        return PromptEncoder(tokenizer, prompt, [task], run.settings.model.chat == "auto")
+    except (OSError, ValueError) as error:
+        raise InputError([Problem("model.path", f"its tokenizer cannot be used ({type(error).__name__})")]) from None
 
 
 def _task(settings: Config, task_id: str | None) -> Task:
@@ -132,28 +130,34 @@ def _read(encoder: PromptEncoder, task: Task, note: Shown) -> Iterator[str]:
 
 
 def _masked(run: Run, encoder: PromptEncoder, task: Task, note: Shown) -> Iterator[str]:
-    """The first masked example of the first arm that hides words."""
-    arms = masking_of(run.settings)
-    name = next((arm for arm, one in arms.items() if one.match_ratio_to is None), None)
-    if name is None:
+    """The first masked example of the first arm that hides words of its own choice."""
+    arms = {arm: one for arm, one in masking_of(run.settings).items() if one.match_ratio_to is None}
+    if not arms:
         return
-    drawn = Masking.model_validate({**arms[name].model_dump(), **DRAWN})
-    (plan, *_) = Masker({name: drawn}, run.settings.seed).plans(
-        note.id, note.text, word_spans(note.text), [task.id], None
+    name, arm = next(iter(arms.items()))
+    drawn = Masking(strategy="random_word", **{key: getattr(arm, key) for key in DRAWN})
+    renderer = Renderer(
+        encoder,
+        arm.model_copy(update={"strategy": drawn.strategy}),
+        encoder.prompt.max_tokens,
+        run.sentinels,
+        rows_train=run.settings.train.lora is None,
     )
-    rows_train = run.settings.train.lora is None
-    renderer = Renderer(encoder, drawn, encoder.prompt.max_tokens, run.sentinels, rows_train)
-    examples = renderer.render(note.text, plan).examples
+    try:
+        plans = Masker({name: drawn}, run.settings.seed)
+        (plan, *_) = plans.plans(note.id, note.text, word_spans(note.text), [task.id], None)
+        examples = renderer.render(note.text, plan).examples
+    except RowError:
+        examples = []
     yield ""
-    yield f"--- a masked example of the arm {name}; words are drawn at random here, in the run by {arms[name].strategy}"
+    yield f"--- a masked example of the arm {name}; words are drawn at random here, in the run by {arm.strategy}"
     if not examples:
-        yield "nothing is hidden in this note"
+        yield "nothing can be hidden in this note"
         return
-    yield _text(encoder.tokenizer, examples[0].input_ids)
-    weighted = zip(examples[0].input_ids, examples[0].loss_weight, strict=True)
-    learned = [id for id, weight in weighted if weight > 0]
-    of = f"{len(examples[0].input_ids)} tokens, of which {len(learned)} are learned"
-    yield f"{of}: {_tokens(encoder.tokenizer, learned)}"
+    ids, weights = examples[0].input_ids, examples[0].loss_weight
+    learned = [id for id, weight in zip(ids, weights, strict=True) if weight > 0]
+    yield _text(encoder.tokenizer, ids)
+    yield f"{len(ids)} tokens, of which {len(learned)} are learned: {_tokens(encoder.tokenizer, learned)}"
 
 
 def _text(tokenizer: Any, ids: Sequence[int]) -> str:

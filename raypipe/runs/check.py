@@ -30,7 +30,7 @@ from raypipe.runs.folded import doubts_of_tasks, folded
 from raypipe.runs.names import RESERVED
 from raypipe.runs.survey import survey
 from raypipe.settings.arms import PRETRAINING
-from raypipe.settings.config import Attribution, Config, Data, Masking
+from raypipe.settings.config import Attribution, Config, Data, Masking, Model
 
 if TYPE_CHECKING:
     from raypipe.models.prompts import PromptEncoder
@@ -55,21 +55,25 @@ class CheckReport:
     def __str__(self) -> str:
         if self.is_generated:
             return "the notes are generated, and checked, when the run starts"
-        if not self.tasks:
-            return "\n".join(self.lines)
+        if not self.tasks or not self.labels.num_rows:  # what is wrong with them is said elsewhere
+            return "\n".join(self._below)
         counts = labels_of.counts_of(self.labels)
         wide = max([4, *(len(task.id) for task in self.tasks)])
         lines = [f"{'task':{wide}}  {'kind':10}  train    dev   test  labels (train)"]
         for task in self.tasks:
-            n = {s: sum(of.get(s, 0) for of in counts[task.id].values()) for s in labels_of.SPLITS}
-            of_options = [(o, counts[task.id].get(o, {}).get("train", 0)) for o in task.options[:6]]
+            n = {s: sum(of.get(s, 0) for of in counts.get(task.id, {}).values()) for s in labels_of.SPLITS}
+            of_options = [(o, counts.get(task.id, {}).get(o, {}).get("train", 0)) for o in task.options[:6]]
             shown = ", ".join(f"{o}: {n}" if self.names_labels else str(n) for o, n in of_options)
             more = f", +{len(task.options) - 6}" if len(task.options) > 6 else ""
             sizes = f"{n['train']:5}  {n['dev']:5}  {n['test']:5}"
-            mark = "  !" if any(_doubts(task, counts[task.id])) else ""
+            mark = "  !" if any(_doubts(task, counts.get(task.id, {}))) else ""
             lines.append(f"{task.id:{wide}}  {task.kind:10}  {sizes}  {shown}{more}{mark}")
         lines.append(f"{len(self.tasks)} tasks, {self.labels.num_rows:,} labels, {self.n_notes:,} notes")
-        return "\n".join([*lines, *self.lines, *(f"warning: {warning}" for warning in self.doubts)])
+        return "\n".join([*lines, *self._below])
+
+    @property
+    def _below(self) -> list[str]:
+        return [*self.lines, *(f"warning: {warning}" for warning in self.doubts)]
 
     @property
     def doubts(self) -> list[str]:
@@ -97,14 +101,23 @@ def examine(config: Config) -> tuple[CheckReport, list[Problem]]:
     if report.is_generated or not report.n_notes:
         return report, problems
     encoder = None
-    if config.model.path != "pretrain":
+    if (model := _tokenizer_of(config)) is not None:
         with suppress(InputError):  # is among the problems
-            encoder = encoder_of(config, report.tasks)
+            encoder = encoder_of(config.model_copy(update={"model": model}), report.tasks)
     try:
         closer = survey(config, report.tasks, report.labels, encoder)
     except InputError as error:
         return report, folded([*problems, *error.problems])
     return replace(report, lines=closer.lines, warnings=[*report.warnings, *closer.warnings]), problems
+
+
+def _tokenizer_of(config: Config) -> Model | None:
+    """Where the tokenizer is; None if the run's own `pretrain` has not made it yet."""
+    if config.model.path != "pretrain":
+        return config.model
+    pretrain = Path(config.runs) / config.name / "pretrain"
+    is_made = (pretrain / "rows" / "manifest.json").exists()
+    return config.model.model_copy(update={"path": str(pretrain / "tokenizer")}) if is_made else None
 
 
 def _checked(config: Config, corpus: Corpus | None) -> tuple[CheckReport, list[Problem]]:
