@@ -107,6 +107,9 @@ def raw_rows(file: File, max_chars: int) -> tuple[list[str], Iterator[cleaning.R
     """The names of all columns of a file, and its rows as they are, some at a time. For a look at an unknown table."""
     types, parts = _parts(file)
     names = list(types)
+    if file.format == "csv":
+        with _file_trouble(file), storage.open_csv(file) as (header, _, _):
+            names = header  # as it is: two columns may have one name
     if file.format == "jsonl":
         with _file_trouble(file), file.filesystem.open_input_stream(file.path) as stream:
             records = (_record(line) for line in itertools.islice(_lines(stream, _MAX_ESCAPE * max_chars), TEXT_ROWS))

@@ -79,7 +79,8 @@ class CheckReport:
     def doubts(self) -> list[str]:
         """All warnings, those of tasks included."""
         counts = labels_of.counts_of(self.labels)
-        of_tasks = ((task.id, doubt) for task in self.tasks for doubt in _doubts(task, counts.get(task.id, {})))
+        doubted = [(task.id, _doubts(task, counts.get(task.id, {}))) for task in self.tasks if counts]
+        of_tasks = ((task_id, doubt) for task_id, doubts in doubted for doubt in doubts)
         return [*doubts_of_tasks(of_tasks), *self.warnings]
 
 

@@ -38,7 +38,9 @@ def written(path: str | Path, overrides: Sequence[str] = ()) -> Document:
     """
     folder = Path(path).resolve() if Path(path).is_dir() else None
     if folder is not None and not (folder / RESOLVED).exists():
-        raise InputError([Problem(str(path), f"is a folder without {RESOLVED}, so it is not the folder of a run")])
+        raise InputError(
+            [Problem(str(path), f"cannot be read: a folder without {RESOLVED} is not the folder of a run")]
+        )
     document = yamlfile.read(path if folder is None else folder / RESOLVED)
     if document.value is None:
         document.value = {}
