@@ -99,6 +99,8 @@ def read_strings(uri: str, columns: Sequence[str], field: str, fix: str = "") ->
         except BROKEN as error:
             raise InputError([Problem(f"{field}: {file.path}", f"cannot be read ({type(error).__name__})")]) from None
         missing = [name for name in columns if name not in present]
+        if twice := [name for name in columns if present.count(name) > 1]:
+            raise InputError([Problem(f"{field}: {file.path}", f"the column {', '.join(twice)} is there twice")])
         if missing:
             close = {name: difflib.get_close_matches(name, present, n=1) for name in missing}
             names = [f"{name} (there is {close[name][0]!r})" if close[name] else name for name in missing]
@@ -172,7 +174,7 @@ def _read(file: File, columns: Sequence[str]) -> tuple[list[str], pa.Table]:
     with open_csv(file) as (names, delimiter, _):
         pass
     here = [name for name in dict.fromkeys(columns) if name in names]
-    if not here:
+    if not here or any(names.count(name) > 1 for name in here):
         return names, pa.table({})
     convert = pa.csv.ConvertOptions(column_types=dict.fromkeys(here, pa.string()), include_columns=here)
     lines = pa.csv.ParseOptions(

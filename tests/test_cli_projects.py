@@ -1,4 +1,4 @@
-"""The commands as a user sees them: what they print, and that everything is told at once."""
+"""Commands around a project, as a user sees them: what they print, and that everything is told at once."""
 
 from __future__ import annotations
 
