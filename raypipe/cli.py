@@ -128,9 +128,11 @@ def _check(config: Path, overrides: Sequence[str] = (), names_labels: bool = Tru
         problems += configfile.located(InputError(more), config, overrides).problems
         warnings = len(report.doubts)
         print(replace(report, names_labels=names_labels))
+    said = f"{warnings} warning{'' if warnings == 1 else 's'}"
     if problems:
+        print(f"not ok: {len(problems)} problem{'' if len(problems) == 1 else 's'}, {said}")
         raise InputError(problems)
-    print(f"ok, {warnings} warning{'' if warnings == 1 else 's'}; next: raypipe run --config {config}")
+    print(f"ok, {said}; next: raypipe run --config {config}")
 
 
 @app.command()

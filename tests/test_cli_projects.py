@@ -43,8 +43,9 @@ def test_check_tells_schema_strategy_method_data_and_model_at_once_with_lines(
     text = text.replace("method: grad_x_activation", "method: magic").replace('"Referto PS"', '"Referto"')
     text = text.replace("context: 512", "context: 256")
     project.write_text(text + "seeed: 1\n")
-    code, _, err = _said(capsys, "check", "--config", project)
+    code, out, err = _said(capsys, "check", "--config", project)
     assert code == ExitCode.CONFIG
+    assert out.splitlines()[-1].startswith("not ok: 6 problems, ")
     lines = err.splitlines()
     for what in (
         "name: ", "seeed: unknown key. Did you mean 'seed'?", "arms.decselfmask.masking.strategy: unknown strategy",

@@ -21,7 +21,7 @@ MAX_LABEL = 40  # characters of a label
 MAX_ID = 64  # characters of what looks like an id
 MIN_TEXT = 15  # characters on average of what looks like a note
 MIN_OF_CLASS = 5  # rows of the second most frequent value
-MAX_NAME = 100  # characters of a column's name; a longer one is a line of data
+MAX_NAME = 60  # characters of a column's name; a longer one is a line of data, and so is a number
 MAX_CHARS = 200_000
 SPLITS = {"train", "dev", "test"}
 PATIENT = re.compile(r"pat|paz|subj|sogg|person|mrn|nosol|group|grupp|grp|fiscale|hadm", re.IGNORECASE)
@@ -98,7 +98,7 @@ def look(path: str, option: str) -> list[Column]:
     columns: dict[str, Column] = {}
     for file in storage.find(path, option):
         names, rows = raw_rows(file, MAX_CHARS)
-        if not names or any(not name.strip() or len(name) > MAX_NAME or "\n" in name for name in names):
+        if not names or any(map(_is_data, names)):
             what = "the first line does not look like names of columns; add a line with names"
             raise InputError([Problem(f"{option}: {file.path}", what)])
         if len(set(names)) < len(names):
@@ -109,6 +109,11 @@ def look(path: str, option: str) -> list[Column]:
     if not any(column.n_filled for column in columns.values()):
         raise InputError([Problem(option, f"{storage.redact(path)} holds no row")])
     return list(columns.values())
+
+
+def _is_data(name: str) -> bool:
+    """Is it a cell of a table without a line of names? Names are printed, and cells must not be."""
+    return not name.strip() or len(name) > MAX_NAME or "\n" in name or re.fullmatch(r"[\d.,:/ -]+", name) is not None
 
 
 def named(columns: Sequence[Column], name: str, option: str) -> Column:

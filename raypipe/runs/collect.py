@@ -21,7 +21,7 @@ from raypipe.notes.files import iter_notes
 from raypipe.notes.split import SPLITS
 from raypipe.notes.tasks import load_tasks
 from raypipe.runs.check import CheckReport, check
-from raypipe.settings.config import Config, Data
+from raypipe.settings.config import Config, Data, LabelColumns
 
 if TYPE_CHECKING:
     from raypipe.runs.folder import StepFolder
@@ -47,7 +47,7 @@ def make_corpus(run: Run, folder: StepFolder, _: str = "") -> dict[str, Any]:
         shutil.copyfile(Path(str(data.notes)).with_name("generated_deciding.parquet"), corpus.deciding_path)
     elif is_annotated(data, corpus.tasks):
         pq.write_table(read_deciding(data, corpus.tasks), corpus.deciding_path, compression="zstd")
-    made = _write_split(corpus) if settings.data.label_columns.split is None else {}
+    made = _write_split(corpus) if data.label_columns.split is None else {}
     return _facts(corpus, checked) | made
 
 
@@ -132,6 +132,7 @@ def _generated(data: Data, folder: Path) -> Data:
             "tasks": str(folder / "tasks.yaml"),
             "pretraining": str(folder / "generated_pretraining.parquet"),
             "columns": data.columns.model_copy(update={"group_id": "group_id"}),
+            "label_columns": LabelColumns(),
         }
     )
 

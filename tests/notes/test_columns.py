@@ -63,6 +63,7 @@ def test_without_a_patient_by_name_none_is_guessed_but_hinted_at() -> None:
     [
         ("n1," + "dispnea e febbre da tre giorni " * 9 + "\n",
          "the first line does not look like names of columns"),
+        ("n1,dispnea da ieri,1\nn2,nega febbre,0\n", "the first line does not look like names of columns"),
         ("a,a\n1,2\n", "two columns have the same name"),
         ("a,b\n", "holds no row"),
     ],
