@@ -139,7 +139,8 @@ def _long(out: Proposal, rest: Sequence[Column], named: Named, note_id: str) -> 
     label = table.named(rest, named.label_column, "--label-column") if named.label_column else None
     task = table.named(rest, named.task_column, "--task-column") if named.task_column else None
     free = [column for column in short if column not in (label, task)]
-    if len(free) > (label is None) + (task is None) or len(short) < 2:
+    unnamed = [column for column in (label, task) if column is None]
+    if unnamed and len(free) != len(unnamed):
         what = "the labels have a row per task and note, but which column is the task, which the label? Name both"
         raise InputError([Problem("--task-column, --label-column", what)])
     label = label or free.pop(0)  # fewer answers than questions

@@ -79,6 +79,18 @@ def test_labels_in_a_table_of_their_own_with_a_row_per_task_and_note(tmp_path: P
     assert check(configfile.load(tmp_path / "p" / CONFIG)).labels.num_rows == 120
 
 
+def test_which_column_is_the_task_is_not_guessed_among_three(tmp_path: Path) -> None:
+    (tmp_path / "n.csv").write_text("id,body\n" + "\n".join(f"d{i},A note of some length {i}." for i in range(12)))
+    lines = [f"d{i},{item},{i % 2},{'ab'[i % 2]}" for i in range(12) for item in ("fever", "cough")]
+    (tmp_path / "l.csv").write_text("id,item,value,who\n" + "\n".join(lines))
+    tables = str(tmp_path / "n.csv"), str(tmp_path / "l.csv")
+    for named in (Named(), Named(task_column="item")):
+        with pytest.raises(InputError, match="which column is the task, which the label"):
+            propose(*tables, named)
+    columns = propose(*tables, Named(task_column="item", label_column="value")).label_columns
+    assert (columns.task_id, columns.label) == ("item", "value")
+
+
 def test_labels_in_a_wide_table_of_their_own(export: Path, tmp_path: Path) -> None:
     rows = [["id", "smokes"], *([f"R{i:04d}", "10"[i % 2]] for i in range(50))]
     (tmp_path / "l.csv").write_text("\n".join(",".join(row) for row in rows))
