@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+import raypipe
 from raypipe.errors import ExitCode, InputError
 from raypipe.guard import command, process
 from raypipe.guard.terminal import say
@@ -21,20 +22,47 @@ from raypipe.settings import configfile
 from raypipe.settings.config import Config
 
 _UsageError: Any = typer.BadParameter.__mro__[1]  # of click, which newer versions of typer bring along themselves
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
+app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
 
-ConfigPath = Annotated[Path, typer.Option("--config", "-c", help="YAML file; docs/settings.md documents every key")]
+RUN_HELP = "a config (docs/settings.md), or the folder of a run such as runs/demo"
+ConfigPath = Annotated[Path, typer.Option("--config", "-c", help=RUN_HELP)]
 Overrides = Annotated[list[str] | None, typer.Option("--set", help="override one key: attribution.layer=3")]
 Arm = Annotated[list[str] | None, typer.Option("--arm", help="only this arm; may be repeated")]
 Verify = Annotated[bool, typer.Option("--verify", help="first compare every file of finished steps with its SHA-256")]
 
 
-def _config(path: Path, overrides: Sequence[str] | None) -> Config:
+def _print_version(is_wished: bool) -> None:
+    if is_wished:
+        say(f"raypipe {raypipe.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="print it")
+    ] = False,
+) -> None:
+    """Commands name a run by --config: a config file, or the folder of the run."""
+
+
+def _config(path: Path, overrides: Sequence[str] | None = None) -> Config:
     """The config in a file. Unless it names a model of the hub, nothing from here on opens a connection."""
-    settings = configfile.load(path, overrides or ())
+    return _connected(configfile.load(path, overrides or ()))
+
+
+def _connected(settings: Config) -> Config:
     if settings.needs_hub:
         process.allow_hub()
     return settings
+
+
+def _folder(path: Path) -> Path:
+    """The folder of the run that --config names."""
+    if path.is_dir():
+        return path
+    settings = _config(path)
+    return Path(settings.runs) / settings.name
 
 
 def _read(path: Path, overrides: Sequence[str] | None, verify: bool = False) -> Any:
@@ -59,7 +87,7 @@ def _opened(path: Path, overrides: Sequence[str] | None, verify: bool = False) -
         try:
             run.open()
         except InputError as error:
-            raise configfile.located(error, path) from None
+            raise configfile.located(error, path, overrides or ()) from None
         yield run
 
 
@@ -88,15 +116,81 @@ def _make(command: str, config: Path, set_: Sequence[str] | None) -> None:
 
 
 @app.command()
+def init(
+    folder: Annotated[Path, typer.Argument(help="a new folder for the project")],
+    notes: Annotated[
+        str, typer.Option(help="your notes: .parquet, .jsonl or .csv; their labels may stand beside them")
+    ],
+    labels: Annotated[str | None, typer.Option(help="your labels, if they are a table of their own")] = None,
+    model: Annotated[str | None, typer.Option(help="a local model folder; default: a toy from scratch")] = None,
+    id_: Annotated[str | None, typer.Option("--id", help="column with the note's id")] = None,
+    text: Annotated[str | None, typer.Option(help="column with the text")] = None,
+    group: Annotated[str | None, typer.Option(help="column with the patient")] = None,
+    split: Annotated[str | None, typer.Option(help="column with train, dev, test")] = None,
+    label: Annotated[list[str] | None, typer.Option(help="column with labels; may be repeated; default: all")] = None,
+    labels_id: Annotated[str | None, typer.Option(help="the note's id in the labels table")] = None,
+    task_column: Annotated[str | None, typer.Option(help="of a table with a row per task and note")] = None,
+    label_column: Annotated[str | None, typer.Option(help="of a table with a row per task and note")] = None,
+    answers: Annotated[str, typer.Option(help="what the model says for 1 and 0")] = "yes,no",
+) -> None:
+    """Write a runnable project around your own tables, and check it. Prints no text and no label."""
+    from raypipe.runs import project
+
+    yes, comma, no = answers.partition(",")
+    if not (yes.strip() and comma and no.strip()):
+        raise InputError("--answers: must be two words with a comma between them, such as yes,no")
+    named = project.Named(
+        id_, text, group, split, tuple(label or ()), labels_id, task_column, label_column, (yes.strip(), no.strip())
+    )
+    proposal = project.propose(notes, labels, named)
+    say(f"{proposal.n_notes:,} notes; name what is wrong with an option (raypipe init --help), or mend the files\n")
+    say(proposal)
+    files = project.write(folder, proposal, model, named.answers)
+    say(f"\nwrote {', '.join(map(str, files))}\n")
+    _check(files[0], names_labels=False)
+
+
+@app.command()
 def check(config: ConfigPath, set_: Overrides = None) -> None:
-    """Check config, tasks, labels, notes and model, and print one line per task. Starts nothing."""
-    settings = _config(config, set_)
-    from raypipe.runs.check import check as check_input
+    """Check config, tasks, labels, notes and model: every problem at once, and what may spoil a run. Starts nothing."""
+    _check(config, set_ or ())
+
+
+def _check(config: Path, overrides: Sequence[str] = (), names_labels: bool = True) -> None:
+    from dataclasses import replace
+
+    from raypipe.runs.check import examine
+
+    read = configfile.salvaged(config, overrides)
+    problems, warnings = list(read.problems), 0
+    if read.result is not None:
+        report, more = examine(_connected(read.result))
+        more = [problem for problem in more if not read.is_of_left_out(problem.where.partition(":")[0])]
+        problems += configfile.located(InputError(more), config, overrides).problems
+        warnings = len(report.doubts)
+        say(replace(report, names_labels=names_labels))
+    said = f"{warnings} warning{'' if warnings == 1 else 's'}"
+    if problems:
+        say(f"not ok: {len(problems)} problem{'' if len(problems) == 1 else 's'}, {said}")
+        raise InputError(problems)
+    say(f"ok, {said}; next: raypipe run --config {config}")
+
+
+@app.command()
+def preview(
+    config: ConfigPath,
+    task: Annotated[str | None, typer.Option(help="whose question; default: the first")] = None,
+    note: Annotated[str | None, typer.Option(help="a note of your own: its text is printed; default: made up")] = None,
+    set_: Overrides = None,
+) -> None:
+    """Print what the model will read: prompt, question, answers and a masked example, as text and as tokens."""
+    from raypipe.findings.preview import preview as page
+    from raypipe.runs.run import Run
 
     try:
-        say(check_input(settings))
+        say(page(Run(_config(config, set_)), task, note))
     except InputError as error:
-        raise configfile.located(error, config) from None
+        raise configfile.located(error, config, set_ or ()) from None
 
 
 @app.command()
@@ -139,15 +233,15 @@ def mask(config: ConfigPath, set_: Overrides = None) -> None:
 
 @app.command()
 def show(
+    config: ConfigPath,
     note: Annotated[str, typer.Option(help="note_id of an unlabelled or training note")],
     task: Annotated[str | None, typer.Option(help="a task that the note was asked; default: its first")] = None,
-    run: Annotated[Path, typer.Option(help="the run's folder, such as runs/demo")] = Path("runs/demo"),
 ) -> None:
     """Print one note and what each arm hides in it, side by side. Shows the note's text on the terminal."""
     from raypipe.findings.show import show_note
     from raypipe.runs import integrity
 
-    masks = run / "mask"
+    masks = _folder(config) / "mask"
     if not (masks / "manifest.json").exists():
         raise InputError(f"{masks} is not there or not finished: run `raypipe mask` first")
     integrity.demand_whole([masks])
@@ -279,13 +373,73 @@ def import_(
 
 
 @app.command("tune-report")
-def tune_report(run: Annotated[Path, typer.Argument(help="the run's folder, such as runs/demo")]) -> None:
+def tune_report(config: ConfigPath) -> None:
     """Heat maps, best settings, effects of parameters, and costs of a search."""
     from raypipe.tuning import search_report, trial_tables
 
+    run = _folder(config)
     search_tables = trial_tables.load(run)
     say(search_report.text(search_tables))
     say(search_report.write(search_tables, (run if (run / "study.json").exists() else run / "tune") / "report"))
+
+
+@app.command()
+def status(
+    config: Annotated[Path | None, typer.Option("--config", "-c", help=f"{RUN_HELP}; default: all runs")] = None,
+    runs: Annotated[Path, typer.Option(help="without --config: the folder of all runs")] = Path("runs"),
+    set_: Overrides = None,
+) -> None:
+    """What of a run is finished and what is missing; without --config, of every run. Looks only."""
+    from raypipe.findings import status as of_run
+
+    if config is None:
+        say(of_run.overview(runs))
+    else:
+        say(of_run.status(_read(config, set_), config))
+
+
+@app.command("list")
+def list_(
+    kind: Annotated[
+        Literal["methods", "strategies", "families", "recipes", "spaces"] | None, typer.Argument(help="default: all")
+    ] = None,
+) -> None:
+    """What a config can name: attribution methods, masking strategies, model families, recipes, search spaces."""
+    from raypipe.findings.catalogue import KINDS, catalogue
+
+    say(catalogue(KINDS if kind is None else [kind]))
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON Schema of a config, for editors that complete and check YAML."""
+    from raypipe.settings import reference
+
+    say(reference.schema_text().rstrip())
+
+
+@app.command()
+def clean(
+    config: ConfigPath,
+    yes: Annotated[bool, typer.Option("--yes", help="delete what is listed; without it nothing is deleted")] = False,
+) -> None:
+    """List what a run may lose without losing a result, and what stays; with --yes, delete the former."""
+    from raypipe.runs import clean as of_run
+    from raypipe.runs import lock
+
+    folder = _folder(config)
+    losses = of_run.dispensable(folder)
+    for one in losses:
+        say(f"{one.size / 1e6:10,.1f} MB  {one.path}: {one.why}")
+    total = sum(one.size for one in losses) / 1e6
+    if yes and losses:
+        with lock.held(folder):
+            for one in losses:
+                one.remove()
+    say(f"{total:10,.1f} MB  {'deleted' if yes else 'may go; --yes deletes it' if losses else 'may go'}")
+    say("what stays:")
+    for name, size in of_run.sizes(folder).items():
+        say(f"{size / 1e6:10,.1f} MB  {name}")
 
 
 def _invoke(arguments: Sequence[str] | None) -> object:

@@ -1,6 +1,6 @@
 """What each arm hides in one note, side by side. Prints the note's text, to the terminal of whoever asked for it.
 
-    raypipe show --run DIR --note ID [--task T]
+    raypipe show --config RUN --note ID [--task T]
 
 A column per arm, a row per word that some arm hides: # hidden, + a part of it hidden, . visible.
 """

@@ -50,6 +50,11 @@ class Corpus:
         return self.folder / "labelled.parquet"
 
     @property
+    def split_path(self) -> Path:
+        """The split that was made here, of every labelled note; no such file if the labels came with one."""
+        return self.folder / "split.parquet"
+
+    @property
     def deciding_path(self) -> Path:
         """`rows.DECIDING`: planted words of a generated corpus, or annotators' spans; else there is no such file."""
         return self.folder / "deciding.parquet"

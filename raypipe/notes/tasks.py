@@ -114,6 +114,20 @@ def load_tasks(path: str, task_ids: Sequence[str] | None = None) -> list[Task]:
     return _subset(tasks, task_ids)
 
 
+def lines_of_tasks(path: str) -> dict[str, str]:
+    """task id -> `file:line` of its entry; of a table, nothing."""
+    if storage.format_of(path):
+        return {}
+    document = yamlfile.read(path)
+    entries = document.value.get("tasks") if isinstance(document.value, dict) else None
+    of_entry = {
+        entry.get("id"): document.where(("tasks", i))
+        for i, entry in enumerate(entries or ())
+        if isinstance(entry, dict)
+    }
+    return {id: line.partition(": ")[0] for id, line in of_entry.items() if isinstance(id, str)}
+
+
 def build(file: TaskFile, document: Document) -> list[Task]:
     """The tasks of a parsed file; `document` knows its name and lines, for messages."""
     problems: list[Problem] = []

@@ -18,9 +18,10 @@ from raypipe.notes import storage, synthetic
 from raypipe.notes.corpus import Corpus
 from raypipe.notes.deciding import is_annotated, read_deciding
 from raypipe.notes.files import iter_notes
+from raypipe.notes.split import SPLITS
 from raypipe.notes.tasks import load_tasks
 from raypipe.runs.check import CheckReport, check
-from raypipe.settings.config import Config, Data
+from raypipe.settings.config import Config, Data, LabelColumns
 
 if TYPE_CHECKING:
     from raypipe.runs.folder import StepFolder
@@ -46,7 +47,17 @@ def make_corpus(run: Run, folder: StepFolder, _: str = "") -> dict[str, Any]:
         shutil.copyfile(Path(str(data.notes)).with_name("generated_deciding.parquet"), corpus.deciding_path)
     elif is_annotated(data, corpus.tasks):
         rows.write(read_deciding(data, corpus.tasks), corpus.deciding_path)
-    return _facts(corpus, checked)
+    made = _write_split(corpus) if data.label_columns.split is None else {}
+    return _facts(corpus, checked) | made
+
+
+def _write_split(corpus: Corpus) -> dict[str, Any]:
+    """Which labelled note is in which split, before any limit; returns how it was made, for the manifest."""
+    split = corpus.all_labels.select(["note_id", "split"]).group_by(["note_id", "split"]).aggregate([])
+    split = split.select(["note_id", "split"]).sort_by("note_id")
+    rows.write(split, corpus.split_path)
+    sizes = {row["values"]: row["counts"] for row in pc.value_counts(split["split"]).to_pylist()}
+    return {"split": {**corpus.data.split.model_dump(), "notes": {name: sizes.get(name, 0) for name in SPLITS}}}
 
 
 def _facts(corpus: Corpus, checked: CheckReport) -> dict[str, Any]:
@@ -122,6 +133,7 @@ def _generated(data: Data, folder: Path) -> Data:
             "tasks": str(folder / "tasks.yaml"),
             "pretraining": str(folder / "generated_pretraining.parquet"),
             "columns": data.columns.model_copy(update={"group_id": "group_id"}),
+            "label_columns": LabelColumns(),
         }
     )
 

@@ -75,7 +75,7 @@ class Run:
         for place, why in open_to_others(self.folder):
             if why == ANYONE:
                 self.say(f"warning: {place}: {why}, and so may replace this run; take the right away (chmod o-w)")
-        (self.folder / "config.yaml").write_text(configfile.dump(self.settings))
+        (self.folder / configfile.RESOLVED).write_text(configfile.dump(self.settings))
         return self
 
     @property

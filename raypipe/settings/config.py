@@ -53,6 +53,47 @@ class Columns(Section):
     """Column with annotators' spans, for tasks that say with `spans:` which of them decide the answer."""
 
 
+class LabelColumns(Section):
+    """What the columns of the labels table are called. The table has a row per task and note, or is wide: a row per
+    note and a column per task, as hospitals export them."""
+
+    note_id: str = "note_id"
+    """Column with the note's identifier."""
+    task_id: str | None = "task_id"
+    """Column that says which task a row answers. None: the table is wide. A task's column is called as the task, or as
+    `tasks` says; an empty cell is no label."""
+    label: str = "label"
+    """Column with the label; not read in a wide table."""
+    split: str | None = "split"
+    """Column with train, dev or test. None: there is none, and the notes are split as `data.split` says."""
+    tasks: dict[str, str] = {}
+    """In a wide table: task id -> the name of its column."""
+
+    @model_validator(mode="after")
+    def _wide_only(self) -> LabelColumns:
+        if self.tasks and self.task_id is not None:
+            raise ValueError("`tasks` names the columns of a wide table: set `task_id: null`, or remove `tasks`")
+        return self
+
+
+class Splitting(Section):
+    """The split of labelled notes that come without one (`label_columns.split: null`): by group (patient), so that no
+    group is in two splits; as far as groups allow, each split has its share of every label (notes/split.py)."""
+
+    dev: Fraction = 0.15
+    """Share of the labelled notes that tune and calibrate."""
+    test: Fraction = 0.25
+    """Share of the labelled notes that are scored. The rest is for training."""
+    seed: int = 0
+    """Another seed is another split."""
+
+    @model_validator(mode="after")
+    def _leaves_training(self) -> Splitting:
+        if self.dev + self.test >= 1:
+            raise ValueError("dev and test leave nothing to train on: together they must be less than 1")
+        return self
+
+
 class Synthetic(Section):
     """The generated emergency notes of the demo (notes/synthetic.py)."""
 
@@ -114,7 +155,8 @@ class Data(Section):
     notes: Location | None = None
     """Notes as .parquet, .jsonl or .csv: a file, a folder or a glob."""
     labels: Location | None = None
-    """Labels: a table with the columns task_id, note_id, label and split."""
+    """Labels: a table with the columns task_id, note_id, label and split; other names and a wide table: see
+    `label_columns`. It may be the file of the notes."""
     tasks: Location | None = None
     """Tasks: a YAML file, or a table with one task per row (notes/tasks.py)."""
     pretraining: Location | None = None
@@ -123,6 +165,8 @@ class Data(Section):
     """Share of the notes (of the groups, if `columns.group_id` names them) that only `pretrain` reads. Neither training
     labels nor unlabelled notes come from it, so that the backbone has not seen what a comparison learns from."""
     columns: Columns = Columns()
+    label_columns: LabelColumns = LabelColumns()
+    split: Splitting = Splitting()
     synthetic: Synthetic = Synthetic()
     task_ids: tuple[str, ...] | None = None
     """The tasks to use. None: all."""

@@ -1,4 +1,4 @@
-"""`raypipe tune-report RUN`: a finished (or running) search as a page, tables, pictures, and `best.yaml` per model.
+"""`raypipe tune-report --config RUN`: a search, finished or running, as a page, tables, pictures, and `best.yaml`s.
 
 <run>/tune/report/report.html            everything, in one file
 <run>/tune/report/settings.csv .parquet  a row per model and setting
