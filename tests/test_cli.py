@@ -47,7 +47,7 @@ def _exit(*arguments: object) -> int:
         (["nosuch"], "No such command 'nosuch'."),
         (["run"], "Missing option '--config' / '-c'."),
         (["run", "--nope"], "No such option: --nope"),
-        (["show", "--note", "\x1b[2Jn", "--run", "/nowhere"], "/nowhere/mask is not there"),
+        (["show", "--note", "\x1b[2Jn", "--config", "/nowhere"], "/nowhere: cannot be read"),
     ],
 )
 def test_a_wrong_command_line_is_a_line(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -37,11 +37,8 @@ def held(folder: Path) -> Iterator[None]:
     """
     lock, own = folder / NAME, _this_process()
     stop, lost = threading.Event(), threading.Event()
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        _take(lock, own)
-    except OSError as error:
-        raise InputError([Problem(str(folder), f"cannot be written to: {error.strerror}")]) from None
+    folder.mkdir(parents=True, exist_ok=True)
+    _take(lock, own)
     beat = threading.Thread(target=_renew, args=(lock, own, stop, lost), daemon=True)
     beat.start()
     try:

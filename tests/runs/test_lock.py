@@ -153,9 +153,3 @@ def test_a_step_of_a_cell_or_trial_belongs_to_the_whole_run(tmp_path: Path) -> N
         (path / "config.yaml").touch()
     for step in ("mask", "cells/seed0-all/mask", "tune/m/base/finetune/scorer"):
         assert lock.run_of(run.folder / step) == run.folder
-
-
-def test_a_folder_that_cannot_be_written_to_is_one_line(tmp_path: Path) -> None:
-    (tmp_path / "file").touch()
-    with pytest.raises(InputError, match="cannot be written to"):
-        _claim(tmp_path / "file" / "run")
