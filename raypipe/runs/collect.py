@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import yaml
 
 from raypipe import rows
+from raypipe.errors import InputError
 from raypipe.hashing import fingerprint
 from raypipe.notes import storage, synthetic
 from raypipe.notes.corpus import Corpus
@@ -21,6 +22,7 @@ from raypipe.notes.files import iter_notes
 from raypipe.notes.split import SPLITS
 from raypipe.notes.tasks import load_tasks
 from raypipe.runs.check import CheckReport, check
+from raypipe.runs.folder import State
 from raypipe.settings.config import Config, Data, LabelColumns
 
 if TYPE_CHECKING:
@@ -68,8 +70,13 @@ def _facts(corpus: Corpus, checked: CheckReport) -> dict[str, Any]:
 
 
 def read_corpus(run: Run) -> Corpus:
-    """What `make_corpus` left. Reads; never writes. Raises `InputError` if it is not there, or damaged."""
-    folder, data = run.needed("corpus"), run.settings.data
+    """What `make_corpus` left, whatever the settings then were: a report reads what there is. Never writes.
+
+    Raises `InputError` if it is not there, or damaged.
+    """
+    folder, data = run.step("corpus"), run.settings.data
+    if folder.state in (State.ABSENT, State.UNFINISHED):
+        raise InputError([folder.problem("run")])
     output = folder.output
     if data.source == "synthetic":
         has_own = (output / "tasks.yaml").exists()
@@ -82,6 +89,7 @@ def read_corpus(run: Run) -> Corpus:
 def listing(settings: Config) -> dict[str, Any]:
     """Name, size and time of every input file; tasks by content, because they may come from several files.
 
+    Nothing is listed of what is not there any more: a report can do without, and a run checks its input first.
     Weights in a local folder may change under the same name; ids of a hub name a commit.
     """
     data = settings.data
@@ -90,14 +98,21 @@ def listing(settings: Config) -> dict[str, Any]:
         "statistics": [settings.statistics.encoder],
     }
     files: dict[str, Any] = {
-        section: {path: storage.listing(path, section) for path in paths if path and Path(path).is_dir()}
+        section: {path: _listed(path, section) for path in paths if path and Path(path).is_dir()}
         for section, paths in models.items()
     }
     if data.source == "files":
         uris = {name: getattr(data, name) for name in ("notes", "labels", "pretraining")}
-        files |= {name: storage.listing(uri, f"data.{name}") for name, uri in uris.items() if uri}
+        files |= {name: _listed(uri, f"data.{name}") for name, uri in uris.items() if uri}
         files["tasks"] = fingerprint([asdict(task) for task in load_tasks(str(data.tasks), data.task_ids)])
     return files
+
+
+def _listed(uri: str, field: str) -> list[Any]:
+    try:
+        return storage.listing(uri, field)
+    except InputError:
+        return []
 
 
 def reads_the_same(base: Config, settings: Config) -> bool:

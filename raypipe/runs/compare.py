@@ -15,7 +15,6 @@ with more than one training worker by Ray Train, one after the other. The same c
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -56,7 +55,12 @@ class Cell:
 
 
 def compare(run: Run) -> dict[Cell, Run]:
-    """Make what is not there yet; returns the runs of all cells, for the report (findings/)."""
+    """Make what is not there yet; returns the runs of all cells, for the report (findings/).
+
+    Raises `InputError` if a label budget is not below the labels there are, or if an arm or dev labels are missing.
+    """
+    if problems := list(_problems(run)):
+        raise InputError(problems)
     every = cells(run)
     for what in _advice(run):
         run.say(what)
@@ -132,15 +136,8 @@ def opened(run: Run) -> dict[Cell, Run]:
 
 
 def cells(run: Run) -> list[Cell]:
-    """All cells, seed by seed. Raises `InputError` if a label budget is not below the labels there are."""
+    """All cells, seed by seed."""
     n_labels, comparison = run.corpus.labels_per_task, run.settings.comparison
-    if too_many := [budget for budget in comparison.budgets if budget >= n_labels]:
-        what = f"{too_many} must be less than the {n_labels} training labels per task (median)"
-        raise InputError([Problem("comparison.budgets", what)])
-    if unknown := [pair for pair in comparison.pairs if not set(pair) <= {*run.settings.arms, TFIDF, EMBEDDINGS}]:
-        raise InputError([Problem("comparison.pairs", f"{pair} names an arm that is not there") for pair in unknown])
-    if problems := list(_of_choices(run)):
-        raise InputError(problems)
     every, quarter = [], n_labels // QUARTER
     for seed in range(comparison.seeds):
         own = [Cell(seed, None), *(Cell(seed, budget) for budget in comparison.budgets)]
@@ -148,6 +145,18 @@ def cells(run: Run) -> list[Cell]:
         if quarter and quarter not in comparison.budgets:
             every.append(Cell(seed, quarter, labels_only=True))
     return every
+
+
+def _problems(run: Run) -> Iterator[Problem]:
+    """What the comparison asks of labels and arms that are not there."""
+    n_labels, comparison = run.corpus.labels_per_task, run.settings.comparison
+    if too_many := [budget for budget in comparison.budgets if budget >= n_labels]:
+        what = f"{too_many} must be less than the {n_labels} training labels per task (median)"
+        yield Problem("comparison.budgets", what)
+    for pair in comparison.pairs:
+        if not set(pair) <= {*run.settings.arms, TFIDF, EMBEDDINGS}:
+            yield Problem("comparison.pairs", f"{pair} names an arm that is not there")
+    yield from _of_choices(run)
 
 
 def _of_choices(run: Run) -> Iterator[Problem]:
@@ -270,17 +279,12 @@ def _predict(run: Run, arm: str) -> None:
 def _learn(run: Run, arm: str, n_kept: int = 1) -> None:
     """Reconstruction, fine-tunings and predictions of an arm of a cell; the models of the first repeats are kept."""
     own = run.of(arm)
-    for student in own.students(arm):
-        fitted = own.step(f"finetune/{student}")
-        measures = [name for name in driver.steps_of(own, arm) if name.endswith(f"/{student}")]
-        if fitted.done and not (fitted.path / "model").exists() and driver.missing(own, measures):
-            for stale in (fitted, own.step(f"evaluate/{student}")):  # all that is said of it comes from one model
-                shutil.rmtree(stale.path, ignore_errors=True)
+    driver.renew_students(own, arm)
     driver.learn(run, arm)
     driver.evaluate(run, arm)
-    for student in own.students(arm)[n_kept:]:  # of these, the predictions are what counts
+    for student in own.students(arm)[n_kept:]:  # only their predictions are needed
         folder = own.step(f"finetune/{student}").path
-        if folder.is_relative_to(run.folder):  # and not another cell's
+        if folder.is_relative_to(run.folder):  # never delete a model in another cell's folder
             integrity.drop(folder, "model")
 
 

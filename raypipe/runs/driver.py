@@ -9,6 +9,7 @@ finished is not made again.
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -86,7 +87,7 @@ def make(run: Run, names: Sequence[str], command: str | None = None, at_once: in
     """
     todo = missing(run, names)
     integrity.demand_whole(path for t in todo for path in t.reads)
-    _refuse_other_settings(todo, names)
+    refuse_other_settings(todo, names)
     if command is not None:
         _refuse_others(todo, {command, *ALSO_MAKES.get(command, ())})
     renewed = [t for t in todo if t.kind.before_renewal and t.run.step(t.name).state is State.OUTGROWN]
@@ -106,7 +107,7 @@ def make(run: Run, names: Sequence[str], command: str | None = None, at_once: in
         todo = [t for t in todo if t.path not in made]
 
 
-def _refuse_other_settings(todo: Sequence[Todo], names: Sequence[str]) -> None:
+def refuse_other_settings(todo: Sequence[Todo], names: Sequence[str]) -> None:
     """Nothing is silently made from two configurations. Named are the steps that were asked for, if they differ."""
     other = [t for t in todo if t.run.step(t.name).state is State.OTHER]
     if other:
@@ -220,6 +221,24 @@ def evaluate(run: Run, arm: str) -> None:
     """Everything of an arm that is not there yet: its students' predictions, above all."""
     own = run.of(arm)
     make(own, steps_of(own, arm))
+
+
+def renew_students(run: Run, arm: str) -> None:
+    """Delete what was made from a student whose model is gone, if something new is to be read from that model.
+
+    All that is said of a student comes from one model, and a repeated training may round otherwise on another machine.
+    Raises `InputError` before anything is deleted if a step has other settings.
+    """
+    for student in run.students(arm):
+        fitted = run.step(f"finetune/{student}")
+        todo = missing(run, [name for name in steps_of(run, arm) if name.endswith(f"/{student}")])
+        if not todo or not fitted.done or (fitted.path / "model").exists():
+            continue
+        refuse_other_settings(todo, ())
+        for kind in STEPS:
+            folder = run.folder / kind.name.format(student=student, arm=arm)
+            if kind.per == "student" and folder.exists():
+                shutil.rmtree(folder)
 
 
 def is_measured(run: Run, arm: str) -> bool:

@@ -32,7 +32,7 @@ from typing import TYPE_CHECKING, Any
 from raypipe.masking.corpus_needs import corpus_needs
 from raypipe.masking.requirements import needs
 from raypipe.masking.strategy import IMPORTANCE, RELEVANCE, TYPE_RELEVANCE
-from raypipe.runs import collect, faithfulness, making, probing, specs
+from raypipe.runs import collect, faithfulness, making, of_arms, probing, specs
 from raypipe.runs.names import BACKBONE, SCORER
 from raypipe.settings.arms import masking_of, pseudo_of
 from raypipe.settings.config import Arm, Config
@@ -56,6 +56,7 @@ class Step:
     settings: Sequence[str] | Callable[[Config], Sequence[str]] = ()  # config sections (or keys) that it reads
     after: Names = ()  # the steps that its output is made from
     needs: Names | None = None  # the steps that must be finished before it is made, where these are not `after`
+    arms: Callable[[Config], dict[str, Any]] | None = None  # of a step for all arms: what of them its output depends on
     is_used: Callable[[Config, Arm], bool] = lambda config, arm: True  # has this config any use for it?
     in_job: bool | Callable[[Config], bool] = True  # does `raypipe run` make it, or only who asks for it?
     command: str | None = None  # the command that makes it; None: whichever command needs it
@@ -170,13 +171,14 @@ STEPS: tuple[Step, ...] = (
          needs=_before_statistics, is_used=lambda config, _: bool(corpus_needs(masking_of(config)).needs),
          beside=making.asked_of_the_corpus),
     Step("mask", making.mask, settings=("attribution.layer",), after=("attribute", "statistics"),
-         needs=_before_masking, is_used=lambda config, _: bool(masking_of(config)), command="mask",
+         needs=_before_masking, arms=of_arms.masks, is_used=lambda config, _: bool(masking_of(config)), command="mask",
          before_renewal=making.keep_relevance),
     Step("train/rows", making.masked_rows, settings=("train.lora",), after=("mask",),
          needs=("mask", "pretrain/rows"), is_used=lambda config, _: bool(masking_of(config))),
     Step("answer", making.answer, settings=_with_scorer("prompt", "evaluation.batch_tokens"),
          after=_behind_scorer, is_used=lambda config, _: bool(pseudo_of(config))),
-    Step("pseudo", making.pseudo_rows, after=("answer",), is_used=lambda config, _: bool(pseudo_of(config))),
+    Step("pseudo", making.pseudo_rows, after=("answer",), arms=of_arms.pseudo_labels,
+         is_used=lambda config, _: bool(pseudo_of(config))),
     Step("train/{arm}", train=specs.reconstruction, settings=("train",), after=_behind_training,
          is_used=lambda _, arm: arm.reconstructs, command="train"),
     Step("finetune/{student}", train=specs.finetuning, settings=("finetune",), after=_behind_finetuning,

@@ -98,8 +98,8 @@ def plans(space: Space, backbones: Sequence[Backbone]) -> list[StudyPlan]:
 
 
 def identity(config: Config) -> str:
-    """A fingerprint of all keys of a trial's config on which its result may depend."""
-    return fingerprint(config.model_dump(mode="json", exclude=NOT_IN_RESULTS))
+    """A fingerprint of all keys of a trial's config on which its result may depend; a default is as good as no key."""
+    return fingerprint(config.model_dump(mode="json", exclude=NOT_IN_RESULTS, exclude_defaults=True))
 
 
 def _where(space: Space, key: str) -> str:

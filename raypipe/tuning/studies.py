@@ -42,12 +42,8 @@ def claim(plan: StudyPlan) -> Path:
     """The study's folder. Raises `InputError` if another space or config was searched there, or if it holds links."""
     config = plan.backbone.config({})
     folder = root_of(config) / plan.backbone.name
-    settings = {
-        "space": plan.space.described(),
-        "arm": plan.arm,
-        "config": config.model_dump(mode="json", exclude=NOT_IN_RESULTS | {"name"}),
-        "sample": config.tune.max_unlabelled,
-    }
+    own = {"space": plan.space.described(), "arm": plan.arm, "sample": config.tune.max_unlabelled}
+    settings = config.model_dump(mode="json", exclude=NOT_IN_RESULTS | {"name"}) | own
     refuse_links(folder.parents[1])
     StepFolder(folder, settings).open()
     text = yaml.safe_dump(json.loads(json.dumps(plan.backbone.written)), sort_keys=False, allow_unicode=True, width=120)

@@ -9,7 +9,7 @@ import pytest
 
 from raypipe.errors import InputError
 from raypipe.runs import driver, steps
-from raypipe.runs.folder import StepFolder
+from raypipe.runs.folder import State, StepFolder
 from raypipe.runs.run import Run
 from raypipe.runs.steps import Step
 from tests.small_run import settings
@@ -53,6 +53,24 @@ def test_an_added_step_is_one_entry_and_one_function(run: Run) -> None:
         driver.run_command(other, "count", ["sft"])
     child = Run(run.settings.model_copy(update={"name": "child"}), base=run)
     assert child.step("count").path == run.folder / "count", "shared with the run that it repeats"
+
+
+def test_an_added_step_depends_on_the_arms_of_the_step_that_it_is_made_from(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    added = (*steps.STEPS, Step(name="after_masks", make=_count, after=("mask",)))
+    monkeypatch.setattr(steps, "STEPS", added)
+    monkeypatch.setattr(steps, "ORDER", {step.name: place for place, step in enumerate(added)})
+
+    def at(ratio: float) -> StepFolder:
+        arms = {"sft": {}, "decselfmask": {"masking": {"ratio": ratio}}}
+        return Run(settings(Path(run.settings.runs), arms=arms)).step("after_masks")
+
+    folder = at(0.2).open()
+    (folder.path / "count.txt").write_text("1")
+    folder.finish()
+    assert at(0.2).state is State.FINISHED
+    assert at(0.4).state is State.OTHER
 
 
 def test_a_command_names_the_command_that_is_missing(run: Run) -> None:

@@ -32,12 +32,14 @@ def test_a_step_of_an_earlier_version_is_finished(tmp_path: Path, run: str, step
     (tmp_path / "manifest.json").write_text("{}")
     settings = settings_of(step, _config(run), {"model": {}, "statistics": {}})
     assert StepFolder(tmp_path, settings).state is State.FINISHED, step
-    changed = settings | {"seed": 99, "prompt": 99}
-    assert StepFolder(tmp_path, changed).state is not State.FINISHED
+    own = sorted(settings.keys() - {"inputs", "arms"})[-1]
+    assert StepFolder(tmp_path, settings | {own: "another"}).state is State.OTHER
 
 
 def test_every_kind_of_step_was_recorded() -> None:
-    assert {named(step).kind.name for step in RECORDED["run"]["steps"]} == {step.name for step in STEPS}
+    """A step that was added since has no record of c3dd82d."""
+    assert {named(step).kind.name for step in RECORDED["run"]["steps"]} <= {step.name for step in STEPS}
+    assert len({named(step).kind.name for step in RECORDED["run"]["steps"]}) == 22
 
 
 def test_an_added_arm_outgrows_what_all_arms_share(tmp_path: Path) -> None:
