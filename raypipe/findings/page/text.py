@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from raypipe.evaluation.faithfulness_table import where_to_start
 from raypipe.evaluation.uncertainty import CAVEATS, Estimate
 from raypipe.findings.page.layer_curves import shown
 from raypipe.findings.page.report import ArmRow, Report, outcome, verdict
@@ -132,7 +131,7 @@ def _faithfulness(report: Report) -> str:
         behind = [_points(row.vs_best), f"[{_points(row.vs_best_low)}, {_points(row.vs_best_high)}]"]
         cells = [row.variant, *map(_points, shares), interval, *behind, *map(_points, decide), f"{row.seconds:.1f}", ""]
         lines.append(cells)
-    parts = (report.subtitle, report.summary, _align(lines), where_to_start(report.faithfulness))
+    parts = (report.subtitle, report.summary, _align(lines), report.where_to_start)
     return "\n".join(part for part in parts if part)
 
 
