@@ -59,6 +59,12 @@ class TaskAnswers:
     classes: tuple[ClassRates, ...]  # binary: the first option, which is the positive one
     only_answers: tuple[str, ...]  # of each run that gave all notes one answer, though their labels differ: the answer
 
+    def given(self, label: int) -> str:
+        """What the notes of a label were taken for, most often first."""
+        names = (*self.options, "none of these")
+        counts = sorted(zip(self.confusion[label], names, strict=True), key=lambda pair: -pair[0])
+        return ", ".join(f"{name} {n:g}" if n == round(n) else f"{name} {n:.1f}" for n, name in counts if n)
+
 
 @dataclass(frozen=True)
 class Bin:

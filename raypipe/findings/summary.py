@@ -50,7 +50,7 @@ def _said(report: Report) -> Iterator[str]:
     differences = [row.difference for row in report.arms if row.difference]
     if report.failed_gates:
         yield (
-            f"Nothing can be said about which way is better: {len(report.failed_gates)} of {len(report.needed_gates)} needed gates "
+            f"Nothing can be said about which way is better: {len(report.failed_gates)} of {len(report.counting_gates)} gates that count "
             f"{'were' if len(report.failed_gates) > 1 else 'was'} not passed."
         )
         return

@@ -47,7 +47,7 @@ class Word:
     """A word in the table beside the picture, for who cannot see colours or point at words."""
 
     text: str
-    relevance: float | None
+    relevance: float | None  # None: no arm uses any, or the model did not read the word
     hidden_by: tuple[str, ...]  # titles of the panels
     decides: bool
 
@@ -90,11 +90,12 @@ def stretches(heat_map: HeatMap, panel: Panel) -> Iterator[Stretch]:
 def ranked(heat_map: HeatMap) -> list[Word]:
     """The words that matter most, MAX_WORDS of them; in the order of the note where no arm uses relevance."""
     relevance = next((panel.relevance for panel in heat_map.panels if panel.relevance), [])
+    first, last = heat_map.read or (0, len(heat_map.text))
     order = sorted(range(len(heat_map.words)), key=lambda word: -abs(relevance[word]) if relevance else word)
     return [
         Word(
             printable(heat_map.text[start:end]),
-            relevance[word] if relevance else None,
+            relevance[word] if relevance and first <= start < last else None,
             tuple(panel.title for panel in heat_map.panels if _overlaps(panel.hidden, start, end)),
             _overlaps(heat_map.deciding, start, end),
         )

@@ -102,7 +102,7 @@ class Report:
             yield f"{', '.join(arms)}: one answer for every note, whatever it says, {some}"
 
     @property
-    def needed_gates(self) -> tuple[Gate, ...]:
+    def counting_gates(self) -> tuple[Gate, ...]:
         """Gates that can forbid a ranking: those that must be measured, and those that failed."""
         return tuple(g for g in self.gates if g.is_needed or g.passed is False)
 
