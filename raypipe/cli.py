@@ -5,6 +5,7 @@ Exit codes: 0 done, 2 the input is wrong, 3 too many dead letters, 4 partly done
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -49,6 +50,27 @@ def _make(command: str, config: Path, set_: Sequence[str] | None) -> Any:
     return run
 
 
+# What to run after a command; `raypipe run` makes all of it.
+NEXT = {
+    "pretrain": "finetune",
+    "finetune": "mask",
+    "attribute": "mask",
+    "faithfulness": "mask",
+    "mask": "train",
+    "train": "finetune",
+    "finetune --arm": "evaluate",
+    "evaluate": "report",
+    "run": "probe",
+    "compare": "probe",
+}
+
+
+def _next(command: str, config: Path, set_: Sequence[str] | None, arms: Sequence[str] = ()) -> None:
+    """The last line of a command: the one that follows."""
+    options = [("--config", str(config)), *(("--set", key) for key in set_ or ()), *(("--arm", arm) for arm in arms)]
+    print("next:", shlex.join(["raypipe", NEXT[command], *(part for option in options for part in option)]))
+
+
 @app.command()
 def check(config: ConfigPath, set_: Overrides = None) -> None:
     """Check config, tasks, labels, notes and model, and print one line per task. Starts nothing."""
@@ -64,6 +86,7 @@ def check(config: ConfigPath, set_: Overrides = None) -> None:
 def pretrain(config: ConfigPath, set_: Overrides = None) -> None:
     """Train a tokenizer and a small decoder from scratch."""
     _make("pretrain", config, set_)
+    _next("pretrain", config, set_)
 
 
 @app.command()
@@ -73,12 +96,14 @@ def finetune(config: ConfigPath, set_: Overrides = None, arm: Arm = None) -> Non
 
     run = _run(config, set_)
     driver.run_command(run, "finetune", _arms(run, arm) if arm else ())
+    _next("finetune --arm" if arm else "finetune", config, set_)
 
 
 @app.command()
 def attribute(config: ConfigPath, set_: Overrides = None) -> None:
     """Relevance of every word of the unlabelled notes, on all GPUs."""
     _make("attribute", config, set_)
+    _next("attribute", config, set_)
 
 
 @app.command()
@@ -87,12 +112,14 @@ def faithfulness(config: ConfigPath, set_: Overrides = None) -> None:
     from raypipe.findings.pages import faithfulness_page
 
     print(faithfulness_page(_make("faithfulness", config, set_)))
+    _next("faithfulness", config, set_)
 
 
 @app.command()
 def mask(config: ConfigPath, set_: Overrides = None) -> None:
     """Masking plans of all arms, from stored relevance or straight from attribution."""
     _make("mask", config, set_)
+    _next("mask", config, set_)
 
 
 @app.command()
@@ -115,7 +142,9 @@ def train(config: ConfigPath, set_: Overrides = None, arm: Arm = None) -> None:
     from raypipe.runs import driver
 
     run = _run(config, set_)
-    driver.run_command(run, "train", [name for name in _arms(run, arm) if arm or run.reconstructs(name)])
+    arms = [name for name in _arms(run, arm) if arm or run.reconstructs(name)]
+    driver.run_command(run, "train", arms)
+    _next("train", config, set_, arms)
 
 
 @app.command()
@@ -125,6 +154,7 @@ def evaluate(config: ConfigPath, set_: Overrides = None, arm: Arm = None) -> Non
 
     run = _run(config, set_)
     driver.run_command(run, "evaluate", _arms(run, arm))
+    _next("evaluate", config, set_)
 
 
 @app.command()
@@ -162,6 +192,7 @@ def run(config: ConfigPath, set_: Overrides = None) -> None:
     opened = _run(config, set_)
     driver.run_all(opened)
     print(results.report(opened))
+    _next("run", config, set_)
 
 
 @app.command()
@@ -173,6 +204,7 @@ def compare(config: ConfigPath, set_: Overrides = None) -> None:
     run = _run(config, set_)
     cells = comparison.compare(run)
     print(results.report(run, *comparison.by_budget(cells), comparison.by_finetuning(cells)))
+    _next("compare", config, set_)
 
 
 @app.command()

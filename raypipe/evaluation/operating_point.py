@@ -160,7 +160,10 @@ def _class_rates(label: str, c: int, counts: TaskCounts, resamples: Resamples) -
     gold_GS = np.broadcast_to(_float(counts.gold_GL[:, c])[:, None], called_GS.shape)
     all_GS = np.broadcast_to(_float(counts.gold_GL).sum(axis=1)[:, None], called_GS.shape)
     rightly_not_GS = all_GS - gold_GS - called_GS + right_GS
-    rate = lambda part_GS, whole_GS: resamples.rate(part_GS, whole_GS, counts.group_G)  # noqa: E731
+
+    def rate(part_GS: F64, whole_GS: F64) -> Rate:
+        return resamples.rate(part_GS, whole_GS, counts.group_G)
+
     return ClassRates(
         label,
         int(counts.gold_GL[:, c].sum()),

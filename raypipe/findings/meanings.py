@@ -41,7 +41,8 @@ def _of_arm(arm: Arm, settings: Config) -> str:
         share = f"as many as {matched}" if matched else f"{arm.masking.ratio:.0%} of the words"
         way = WAYS.get(strategy, f"words that the strategy {strategy} picks")
         own = "" if arm.attribution is None else f", by its own attribution ({arm.attribution.method})"
-        return f"{start} first fills in unlabelled notes in which {way} are hidden ({share}){own}; then it learns the labels."
+        hidden = f"{way} are hidden ({share}){own}"
+        return f"{start} first fills in unlabelled notes in which {hidden}; then it learns the labels."
     if arm.pseudo_labels is not None:
         return f"{start} first learns the scorer's sure answers on unlabelled notes; then it learns the labels."
     return f"{start} learns the labels, and nothing else."

@@ -49,10 +49,9 @@ def _said(report: Report) -> Iterator[str]:
     """What the verdicts allow."""
     differences = [row.difference for row in report.arms if row.difference]
     if report.failed_gates:
-        yield (
-            f"Nothing can be said about which way is better: {len(report.failed_gates)} of {len(report.counting_gates)} gates that count "
-            f"{'were' if len(report.failed_gates) > 1 else 'was'} not passed."
-        )
+        n, of = len(report.failed_gates), len(report.counting_gates)
+        were = "were" if n > 1 else "was"
+        yield f"Nothing can be said about which way is better: {n} of {of} gates that count {were} not passed."
         return
     for verdict in ("better", "worse"):
         those = [d for d in differences if outcome(d, report) == verdict]

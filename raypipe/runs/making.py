@@ -162,6 +162,22 @@ def _score(run: Run, folder: StepFolder, student: str, split: str) -> dict[str, 
     return {"predictions": len(predicted), "without_room": predicted.null_count}  # those count as wrong
 
 
+def n_notes(run: Run) -> int:
+    """Notes that a stream over all of them reads; every one comes out."""
+    return int(run.corpus.facts["notes"])
+
+
+def n_plans(run: Run) -> int:
+    """Masking plans of all arms: most become one training row each."""
+    return sum(of_arm.plans for of_arm in tally(run.needed("mask").data).values())
+
+
+def n_answers(run: Run) -> int:
+    """Labels of the evaluation split."""
+    labels = run.corpus.labels
+    return labels.filter(pc.equal(labels["split"], run.settings.evaluation.split)).num_rows
+
+
 def _audited(run: Run, folder: StepFolder) -> dict[str, Any]:
     """Check that every note came out once; write the dead letters and count them; too many end the run."""
     ids = pq.read_table(folder.data, columns=["note_id", "error"])

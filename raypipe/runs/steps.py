@@ -59,6 +59,8 @@ class Step:
     in_job: bool | Callable[[Config], bool] = True  # does `raypipe run` make it, or only who asks for it?
     command: str | None = None  # the command that makes it; None: whichever command needs it
     beside: Callable[[Config], dict[str, Any]] | None = None  # what its output depends on beside sections and files
+    rows: Callable[[Run], int] | None = None  # that it will write, about: for progress; None: nobody knows
+    unit: str = "notes"  # what a row is
     before_renewal: Callable[[Run, StepFolder], None] | None = None  # called before its output is made again
 
     @property
@@ -162,7 +164,7 @@ STEPS: tuple[Step, ...] = (
     Step(f"finetune/{SCORER}", train=specs.finetuning, settings=("scorer",), after=("finetune/rows", "pretrain"),
          is_used=lambda config, _: not config.scorer.untuned, in_job=_scorer_in_job, command="finetune"),
     Step("attribute", making.attribute, settings=_with_scorer("attribution", "prompt", "seed"),
-         after=_behind_scorer, in_job=False, command="attribute"),
+         after=_behind_scorer, in_job=False, command="attribute", rows=making.n_notes),
     Step("faithfulness", faithfulness.measure, settings=_with_scorer("faithfulness", "attribution", "prompt", "seed"),
          after=_behind_scorer, in_job=False, command="faithfulness"),
     Step("statistics", making.statistics, settings=("statistics", "model"), after=_behind_statistics,
@@ -170,20 +172,23 @@ STEPS: tuple[Step, ...] = (
          beside=making.asked_of_the_corpus),
     Step("mask", making.mask, settings=("attribution.layer",), after=("attribute", "statistics"),
          needs=_before_masking, is_used=lambda config, _: bool(masking_of(config)), command="mask",
-         before_renewal=making.keep_relevance),
+         before_renewal=making.keep_relevance, rows=making.n_notes),
     Step("train/rows", making.masked_rows, settings=("train.lora",), after=("mask",),
-         needs=("mask", "pretrain/rows"), is_used=lambda config, _: bool(masking_of(config))),
+         needs=("mask", "pretrain/rows"), is_used=lambda config, _: bool(masking_of(config)),
+         rows=making.n_plans, unit="masked examples"),
     Step("answer", making.answer, settings=_with_scorer("prompt", "evaluation.batch_tokens"),
-         after=_behind_scorer, is_used=lambda config, _: bool(pseudo_of(config))),
+         after=_behind_scorer, is_used=lambda config, _: bool(pseudo_of(config)), rows=making.n_notes),
     Step("pseudo", making.pseudo_rows, after=("answer",), is_used=lambda config, _: bool(pseudo_of(config))),
     Step("train/{arm}", train=specs.reconstruction, settings=("train",), after=_behind_training,
          is_used=lambda _, arm: arm.reconstructs, command="train"),
     Step("finetune/{student}", train=specs.finetuning, settings=("finetune",), after=_behind_finetuning,
          is_used=lambda _, arm: arm.finetune, command="finetune"),
     Step(f"evaluate/{SCORER}", making.evaluate, settings=_scoring("evaluation.split", "evaluation.mode"),
-         after=(f"finetune/{SCORER}",), in_job=_scorer_is_measured, command="evaluate"),
+         after=(f"finetune/{SCORER}",), in_job=_scorer_is_measured, command="evaluate",
+         rows=making.n_answers, unit="answers"),
     Step("evaluate/{student}", making.evaluate, settings=_scoring("evaluation.split", "evaluation.mode"),
-         after=("finetune/{student}",), needs=_before_scoring, command="evaluate"),
+         after=("finetune/{student}",), needs=_before_scoring, command="evaluate",
+         rows=making.n_answers, unit="answers"),
     Step("calibrate/{student}", making.calibrate, settings=_scoring("evaluation.mode"), after=("finetune/{student}",),
          needs=_before_scoring, is_used=lambda config, _: config.evaluation.conformal is not None, command="evaluate"),
     Step(f"states/{BACKBONE}", probing.states, settings=_STATES, after=("corpus", "pretrain"), in_job=False),

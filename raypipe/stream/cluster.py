@@ -8,8 +8,12 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from raypipe.errors import ExitCode, InputError, QuietError
 from raypipe.settings.config import Data, Resources
@@ -59,6 +63,10 @@ class Cluster:
         import ray.data
 
         return ray.data.read_parquet(path, columns=None if columns is None else list(columns))
+
+    def rows_written(self, out: Path) -> int:
+        """Of the blocks that lie in a folder already, for progress."""
+        return sum(map(_rows_of, out.glob("*.parquet")))
 
     @contextmanager
     def resumable(self, out: Path) -> Iterator[None]:
@@ -123,6 +131,19 @@ class Cluster:
             return {"GPU": 1.0 if workers > 1 else 1 / math.ceil(share / self.gpus), "CPU": 1}
         real = min(self.cpus, os.cpu_count() or 1)  # threads beyond the cores only get in each other's way
         return {"CPU": max(1.0, real // share) if cpus_per_worker == "auto" else float(cpus_per_worker)}
+
+
+def _rows_of(path: Path) -> int:
+    """Of a finished file; 0 while a worker still writes it, or if it is gone."""
+    try:
+        return _rows_of_finished(path)
+    except (OSError, pa.ArrowInvalid):
+        return 0
+
+
+@lru_cache(maxsize=100_000)
+def _rows_of_finished(path: Path) -> int:
+    return int(pq.read_metadata(path).num_rows)
 
 
 def cores(cpus: float) -> float:

@@ -132,9 +132,8 @@ def probing(arm):
 
 def task_answers(word):
     rate = Rate(0.5, 0.3, 0.7)
-    return TaskAnswers(
-        word, (word, "no"), 40, ((4.5, 5.5, 0), (0, 30, 0)), (ClassRates(word, 10, *[rate] * 3, Rate(None, None, None), rate),), ("no",)
-    )  # fmt: skip
+    rates = ClassRates(word, 10, rate, rate, rate, Rate(None, None, None), rate)
+    return TaskAnswers(word, (word, "no"), 40, ((4.5, 5.5, 0), (0, 30, 0)), (rates,), ("no",))
 
 
 def full_report(word="plain", caveats=()):

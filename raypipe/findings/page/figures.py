@@ -237,7 +237,7 @@ def training(curves: Sequence[Curve], reference: str) -> Chart:
     return chart(draw, f"Loss of {len(curves)} trainings by step; last loss: {ends}")
 
 
-def _training_curve(column: Sequence[Any], curve: Curve, style: Mapping[str, Any]) -> None:
+def _training_curve(column: Any, curve: Curve, style: Mapping[str, Any]) -> None:
     """A marker at the end alone: a curve has many points."""
     line = {"color": style["color"], "linewidth": 1.3}
     column[0].plot(curve.steps, curve.loss, marker=style["marker"], markevery=[-1], markersize=5, **line)

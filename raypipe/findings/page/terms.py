@@ -31,8 +31,8 @@ TERMS = {
     "PPV": "Positive predictive value: of the notes that were given the label, the share that has it. Falls with the "
     "prevalence.",
     "NPV": "Negative predictive value: of the notes that were not given the label, the share that does not have it.",
-    "confidence": "Probability of the answer among the options. Of answers given with 80 %, a calibrated model has 80 % "
-    "right; below the dotted line it is too sure of itself.",
+    "confidence": "Probability of the answer among the options. Of answers given with 80 %, a calibrated model has "
+    "80 % right; below the dotted line it is too sure of itself.",
     "loss": "How badly the model predicts the right words or answers, in nats; lower is better.",
     "nats": "Unit of log-probability: 0.7 nats more means twice as likely.",
     "dev loss": "The same on labelled dev notes that are not learned from. If it rises while the loss falls, the model "

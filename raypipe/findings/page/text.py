@@ -11,7 +11,6 @@ from raypipe.findings.page.layer_curves import shown
 from raypipe.findings.page.report import ArmRow, Report, outcome, verdict
 from raypipe.findings.probing import Probing
 
-
 WIDTH = 100  # of a terminal, and of a line in a log
 LEAST = 12  # letters of a column that is broken into several lines
 
