@@ -90,7 +90,7 @@ def of_faithfulness(rows: Sequence[FaithfulnessRow], title: str, accuracy: float
         None: "If that is chance, nothing follows about any method.",
     }
     return (
-        f"{_n(n_variants, 'way')} of computing relevance were compared on {title}. "
+        f"{_n(n_variants, 'way')} of computing relevance {'was' if n_variants == 1 else 'were'} measured on {title}. "
         f"The scorer answers {100 * accuracy:.1f} % of them right. {said[has_learned]}"
     )
 
