@@ -28,6 +28,7 @@ from raypipe.findings.page import html as page_module
 from raypipe.findings.page.heatmap import MAX_CHARS, stretches
 from raypipe.findings.page.html import html
 from raypipe.findings.page.report import verdict
+from raypipe.findings.page.terms import SECTIONS, TERMS
 from raypipe.findings.probing import Probing
 from raypipe.findings.training_curves import Curve
 
@@ -343,6 +344,63 @@ def test_text_table_is_aligned():
     assert "0.020 68.0 69.0" in re.sub(" +", " ", "\n".join(lines))
     assert lines[0].index("verdict") == lines[2].index("reference") == lines[3].index("better")
     assert "\x1b" not in "".join(lines)
+
+
+def test_text_tables_fit_a_terminal_and_cut_nothing():
+    long = "specialty_cardiovascular_pulmonary_and_something_else, label_margin, layer 12"
+    report = full_report(long)
+    text = text_table(replace(report, summary=long * 4, remarks={long: long * 3}))
+    assert max(map(len, text.splitlines())) <= 100
+    assert "layer" in text
+    assert all(part in text for part in ("specialty_", "cardiovascular", "pulmonary"))
+    of_arms = text_table(Report(title="x", arms=tuple(ArmRow(a, estimate(0.6)) for a in ("sft", "decselfmask"))))
+    assert of_arms.splitlines()[0].split() == [
+        "arm",
+        "macro",
+        "F1",
+        "95",
+        "%",
+        "interval",
+        "vs",
+        "sft",
+        "95",
+        "%",
+        "interval",
+        "W/T/L",
+        "AUC",
+        "verdict",
+    ]
+
+
+def test_one_answer_for_all_notes_is_a_warning_on_the_page_and_on_the_terminal():
+    report = full_report("t")
+    (sentence,) = report.single_answers
+    assert sentence == "t 2: one answer for every note, whatever it says, in 1 of 1 tasks: t (no)"
+    assert f"  warning: {sentence}" in text_table(report)
+    assert f"{sentence}." in Page(html(report)).text
+    varied = replace(task_answers("t"), only_answers=())
+    fine = replace(report, answers={"a": {"t": varied}})
+    assert "warning" not in text_table(fine)
+    assert "do not depend on the note" not in html(fine)
+    many = replace(report, answers={arm: {f"t{i}": task_answers(f"t{i}") for i in range(7)} for arm in "ab"})
+    (both,) = many.single_answers
+    assert both.startswith("a, b: one answer")
+    assert both.endswith("t4 (no) and 2 more")
+
+
+def test_rates_and_confusion_stand_on_the_page():
+    text = " ".join(Page(html(full_report("t"))).text.split())
+    assert "50.0[30.0, 70.0]" in text
+    assert "no 5.5, t 4.5" in text
+    assert TaskAnswers("t", ("a", "b"), 9, ((9.0, 0, 0.5), (0, 0, 0)), (), ()).given(0) == "a 9, none of these 0.5"
+
+
+def test_every_section_explains_its_words():
+    source = html(full_report())
+    for section in re.findall(r'<section id="([^"]+)".*?</section>', source, flags=re.DOTALL):
+        body = source[source.index(f'<section id="{section}"') :].partition("</section>")[0]
+        assert 'class="terms"' in body or section == "run"
+    assert set(TERMS) == {name for names in SECTIONS.values() for name in names}
 
 
 def test_files_hold_the_same_numbers_and_json_no_note_text(tmp_path):
