@@ -215,8 +215,7 @@ def tune(
     set_: Overrides = None,
 ) -> None:
     """Search settings on dev notes, one study per model. The same command again goes on where it stopped."""
-    import time
-
+    from raypipe.runs.progress import Printer
     from raypipe.settings import yamlfile
     from raypipe.settings.config import Config
     from raypipe.tuning import backbones, plan, search, search_report
@@ -227,8 +226,7 @@ def tune(
     loaded = spaces.load(space)
     names = [name for name in (models or "").split(",") if name] or settings.tune.models or loaded.models
     plans = plan.plans(loaded, backbones.backbones(written.value, names))
-    began = time.perf_counter()
-    found, folder = search.tune(plans, lambda what: print(f"[{time.perf_counter() - began:6.1f} s] {what}", flush=True))
+    found, folder = search.tune(plans, Printer())
     print(search_report.text(found))
     print(search_report.write(found, folder / "report"))
     if (error := search.failed(found)) is not None:

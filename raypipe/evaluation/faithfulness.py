@@ -102,7 +102,7 @@ def faithfulness_table(
         seconds[name] = time.perf_counter() - start
         for index, layer in enumerate(engine.layers):
             measured[name, layer] = _scored(decoder, items, results, index, settings, filler_ids, seed)
-        say(f"{name}: {seconds[name]:.1f} s")
+        say(f"{len(seconds)} of {len(every)}: {name}, {seconds[name]:.1f} s")
     complete = [i for i in range(len(notes)) if all(per_note[i] is not None for per_note in measured.values())]
     means = {
         key: _means([[s.measured for s in per_note[i] or ()] for i in complete]) for key, per_note in measured.items()

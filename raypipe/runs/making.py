@@ -167,6 +167,10 @@ def n_notes(run: Run) -> int:
     return int(run.corpus.facts["notes"])
 
 
+def unknown(run: Run) -> None:
+    """Of a step whose output can be counted while it grows, but not beforehand."""
+
+
 def n_plans(run: Run) -> int:
     """Masking plans of all arms: most become one training row each."""
     return sum(of_arm.plans for of_arm in tally(run.needed("mask").data).values())

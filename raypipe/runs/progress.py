@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 # How far a step has come: units done, units in all (None: nobody knows), and what else to say. None: not begun.
@@ -68,14 +68,19 @@ class Printer:
     """Prints lines with the seconds since the command began, and follows steps."""
 
     began: float = field(default_factory=time.perf_counter)
+    prefix: str = ""
 
     def __call__(self, line: str) -> None:
-        print(f"[{time.perf_counter() - self.began:6.1f} s] {line}", flush=True)
+        print(f"[{time.perf_counter() - self.began:6.1f} s] {self.prefix}{line}", flush=True)
+
+    def named(self, name: str) -> Printer:
+        """For one of several runs."""
+        return replace(self, prefix=f"{self.prefix}{name}: ")
 
     @contextmanager
     def follow(self, name: str, unit: str, read: Read) -> Iterator[None]:
         """Show how far a step has come while the block runs; `read` is called now and then, by a thread."""
-        show: Show = Bar(name) if sys.stdout.isatty() else Line(name, self)
+        show: Show = Bar(self.prefix + name) if sys.stdout.isatty() else Line(name, self)
         stop = threading.Event()
         thread = threading.Thread(target=_follow, args=(show, unit, read, stop), daemon=True)
         thread.start()

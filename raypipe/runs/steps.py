@@ -59,7 +59,7 @@ class Step:
     in_job: bool | Callable[[Config], bool] = True  # does `raypipe run` make it, or only who asks for it?
     command: str | None = None  # the command that makes it; None: whichever command needs it
     beside: Callable[[Config], dict[str, Any]] | None = None  # what its output depends on beside sections and files
-    rows: Callable[[Run], int] | None = None  # that it will write, about: for progress; None: nobody knows
+    rows: Callable[[Run], int | None] | None = None  # that it writes, about: for progress; None: it writes none, or few
     unit: str = "notes"  # what a row is
     before_renewal: Callable[[Run, StepFolder], None] | None = None  # called before its output is made again
 
@@ -157,6 +157,7 @@ def _asks_embeddings(config: Config) -> bool:
 STEPS: tuple[Step, ...] = (
     Step("corpus", collect.make_corpus, settings=("data",)),
     Step("pretrain/rows", making.pretraining_rows, settings=("pretrain", "notes"), needs=("corpus",),
+         rows=making.unknown, unit="training rows",
          is_used=lambda config, _: config.model.path == "pretrain"),
     Step("pretrain", train=specs.pretraining, after=("pretrain/rows",), command="pretrain",
          is_used=lambda config, _: config.model.path == "pretrain"),
@@ -191,9 +192,12 @@ STEPS: tuple[Step, ...] = (
          rows=making.n_answers, unit="answers"),
     Step("calibrate/{student}", making.calibrate, settings=_scoring("evaluation.mode"), after=("finetune/{student}",),
          needs=_before_scoring, is_used=lambda config, _: config.evaluation.conformal is not None, command="evaluate"),
-    Step(f"states/{BACKBONE}", probing.states, settings=_STATES, after=("corpus", "pretrain"), in_job=False),
-    Step("states/train/{arm}", probing.states, settings=_STATES, after=("train/{arm}",), in_job=False),
-    Step("states/finetune/{student}", probing.states, settings=_STATES, after=("finetune/{student}",), in_job=False),
+    Step(f"states/{BACKBONE}", probing.states, settings=_STATES, after=("corpus", "pretrain"), in_job=False,
+         rows=making.unknown),
+    Step("states/train/{arm}", probing.states, settings=_STATES, after=("train/{arm}",), in_job=False,
+         rows=making.unknown),
+    Step("states/finetune/{student}", probing.states, settings=_STATES, after=("finetune/{student}",), in_job=False,
+         rows=making.unknown),
     Step(f"probe/{BACKBONE}", probing.probe, settings=_PROBE, after=(f"states/{BACKBONE}",), in_job=_asks_embeddings),
     Step("probe/train/{arm}", probing.probe, settings=_PROBE, after=("states/train/{arm}",), in_job=False),
     Step("probe/finetune/{student}", probing.probe, settings=_PROBE, after=("states/finetune/{student}",),
