@@ -14,11 +14,16 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from rich.progress import BarColumn, Progress, Task, TextColumn
+from rich.table import Column
+from rich.text import Text
+
 # How far a step has come: units done, units in all (None: nobody knows), and what else to say. None: not begun.
 At = tuple[int, int | None, str]
 Read = Callable[[], At | None]
 
 LOG_EVERY_S, BAR_EVERY_S = 30.0, 0.5
+BAR = 16  # columns of a terminal
 LEAST_UNITS = 2  # of progress behind a rate: the first unit often takes longer than all others
 
 
@@ -46,14 +51,15 @@ class Pace:
 
 
 def said(at: At, unit: str, pace: Pace) -> str:
-    """12/130 steps, loss 3.210, 0.8 steps/s, 2 min 20 s left."""
+    """12/130 steps, 2 min 20 s left, 0.8 steps/s, loss 3.210."""
     done, total, detail = at
     if total is not None and done > total:
         total = None
-    parts = [f"{done:,}/{total:,} {unit}" if total else f"{done:,} {unit}", detail]
+    parts = [f"{done:,}/{total:,} {unit}" if total else f"{done:,} {unit}"]
     if (rate := pace.rate) is not None:
-        parts.append(f"{rate:,.0f} {unit}/s" if rate >= 10 else f"{rate:.2g} {unit}/s")
         parts.append(f"{_duration((total - done) / rate)} left" if total else "")
+        parts.append(f"{rate:,.0f} {unit}/s" if rate >= 10 else f"{rate:.2g} {unit}/s")
+    parts.append(detail)
     return ", ".join(part for part in parts if part)
 
 
@@ -148,6 +154,13 @@ class Bar:
 Show = Line | Bar
 
 
+class _Said(TextColumn):
+    """What else is said beside a bar, on one line."""
+
+    def render(self, task: Task) -> Text:
+        return Text(task.fields["said"], no_wrap=True, overflow="ellipsis")
+
+
 class _Bars:
     """A terminal has one display for all bars."""
 
@@ -158,11 +171,12 @@ class _Bars:
 
     def add(self, name: str, text: str) -> Any:
         """A new bar."""
-        from rich.progress import BarColumn, Progress, TextColumn
 
         if self.display is None:
-            columns = TextColumn("{task.description}"), BarColumn(bar_width=24), TextColumn("{task.fields[said]}")
-            self.display = Progress(*columns, transient=True)
+            # where there is no room for all, the end of the text goes
+            described = TextColumn("{task.description}", table_column=Column(no_wrap=True))
+            bar = BarColumn(bar_width=BAR, table_column=Column(no_wrap=True))
+            self.display = Progress(described, bar, _Said(""), transient=True)
             self.display.start()
         self.n_open += 1
         return self.display.add_task(name, said=text, total=None)

@@ -32,8 +32,8 @@ def test_one_step_says_nothing_of_the_time_left() -> None:
 def test_the_rate_leaves_out_the_first_step_and_what_was_done_before() -> None:
     pace = seen((100.0, 501), (101.0, 503), (102.0, 505))
     assert pace.rate == 2.0
-    assert said((505, 605, ""), "steps", pace) == "505/605 steps, 2 steps/s, 50 s left"
-    assert said((505, 505 + 2 * 3725, ""), "steps", pace).endswith("1 h 02 min left")
+    assert said((505, 605, ""), "steps", pace) == "505/605 steps, 50 s left, 2 steps/s"
+    assert "1 h 02 min left" in said((505, 505 + 2 * 3725, ""), "steps", pace)
 
 
 def test_waiting_does_not_lower_a_rate() -> None:

@@ -63,6 +63,7 @@ SECTIONS = {
         "matched positive rate", "cross-validated threshold", "pooled F1",
     ),
     "gains": ("fine-tuning", "optimiser step", "macro F1", "AUC", "95 % interval"),
+    "budgets": ("macro F1", "95 % interval", "optimiser step"),
     "gates": ("gate", "needed", "AUC", "TF-IDF"),
     "tasks": ("macro F1", "95 % interval"),
     "answers": ("operating point", "prevalence", "sensitivity", "specificity", "PPV", "NPV", "95 % interval"),
