@@ -62,6 +62,7 @@ NEXT = {
     "evaluate": "report",
     "run": "probe",
     "compare": "probe",
+    "probe": "report",
 }
 
 
@@ -170,6 +171,7 @@ def probe(config: ConfigPath, set_: Overrides = None) -> None:
     run = compare.first(_run(config, set_))
     driver.make(run, [f"probe/{model}" for model in probed_models(run)], "probe")
     print(probing_page(run))
+    _next("probe", config, set_)
 
 
 @app.command()
@@ -229,6 +231,8 @@ def tune(
     found, folder = search.tune(plans, Printer())
     print(search_report.text(found))
     print(search_report.write(found, folder / "report"))
+    for best in sorted(folder.glob("*/best.yaml")):
+        print("next:", shlex.join(["raypipe", "run", "--config", str(best)]))
     if (error := search.failed(found)) is not None:
         raise error
 
