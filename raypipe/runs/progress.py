@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -101,7 +101,8 @@ class Printer:
 def _follow(show: Show, unit: str, read: Read, stop: threading.Event) -> None:
     pace = Pace()
     while not stop.wait(show.every_s):
-        tick(show, unit, read, pace, time.perf_counter())
+        with suppress(OSError, ValueError):  # a file that goes or grows while it is looked at: the next look tells
+            tick(show, unit, read, pace, time.perf_counter())
 
 
 def tick(show: Show, unit: str, read: Read, pace: Pace, now: float) -> None:
