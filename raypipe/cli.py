@@ -228,12 +228,12 @@ def tune(
     loaded = spaces.load(space)
     names = [name for name in (models or "").split(",") if name] or settings.tune.models or loaded.models
     plans = plan.plans(loaded, backbones.backbones(written.value, names))
-    found, folder = search.tune(plans, Printer())
-    print(search_report.text(found))
-    print(search_report.write(found, folder / "report"))
+    results, folder = search.tune(plans, Printer())
+    print(search_report.text(results))
+    print(search_report.write(results, folder / "report"))
     for best in sorted(folder.glob("*/best.yaml")):
         print("next:", shlex.join(["raypipe", "run", "--config", str(best)]))
-    if (error := search.failed(found)) is not None:
+    if (error := search.failed(results)) is not None:
         raise error
 
 

@@ -72,9 +72,9 @@ def read_effects(decoder: Decoder, readout: Readout, cache: NoteCache, lowest: i
         inputs = note_cache.branch_inputs(decoder, readout, cache)
         states_PD = decoder.states(readout.rows_P, readout.columns_P, past_key_values=past, use_cache=True, **inputs)
         values = readout.values(decoder, states_PD)
-    leaves = [effect for layer in layers[lowest:] for effect in layer.effects]
-    found = [readout.sum_of_questions(x_RN) for x_RN in torch.autograd.grad(values.z_Q.sum(), leaves)]
-    return values, torch.stack(found[0::2]), torch.stack(found[1::2])
+    leaves = [leaf for layer in layers[lowest:] for leaf in layer.effects]
+    effects = [readout.sum_of_questions(x_RN) for x_RN in torch.autograd.grad(values.z_Q.sum(), leaves)]
+    return values, torch.stack(effects[0::2]), torch.stack(effects[1::2])
 
 
 def gradient_effects(decoder: Decoder, readout: Readout, cache: NoteCache, lowest: int) -> Effects:

@@ -198,13 +198,13 @@ class PromptEncoder:
         if not note:
             raise RowError(Code.EMPTY)
         n_cut = max(0, len(note) - room)
-        kept = slice(0, room) if self.prompt.keep == "head" else slice(n_cut, None)
+        part = slice(0, room) if self.prompt.keep == "head" else slice(n_cut, None)
         return EncodedNote(
             note_id=note_id,
-            prefix_ids=(*self.head_ids, *note[kept]),
+            prefix_ids=(*self.head_ids, *note[part]),
             note_start=len(self.head_ids),
-            offsets_N2=offsets[kept],
+            offsets_N2=offsets[part],
             n_cut_tokens=n_cut,
             questions=questions,
-            tokens_W2=tokens_of_words(offsets[kept], word_spans(text)),
+            tokens_W2=tokens_of_words(offsets[part], word_spans(text)),
         )

@@ -61,4 +61,4 @@ def kept_rows(data: Data, todo: Sequence[Unit]) -> dict[int, Mask]:
         keep[row] = note_id not in seen
         seen.add(note_id)
     cuts = np.cumsum([len(unit_ids) for unit_ids in per_unit])[:-1]
-    return {i: kept for i, kept in enumerate(np.split(keep, cuts)) if not kept.all()}
+    return {i: part for i, part in enumerate(np.split(keep, cuts)) if not part.all()}

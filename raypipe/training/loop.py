@@ -21,6 +21,7 @@ import torch
 from torch import nn
 
 from raypipe.errors import InputError, Problem
+from raypipe.models import tree
 from raypipe.settings.config import Training
 from raypipe.training import checkpoint, schedule
 from raypipe.training.checkpoint import Progress
@@ -157,7 +158,7 @@ def _checkpoint_activations(model: Any, training: Training) -> None:
         warnings.filterwarnings("ignore", "`.*gradient_checkpointing.*` is deprecated", FutureWarning)
         if training.gradient_checkpointing:
             model.gradient_checkpointing_enable({"use_reentrant": False})
-        elif model.is_gradient_checkpointing:  # by the training before
+        elif tree.computes_blocks_twice(model):  # by the training before
             model.gradient_checkpointing_disable()
 
 

@@ -19,10 +19,11 @@ from raypipe.notes.tasks import Task
 from raypipe.settings.config import PseudoLabels
 
 Class = tuple[str, str]  # task and answer
+Limits = tuple[float, Mapping[Class, float]]  # the least confidence; by class, the share of its confident answers
 ALL = 2**64
 
 
-def keep_shares(answers: Path, settings: PseudoLabels, tasks: Sequence[Task]) -> tuple[float, dict[Class, float]]:
+def keep_shares(answers: Path, settings: PseudoLabels, tasks: Sequence[Task]) -> Limits:
     """The least confidence, and by class the share of its confident answers to keep.
 
     `answers`: rows of rows.ANSWERED. A class is cut to `max_imbalance` times the rarest one of its task; of a task in
@@ -35,26 +36,26 @@ def keep_shares(answers: Path, settings: PseudoLabels, tasks: Sequence[Task]) ->
     return settings.confidence, shares
 
 
-def is_kept(note_id: str, task_id: str, answer: str, sure: float, kept: tuple[float, Mapping[Class, float]]) -> bool:
+def is_kept(note_id: str, task_id: str, answer: str, confidence: float, limits: Limits) -> bool:
     """Does this answer become a training target?"""
-    confidence, shares = kept
-    return sure >= confidence and stable_hash(note_id, task_id) < shares.get((task_id, answer), 0.0) * ALL
+    least, shares = limits
+    return confidence >= least and stable_hash(note_id, task_id) < shares.get((task_id, answer), 0.0) * ALL
 
 
-def tally(answers: Path, kept: tuple[float, Mapping[Class, float]]) -> dict[str, Any]:
+def tally(answers: Path, limits: Limits) -> dict[str, Any]:
     """Answers, confident ones, and (expected) kept ones, over all tasks."""
-    confidence, shares = kept
-    every, sure = _counts(answers, 0.0), _counts(answers, confidence)
+    least, shares = limits
+    every, sure = _counts(answers, 0.0), _counts(answers, least)
     n_kept = sum(n * shares.get(c, 0.0) for c, n in sure.items())
     return {"answers": sum(every.values()), "confident": sum(sure.values()), "kept": round(n_kept)}
 
 
 def _counts(answers: Path, confidence: float) -> Counter[Class]:
     """Answers of at least this confidence by task and answer; streams."""
-    found: Counter[Class] = Counter()
+    counts: Counter[Class] = Counter()
     for batch in pds.dataset(answers).to_batches(columns=["task_id", "predicted", "confidence"]):
         for tasks, labels, sure in zip(*(column.to_pylist() for column in batch.columns), strict=True):
-            found.update(
+            counts.update(
                 (t, a) for t, a, p in zip(tasks or (), labels or (), sure or (), strict=True) if p >= confidence
             )
-    return found
+    return counts

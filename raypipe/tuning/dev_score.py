@@ -18,6 +18,7 @@ from raypipe.models.families import FAMILIES
 from raypipe.models.loading import Loaded
 from raypipe.models.prompts import EncodedNote
 from raypipe.runs.run import Run
+from raypipe.training.loss import autocast
 from raypipe.training.trainer import TrainingSpec
 
 Labelled = tuple[dict[str, Any], dict[str, str], EncodedNote | None]
@@ -40,7 +41,8 @@ class DevScore:
         epochs = max(1, math.ceil(spec.training.epochs))
         ends = {round(step["steps"] * epoch / epochs): epoch for epoch in range(1, epochs)}
         if step["step"] in ends:
-            self.on_epoch(float(ends[step["step"]]), self._macro_f1(model, tokenizer))
+            with autocast(spec.training, model.device):  # as it trains: its frozen weights may be bfloat16
+                self.on_epoch(float(ends[step["step"]]), self._macro_f1(model, tokenizer))
 
     @torch.no_grad()
     def _macro_f1(self, model: Any, tokenizer: Any) -> float:
@@ -57,10 +59,9 @@ class DevScore:
         for note, labels, prompt in self.notes:
             scores = next(scored) if prompt is not None else None
             for index, (task_id, label) in enumerate(sorted(labels.items())):
-                row = {"task_id": task_id, "note_id": note["note_id"], "group_id": note["group_id"], "label": label}
-                if scores is not None:
-                    row |= {"predicted": options[task_id][int(scores[index].argmax())], "scores": scores[index]}
-                out.append(row)
+                name = (task_id, note["note_id"], note["group_id"], label)
+                answer = () if scores is None else (options[task_id][int(scores[index].argmax())], scores[index])
+                out.append(rows.prediction(*name, *answer))
         table: pa.Table = rows.table(out, rows.PREDICTIONS)
         return metrics.evaluate(table, self.run.corpus.tasks).macro_f1
 

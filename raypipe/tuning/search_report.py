@@ -189,7 +189,7 @@ def _against(results: Results) -> Iterator[Neighbour]:
     for setting, difference in zip(results.neighbours, results.differences, strict=False):
         yield Neighbour(results.name(setting.values), setting.estimate, difference)
     if results.labels_only is not None:
-        yield Neighbour("labels only (the scorer)", results.labels_only, results.differences[-1])
+        yield Neighbour("labels only", results.labels_only, results.differences[-1])
 
 
 def _cost(search: Search, facts: ModelFacts) -> Cost:

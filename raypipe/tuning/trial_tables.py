@@ -26,7 +26,7 @@ from raypipe.records import write_json
 
 CONFIG, SECONDS = "config/", "seconds/"  # begin the columns of parameters, and of the time of each step
 FINISHED, STOPPED, FAILED, RUNNING = "finished", "stopped", "failed", "running"
-LABELS_ONLY = "labels_only"  # the trial id of the scorer's predictions
+LABELS_ONLY = "labels_only"  # the trial id of the predictions without reconstruction
 
 # `trials.parquet` without the columns of the space. Shares, not points; intervals are 95 %.
 TRIALS = pa.schema(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,6 @@ from raypipe.findings import results
 from raypipe.models import loading
 from raypipe.runs import driver
 from raypipe.runs.determinants import settings_of
-from raypipe.runs.folder import StepFolder
 from raypipe.runs.names import SCORER
 from raypipe.runs.run import Run
 from raypipe.settings import configfile
@@ -23,19 +21,10 @@ from tests.small_run import settings
 MASKED = {"sft": {}, "decselfmask": {"masking": {"ratio": 0.2}}}
 ARMS = MASKED | {"pseudo": {"pseudo_labels": {"confidence": 0.5}}}
 OF_SCORER = ["attribute", "mask", "train/rows", "train/decselfmask", "answer", "train/pseudo"]
-RECORDED = Path(__file__).parents[1] / "fixtures/demo_settings.json"
 
 
 def _settings(name: str, **changes: Any) -> dict[str, Any]:
     return settings_of(name, settings(Path("runs"), arms=ARMS, **changes), {"model": {"weights": [1]}})
-
-
-def test_steps_that_were_made_before_scorers_had_settings_still_count(tmp_path: Path) -> None:
-    """Recorded before there was a section `scorer`; the demo is one of the configs without it."""
-    demo = configfile.load(Path(__file__).parents[2] / "jobs/configs/demo.yaml")
-    for name, recorded in json.loads(RECORDED.read_text()).items():
-        StepFolder(tmp_path / name, recorded).open().finish()
-        assert StepFolder(tmp_path / name, settings_of(name, demo, {})).done, name
 
 
 def test_what_depends_on_the_scorer_and_what_on_the_students() -> None:
