@@ -6,6 +6,7 @@ Exit codes: 0 done, 2 the input is wrong, 3 too many dead letters, 4 partly done
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -150,6 +151,28 @@ def init(
     _check(files[0], names_labels=False)
 
 
+# What to run after a command; `raypipe run` makes all of it.
+NEXT = {
+    "pretrain": "finetune",
+    "finetune": "mask",
+    "attribute": "mask",
+    "faithfulness": "mask",
+    "mask": "train",
+    "train": "finetune",
+    "finetune --arm": "evaluate",
+    "evaluate": "report",
+    "run": "probe",
+    "compare": "probe",
+    "probe": "report",
+}
+
+
+def _next(command: str, config: Path, set_: Sequence[str] | None, arms: Sequence[str] = ()) -> None:
+    """The last line of a command: the one that follows."""
+    options = [("--config", str(config)), *(("--set", key) for key in set_ or ()), *(("--arm", arm) for arm in arms)]
+    say(f"next: {shlex.join(['raypipe', NEXT[command], *(part for option in options for part in option)])}")
+
+
 @app.command()
 def check(config: ConfigPath, set_: Overrides = None) -> None:
     """Check config, tasks, labels, notes and model: every problem at once, and what may spoil a run. Starts nothing."""
@@ -197,6 +220,7 @@ def preview(
 def pretrain(config: ConfigPath, set_: Overrides = None) -> None:
     """Train a tokenizer and a small decoder from scratch."""
     _make("pretrain", config, set_)
+    _next("pretrain", config, set_)
 
 
 @app.command()
@@ -206,12 +230,14 @@ def finetune(config: ConfigPath, set_: Overrides = None, arm: Arm = None) -> Non
 
     with _opened(config, set_) as run:
         driver.run_command(run, "finetune", _arms(run, arm) if arm else ())
+    _next("finetune --arm" if arm else "finetune", config, set_)
 
 
 @app.command()
 def attribute(config: ConfigPath, set_: Overrides = None) -> None:
     """Relevance of every word of the unlabelled notes, on all GPUs."""
     _make("attribute", config, set_)
+    _next("attribute", config, set_)
 
 
 @app.command()
@@ -223,12 +249,14 @@ def faithfulness(config: ConfigPath, set_: Overrides = None) -> None:
     with _opened(config, set_) as run:
         driver.run_command(run, "faithfulness")
         say(faithfulness_page(run))
+    _next("faithfulness", config, set_)
 
 
 @app.command()
 def mask(config: ConfigPath, set_: Overrides = None) -> None:
     """Masking plans of all arms, from stored relevance or straight from attribution."""
     _make("mask", config, set_)
+    _next("mask", config, set_)
 
 
 @app.command()
@@ -255,7 +283,9 @@ def train(config: ConfigPath, set_: Overrides = None, arm: Arm = None) -> None:
     from raypipe.runs import driver
 
     with _opened(config, set_) as run:
-        driver.run_command(run, "train", [name for name in _arms(run, arm) if arm or run.reconstructs(name)])
+        arms = [name for name in _arms(run, arm) if arm or run.reconstructs(name)]
+        driver.run_command(run, "train", arms)
+    _next("train", config, set_, arms)
 
 
 @app.command()
@@ -265,6 +295,7 @@ def evaluate(config: ConfigPath, set_: Overrides = None, arm: Arm = None) -> Non
 
     with _opened(config, set_) as run:
         driver.run_command(run, "evaluate", _arms(run, arm))
+    _next("evaluate", config, set_)
 
 
 @app.command()
@@ -281,6 +312,7 @@ def probe(config: ConfigPath, set_: Overrides = None, verify: Verify = False) ->
         run = compare.first(whole)
         driver.make(run, [f"probe/{model}" for model in probed_models(run)], "probe")
         say(probing_page(run))
+    _next("probe", config, set_)
 
 
 @app.command()
@@ -301,6 +333,7 @@ def run(config: ConfigPath, set_: Overrides = None, verify: Verify = False) -> N
     with _opened(config, set_, verify) as opened:
         driver.run_all(opened)
         _report(opened)
+    _next("run", config, set_)
 
 
 @app.command()
@@ -311,6 +344,7 @@ def compare(config: ConfigPath, set_: Overrides = None, verify: Verify = False) 
     with _opened(config, set_, verify) as run:
         cells = comparison.compare(run)
         _report(run, *comparison.by_budget(cells), comparison.by_finetuning(cells))
+    _next("compare", config, set_)
 
 
 @app.command()
@@ -331,8 +365,6 @@ def tune(
     set_: Overrides = None,
 ) -> None:
     """Search settings on dev notes, one study per model. The same command again goes on where it stopped."""
-    import time
-
     settings = _config(config, set_)
     from raypipe.tuning import space as spaces
 
@@ -344,13 +376,15 @@ def tune(
 
     written = configfile.written(config, set_ or ())
     plans = plan.plans(loaded, backbones.backbones(written.value, names))
-    began = time.perf_counter()
     from raypipe.runs import lock
+    from raypipe.runs.progress import Printer
 
     with lock.held(studies.root_of(settings).parent):
-        results, folder = search.tune(plans, lambda what: say(f"[{time.perf_counter() - began:6.1f} s] {what}"))
+        results, folder = search.tune(plans, Printer())
         say(search_report.text(results))
         say(search_report.write(results, folder / "report"))
+    for best in sorted(folder.glob("*/best.yaml")):
+        say(f"next: {shlex.join(['raypipe', 'run', '--config', str(best)])}")
     if (error := search.failed(results)) is not None:
         raise error
 

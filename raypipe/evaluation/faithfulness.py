@@ -102,7 +102,7 @@ def faithfulness_table(
         seconds[name] = time.perf_counter() - start
         for index, layer in enumerate(engine.layers):
             measured[name, layer] = _scored(decoder, items, results, index, settings, filler_ids, seed)
-        say(f"{name}: {seconds[name]:.1f} s")
+        say(f"{len(seconds)} of {len(every)}: {name}, {seconds[name]:.1f} s")
     complete = [i for i in range(len(notes)) if all(per_note[i] is not None for per_note in measured.values())]
     means = {
         key: _means([[s.measured for s in per_note[i] or ()] for i in complete]) for key, per_note in measured.items()
@@ -366,10 +366,16 @@ def _row(
         "target": settings.target,
         "layer": layer,
         "n_notes": len(own_N),
-        **{measure: float(np.nanmean(values[measure])) for measure in MEASURES},
+        **{measure: _defined_mean(values[measure]) for measure in MEASURES},
         **{f"comprehensiveness_{100 * s:.0f}": float(values["shares"][:, i].mean()) for i, s in enumerate(SHARES)},
         "reversed": float(values["reversed"].mean()),
         **differences,
         "seconds": seconds,
         "agreement": agreement_of_variant,
     }
+
+
+def _defined_mean(values_N: F32) -> float:
+    """Of the notes where a measure is defined; nan, silently, where it is on none."""
+    defined = values_N[np.isfinite(values_N)]
+    return float(defined.mean()) if len(defined) else float("nan")

@@ -54,9 +54,18 @@ class FaithfulnessRow:
         return line | {"cases": a and a.n_cases}
 
 
-def where_to_start(rows: Sequence[FaithfulnessRow]) -> str:
-    """Which variant to start from: the cheapest of those that the best one does not beat (docs/method.md, 11.6)."""
-    best, *others = sorted((r for r in rows if r.method != "random"), key=lambda r: -r.comprehensiveness)
+def where_to_start(rows: Sequence[FaithfulnessRow], has_learned: bool | None = None) -> str:
+    """Which variant to start from: the cheapest of those that the best one does not beat (docs/method.md, 11.6).
+
+    None at all where the scorer has not learned the tasks (`has_learned` is False), or where no variant is above random
+    relevance: the order is noise then.
+    """
+    ranked = sorted((r for r in rows if r.method != "random"), key=lambda r: -r.comprehensiveness)
+    if has_learned is False:
+        return "No variant is first: the scorer has not learned these tasks, so there is nothing to be faithful to."
+    if not any(row.vs_random_low > 0 for row in ranked):
+        return "No variant is first: none is above random relevance (95 % interval), so their order is noise."
+    best, *others = ranked
     level = [row for row in others if row.may_be_best]
     if not level:
         return f"{best.variant} is above every other variant (95 %, not corrected for their number)."

@@ -21,6 +21,8 @@ from raypipe.runs.names import SCORER, TFIDF
 AUC_MARGIN = 0.05  # a decoder further below TF-IDF + logistic regression has not learned to read the note
 AUC_RESAMPLES = 500  # resampling AUC costs far more than resampling macro F1
 
+NO_RANDOM_START = "no arm starts from random weights, or it is not evaluated; add one: `random_init: {start: random}`"
+
 
 @dataclass(frozen=True)
 class Gate:
@@ -45,9 +47,11 @@ def gates(
     """The gates of a run or comparison. `quarter`: labels per task, and the runs with as many."""
     tables, seeds = pooled.tables, pooled.seeds
 
-    def gain(name: str, over: list[pa.Table], seeds_of_over: list[int]) -> Gate:
-        if reference not in tables or not over:
-            return Gate(name, None, 0.0, None, "there is no such arm, or it was not evaluated")
+    def gain(name: str, over: list[pa.Table], seeds_of_over: list[int], missing: str) -> Gate:
+        if reference not in tables:
+            return Gate(name, None, 0.0, None, f"{reference} was not evaluated: run `raypipe evaluate`, or `run`")
+        if not over:
+            return Gate(name, None, 0.0, None, missing)
         if len(tables[reference]) == len(over) == 1:
             measured, detail = _auc(tables[reference], tasks) - _auc(over, tasks), "AUC, difference of single runs"
         else:
@@ -63,12 +67,13 @@ def gates(
             measured, detail = e.low, f"AUC {100 * e.value:+.1f} points; measured: the interval's lower end"
         return Gate(name, measured, 0.0, measured > 0, detail)
 
-    start = random_start or ""
-    yield gain("The backbone beats random initial weights", tables.get(start, []), seeds.get(start, []))
+    start, fix = random_start or "", NO_RANDOM_START
+    yield gain("The backbone beats random initial weights", tables.get(start, []), seeds.get(start, []), fix)
     if quarter is not None:
         n, least = quarter
         name = f"All labels beat {n} per task, at as many optimiser steps"
-        yield gain(name, least.tables.get(reference, []), least.seeds.get(reference, []))
+        missing = f"{reference} of {n} labels is not finished: run `raypipe compare` again"
+        yield gain(name, least.tables.get(reference, []), least.seeds.get(reference, []), missing)
     for reader in (reference, *([SCORER] if SCORER in tables else [])):  # a scorer that is no student must read, too
         yield _not_behind(reader, tables, tasks)
     above = None if agreement is None else agreement.lift_interval[0]

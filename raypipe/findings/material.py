@@ -90,6 +90,7 @@ def counts(run: Run) -> dict[str, int]:
         of_run |= {"notes read": len(tokens), "held out": errors(run).get("HELD_OUT", 0)}
         for name, column in (("tokens attributed", "n_tokens"), ("tokens cut", "n_cut_tokens")):
             of_run[name] = int(np.nansum(tokens[column].to_numpy(zero_copy_only=False).astype(float)))
+        of_run["tokens of these notes"] = of_run["tokens attributed"] + of_run["tokens cut"]
     return of_run
 
 

@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from raypipe.evaluation.agreement import Agreement
-from raypipe.evaluation.faithfulness_table import FaithfulnessRow
+from raypipe.evaluation.faithfulness_table import FaithfulnessRow, where_to_start
+from raypipe.evaluation.operating_point import wilson
+from raypipe.findings import summary
 from raypipe.findings.page.report import Report
 from raypipe.findings.page.text import text_table
 from raypipe.findings.page.write import write_report
@@ -23,10 +25,12 @@ from raypipe.settings import configfile
 
 def probing_page(run: Run) -> Path:
     """Write the page of the finished probes, print their table, and return the page's path."""
+    probing = curves(run)
     report = Report(
         title=f"raypipe: {run.settings.name}, probing",
         subtitle=f"frozen states, {run.settings.probe.head} heads, {len(run.corpus.tasks)} tasks",
-        probing=curves(run),
+        summary=summary.of_probing(probing, len(run.corpus.tasks)),
+        probing=probing,
         **_about(run),
     )
     say(text_table(report))
@@ -41,13 +45,16 @@ def faithfulness_page(run: Run) -> Path:
         return folder / "report.html"
     measured = json.loads((folder / MEASURED).read_text())
     rows = [FaithfulnessRow(**row | {"agreement": _agreement(row["agreement"])}) for row in measured["rows"]]
-    right = 100 * measured["scorer_accuracy"]
     title = f"{measured['questions']} questions on {measured['notes']} labelled {measured['split']} notes"
+    has_learned = None  # measured before chance was recorded
+    if "chance" in measured:
+        has_learned = wilson(measured["scorer_accuracy"], measured["questions"])[0] > measured["chance"]
     report = Report(
         title=f"raypipe: {run.settings.name}, faithfulness",
         subtitle=f"{title}, tasks and labels in turn",
-        summary=f"The scorer answers {right:.1f} % of them right; if that is chance, the table says little.",
+        summary=summary.of_faithfulness(rows, title, measured["scorer_accuracy"], has_learned),
         faithfulness=tuple(rows),
+        where_to_start=where_to_start(rows, has_learned),
         counts={"questions": measured["questions"], "notes": measured["notes"]},
         **_about(run),
     )

@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 
 from raypipe import rows
 from raypipe.evaluation import metrics, uncertainty
-from raypipe.findings import finetunings, known_words, material, probing
+from raypipe.evaluation.operating_point import answers, calibration
+from raypipe.findings import finetunings, known_words, material, probing, training_curves
 from raypipe.findings.coverage import prediction_sets
 from raypipe.findings.gates import AUC_RESAMPLES, gates
-from raypipe.findings.page.heatmap import HeatMap, Panel
+from raypipe.findings.heat_maps import heat_maps
+from raypipe.findings.meanings import meanings
 from raypipe.findings.page.report import Report, arm_rows
 from raypipe.findings.page.text import text_table
 from raypipe.findings.page.write import write_report
 from raypipe.findings.predictions import Pooled, predictions
+from raypipe.findings.summary import Scope, of_arms
 from raypipe.guard.terminal import say
 from raypipe.notes.tasks import Task
 from raypipe.records import versions
@@ -74,7 +79,8 @@ def build(
     quarter = (n_quarter, fewer[n_quarter]) if n_quarter in fewer else None
     start = next((arm for arm, a in settings.arms.items() if a.start == "random" and arm in arms), None)
     agreement = known_words.agreement_of(cells)
-    return Report(
+    resampled = {"n_bootstrap": n_bootstrap, "seed": settings.seed}
+    built = Report(
         title=f"raypipe: {settings.name}",
         subtitle=_subtitle(run, cells),
         reference=reference,
@@ -82,12 +88,16 @@ def build(
         budgets=_budgets(run, tasks, compared, fewer),
         gains=tuple(finetunings.gains(by_finetuning or {}, tasks, reference)),
         arms=arm_rows(compared, measured, reference, by_auc),
+        meanings=meanings(settings, arms),
         tasks=compared.tasks,
+        answers={arm: answers(runs, tasks, pooled.seeds[arm], **resampled) for arm, runs in arms.items()},
+        calibration={arm: calibration(runs, tasks, pooled.seeds[arm], **resampled) for arm, runs in arms.items()},
+        curves=tuple(training_curves.curves(cells[0])),
         gates=tuple(gates(pooled, quarter, tasks, reference, start, agreement)),
         agreement=tuple(known_words.agreements(cells, agreement)),
         conformal=dict(prediction_sets(cells)),
         probing=probing.curves(cells[0]),
-        heat_maps=tuple(_heat_maps(cells[0])),
+        heat_maps=tuple(heat_maps(cells[0])),
         material=tuple(material.learned_from(cells)),
         steps=tuple(material.step_times(run)),
         counts=material.counts(cells[0]),
@@ -100,6 +110,25 @@ def build(
         },
         facts={**versions(), "seed": str(settings.seed)},
         config=configfile.dump(settings),
+    )
+    return replace(built, summary=of_arms(built, _scope(run, cells, tasks, of_split)))
+
+
+def _scope(run: Run, cells: Sequence[Run], tasks: Sequence[Task], of_split: pa.Table) -> Scope:
+    ids = pa.array([task.id for task in tasks], pa.string())
+    settings = run.settings
+    learned = cells[0].corpus.labels.filter(pc.equal(cells[0].corpus.labels["split"], "train"))
+    masks = cells[0].step("mask")
+    skipped = masks.manifest["errors"] if masks.is_readable else {}
+    return Scope(
+        n_tasks=len(tasks),
+        n_scored=pc.count_distinct(of_split.filter(pc.is_in(of_split["task_id"], ids))["note_id"]).as_py(),
+        split=settings.evaluation.split,
+        n_learned=pc.count_distinct(learned["note_id"]).as_py(),
+        n_unlabelled=masks.manifest["notes"] - sum(skipped.values()) if masks.is_readable else 0,
+        n_seeds=len(cells),
+        n_repeats=settings.repeats,
+        is_generated=settings.data.source == "synthetic",
     )
 
 
@@ -115,39 +144,6 @@ def _budgets(
         for budget, pooled in sorted(fewer.items())
     }
     return {**tables, "all": compared.arms}
-
-
-def _heat_maps(run: Run) -> Iterator[HeatMap]:
-    """Notes with the relevance of one task and what each arm hides of them."""
-    remaining, masks = run.settings.evaluation.heat_maps, run.step("mask")
-    if not remaining or not masks.is_readable:
-        return
-    deciding = run.corpus.deciding_words()
-    question = {task.id: task.question for task in run.corpus.tasks}
-    layer = known_words.layer_of(run)
-    first = rows.read(sorted(masks.data.glob("*.parquet"))[0])
-    for note in first.sort_by("note_id").to_pylist():
-        shown = [t for t in note["task_id"] or [] if not deciding or (note["note_id"], t) in deciding]
-        if remaining and shown and note["error"] is None:
-            remaining -= 1
-            spans = deciding.get((note["note_id"], shown[0]), [])
-            yield _heat_map(note, shown[0], question[shown[0]], spans, layer)
-
-
-def _heat_map(
-    note: dict[str, Any], task_id: str, question: str, deciding: list[tuple[int, int]], layer: int | None
-) -> HeatMap:
-    words_W2, relevance_QW = rows.words_and_relevance(note, layer)
-    words, q = [(int(start), int(end)) for start, end in words_W2], note["task_id"].index(task_id)
-    relevance = np.zeros(len(words)) if relevance_QW is None else relevance_QW[q]
-    panels = []
-    for plan in note["plans"]:
-        if plan["task_id"] in (task_id, None) and plan["draw"] == 0:
-            hidden = list(zip(plan["start"], plan["end"], strict=True))
-            caption = f"{plan['n_masked']} of {plan['n_eligible']} eligible words"
-            panels.append(Panel(plan["arm"], hidden, relevance.tolist(), caption))
-    predicted = f"the scorer says {note['predicted'][q]}, margin {note['margin'][q]:.2f} nats"
-    return HeatMap(f"{note['note_id']}: {question}", note["text"], words, panels, deciding, predicted)
 
 
 def _pseudo_labels(cells: Sequence[Run]) -> dict[str, str]:

@@ -12,11 +12,12 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
 from raypipe.errors import InputError, Problem
-from raypipe.runs import integrity
+from raypipe.runs import integrity, outcomes
 from raypipe.runs.folder import State, StepFolder
 from raypipe.runs.run import Run
 from raypipe.runs.steps import STEPS, Step, named
@@ -139,8 +140,18 @@ def _opened(t: Todo) -> StepFolder:
 def _make(t: Todo) -> None:
     assert t.kind.make is not None  # noqa: S101 (the caller chose such a step)
     folder = _opened(t)
-    with integrity.blamed(t.reads):
-        folder.finish(**t.kind.make(t.run, folder, t.student))
+    with integrity.blamed(t.reads), _followed(t, folder):
+        facts = t.kind.make(t.run, folder, t.student)
+    folder.finish(**facts)
+    t.run.say(outcomes.line(t.run, t.name))
+
+
+def _followed(t: Todo, folder: StepFolder) -> AbstractContextManager[None]:
+    """Show how many rows the step has written, if it says how many it will write."""
+    if t.kind.rows is None:
+        return nullcontext()
+    workers, total = t.run.cluster, t.kind.rows(t.run)  # asked of this thread: it may start Ray
+    return t.run.follow(t.name, t.kind.unit, lambda: (workers.rows_written(folder.path / "data"), total, ""))
 
 
 def _trained_together(todo: Sequence[Todo], made: set[Path]) -> list[Todo]:
@@ -171,11 +182,11 @@ def _fitted(group: Sequence[Todo], folders: Sequence[StepFolder], at_once: int) 
     names = ", ".join(spec.name for spec in specs)
     if isinstance(run.cluster, Inline):
         run.say(f"{names}: training in this process")
-        return trainer.fit_here(specs, run.cluster.threads, run.cluster.has_gpu, run.watch)
+        return trainer.fit_here(specs, run.cluster.threads, run.cluster.has_gpu, run.watch, run.follow)
     resources = run.settings.resources
     each = run.cluster.worker(at_once, resources.cpus_per_worker, resources.training_workers)
     run.say(f"{names}: training on {resources.training_workers} x {each}")
-    return trainer.fit(specs, resources, each, run.say)
+    return trainer.fit(specs, resources, each, run.follow)
 
 
 def _names(run: Run, kind: Step, arms: Sequence[str]) -> Iterator[str]:
@@ -204,6 +215,14 @@ def prepare(run: Run) -> None:
     """All that the arms share: backbone, scorer, masks and pseudo-labels, as training rows."""
     for each in (run, *run.all_variants()):
         make(each, shared_steps(each))
+
+
+def _say_what_is_done(run: Run, names: Iterable[str]) -> None:
+    """A line for each step that a command would make, but that was made before."""
+    for name in dict.fromkeys(names):
+        of_step = run.of(named(name).arm)
+        if of_step.is_done(name):
+            run.say(f"{outcomes.line(of_step, name)} (was done before)")
 
 
 def is_prepared(run: Run) -> bool:
@@ -249,6 +268,7 @@ def is_measured(run: Run, arm: str) -> bool:
 
 def run_all(run: Run) -> None:
     """The whole job but the report (findings/). The same call again goes on where the last one stopped."""
+    _say_what_is_done(run, [*shared_steps(run), *(name for arm in run.settings.arms for name in steps_of(run, arm))])
     prepare(run)
     at_once = min(run.settings.resources.concurrent_arms, len(run.settings.arms)) if run.settings.resources.ray else 1
     with ThreadPoolExecutor(at_once) as pool:
@@ -266,10 +286,13 @@ def run_command(run: Run, command: str, arms: Sequence[str] = ()) -> None:
     kinds = [step for step in STEPS if step.command == command]
     if not arms:
         for each in (run, *run.all_variants()):
-            make(each, [kind.name for kind in kinds if kind.per == "run"], command)
+            names = [kind.name for kind in kinds if kind.per == "run"]
+            _say_what_is_done(each, names)
+            make(each, names, command)
     for arm in arms:
         own = run.of(arm)
         names = [name for kind in kinds if kind.per != "run" for name in _names(own, kind, [arm])]
         if not names:
             raise InputError([Problem(f"arms.{arm}", f"there is nothing to {command} for this arm")])
+        _say_what_is_done(own, names)
         make(own, names, command)

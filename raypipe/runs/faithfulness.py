@@ -62,7 +62,10 @@ def measure(run: Run, folder: StepFolder, _: str) -> dict[str, Any]:
     rows = [row | {"agreement": row["agreement"] and asdict(row["agreement"])} for row in table]
     accuracy = _accuracy(run, Decoder(scorer), [encoder.encode(*note) for note in notes], labels)
     n_questions = sum(map(len, tasks_of.values()))
+    n_options = {task.id: len(task.options) for task in run.corpus.tasks}
+    chance = float(np.mean([1 / n_options[task_id] for task_ids in tasks_of.values() for task_id in task_ids]))
     about = {"split": SPLIT, "questions": n_questions, "notes": len(notes), "scorer_accuracy": accuracy}
+    about["chance"] = chance  # of who guesses
     write_json(folder.path / MEASURED, {**about, "rows": rows})
     return {"variants": len(rows), "questions": n_questions}
 

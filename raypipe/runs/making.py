@@ -169,6 +169,26 @@ def _score(run: Run, folder: StepFolder, student: str, split: str) -> dict[str, 
     return {"predictions": len(predicted), "without_room": without_room}
 
 
+def n_notes(run: Run) -> int:
+    """Notes that a stream over all of them reads; every one comes out."""
+    return int(run.corpus.facts["notes"])
+
+
+def unknown(run: Run) -> None:
+    """Of a step whose output can be counted while it grows, but not beforehand."""
+
+
+def n_plans(run: Run) -> int:
+    """Masking plans of all arms: most become one training row each."""
+    return sum(of_arm.plans for of_arm in tally(run.needed("mask").data).values())
+
+
+def n_answers(run: Run) -> int:
+    """Labels of the evaluation split."""
+    labels = run.corpus.labels
+    return labels.filter(pc.equal(labels["split"], run.settings.evaluation.split)).num_rows
+
+
 def _audited(run: Run, folder: StepFolder) -> dict[str, Any]:
     """Check that every note came out once; write the dead letters and count them; too many end the run."""
     ids = rows.read(folder.data, ["note_id", "error"])

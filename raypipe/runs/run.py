@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 from raypipe.errors import InputError
 from raypipe.guard.folders import ANYONE, open_to_others
-from raypipe.guard.terminal import say
 from raypipe.models import loading
 from raypipe.models.families import FAMILIES
 from raypipe.models.prompts import MASK, PromptEncoder, with_mark
@@ -21,6 +20,7 @@ from raypipe.runs.check import check
 from raypipe.runs.determinants import settings_of
 from raypipe.runs.folder import StepFolder, refuse_links
 from raypipe.runs.names import SCORER
+from raypipe.runs.progress import Printer, Read
 from raypipe.runs.steps import named
 from raypipe.settings import config, configfile
 from raypipe.stream.cluster import join
@@ -29,16 +29,6 @@ from raypipe.stream.pipeline import Job
 if TYPE_CHECKING:
     from raypipe.stream.pipeline import Workers
     from raypipe.training.trainer import Watch
-
-
-@dataclass(frozen=True)
-class Printer:
-    """Prints lines of progress with the seconds since the command began. They never hold note text."""
-
-    began: float = field(default_factory=time.perf_counter)
-
-    def __call__(self, line: str) -> None:
-        say(f"[{time.perf_counter() - self.began:6.1f} s] {line}")
 
 
 @dataclass
@@ -77,6 +67,10 @@ class Run:
                 self.say(f"warning: {place}: {why}, and so may replace this run; take the right away (chmod o-w)")
         (self.folder / configfile.RESOLVED).write_text(configfile.dump(self.settings))
         return self
+
+    def follow(self, name: str, unit: str, read: Read) -> AbstractContextManager[None]:
+        """Show how far a step has come while the block runs; whoever listens to lines alone is spared."""
+        return self.say.follow(name, unit, read) if isinstance(self.say, Printer) else nullcontext()
 
     @property
     def folder(self) -> Path:

@@ -61,6 +61,8 @@ class Step:
     in_job: bool | Callable[[Config], bool] = True  # does `raypipe run` make it, or only who asks for it?
     command: str | None = None  # the command that makes it; None: whichever command needs it
     beside: Callable[[Config], dict[str, Any]] | None = None  # what its output depends on beside sections and files
+    rows: Callable[[Run], int | None] | None = None  # that it writes, about: for progress; None: it writes none, or few
+    unit: str = "notes"  # what a row is
     before_renewal: Callable[[Run, StepFolder], None] | None = None  # called before its output is made again
 
     @property
@@ -157,6 +159,7 @@ def _asks_embeddings(config: Config) -> bool:
 STEPS: tuple[Step, ...] = (
     Step("corpus", collect.make_corpus, settings=("data",)),
     Step("pretrain/rows", making.pretraining_rows, settings=("pretrain", "notes"), needs=("corpus",),
+         rows=making.unknown, unit="training rows",
          is_used=lambda config, _: config.model.path == "pretrain"),
     Step("pretrain", train=specs.pretraining, after=("pretrain/rows",), command="pretrain",
          is_used=lambda config, _: config.model.path == "pretrain"),
@@ -164,7 +167,7 @@ STEPS: tuple[Step, ...] = (
     Step(f"finetune/{SCORER}", train=specs.finetuning, settings=("scorer",), after=("finetune/rows", "pretrain"),
          is_used=lambda config, _: not config.scorer.untuned, in_job=_scorer_in_job, command="finetune"),
     Step("attribute", making.attribute, settings=_with_scorer("attribution", "prompt", "seed"),
-         after=_behind_scorer, in_job=False, command="attribute"),
+         after=_behind_scorer, in_job=False, command="attribute", rows=making.n_notes),
     Step("faithfulness", faithfulness.measure, settings=_with_scorer("faithfulness", "attribution", "prompt", "seed"),
          after=_behind_scorer, in_job=False, command="faithfulness"),
     Step("statistics", making.statistics, settings=("statistics", "model"), after=_behind_statistics,
@@ -172,11 +175,12 @@ STEPS: tuple[Step, ...] = (
          beside=making.asked_of_the_corpus),
     Step("mask", making.mask, settings=("attribution.layer",), after=("attribute", "statistics"),
          needs=_before_masking, arms=of_arms.masks, is_used=lambda config, _: bool(masking_of(config)), command="mask",
-         before_renewal=making.keep_relevance),
+         before_renewal=making.keep_relevance, rows=making.n_notes),
     Step("train/rows", making.masked_rows, settings=("train.lora",), after=("mask",),
-         needs=("mask", "pretrain/rows"), is_used=lambda config, _: bool(masking_of(config))),
+         needs=("mask", "pretrain/rows"), is_used=lambda config, _: bool(masking_of(config)),
+         rows=making.n_plans, unit="masked examples"),
     Step("answer", making.answer, settings=_with_scorer("prompt", "evaluation.batch_tokens"),
-         after=_behind_scorer, is_used=lambda config, _: bool(pseudo_of(config))),
+         after=_behind_scorer, is_used=lambda config, _: bool(pseudo_of(config)), rows=making.n_notes),
     Step("pseudo", making.pseudo_rows, after=("answer",), arms=of_arms.pseudo_labels,
          is_used=lambda config, _: bool(pseudo_of(config))),
     Step("train/{arm}", train=specs.reconstruction, settings=("train",), after=_behind_training,
@@ -184,14 +188,19 @@ STEPS: tuple[Step, ...] = (
     Step("finetune/{student}", train=specs.finetuning, settings=("finetune",), after=_behind_finetuning,
          is_used=lambda _, arm: arm.finetune, command="finetune"),
     Step(f"evaluate/{SCORER}", making.evaluate, settings=_scoring("evaluation.split", "evaluation.mode"),
-         after=(f"finetune/{SCORER}",), in_job=_scorer_is_measured, command="evaluate"),
+         after=(f"finetune/{SCORER}",), in_job=_scorer_is_measured, command="evaluate",
+         rows=making.n_answers, unit="answers"),
     Step("evaluate/{student}", making.evaluate, settings=_scoring("evaluation.split", "evaluation.mode"),
-         after=("finetune/{student}",), needs=_before_scoring, command="evaluate"),
+         after=("finetune/{student}",), needs=_before_scoring, command="evaluate",
+         rows=making.n_answers, unit="answers"),
     Step("calibrate/{student}", making.calibrate, settings=_scoring("evaluation.mode"), after=("finetune/{student}",),
          needs=_before_scoring, is_used=lambda config, _: config.evaluation.conformal is not None, command="evaluate"),
-    Step(f"states/{BACKBONE}", probing.states, settings=_STATES, after=("corpus", "pretrain"), in_job=False),
-    Step("states/train/{arm}", probing.states, settings=_STATES, after=("train/{arm}",), in_job=False),
-    Step("states/finetune/{student}", probing.states, settings=_STATES, after=("finetune/{student}",), in_job=False),
+    Step(f"states/{BACKBONE}", probing.states, settings=_STATES, after=("corpus", "pretrain"), in_job=False,
+         rows=making.unknown),
+    Step("states/train/{arm}", probing.states, settings=_STATES, after=("train/{arm}",), in_job=False,
+         rows=making.unknown),
+    Step("states/finetune/{student}", probing.states, settings=_STATES, after=("finetune/{student}",), in_job=False,
+         rows=making.unknown),
     Step(f"probe/{BACKBONE}", probing.probe, settings=_PROBE, after=(f"states/{BACKBONE}",), in_job=_asks_embeddings),
     Step("probe/train/{arm}", probing.probe, settings=_PROBE, after=("states/train/{arm}",), in_job=False),
     Step("probe/finetune/{student}", probing.probe, settings=_PROBE, after=("states/finetune/{student}",),

@@ -9,8 +9,12 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from raypipe import rows
 from raypipe.errors import ExitCode, InputError
@@ -68,6 +72,10 @@ class Cluster:
         from raypipe.stream.source import read_stored
 
         return read_stored(path, columns)
+
+    def rows_written(self, out: Path) -> int:
+        """Of the blocks that lie in a folder already, for progress."""
+        return sum(map(_rows_of, out.glob("*.parquet")))
 
     @contextmanager
     def resumable(self, out: Path) -> Iterator[None]:
@@ -156,6 +164,19 @@ def _same_ids(shard: Path, record: Path) -> bool:
         return bool(rows.read(shard, ["note_id"]).equals(rows.read(record, ["note_id"])))
     except (OSError, ValueError):  # pyarrow's errors derive from these
         return False
+
+
+def _rows_of(path: Path) -> int:
+    """Of a finished file; 0 while a worker still writes it, or if it is gone."""
+    try:
+        return _rows_of_finished(path)
+    except (OSError, pa.ArrowInvalid):
+        return 0
+
+
+@lru_cache(maxsize=100_000)
+def _rows_of_finished(path: Path) -> int:
+    return int(pq.read_metadata(path).num_rows)
 
 
 def cores(cpus: float) -> float:

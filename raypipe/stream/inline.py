@@ -10,7 +10,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +22,22 @@ from raypipe.notes.files import iter_notes
 from raypipe.settings.config import Data
 
 
+@dataclass
+class Written:
+    """Rows that the writing at hand has written so far."""
+
+    rows: int = 0
+
+
 class Tables:
     """A stream of Arrow tables that is read when it is written, once for each writing."""
 
-    def __init__(self, tables: Callable[[], Iterable[pa.Table]]) -> None:
+    def __init__(self, tables: Callable[[], Iterable[pa.Table]], written: Written) -> None:
         self._tables = tables
+        self._written = written
+
+    def _then(self, tables: Callable[[], Iterable[pa.Table]]) -> Tables:
+        return Tables(tables, self._written)
 
     def map_batches(
         self,
@@ -42,15 +53,15 @@ class Tables:
             for table in self._tables():
                 yield call(table, **(fn_kwargs or {}))
 
-        return Tables(mapped)
+        return self._then(mapped)
 
     def select_columns(self, columns: Sequence[str]) -> Tables:
         """Some columns, in this order."""
-        return Tables(lambda: (table.select(columns) for table in self._tables()))
+        return self._then(lambda: (table.select(columns) for table in self._tables()))
 
     def union(self, other: Tables) -> Tables:
         """These tables, then the others."""
-        return Tables(lambda: (table for tables in (self, other) for table in tables._tables()))
+        return self._then(lambda: (table for tables in (self, other) for table in tables._tables()))
 
     def repartition(
         self,
@@ -61,9 +72,9 @@ class Tables:
     ) -> Tables:
         """By `keys`: one table, so that rows with equal keys meet. Else tables of so many rows at most."""
         if keys is not None:
-            return Tables(self._together)
+            return self._then(self._together)
         size = target_num_rows_per_block
-        return Tables(
+        return self._then(
             lambda: (
                 table.slice(start, size or len(table))
                 for table in self._tables()
@@ -78,12 +89,14 @@ class Tables:
     def write_parquet(self, folder: str, **written: Any) -> None:
         """One file; an interrupted attempt's is replaced. `written`: pyarrow's options."""
         out, writer, written = Path(folder), None, {**rows.WRITE, **written}
+        self._written.rows = 0
         shutil.rmtree(out, ignore_errors=True)
         out.mkdir(parents=True)
         try:
             for table in self._tables():
                 writer = writer or pq.ParquetWriter(out / "part-00000.parquet", table.schema, **written)
                 writer.write_table(table)
+                self._written.rows += len(table)
         finally:
             if writer:
                 writer.close()
@@ -100,6 +113,7 @@ class Inline:
 
     threads: int
     has_gpu: bool
+    written: Written = field(default_factory=Written, compare=False)
 
     @classmethod
     def here(cls, use_gpu: bool | str) -> Inline:
@@ -117,7 +131,7 @@ class Inline:
 
     def notes(self, data: Data, rows_per_block: int) -> Tables:
         """`files.iter_notes` in tables of `rows_per_block` rows at most."""
-        return Tables(lambda: iter_notes(data)).repartition(target_num_rows_per_block=rows_per_block)
+        return Tables(lambda: iter_notes(data), self.written).repartition(target_num_rows_per_block=rows_per_block)
 
     def parquet(self, path: str, columns: Sequence[str] | None = None) -> Tables:
         """The rows of a Parquet file or folder, file by file in the order of their names."""
@@ -126,7 +140,11 @@ class Inline:
             for fragment in sorted(rows.dataset(path).get_fragments(), key=lambda f: f.path):
                 yield fragment.to_table(columns=None if columns is None else list(columns))
 
-        return Tables(read)
+        return Tables(read, self.written)
+
+    def rows_written(self, out: Path) -> int:
+        """Of what is being written now, for progress."""
+        return self.written.rows
 
     @contextmanager
     def resumable(self, out: Path) -> Iterator[None]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import time
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -79,15 +80,16 @@ def fit(
     parallel.loss.train()
     for step in range(done.step, len(plan)):
         torch.manual_seed(hash((training.seed, step, rank)))  # dropout; ints hash the same in every process
+        rate = training.learning_rate * schedule.learning_rate_factor(step, len(plan), training.warmup)
         for group in optimizer.param_groups:
-            group["lr"] = training.learning_rate * schedule.learning_rate_factor(step, len(plan), training.warmup)
+            group["lr"] = rate
         loss = _step(parallel, pad_id, examples, plan[step], training, device)
         norm = whole(nn.utils.clip_grad_norm_(trained.values(), training.clip))
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         work += work_of(examples, plan[step])
         metrics = {"step": step + 1, "steps": len(plan), "loss": loss, "gradient_norm": float(norm)}
-        metrics |= {"seconds": round(time.perf_counter() - began, 3), "tokens": work.tokens}
+        metrics |= {"learning_rate": rate, "seconds": round(time.perf_counter() - began, 3), "tokens": work.tokens}
         if dev is not None and training.eval_every and (step + 1) % training.eval_every == 0:
             metrics["dev_loss"] = evaluate(examples=dev)
         log.write(metrics)
@@ -151,10 +153,13 @@ def mean_loss(core: WeightedLoss, pad_id: int, examples: Examples, training: Tra
 
 
 def _checkpoint_activations(model: Any, training: Training) -> None:
-    if training.gradient_checkpointing:
-        model.gradient_checkpointing_enable({"use_reentrant": False})
-    elif tree.computes_blocks_twice(model):  # by the training before
-        model.gradient_checkpointing_disable()
+    with warnings.catch_warnings():
+        # transformers renames these; the oldest version that we take has the old names alone
+        warnings.filterwarnings("ignore", "`.*gradient_checkpointing.*` is deprecated", FutureWarning)
+        if training.gradient_checkpointing:
+            model.gradient_checkpointing_enable({"use_reentrant": False})
+        elif tree.computes_blocks_twice(model):  # by the training before
+            model.gradient_checkpointing_disable()
 
 
 def _optimizer(trained: checkpoint.Named, training: Training) -> torch.optim.AdamW:

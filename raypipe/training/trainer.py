@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import json
 import shutil
-import threading
-import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -54,8 +53,19 @@ class TrainingSpec:
         return "/".join(Path(self.folder).parts[-2:])
 
 
+# How far a training has come: step, steps, what else to say; None: it has not begun.
+Read = Callable[[], tuple[int, int | None, str] | None]
+# Shows how far something has come while a block runs: (name, unit, read).
+Follow = Callable[[str, str, Read], AbstractContextManager[None]]
+
+
+def in_silence(name: str, unit: str, read: Read) -> AbstractContextManager[None]:
+    """Shows nothing."""
+    return nullcontext()
+
+
 def fit(
-    specs: Sequence[TrainingSpec], resources: config.Resources, each: dict[str, float], say: Callable[[str], None]
+    specs: Sequence[TrainingSpec], resources: config.Resources, each: dict[str, float], follow: Follow = in_silence
 ) -> list[Outcome]:
     """Run the trainings one after the other on Ray Train workers, `each` worker's resources by name.
 
@@ -82,7 +92,7 @@ def fit(
             failure_config=ray.train.FailureConfig(max_failures=2),
         ),
     )
-    with _Progress(specs, say), ThreadPoolExecutor(1) as pool:
+    with _followed(specs, follow), ThreadPoolExecutor(1) as pool:
         pool.submit(trainer.fit).result()  # in the main thread, Ray Train would take Ctrl-C for itself
     return [outcome(spec.folder) for spec in specs]
 
@@ -91,7 +101,13 @@ def fit(
 Watch = Callable[[TrainingSpec, Any, Any, dict[str, Any]], None]
 
 
-def fit_here(specs: Sequence[TrainingSpec], threads: int, has_gpu: bool, watch: Watch | None = None) -> list[Outcome]:
+def fit_here(
+    specs: Sequence[TrainingSpec],
+    threads: int,
+    has_gpu: bool,
+    watch: Watch | None = None,
+    follow: Follow = in_silence,
+) -> list[Outcome]:
     """The same in this process, without Ray, on `threads` CPU threads or its GPU."""
     import torch
 
@@ -99,7 +115,8 @@ def fit_here(specs: Sequence[TrainingSpec], threads: int, has_gpu: bool, watch: 
     torch.set_num_threads(threads)
     try:
         device = torch.device("cuda" if has_gpu and specs[0].tokenizer.device != "cpu" else "cpu")
-        run(specs, device, watch=watch)
+        with _followed(specs, follow):
+            run(specs, device, watch=watch)
     finally:
         torch.set_num_threads(before)
     return [outcome(spec.folder) for spec in specs]
@@ -215,38 +232,37 @@ def _examples(spec: TrainingSpec) -> examples.Examples:
     return own if mixed is None else examples.mixed(own, examples.read(mixed.rows, mixed.arm), mixed.share)
 
 
-class _Progress:
-    """A line now and then while workers train, read from their metrics files."""
-
-    EVERY_S = 10.0
-
-    def __init__(self, specs: Sequence[TrainingSpec], say: Callable[[str], None]) -> None:
-        self.specs, self.say = specs, say
-        self.stop = threading.Event()
-        self.thread = threading.Thread(target=self._watch, daemon=True)
-
-    def __enter__(self) -> None:
-        self.thread.start()
-
-    def __exit__(self, *_: object) -> None:
-        self.stop.set()
-        self.thread.join()
-
-    def _watch(self) -> None:
-        n_lines_said: dict[str, int] = {}
-        began = time.time()
-        while not self.stop.wait(self.EVERY_S):
-            for spec in self.specs:
-                metrics = Path(spec.folder) / "metrics.jsonl"
-                if not metrics.exists() or metrics.stat().st_mtime < began:
-                    continue
-                lines = metrics.read_bytes().splitlines()
-                if lines and len(lines) > n_lines_said.get(spec.folder, 0):
-                    n_lines_said[spec.folder] = len(lines)
-                    self.say(_line(spec.name, json.loads(lines[-1])))
+@contextmanager
+def _followed(specs: Sequence[TrainingSpec], follow: Follow) -> Iterator[None]:
+    """Show each training while it is in work, from the metrics that its first worker writes."""
+    with ExitStack() as stack:
+        for spec in specs:
+            stack.enter_context(follow(spec.name, "steps", Metrics(spec.folder)))
+        yield
 
 
-def _line(name: str, m: dict[str, Any]) -> str:
-    rate = m["tokens"] / max(m["seconds"], 1e-9)
-    left = m["seconds"] / m["step"] * (m["steps"] - m["step"])
-    return f"{name}: step {m['step']}/{m['steps']}, loss {m['loss']:.3f}, {rate:,.0f} tokens/s, {left:.0f} s left"
+class Metrics:
+    """How far a training has come, from the last line of its metrics; None while there is none, and when it is done."""
+
+    LAST_BYTES = 2000  # more than a line
+
+    def __init__(self, folder: str) -> None:
+        self.path, self.outcome = Path(folder) / "metrics.jsonl", Path(folder) / "outcome.json"
+        self.before = self._size()  # what an earlier attempt left is no progress
+
+    def __call__(self) -> tuple[int, int | None, str] | None:
+        if self._size() in (0, self.before) or self.outcome.exists():
+            return None
+        with self.path.open("rb") as file:
+            file.seek(max(0, self._size() - self.LAST_BYTES))
+            lines = file.read().splitlines(keepends=True)
+        if not lines or not lines[-1].endswith(b"\n"):
+            lines = lines[:-1]  # is being written
+        if not lines:
+            return None
+        last = json.loads(lines[-1])
+        rate = last["tokens"] / max(last["seconds"], 1e-9)
+        return last["step"], last["steps"], f"loss {last['loss']:.3f}, {rate:,.0f} tokens/s"
+
+    def _size(self) -> int:
+        return self.path.stat().st_size if self.path.exists() else 0

@@ -20,6 +20,7 @@ from raypipe.masking.requirements import needs
 from raypipe.runs import driver, integrity
 from raypipe.runs.determinants import settings_of
 from raypipe.runs.names import SCORER
+from raypipe.runs.progress import Printer
 from raypipe.runs.run import Run
 from raypipe.runs.steps import RANKED
 from raypipe.settings.arms import masking_of
@@ -38,7 +39,8 @@ def prepare(plan: StudyPlan, folder: Path, say: Say) -> Run:
     """The base run of a study, with all that the trials share; and the scorer's predictions of the dev notes."""
     settings = plan.config(plan.constants, "base", str(folder))
     settings = configure(settings, {"arms": {**settings.arms, LABELS_ONLY: Arm()}})
-    run = Run(settings, say=lambda line: say(f"{plan.backbone.name}: {line}")).open()
+    name = plan.backbone.name
+    run = Run(settings, say=say.named(name) if isinstance(say, Printer) else lambda line: say(f"{name}: {line}")).open()
     _share(run)
     driver.make(run, ["statistics"])
     driver.evaluate(run, LABELS_ONLY)

@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -96,6 +97,7 @@ def html(search: Search, pages: Sequence[ModelPage], charts: dict[str, Chart]) -
     costs = [page.cost for page in pages if page.cost is not None]
     return environment(Path(__file__).parent).get_template("report.html").render(
         search=search,
+        summary=summary(search, pages),
         pages=pages,
         charts=charts,
         axes=[analysis.short(key) for key in analysis.axes(search)],
@@ -108,6 +110,29 @@ def html(search: Search, pages: Sequence[ModelPage], charts: dict[str, Chart]) -
         versions=versions(),
         shades=(),
     )  # fmt: skip
+
+
+def summary(search: Search, pages: Sequence[ModelPage]) -> str:
+    """What was tried, what can be said of the best settings, and what cannot."""
+    n_finished = sum(page.statuses.get("finished", 0) for page in pages)
+    n_settings = sum(len(page.results.settings) for page in pages if page.results)
+    sentences = [
+        f"{n_settings} settings of {_n(len(pages), 'model')} were measured in {_n(n_finished, 'finished trial')}, on "
+        f"dev notes of {_n(len(search.tasks), 'task')}."
+    ]
+    for page in pages:
+        verdicts = [n.verdict for n in page.against]
+        if page.results and verdicts:
+            sentences.append(
+                f"{page.facts.name}: best is {page.best}, clearly better than {verdicts.count('better')} of the "
+                f"{len(verdicts)} it was compared with."
+            )
+    best_of_many = "The best of many settings is partly lucky, and test notes were not read"
+    return " ".join([*sentences, f"{best_of_many}: how good it is, a run on them has to say."])
+
+
+def _n(n: int, what: str) -> str:
+    return f"{n:,} {what}{'' if n == 1 else 's'}"
 
 
 def settings_table(every: Sequence[Results]) -> pa.Table:
@@ -124,10 +149,10 @@ def settings_table(every: Sequence[Results]) -> pa.Table:
 
 
 def text(search: Search) -> str:
-    """For the terminal: the best setting of each model, and how its trials ended."""
-    lines = []
-    for facts in search.models:
-        page = _model_page(search, facts)
+    """For the terminal: what came out, the best setting of each model, and how its trials ended."""
+    pages = [_model_page(search, facts) for facts in search.models]
+    lines = [*textwrap.wrap(summary(search, pages), 100), ""]
+    for facts, page in zip(search.models, pages, strict=True):
         statuses = ", ".join(f"{n} {status}" for status, n in page.statuses.items())
         lines.append(f"{facts.name}: {statuses or 'no trials'}")
         if page.results:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import numpy as np
 import pytest
 
+from raypipe.evaluation import faithfulness
 from raypipe.evaluation.faithfulness import MEASURES, SHARES, faithfulness_table, items_of, keep_probabilities, measure
 from raypipe.evaluation.faithfulness import _without as without
 from raypipe.models.prompts import PromptEncoder
@@ -106,3 +108,10 @@ def test_notes_without_words_are_left_out() -> None:
     decoder = decoder_of()
     (note,) = notes_of(1, 1)
     assert items_of(decoder, [note], ["... ---"], Attribution()) == [[]]
+
+
+def test_a_measure_that_no_note_defines_is_nan_without_a_warning():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert np.isnan(faithfulness._defined_mean(np.full(3, np.nan, np.float32)))
+    assert faithfulness._defined_mean(np.asarray([np.nan, 1.0, 3.0], np.float32)) == 2.0

@@ -1,6 +1,7 @@
 """The page shows what it is given, nothing else, and cannot be made to do anything by what it shows."""
 
 import base64
+import hashlib
 import json
 import re
 from dataclasses import replace
@@ -17,6 +18,7 @@ from raypipe.evaluation.agreement import Agreement
 from raypipe.evaluation.conformal import Sets, TaskSets
 from raypipe.evaluation.layer_scores import BestLayer, LayerScore, Selectivity
 from raypipe.evaluation.metrics import Metrics
+from raypipe.evaluation.operating_point import Bin, Calibration, ClassRates, Rate, TaskAnswers
 from raypipe.evaluation.uncertainty import ComparisonResult, Estimate, PairedDifference
 from raypipe.findings.gates import Gate
 from raypipe.findings.known_words import AgreementRow
@@ -26,7 +28,9 @@ from raypipe.findings.page import html as page_module
 from raypipe.findings.page.heatmap import MAX_CHARS, stretches
 from raypipe.findings.page.html import html
 from raypipe.findings.page.report import verdict
+from raypipe.findings.page.terms import SECTIONS, TERMS
 from raypipe.findings.probing import Probing
+from raypipe.findings.training_curves import Curve
 
 NOTE = "Nega febbre e tosse."
 
@@ -100,7 +104,7 @@ TAGS = set(
     re.findall(
         r"\w+",
         "html head meta title style body main h1 h2 h3 p section div table thead tbody tr th td span br sup ul li "
-        "picture source img details summary header dl dt dd pre strong i b footer",
+        "picture source img details summary header dl dt dd pre strong i b footer script",
     )
 )
 SVG_TAGS = re.findall(r"\w+", "svg metadata RDF Work type format defs style g path text use rect clipPath")
@@ -127,6 +131,12 @@ def probing(arm):
     return Probing("logistic", tuple(scores), tuple(best))
 
 
+def task_answers(word):
+    rate = Rate(0.5, 0.3, 0.7)
+    rates = ClassRates(word, 10, rate, rate, rate, Rate(None, None, None), rate)
+    return TaskAnswers(word, (word, "no"), 40, ((4.5, 5.5, 0), (0, 30, 0)), (rates,), ("no",))
+
+
 def full_report(word="plain", caveats=()):
     """Every section filled; `word` wherever text comes from outside."""
     other = word + " 2"
@@ -143,7 +153,11 @@ def full_report(word="plain", caveats=()):
             ArmRow("sft", estimate(0.62), auc=0.81, pooled_macro_f1=0.6),
             ArmRow(other, estimate(0.67), difference(other, 0.05, caveats=caveats), 0.85, 0.66, 0.68, 0.69),
         ),
+        meanings={other: word},
         tasks={"sft": {word: estimate(0.62)}, other: {word: estimate(0.67)}},
+        answers={other: {word: task_answers(word)}},
+        calibration={other: Calibration((Bin(0.7, Rate(0.6, 0.5, 0.7), 40), Bin(0.9, Rate(0.8, 0.7, 0.9), 40)), 0.1)},
+        curves=(Curve(f"train/{word}", (1, 2), (3.0, 2.0), (1e-3, 5e-4), ((2, 2.5),)),),
         gates=(Gate(word, 0.08, 0.0, True, word),),
         agreement=(AgreementRow(word, agreement),),
         conformal={word: Sets(0.1, "lac", 0.91, 1.2, 0.8, (TaskSets(word, 50, 80, 0.4, 0.91, 1.2, 2, 0.8),))},
@@ -216,6 +230,9 @@ def test_needs_no_network_and_forbids_it():
     assert not re.findall(r"https?:|//[a-z]|@import|url\(", source)
     policy = re.search(r'Content-Security-Policy" content="([^"]*)"', source).group(1)
     assert policy.startswith("default-src 'none'; style-src 'unsafe-inline'; img-src data:")
+    (script,) = re.findall(r"<script>(.*?)</script>", source, flags=re.DOTALL)
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert f"script-src 'sha256-{digest}';" in policy  # this script and no other
     assert source.index("Content-Security-Policy") < source.index("<style>")
 
 
@@ -236,7 +253,8 @@ def test_empty_sections_are_not_shown():
 
 def test_full_page_has_every_section_in_reading_order():
     found = re.findall(r'<section id="([^"]+)"', html(full_report()))
-    assert found == ["result", "gates", "tasks", "agreement", "conformal", "probing", "heat-maps", "material", "run"]
+    order = "result gates tasks answers calibration agreement conformal probing heat-maps training material run"
+    assert found == order.split()
 
 
 def test_numbers_are_points_with_intervals():
@@ -322,9 +340,67 @@ def test_pairs_and_budgets_are_shown():
 def test_text_table_is_aligned():
     lines = text_table(full_report("arm\x1b[31m")).splitlines()
     assert lines[0].split("  ")[0] == "arm"
-    assert "67.0 [65.0, 69.0] +5.0 [+3.0, +7.0] 9/1/2 0.020 85.0 68.0 69.0 better" in re.sub(" +", " ", lines[3])
+    assert "67.0 [65.0, 69.0] +5.0 [+3.0, +7.0] 9/1/2 85.0 better" in re.sub(" +", " ", lines[3])
+    assert "0.020 68.0 69.0" in re.sub(" +", " ", "\n".join(lines))
     assert lines[0].index("verdict") == lines[2].index("reference") == lines[3].index("better")
     assert "\x1b" not in "".join(lines)
+
+
+def test_text_tables_fit_a_terminal_and_cut_nothing():
+    long = "specialty_cardiovascular_pulmonary_and_something_else, label_margin, layer 12"
+    report = full_report(long)
+    text = text_table(replace(report, summary=long * 4, remarks={long: long * 3}))
+    assert max(map(len, text.splitlines())) <= 100
+    assert "layer" in text
+    assert all(part in text for part in ("specialty_", "cardiovascular", "pulmonary"))
+    of_arms = text_table(Report(title="x", arms=tuple(ArmRow(a, estimate(0.6)) for a in ("sft", "decselfmask"))))
+    assert of_arms.splitlines()[0].split() == [
+        "arm",
+        "macro",
+        "F1",
+        "95",
+        "%",
+        "interval",
+        "vs",
+        "sft",
+        "95",
+        "%",
+        "interval",
+        "W/T/L",
+        "AUC",
+        "verdict",
+    ]
+
+
+def test_one_answer_for_all_notes_is_a_warning_on_the_page_and_on_the_terminal():
+    report = full_report("t")
+    (sentence,) = report.single_answers
+    assert sentence == "t 2: one answer for every note, whatever it says, in 1 of 1 tasks: t (no)"
+    assert f"  warning: {sentence}" in text_table(report)
+    assert f"{sentence}." in Page(html(report)).text
+    varied = replace(task_answers("t"), only_answers=())
+    fine = replace(report, answers={"a": {"t": varied}})
+    assert "warning" not in text_table(fine)
+    assert "do not depend on the note" not in html(fine)
+    many = replace(report, answers={arm: {f"t{i}": task_answers(f"t{i}") for i in range(7)} for arm in "ab"})
+    (both,) = many.single_answers
+    assert both.startswith("a, b: one answer")
+    assert both.endswith("t4 (no) and 2 more")
+
+
+def test_rates_and_confusion_stand_on_the_page():
+    text = " ".join(Page(html(full_report("t"))).text.split())
+    assert "50.0[30.0, 70.0]" in text
+    assert "no 5.5, t 4.5" in text
+    assert TaskAnswers("t", ("a", "b"), 9, ((9.0, 0, 0.5), (0, 0, 0)), (), ()).given(0) == "a 9, none of these 0.5"
+
+
+def test_every_section_explains_its_words():
+    source = html(full_report())
+    for section in re.findall(r'<section id="([^"]+)".*?</section>', source, flags=re.DOTALL):
+        body = source[source.index(f'<section id="{section}"') :].partition("</section>")[0]
+        assert 'class="terms"' in body or section == "run"
+    assert set(TERMS) == {name for names in SECTIONS.values() for name in names}
 
 
 def test_files_hold_the_same_numbers_and_json_no_note_text(tmp_path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -234,3 +235,22 @@ def test_supervised_rows_put_loss_on_answers_only() -> None:
     assert row["input_ids"] == [1, 5, 6, 20, 21, 31, 32, 2, 22, 30, 2]
     assert row["loss_weight"] == [0, 0, 0, 0, 0, 1, 1, 1, 0, 1, 1]
     assert row["branch"] == [0, 0, 0, 1, 1, 1, 1, 1, 2, 2, 2]
+
+
+def test_every_step_says_its_learning_rate(tmp_path):
+    training = settings(warmup=0.5)
+    fitted(tmp_path, training)
+    rates = [line["learning_rate"] for line in metrics_of(tmp_path)]
+    factors = [schedule.learning_rate_factor(step, len(rates), 0.5) for step in range(len(rates))]
+    assert rates == [training.learning_rate * factor for factor in factors]
+    assert len(set(rates)) > 2
+
+
+@pytest.mark.parametrize("is_on", [False, True])
+def test_activation_checkpointing_warns_of_nothing(is_on):
+    model = tiny_model("llama")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        loop._checkpoint_activations(model, settings(gradient_checkpointing=is_on))
+        loop._checkpoint_activations(model, settings())
+    assert not any(getattr(module, "gradient_checkpointing", False) for module in model.modules())

@@ -107,7 +107,7 @@ def _fit(
     watcher = threading.Thread(target=watch)
     watcher.start()
     try:
-        trainer.fit([spec], resources, {"CPU": 1.0}, lambda line: None)
+        trainer.fit([spec], resources, {"CPU": 1.0})
     finally:
         done.set()
         watcher.join()

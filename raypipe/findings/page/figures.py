@@ -1,7 +1,8 @@
 """The charts of the report as SVG in data: addresses, once for light and once for dark pages.
 
 Dots with intervals, not bars: macro F1 has a floor near .47, so bars from zero would show mostly the floor. Arms differ
-in marker and colour (Okabe and Ito's palette), and the reference is grey.
+in marker and colour, and the reference has the ink's. The colours stay apart for colour-blind readers, too: a test
+simulates how they see.
 """
 
 from __future__ import annotations
@@ -23,20 +24,24 @@ from matplotlib.ticker import MaxNLocator
 
 from raypipe.evaluation.faithfulness_table import FaithfulnessRow
 from raypipe.evaluation.layer_scores import LayerScore
+from raypipe.evaluation.operating_point import Calibration
 from raypipe.evaluation.uncertainty import Estimate
 from raypipe.findings.finetunings import Gain
 from raypipe.findings.page.layer_curves import NAMES, POOLINGS, shown
 from raypipe.findings.probing import STAGES, Probing
+from raypipe.findings.training_curves import Curve
 from raypipe.guard.terminal import printable
-from raypipe.runs.names import BACKBONE
+from raypipe.runs.names import BACKBONE, SCORER
 
 MARKERS = "osD^vPX*"
 MAX_TASKS, MAX_ARMS = 40, 8  # on one chart; the rest of the tasks are in the table
+LINE = 32  # letters of a name beside each other
 LEGEND_WIDTH = 90  # characters beside each other in a legend as wide as the chart
-GREY = {"light": "#6b7280", "dark": "#9aa4b2"}
+GREY = {"light": "#6b7280", "dark": "#9aa4b2"}  # of lines that are no arm's
+REFERENCE = {"light": "#1f2933", "dark": "#f2f5f8"}
 COLOURS = {
-    "light": ("#0072B2", "#D55E00", "#009E73", "#AA4499", "#8A6D00", "#3B3B98", "#A03030"),
-    "dark": ("#56B4E9", "#F0894A", "#2CC295", "#D98CC0", "#E0C24A", "#A6A6F5", "#F08A8A"),
+    "light": ("#0072b2", "#d55e00", "#b042fa", "#bf8158", "#0606ee", "#4a1e01", "#666666"),
+    "dark": ("#56b4e9", "#f0894a", "#b1439b", "#eeaf9f", "#0663ee", "#a2f91f", "#d02446"),
 }
 INK = {"light": "#1f2933", "dark": "#dde3ea"}
 FAINT = {"light": "#d9dee5", "dark": "#3a424d"}
@@ -147,8 +152,7 @@ def _some_per_task(
         name_rows(axes, shown)
         axes.set_xlim(*limits)
         axes.set_xlabel("macro F1, points")
-        columns = max(1, min(len(arms), LEGEND_WIDTH // (6 + max(len(label(arm)) for arm in arms))))
-        axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=columns, frameon=False, labelcolor=INK[theme])
+        _legend(axes, theme, arms)
         return figure
 
     return chart(draw, f"Macro F1 of {len(arms)} arms on {len(shown)} tasks; the same numbers stand in the table below")
@@ -173,8 +177,90 @@ def faithfulness(rows: Sequence[FaithfulnessRow]) -> Chart:
     return chart(draw, f"Comprehensiveness of {len(shown)} variants less random; the same numbers stand in the table")
 
 
+def calibration(arms: Mapping[str, Calibration], reference: str) -> Chart:
+    """Share of right answers against confidence, a line per arm; on the diagonal, confidence can be believed."""
+
+    def draw(theme: str) -> Figure:
+        figure, axes = canvas(theme, height=4.2)
+        lowest = min(b.confidence for c in arms.values() for b in c.bins)
+        start = 100 * max(0.0, min(lowest, 0.95) - 0.05)
+        axes.plot([start, 100], [start, 100], color=GREY[theme], linewidth=1.2, linestyle=":")
+        for arm, style in _styles(theme, list(arms), reference):
+            bins = [b for b in arms[arm].bins if b.right.value is not None]
+            at = [100 * b.confidence for b in bins]
+            ends = [[100 * (getattr(b.right, end) or 0.0) for b in bins] for end in ("low", "high")]
+            axes.vlines(at, *ends, color=style["color"], linewidth=1.2, alpha=0.5)
+            axes.plot(at, [100 * (b.right.value or 0.0) for b in bins], linewidth=1.2, label=label(arm), **style)
+        axes.grid(axis="y", color=FAINT[theme], linewidth=0.7)
+        axes.set_xlabel("probability that the model gives its answer, %")
+        axes.set_ylabel("right answers, %")
+        _legend(axes, theme, list(arms))
+        return figure
+
+    errors = "; ".join(f"{arm} {100 * c.error:.1f}" for arm, c in arms.items())
+    return chart(draw, f"Calibration: mean distance of confidence and share of right answers in points: {errors}")
+
+
+TRAININGS = {"pretrain": "pretraining", "train": "reconstruction", "finetune": "fine-tuning on labels"}
+
+
+def training(curves: Sequence[Curve], reference: str) -> Chart:
+    """Loss by step, and the learning rate below it, a column per stage; dashed: the dev notes' loss."""
+    stages = [stage for stage in TRAININGS if any(curve.stage == stage for curve in curves)]
+    students = list(dict.fromkeys(curve.student for curve in curves if curve.student))
+    has_rates = any(curve.learning_rate for curve in curves)
+
+    def draw(theme: str) -> Figure:
+        style_of = dict(_styles(theme, students, reference)) | {"": _style(theme, 0)}
+        figure = Figure(figsize=(8.6, 4.6 if has_rates else 3.2), layout="constrained")
+        ratios = {"height_ratios": [3, 1]} if has_rates else None
+        grid = figure.subplots(1 + has_rates, len(stages), sharex="col", squeeze=False, gridspec_kw=ratios)
+        for axes in grid.flat:
+            _plain_axes(axes, theme, "y")
+        for j, stage in enumerate(stages):
+            grid[0][j].set_title(TRAININGS[stage], color=INK[theme], fontsize=10)
+            grid[-1][j].set_xlabel("optimiser step")
+            for curve in curves:
+                if curve.stage == stage:
+                    _training_curve(grid[:, j], curve, style_of[curve.student])
+        grid[0][0].set_ylabel("loss, nats per token")
+        if has_rates:
+            grid[1][0].set_ylabel("learning rate")
+        handles = [Line2D([], [], label=label(name), **style_of[name]) for name in students]
+        if handles:
+            columns = max(1, min(len(students), LEGEND_WIDTH // (6 + max(map(_width, students)))))
+            place = {"loc": "outside upper left", "ncols": columns}
+            figure.legend(handles=handles, **place, frameon=False, labelcolor=INK[theme])
+        return figure
+
+    ends = "; ".join(f"{curve.name} {curve.loss[-1]:.3f}" for curve in curves)
+    return chart(draw, f"Loss of {len(curves)} trainings by step; last loss: {ends}")
+
+
+def _training_curve(column: Any, curve: Curve, style: Mapping[str, Any]) -> None:
+    """A marker at the end alone: a curve has many points."""
+    line = {"color": style["color"], "linewidth": 1.3}
+    column[0].plot(curve.steps, curve.loss, marker=style["marker"], markevery=[-1], markersize=5, **line)
+    if curve.dev:
+        column[0].plot(*zip(*curve.dev, strict=True), linestyle="--", marker=style["marker"], markersize=4, **line)
+    if curve.learning_rate:
+        column[-1].plot(curve.steps, curve.learning_rate, **line)
+
+
+def _styles(theme: str, arms: Sequence[str], reference: str) -> list[tuple[str, dict[str, Any]]]:
+    """Arms with their colours and markers, the reference in the ink's."""
+    others = [arm for arm in arms if arm not in (reference, SCORER)]
+    return [(arm, _style(theme, others.index(arm) + 1 if arm in others else 0)) for arm in arms]
+
+
+def _legend(axes: Any, theme: str, arms: Sequence[str]) -> None:
+    """Above the axes, in as many columns as there is room for."""
+    columns = max(1, min(len(arms), LEGEND_WIDTH // (6 + max(map(_width, arms)))))
+    axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=columns, frameon=False, labelcolor=INK[theme])
+
+
 def layers(probing: Probing) -> Chart:
-    """Macro F1 over the layers: one panel per pooling and stage, one line per student, the backbone grey in all."""
+    """Macro F1 over the layers: one panel per pooling and stage, one line per student, the backbone in all."""
     stages = probing.stages or [""]
     arms = list(dict.fromkeys(name.partition("/")[2] for name in probing.students if name != BACKBONE))
 
@@ -227,7 +313,7 @@ def _widest_spread(tasks: Mapping[str, Mapping[str, Estimate]]) -> list[str]:
 
 
 def _style(theme: str, i: int) -> dict[str, Any]:
-    colour = GREY[theme] if i == 0 else COLOURS[theme][(i - 1) % len(COLOURS[theme])]
+    colour = REFERENCE[theme] if i == 0 else COLOURS[theme][(i - 1) % len(COLOURS[theme])]
     return {"color": colour, "marker": MARKERS[i % len(MARKERS)], "markersize": 5.5}
 
 
@@ -263,8 +349,18 @@ def name_rows(axes: Any, names: Sequence[str]) -> None:
 
 
 def label(name: str) -> str:
-    """A name as a picture can show it."""
-    return printable(name if len(name) <= 32 else name[:31] + "…")
+    """A name as a picture can show it: a long one on several lines, never cut."""
+    lines = []
+    while len(name) > LINE:
+        at = max(name.rfind(separator, 0, LINE) for separator in "_-./, ") + 1 or LINE
+        lines.append(name[:at].rstrip())
+        name = name[at:]
+    return printable("\n".join([*lines, name]))
+
+
+def _width(name: str) -> int:
+    """Letters of the longest line of its label."""
+    return max(map(len, label(name).split("\n")))
 
 
 def chart(draw: Callable[[str], Figure], alt: str) -> Chart:

@@ -16,6 +16,7 @@ from raypipe.guard.terminal import printable
 Span = tuple[int, int]
 SHADES = 8
 MAX_CHARS = 4000  # of a note on the page
+MAX_WORDS = 40  # of a note in the table
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,17 @@ class HeatMap:
     panels: Sequence[Panel]
     deciding: Sequence[Span] = ()  # characters that are known to decide; they may overlap
     caption: str = ""  # label, prediction
+    read: Span | None = None  # characters that the model could read of a note longer than its context; None: all
+
+
+@dataclass(frozen=True)
+class Word:
+    """A word in the table beside the picture, for who cannot see colours or point at words."""
+
+    text: str
+    relevance: float | None  # None: no arm uses any, or the model did not read the word
+    hidden_by: tuple[str, ...]  # titles of the panels
+    decides: bool
 
 
 @dataclass(frozen=True)
@@ -55,29 +67,58 @@ class Stretch:
 
     is_hidden: bool
     pieces: list[Piece]
+    is_read: bool = True
 
 
 def stretches(heat_map: HeatMap, panel: Panel) -> Iterator[Stretch]:
     """The note as the panel shows it, in order; the pieces join up to the text (its first MAX_CHARS characters)."""
     text = printable(heat_map.text[:MAX_CHARS])
     largest = max((abs(value) for value in panel.relevance), default=0.0) or 1.0
+    read = heat_map.read or (0, len(text))
     cuts = {0, len(text)}
-    for spans in (heat_map.words, panel.hidden, heat_map.deciding):
+    for spans in (heat_map.words, panel.hidden, heat_map.deciding, [read]):
         cuts.update(min(int(offset), len(text)) for span in spans for offset in span)
-    for hidden, group in groupby(pairwise(sorted(cuts)), key=lambda atom: _span_at(panel.hidden, atom[0])):
-        pieces = [_piece(text, atom, heat_map, panel, largest, hidden is not None) for atom in group]
-        yield Stretch(hidden is not None, pieces)
+
+    def kind(atom: Span) -> tuple[int | None, bool]:
+        return _span_at(panel.hidden, atom[0]), read[0] <= atom[0] < read[1]
+
+    for (hidden, is_read), group in groupby(pairwise(sorted(cuts)), key=kind):
+        pieces = [_piece(text, atom, heat_map, panel, largest, hidden is not None, is_read) for atom in group]
+        yield Stretch(hidden is not None, pieces, is_read)
 
 
-def _piece(text: str, atom: Span, heat_map: HeatMap, panel: Panel, largest: float, is_hidden: bool) -> Piece:
+def ranked(heat_map: HeatMap) -> list[Word]:
+    """The words that matter most, MAX_WORDS of them; in the order of the note where no arm uses relevance."""
+    relevance = next((panel.relevance for panel in heat_map.panels if panel.relevance), [])
+    first, last = heat_map.read or (0, len(heat_map.text))
+    order = sorted(range(len(heat_map.words)), key=lambda word: -abs(relevance[word]) if relevance else word)
+    return [
+        Word(
+            printable(heat_map.text[start:end]),
+            relevance[word] if relevance and first <= start < last else None,
+            tuple(panel.title for panel in heat_map.panels if _overlaps(panel.hidden, start, end)),
+            _overlaps(heat_map.deciding, start, end),
+        )
+        for word in order[:MAX_WORDS]
+        for start, end in [heat_map.words[word]]
+    ]
+
+
+def _overlaps(spans: Sequence[Span], start: int, end: int) -> bool:
+    return any(a < end and start < b for a, b in spans)
+
+
+def _piece(
+    text: str, atom: Span, heat_map: HeatMap, panel: Panel, largest: float, is_hidden: bool, is_read: bool
+) -> Piece:
     word = _span_at(heat_map.words, atom[0])
     if word is None:
         return Piece(text[slice(*atom)], "", "")
     decides = any(start <= atom[0] < end for start, end in heat_map.deciding)
     value = panel.relevance[word] if panel.relevance else None
-    says = [] if value is None else [f"relevance {value:+.3g}"]
+    says = ["not read by the model"] if not is_read else [] if value is None else [f"relevance {value:+.3g}"]
     says += ["decides"] * decides + ["hidden"] * is_hidden
-    classes = ["" if value is None else _shade(value / largest), "decides" if decides else ""]
+    classes = ["" if value is None or not is_read else _shade(value / largest), "decides" if decides else ""]
     return Piece(text[slice(*atom)], " ".join(filter(None, classes)), ", ".join(says))
 
 

@@ -1,21 +1,25 @@
-"""A report as one HTML page that needs no network and no JavaScript.
+"""A report as one HTML page that needs no network, and no script to be complete.
 
 Names and note text come from outside: jinja escapes everything, nothing is marked safe, the only inline styles are
-numbers of ours, and the page's own policy forbids scripts, frames, and any address but data: images.
+numbers of ours, and the page's own policy forbids frames, any address but data: images, and every script but the one
+whose hash it names (script.js: sorts and searches tables).
 """
 
 from __future__ import annotations
 
+import base64
+import hashlib
 from functools import cache
+from itertools import islice
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
-from raypipe.evaluation.faithfulness_table import where_to_start
 from raypipe.evaluation.uncertainty import CAVEATS, Estimate
 from raypipe.findings.page import figures, heatmap
 from raypipe.findings.page.layer_curves import shown
 from raypipe.findings.page.report import Report, outcome, verdict
+from raypipe.findings.page.terms import terms_of
 from raypipe.guard.terminal import printable
 
 MINUS, NOTHING = "\u2212", "\u2013"
@@ -26,6 +30,7 @@ def html(report: Report) -> str:
     """The page. Characters that it cannot carry become U+FFFD."""
     # where a gate failed, there is no picture that invites a ranking
     differing = [(r.name, r.difference.estimate) for r in report.arms if r.difference and not report.failed_gates]
+    calibrated = dict(islice(report.calibration.items(), figures.MAX_ARMS))
     return _template().render(
         report=report,
         outcome=outcome,
@@ -36,11 +41,14 @@ def html(report: Report) -> str:
         faithfulness=figures.faithfulness(report.faithfulness) if report.faithfulness else None,
         layers=figures.layers(report.probing) if report.probing else None,
         shown=shown,
-        where_to_start=where_to_start(report.faithfulness) if report.faithfulness else None,
+        calibration=figures.calibration(calibrated, report.reference) if calibrated else None,
+        training=figures.training(report.curves, report.reference) if report.curves else None,
+        n_answer_rows=sum(len(task.classes) for of_arm in report.answers.values() for task in of_arm.values()),
         task_ids=list(next(iter(report.tasks.values()), {})),
         used_caveats=_used_caveats(report),
         caveat_marks=CAVEAT_MARKS,
         stretches=heatmap.stretches,
+        ranked=heatmap.ranked,
         max_chars=heatmap.MAX_CHARS,
         shades=range(1, heatmap.SHADES + 1),
         max_tasks=figures.MAX_TASKS,
@@ -66,6 +74,9 @@ def environment(*folders: Path) -> Environment:
         finalize=lambda value: printable(value) if type(value) is str else value,
     )
     found.filters |= {"points": points, "signed": signed, "count": count, "duration": duration, "plain": plain}
+    script = found.get_template("script.js").render()
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    found.globals |= {"terms_of": terms_of, "script_hash": f"sha256-{digest}"}
     return found
 
 

@@ -7,7 +7,7 @@ Shares (macro F1, AUC, hit share) lie in [0, 1] here; pages and tables show poin
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -15,6 +15,7 @@ import numpy as np
 from raypipe.evaluation.conformal import Sets
 from raypipe.evaluation.faithfulness_table import FaithfulnessRow
 from raypipe.evaluation.metrics import Metrics
+from raypipe.evaluation.operating_point import Calibration, TaskAnswers
 from raypipe.evaluation.uncertainty import SIGNIFICANT, Caveat, ComparisonResult, Estimate, PairedDifference
 from raypipe.findings.finetunings import Gain
 from raypipe.findings.gates import Gate
@@ -22,12 +23,16 @@ from raypipe.findings.known_words import AgreementRow
 from raypipe.findings.material import Material, StepTime
 from raypipe.findings.page.heatmap import HeatMap
 from raypipe.findings.probing import Probing
+from raypipe.findings.training_curves import Curve
 
 NO_VERDICT: dict[Caveat, str] = {
     "single_run": "one run only",
     "single_seed": "one seed only",
     "too_few_tasks": "too few tasks",
 }
+
+
+MAX_NAMED = 5  # tasks in a sentence
 
 
 @dataclass(frozen=True)
@@ -50,16 +55,21 @@ class Report:
 
     title: str
     subtitle: str = ""  # corpus, backbone, date: one line
-    summary: str = ""  # what came out, in a sentence or two
+    summary: str = ""  # what was compared, what can be said and what cannot, in a few sentences
+    meanings: Mapping[str, str] = field(default_factory=dict)  # arm -> what it is
     reference: str = "sft"  # the arm that differences are taken from
     pairs: tuple[PairedDifference, ...] = ()  # declared comparisons of one arm with another than the reference
     budgets: Mapping[str, Mapping[str, Estimate]] = field(default_factory=dict)  # labels per task -> arm -> macro F1
     gains: tuple[Gain, ...] = ()  # of each fine-tuning, if there are several; by labels and steps
     arms: tuple[ArmRow, ...] = ()  # in the order of the config; `arm_rows` builds them
     tasks: Mapping[str, Mapping[str, Estimate]] = field(default_factory=dict)  # arm -> task id -> macro F1
+    answers: Mapping[str, Mapping[str, TaskAnswers]] = field(default_factory=dict)  # arm -> task id -> what it answered
+    calibration: Mapping[str, Calibration] = field(default_factory=dict)  # by arm
+    curves: tuple[Curve, ...] = ()  # of the trainings
     gates: tuple[Gate, ...] = ()
     agreement: tuple[AgreementRow, ...] = ()
     faithfulness: tuple[FaithfulnessRow, ...] = ()  # best first; of `raypipe faithfulness`
+    where_to_start: str = ""  # which of its variants, if any
     conformal: Mapping[str, Sets] = field(default_factory=dict)  # arm -> its prediction sets
     probing: Probing | None = None
     heat_maps: tuple[HeatMap, ...] = ()  # hold note text; never written to metrics.json
@@ -76,6 +86,25 @@ class Report:
         """Arms that were measured at more than one label budget."""
         times = Counter(arm for estimates in self.budgets.values() for arm in estimates)
         return [arm for arm, n in times.items() if n > 1]
+
+    @property
+    def single_answers(self) -> Iterator[str]:
+        """A sentence on the arms that give all notes of some task one answer, though their labels differ."""
+        those: dict[str, list[str]] = {}
+        for arm, of_arm in self.answers.items():
+            tasks = [f"{task.task_id} ({', '.join(dict.fromkeys(task.only_answers))})"
+                     for task in of_arm.values() if task.only_answers]  # fmt: skip
+            if tasks:
+                more = f" and {len(tasks) - MAX_NAMED} more" if len(tasks) > MAX_NAMED else ""
+                some = f"in {len(tasks)} of {len(of_arm)} tasks: {', '.join(tasks[:MAX_NAMED])}{more}"
+                those.setdefault(some, []).append(arm)
+        for some, arms in those.items():
+            yield f"{', '.join(arms)}: one answer for every note, whatever it says, {some}"
+
+    @property
+    def counting_gates(self) -> tuple[Gate, ...]:
+        """Gates that can forbid a ranking: those that must be measured, and those that failed."""
+        return tuple(g for g in self.gates if g.is_needed or g.passed is False)
 
     @property
     def failed_gates(self) -> tuple[Gate, ...]:

@@ -1,32 +1,37 @@
-"""The report's tables as aligned plain text, for the terminal. Holds no note text."""
+"""The report's tables as aligned plain text, at most WIDTH columns wide, for the terminal. Holds no note text."""
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterator, Sequence
+from itertools import zip_longest
 
-from raypipe.evaluation.faithfulness_table import where_to_start
 from raypipe.evaluation.uncertainty import CAVEATS, Estimate
 from raypipe.findings.page.layer_curves import shown
 from raypipe.findings.page.report import ArmRow, Report, outcome, verdict
 from raypipe.findings.probing import Probing
 from raypipe.guard.terminal import printable
 
+WIDTH = 100  # of a terminal, and of a line in a log
+LEAST = 12  # letters of a column that is broken into several lines
+
 
 def text_table(report: Report) -> str:
     """Headline, agreement, gates and methods, as far as the report has them; macro F1, AUC and shares in points."""
-    parts = [_headline(report), _pairs(report), _budgets(report), _gains(report), _material(report)]
+    parts = [_headline(report), _beside(report), _pairs(report), _budgets(report), _gains(report), _material(report)]
     parts += [_agreement(report), _gates(report), _conformal(report), _faithfulness(report), _probing(report.probing)]
+    parts += [] if report.faithfulness else [_wrapped(report.summary)]
     return "\n\n".join(part for part in parts if part)
 
 
 def _headline(report: Report) -> str:
     if not report.arms:
         return ""
-    lines = [["arm", "macro F1", "95 % interval", f"vs {report.reference}", "95 % interval", "W/T/L"]]
-    lines[0] += ["p (Holm)", "AUC", "AUC difference", "F1 matched", "F1 cv", "verdict"]
+    lines = [["arm", "macro F1", "95 % interval", f"vs {report.reference}", "95 % interval", "W/T/L", "AUC", "verdict"]]
     lines += [_arm(row, report) for row in report.arms]
-    notes = [f"  note: {_one_line(f'{name}: {what}')}" for name, what in report.remarks.items()]
-    return "\n".join([_align(lines), *_caveats(report), *notes])
+    warnings = [_wrapped(f"  warning: {sentence}", "    ") for sentence in report.single_answers]
+    notes = [_wrapped(f"  note: {name}: {what}", "    ") for name, what in report.remarks.items()]
+    return "\n".join([_align(lines), *warnings, *_caveats(report), *notes])
 
 
 def _caveats(report: Report) -> Iterator[str]:
@@ -36,7 +41,7 @@ def _caveats(report: Report) -> Iterator[str]:
         those, others = ([name for name, has in has_it.items() if has is wanted] for wanted in (True, False))
         if those:
             on = f" on {', '.join(those)}" if len(those) <= len(others) else f" on all but {', '.join(others)}"
-            yield _one_line(f"  note{on if others else ''}: {sentence}")
+            yield _wrapped(f"  note{on if others else ''}: {sentence}", "    ")
 
 
 def _estimates(row: ArmRow) -> list[Estimate]:
@@ -44,19 +49,29 @@ def _estimates(row: ArmRow) -> list[Estimate]:
 
 
 def _arm(row: ArmRow, report: Report) -> list[str]:
-    cells = [row.name, _points(row.macro_f1.value), f"[{_points(row.macro_f1.low)}, {_points(row.macro_f1.high)}]"]
+    cells = [row.name, _points(row.macro_f1.value), _interval(row.macro_f1.low, row.macro_f1.high), "", "", ""]
     if row.difference:
         e, d = row.difference.estimate, row.difference
-        cells += [
+        cells[3:] = [
             f"{100 * e.value:+.1f}",
             f"[{100 * e.low:+.1f}, {100 * e.high:+.1f}]",
             f"{d.wins}/{d.ties}/{d.losses}",
-            f"{d.p_holm:.3f}",
         ]
-    else:
-        cells += ["", "", "", ""]
-    by_auc = "" if row.auc_difference is None else _signed(row.auc_difference)
-    return [*cells, _points(row.auc), by_auc, _points(row.matched_f1), _points(row.cv_f1), verdict(row, report)]
+    return [*cells, _points(row.auc), verdict(row, report)]
+
+
+def _beside(report: Report) -> str:
+    """What else is measured of an arm."""
+    lines = [["arm", "p (Holm)", "AUC difference", "F1 matched", "F1 cv", ""]]
+    for row in report.arms:
+        p = f"{row.difference.p_holm:.3f}" if row.difference else ""
+        by_auc = "" if row.auc_difference is None else _signed(row.auc_difference)
+        lines.append([row.name, p, by_auc, _points(row.matched_f1), _points(row.cv_f1), ""])
+    return _align(lines) if report.arms else ""
+
+
+def _interval(low: float, high: float) -> str:
+    return f"[{_points(low)}, {_points(high)}]"
 
 
 def _signed(e: Estimate) -> str:
@@ -101,40 +116,46 @@ def _material(report: Report) -> str:
 def _agreement(report: Report) -> str:
     if not report.agreement:
         return ""
-    lines = [["relevance", "top words that decide", "95 % interval", "chance", "least relevant", "AP", "AP by chance"]]
+    lines = [["relevance", "top words that decide", "95 % interval", "chance", "least relevant", ""]]
     for row in report.agreement:
         a = row.agreement
         interval = f"[{_points(a.hit_interval[0])}, {_points(a.hit_interval[1])}]"
-        shares = (a.chance, a.least_relevant_share, a.average_precision, a.average_precision_chance)
-        lines.append([row.name, f"{_points(a.hit_share)} %", interval, *(_points(share) for share in shares)])
+        shares = (a.chance, a.least_relevant_share)
+        lines.append([row.name, f"{_points(a.hit_share)} %", interval, *map(_points, shares), ""])
     return _align(lines)
 
 
 def _gates(report: Report) -> str:
-    lines = [["gate", "measured", "threshold", "outcome"]]
+    lines = [["gate", "for a ranking", "measured", "threshold", "outcome"]]
     for gate in report.gates:
         outcome = {True: "passed", False: "FAILED", None: "not measurable"}[gate.passed]
         numbers = ["-" if x is None else f"{x:.3f}" for x in (gate.measured, gate.threshold)]
-        lines.append([gate.name, *numbers, outcome])
-    return _align(lines) if report.gates else ""
+        lines.append([gate.name, "needed" if gate.is_needed else "not needed", *numbers, outcome])
+    reasons = [
+        _wrapped(f"  {gate.name}: {gate.detail}", "    ")
+        for gate in report.gates
+        if gate.passed is None and gate.is_needed and gate.detail
+    ]
+    return "\n".join([_align(lines), *reasons]) if report.gates else ""
 
 
 def _faithfulness(report: Report) -> str:
+    """Two tables: what decides, and what stands beside it."""
     if not report.faithfulness:
         return ""
-    lines = [["relevance", "compreh.", "suffic.", "soft NC", "soft NS", "reversed", "vs random", "95 % interval"]]
-    lines[0] += ["vs best", "95 % interval"]
-    lines[0] += ["top words that decide", "chance", "least relevant", "seconds", ""]
+    first = [["relevance", "compreh.", "vs random", "95 % interval", "vs best", "95 % interval", ""]]
+    second = [["relevance", "suffic.", "reversed", "soft NC", "soft NS", "words that decide", "chance", "least", "s"]]
     for row in report.faithfulness:
-        found = row.agreement
-        shares = (row.comprehensiveness, row.sufficiency, row.soft_nc, row.soft_ns, row.reversed, row.vs_random)
-        decide = (found.hit_share, found.chance, found.least_relevant_share) if found else (None, None, None)
-        interval = f"[{_points(row.vs_random_low)}, {_points(row.vs_random_high)}]"
-        behind = [_points(row.vs_best), f"[{_points(row.vs_best_low)}, {_points(row.vs_best_high)}]"]
-        cells = [row.variant, *map(_points, shares), interval, *behind, *map(_points, decide), f"{row.seconds:.1f}", ""]
-        lines.append(cells)
-    parts = (report.subtitle, report.summary, _align(lines), where_to_start(report.faithfulness))
-    return "\n".join(part for part in parts if part)
+        random, best = _interval(row.vs_random_low, row.vs_random_high), _interval(row.vs_best_low, row.vs_best_high)
+        first.append(
+            [row.variant, *map(_points, (row.comprehensiveness, row.vs_random)), random, _points(row.vs_best), best, ""]
+        )
+        a = row.agreement
+        decide = (a.hit_share, a.chance, a.least_relevant_share) if a else (None, None, None)
+        shares = (row.sufficiency, row.reversed, row.soft_nc, row.soft_ns, *decide)
+        second.append([row.variant, *map(_points, shares), f"{row.seconds:.1f}"])
+    parts = [report.subtitle, _wrapped(report.summary), _align(first), _align(second), _wrapped(report.where_to_start)]
+    return "\n\n".join(filter(None, parts))
 
 
 def _conformal(report: Report) -> str:
@@ -158,7 +179,7 @@ def _probing(probing: Probing | None) -> str:
 
 
 def _points(share: float | None) -> str:
-    return "-" if share is None else f"{100 * share:.1f}"
+    return "-" if share is None or share != share else f"{100 * share:.1f}"
 
 
 def _one_line(text: str) -> str:
@@ -166,13 +187,48 @@ def _one_line(text: str) -> str:
     return printable(text).replace("\n", " ").replace("\t", " ")
 
 
+def _wrapped(text: str, indent: str = "") -> str:
+    return "\n".join(textwrap.wrap(_one_line(text), WIDTH, subsequent_indent=indent, break_on_hyphens=False))
+
+
 def _align(lines: Sequence[Sequence[str]]) -> str:
-    """First and last column to the left, the others to the right; a rule below the head."""
+    """First and last column to the left, the others to the right; a rule below the head.
+
+    Where that is wider than WIDTH, heads that are wider than what they stand over go over several lines, then the cells
+    of the widest columns: nothing is cut.
+    """
     lines = [[_one_line(cell) for cell in line] for line in lines]
-    widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
+    columns = list(zip(*lines, strict=True))
+    widths = [max(map(len, column)) for column in columns]
+    least = [max(LEAST, *map(len, column[1:])) for column in columns]
+    for floor in (least, [LEAST] * len(widths)):
+        while (excess := sum(widths) + 2 * (len(widths) - 1) - WIDTH) > 0:
+            i = max(range(len(widths)), key=lambda i: (widths[i] > floor[i], widths[i]))
+            if widths[i] <= floor[i]:
+                break
+            widths[i] = max(floor[i], widths[i] - excess)
+    head, *rows = [_row(line, widths) for line in lines]
+    return "\n".join([*head, "-" * max(map(len, head)), *(line for row in rows for line in row)])
+
+
+def _row(cells: Sequence[str], widths: Sequence[int]) -> list[str]:
+    """The lines of one row."""
+    parts = [_broken(cell, width) for cell, width in zip(cells, widths, strict=True)]
     outer = {0, len(widths) - 1}
-    rows = [
-        "  ".join(c.ljust(w) if i in outer else c.rjust(w) for i, (c, w) in enumerate(zip(line, widths, strict=True)))
-        for line in lines
+    return [
+        "  ".join(
+            cell.ljust(width) if i in outer else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(line, widths, strict=True))
+        ).rstrip()
+        for line in zip_longest(*parts, fillvalue="")
     ]
-    return "\n".join(row.rstrip() for row in [rows[0], "-" * len(rows[0]), *rows[1:]])
+
+
+def _broken(cell: str, width: int) -> list[str]:
+    """A cell as lines, broken at spaces, else behind an underscore, else anywhere."""
+    if len(cell) <= width:
+        return [cell]
+    at = cell.rfind(" ", 0, width + 1)
+    if at <= 0:
+        at = (cell.rfind("_", 0, width) + 1) or width
+    return [cell[:at].rstrip(), *_broken(cell[at:].lstrip(), width)]

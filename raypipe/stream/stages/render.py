@@ -22,7 +22,7 @@ from raypipe.notes.tasks import Task
 from raypipe.settings import config
 from raypipe.training.examples import STORED, receipt
 
-_SUMS = [("plans", "count"), ("plans", "sum"), ("n_spans", "sum"), ("n_cut_tokens", "sum")]
+_SUMS = [("plans", "count"), *((name, "sum") for name in ("plans", "n_spans", "n_cut_tokens", "tokens"))]
 # What training reads, and how much of the note an example hides or does not show
 RENDERED = pa.schema([*STORED, ("n_spans", pa.int16()), ("n_cut_tokens", pa.int32())])
 
@@ -64,12 +64,13 @@ class Render:
 
 
 def counts(rendered: Path, planned: Mapping[str, Tally]) -> dict[str, dict[str, int]]:
-    """By arm: rows, plans and spans without a row (they did not fit the context), tokens left out of the rows."""
+    """By arm: rows and their tokens, plans and spans without a row (they did not fit the context), tokens left out."""
     sums_of: Counter[tuple[str, str]] = Counter()
     columns = {name: pds.field(name) for name in ("arm", "n_spans", "n_cut_tokens")}
     first = {"plans": pc.ends_with(pds.field("key"), "\t0").cast("int64")}  # the first row of each plan
+    length = {"tokens": pc.list_value_length(pds.field("input_ids")).cast("int64")}
     of_arms = pds.field("arm").is_valid()
-    for batch in rows.dataset(rendered).to_batches(columns=columns | first, filter=of_arms):
+    for batch in rows.dataset(rendered).to_batches(columns=columns | first | length, filter=of_arms):
         per_arm = pa.Table.from_batches([batch]).group_by("arm").aggregate(_SUMS)
         for row in per_arm.to_pylist():
             sums_of.update({(row["arm"], name): value for name, value in row.items() if name != "arm"})
@@ -78,6 +79,7 @@ def counts(rendered: Path, planned: Mapping[str, Tally]) -> dict[str, dict[str, 
             "rows": sums_of[arm, "plans_count"],
             "plans_without_rows": tally.plans - sums_of[arm, "plans_sum"],
             "dropped_spans": tally.spans - sums_of[arm, "n_spans_sum"],
+            "tokens": sums_of[arm, "tokens_sum"],
             "cut_tokens": sums_of[arm, "n_cut_tokens_sum"],
         }
         for arm, tally in planned.items()

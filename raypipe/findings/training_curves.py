@@ -1,0 +1,72 @@
+"""How each training went: loss, dev loss and learning rate by step, from the metrics that it left."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from raypipe.runs import driver
+from raypipe.runs.folder import StepFolder
+from raypipe.runs.run import Run
+from raypipe.runs.steps import named
+
+MAX_POINTS = 200  # of a curve; a training of 100,000 steps is drawn from the means of equal parts
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One training. Lists of equal length, but for the dev loss, which is measured now and then."""
+
+    name: str  # of its step: "train/decselfmask"
+    steps: tuple[int, ...]
+    loss: tuple[float, ...]  # nats per weighted token
+    learning_rate: tuple[float, ...]  # empty: of a version that did not write it
+    dev: tuple[tuple[int, float], ...]  # step and dev loss
+
+    @property
+    def stage(self) -> str:
+        """pretrain, train (reconstruction) or finetune."""
+        return self.name.partition("/")[0]
+
+    @property
+    def student(self) -> str:
+        """Whose training it is; empty for the backbone's."""
+        return self.name.partition("/")[2]
+
+
+def curves(run: Run) -> Iterator[Curve]:
+    """Of the finished trainings of a run, in the order of the steps; of an arm's repeats, the first."""
+    names = [*driver.shared_steps(run), *(name for arm in run.settings.arms for name in driver.steps_of(run, arm))]
+    for name in dict.fromkeys(names):
+        step = named(name)
+        if step.kind.train and "@" not in name:
+            folder = run.of(step.arm).step(name)
+            if folder.done and (curve := _curve(name, folder)) is not None:
+                yield curve
+
+
+def _curve(name: str, folder: StepFolder) -> Curve | None:
+    path = folder.path / "metrics.jsonl"
+    lines: list[dict[str, Any]] = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    if not lines:
+        return None
+    size = -(-len(lines) // MAX_POINTS)
+    parts = [lines[start : start + size] for start in range(0, len(lines), size)]
+    has_rate = all("learning_rate" in line for line in lines)
+    dev = {line["step"]: line["dev_loss"] for line in lines if "dev_loss" in line}
+    last = folder.manifest.get("dev_loss")
+    if last is not None:
+        dev[lines[-1]["step"]] = last
+    return Curve(
+        name,
+        tuple(part[-1]["step"] for part in parts),
+        tuple(_mean([line["loss"] for line in part]) for part in parts),
+        tuple(_mean([line["learning_rate"] for line in part]) for part in parts) if has_rate else (),
+        tuple(sorted(dev.items())),
+    )
+
+
+def _mean(values: list[float]) -> float:
+    return sum(values) / len(values)
