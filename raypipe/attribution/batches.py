@@ -18,9 +18,3 @@ def token_batches(lengths: Sequence[int], budget_tokens: int) -> list[list[int]]
             longest = lengths[index]
         batches[-1].append(index)
     return batches
-
-
-def useful_share(lengths: Sequence[int], batches: Sequence[Sequence[int]]) -> float:
-    """Tokens that are not padding, of all tokens computed."""
-    computed = sum(len(batch) * max(lengths[i] for i in batch) for batch in batches)
-    return sum(lengths) / computed
