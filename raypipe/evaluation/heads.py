@@ -13,6 +13,7 @@ notes whose word occurs in training notes (Hewitt & Liang 2019, 1909.03368, sect
 from __future__ import annotations
 
 import warnings
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -80,12 +81,10 @@ def fit_probe(
     `labels`: rows.LABELS, learned from where the split is "train". `group_of`: note id -> group, null if it has
     none. A labelled note without states has no answer, which counts as wrong.
     """
-    by_task: dict[str, dict[str, list[dict[str, Any]]]] = {}
-    for row in labels.to_pylist():
-        by_task.setdefault(row["task_id"], {}).setdefault(row["split"], []).append(row)
+    labelled = labels_by_task(labels)
     out: list[dict[str, Any]] = []
     for task in tasks:
-        train, evaluated = (by_task.get(task.id, {}).get(name, []) for name in ("train", split))
+        train, evaluated = labelled[task.id, "train"], labelled[task.id, split]
         train = [row for row in train if (task.id, row["note_id"]) in pooled.row_of]
         if not train or not evaluated:
             continue
@@ -99,6 +98,21 @@ def fit_probe(
             if all(len({row["label"] for row in part}) > 1 for part in (train, evaluated)):
                 out += _answers(head, pooled, task, train, evaluated, group_of, {**columns, "is_control": True})
     return rows.table(out, rows.PROBED)
+
+
+def labels_by_task(labels: pa.Table) -> Mapping[tuple[str, str], list[dict[str, Any]]]:
+    """The rows of rows.LABELS by task and split; an empty list where there are none."""
+    out = defaultdict(list)
+    for row in labels.to_pylist():
+        out[row["task_id"], row["split"]].append(row)
+    return out
+
+
+def log_probabilities(model: Any, features_NX: Any, options: Sequence[str]) -> F64:
+    """Log-probability of every option, [N, C], from a fitted classifier of scikit-learn."""
+    probability_NC = np.full((features_NX.shape[0], len(options)), LEAST_PROBABILITY)
+    probability_NC[:, [options.index(label) for label in model.classes_]] = model.predict_proba(features_NX)
+    return np.asarray(np.log(np.maximum(probability_NC, LEAST_PROBABILITY)))
 
 
 def choose_layer(probed: pa.Table) -> tuple[int, str] | None:
@@ -153,14 +167,10 @@ class _Head:
     def log_probabilities(self, learn_ND: F64, gold: Sequence[str], evaluated_ND: F64) -> F64:
         """Log-probability of every option for the evaluated notes, [N, C]."""
         learn_ND, evaluated_ND = _standardised(learn_ND, evaluated_ND, rotate=self.settings.head == "logistic")
-        probability_NC = np.full((len(evaluated_ND), len(self.task.options)), LEAST_PROBABILITY)
         if not len(evaluated_ND):
-            return probability_NC
+            return np.empty((0, len(self.task.options)))
         model = next(self._fits(learn_ND, np.asarray(gold), [self.c]))
-        probability_NC[:, [self.task.options.index(label) for label in model.classes_]] = model.predict_proba(
-            evaluated_ND
-        )
-        return np.asarray(np.log(np.maximum(probability_NC, LEAST_PROBABILITY)))
+        return log_probabilities(model, evaluated_ND, self.task.options)
 
     def _fits(self, states_ND: F64, gold_N: npt.NDArray[np.str_], grid: Sequence[float | None]) -> Iterator[Any]:
         """A fitted classifier for each penalty, strongest first. The next one overwrites it."""
