@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 def token_batches(lengths: Sequence[int], budget_tokens: int) -> list[list[int]]:
@@ -18,3 +22,16 @@ def token_batches(lengths: Sequence[int], budget_tokens: int) -> list[list[int]]
             longest = lengths[index]
         batches[-1].append(index)
     return batches
+
+
+def in_batches(
+    items: Sequence[Item],
+    lengths: Sequence[int],
+    budget_tokens: int,
+    function: Callable[[list[Item]], Sequence[Result]],
+) -> list[Result]:
+    """`function` of the items, batch by batch; its results in the order of the items."""
+    results: dict[int, Result] = {}
+    for batch in token_batches(lengths, budget_tokens):
+        results |= zip(batch, function([items[i] for i in batch]), strict=True)
+    return [results[i] for i in range(len(items))]

@@ -15,6 +15,7 @@ docs/method.md, section 11.6.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -22,9 +23,10 @@ from typing import Any
 
 import numpy as np
 import torch
+from scipy.special import softmax
 
 from raypipe.attribution import AttributionEngine, NoteAttribution
-from raypipe.attribution.batches import token_batches
+from raypipe.attribution.batches import in_batches
 from raypipe.attribution.decoder import Decoder
 from raypipe.attribution.padded import Rows
 from raypipe.attribution.registry import method_of
@@ -261,15 +263,19 @@ def _soft(
     seed: int,
 ) -> list[tuple[float, float]]:
     """(soft_nc, soft_ns) of each item; nan if a note without content leaves p almost as it is."""
-    pairs = [(float("nan"), float("nan"))] * len(items)
-    for batch in token_batches([3 * len(item.note.prefix_ids) for item in items], settings.batch_tokens):
-        members = [items[i] for i in batch]
-        keep = [_keep(item, relevance[i]) for i, item in zip(batch, members, strict=True)]
-        p_B3 = _p_of_random_parts(decoder, members, keep, settings.target, seed)
-        for i, item, p in zip(batch, members, p_B3, strict=True):
-            room = max(0.0, item.p - p[2])  # 1 - S(x, 0)
-            if room >= LEAST_ROOM:  # soft_ns: (S(x, part) - S(x, 0)) / (1 - S(x, 0))
-                pairs[i] = (max(0.0, item.p - p[0]) / room, max(0.0, 1 - max(0.0, item.p - p[1]) / room))
+
+    def of_batch(members: list[int]) -> list[F32]:
+        keep = [_keep(items[i], relevance[i]) for i in members]
+        return list(_p_of_random_parts(decoder, [items[i] for i in members], keep, settings.target, seed))
+
+    lengths = [3 * len(item.note.prefix_ids) for item in items]
+    pairs = []
+    for item, p in zip(items, in_batches(range(len(items)), lengths, settings.batch_tokens, of_batch), strict=True):
+        room = max(0.0, item.p - p[2])  # 1 - S(x, 0)
+        if room >= LEAST_ROOM:  # soft_ns: (S(x, part) - S(x, 0)) / (1 - S(x, 0))
+            pairs.append((max(0.0, item.p - p[0]) / room, max(0.0, 1 - max(0.0, item.p - p[1]) / room)))
+        else:
+            pairs.append((math.nan, math.nan))
     return pairs
 
 
@@ -301,16 +307,11 @@ def _p_of_random_parts(
     chosen_Q2 = np.concatenate([item.values.chosen_Q2 for item in items for _ in range(3)])
     with torch.no_grad():
         score_QC = rows.values(embedded_RTD, torch.tensor(chosen_Q2, device=decoder.device)).score_QC.cpu().numpy()
-    return _softmax(score_QC)[np.arange(len(chosen_Q2)), chosen_Q2[:, 0]].reshape(len(items), 3)
-
-
-def _softmax(score_QC: F32) -> F32:
-    shifted = np.exp(score_QC - score_QC.max(axis=1, keepdims=True))
-    return np.asarray(shifted / shifted.sum(axis=1, keepdims=True))
+    return softmax(score_QC, axis=1)[np.arange(len(chosen_Q2)), chosen_Q2[:, 0]].reshape(len(items), 3)
 
 
 def _probability(values: NoteValues, chosen_Q2: I64) -> float:
-    return float(_softmax(values.score_QC)[0, chosen_Q2[0, 0]])
+    return float(softmax(values.score_QC, axis=1)[0, chosen_Q2[0, 0]])
 
 
 def _annotated(
