@@ -44,7 +44,6 @@ class BranchGradients:
     """Gradients of some questions' targets with respect to the note's keys and values."""
 
     values: Values
-    note_of_question: list[int]
     keys_LQHND: list[Tensor]  # from block `lowest` on
     values_LQHND: list[Tensor]
     # gradient x hidden state summed over the branches' own positions at layer `lowest`; 0 without `with_sum`
@@ -78,21 +77,6 @@ def _masked(decoder: Decoder, pad_R: Sequence[int], width: int, n_more: int = 0)
     return {"attention_mask": (index_T >= pad_R1).long(), "position_ids": positions_RT}
 
 
-def branch_gradients(
-    decoder: Decoder,
-    notes: Sequence[EncodedNote],
-    cache: NoteCache,
-    lowest: int,
-    target: str,
-    budget_tokens: int,
-    with_sum: bool,
-) -> Iterator[BranchGradients]:
-    """Stage b, some question slots of all notes at a time. `lowest`: the first block whose keys and values count.
-    `with_sum`: also what the branches' own positions contribute, so that a method can check its total."""
-    for readout in readouts(notes, cache, target, budget_tokens):
-        yield run_branches(decoder, readout, cache, lowest, with_sum)
-
-
 def readouts(
     notes: Sequence[EncodedNote], cache: NoteCache, target: str, budget_tokens: int, share: float = 1
 ) -> Iterator[Readout]:
@@ -122,6 +106,8 @@ def notes_of_branches(decoder: Decoder, readout: Readout) -> Tensor:
 
 
 def run_branches(decoder: Decoder, readout: Readout, cache: NoteCache, lowest: int, with_sum: bool) -> BranchGradients:
+    """Stage b. `lowest`: the first block whose keys and values count. `with_sum`: also what the branches' own positions
+    contribute, so that a method can check its total."""
     note_R = notes_of_branches(decoder, readout)
     shared = len(cache.pad_B) == 1
 
@@ -151,7 +137,6 @@ def run_branches(decoder: Decoder, readout: Readout, cache: NoteCache, lowest: i
     *gradients, branch_sum_Q = (readout.sum_of_questions(rows_RX) for rows_RX in [*gradients, sums_R])
     return BranchGradients(
         replace(values_Q, z_Q=values_Q.z_Q.detach()),
-        readout.note_of_question,
         gradients[0::2],
         gradients[1::2],
         branch_sum_Q,
