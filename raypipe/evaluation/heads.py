@@ -115,15 +115,19 @@ def log_probabilities(model: Any, features_NX: Any, options: Sequence[str]) -> F
     return np.asarray(np.log(np.maximum(probability_NC, LEAST_PROBABILITY)))
 
 
-def choose_layer(probed: pa.Table) -> tuple[int, str] | None:
-    """Layer and pooling with the best cross-validation within the training notes, mean over tasks; None without any.
+def inner_scores(probed: pa.Table) -> dict[tuple[int, str], float | None]:
+    """Macro F1 of cross-validation within the training notes by layer and pooling, mean over tasks; None without any.
 
-    Of equals the lowest layer. Evaluation notes are not used.
+    Evaluation notes are not used.
     """
-    answers = probed.filter(pc.invert(probed["is_control"]))
-    per_task = answers.group_by(["layer", "pooling", "task_id"]).aggregate([("inner_f1", "max")])
+    per_task = probed.group_by(["layer", "pooling", "task_id"]).aggregate([("inner_f1", "max")])
     means = per_task.group_by(["layer", "pooling"]).aggregate([("inner_f1_max", "mean")]).to_pylist()
-    ranked = [(-row["inner_f1_max_mean"], row["layer"], row["pooling"]) for row in means if row["inner_f1_max_mean"]]
+    return {(row["layer"], row["pooling"]): row["inner_f1_max_mean"] for row in means}
+
+
+def choose_layer(probed: pa.Table) -> tuple[int, str] | None:
+    """Layer and pooling with the best `inner_scores`, of equals the lowest layer; None without any."""
+    ranked = [(-score, *place) for place, score in inner_scores(probed).items() if score]
     return min(ranked)[1:] if ranked else None
 
 
