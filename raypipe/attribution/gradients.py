@@ -101,7 +101,7 @@ def two_stage(request: Request, notes: Sequence[EncodedNote]) -> list[NoteAttrib
                 relevance_KN = relevance_BKN[owner].cpu()
                 collected[owner].append(QuestionAttribution(chosen[question], margin[question], relevance_KN, left))
     return [
-        NoteAttribution.of_questions(questions, slice(pad + note.note_start, None))
+        NoteAttribution.of_questions(questions, pad + note.note_start)
         for questions, pad, note in zip(collected, cache.pad_B, notes, strict=True)
     ]
 
