@@ -36,7 +36,6 @@ class NoteCache:
     values_LBHND: list[Tensor]
     hidden_BND: dict[int, Tensor]  # per layer that is read
     pad_B: list[int]  # padding on the left
-    is_padded: bool
 
 
 @dataclass(frozen=True)
@@ -63,7 +62,7 @@ def encode(decoder: Decoder, notes: Sequence[EncodedNote], layers: Sequence[int]
         )
     keys = [layer.keys for layer in cache.layers]
     values = [layer.values for layer in cache.layers]
-    return NoteCache(keys, values, hidden, pad_B, is_padded=any(pad_B))
+    return NoteCache(keys, values, hidden, pad_B)
 
 
 def _masked(decoder: Decoder, pad_R: Sequence[int], width: int, n_more: int = 0) -> dict[str, Tensor]:
@@ -94,8 +93,6 @@ def readouts(
 def branch_inputs(decoder: Decoder, readout: Readout, cache: NoteCache) -> dict[str, Tensor]:
     """What the model's body takes for the branches that follow the cached notes."""
     ids_RT = decoder.pad([branch.ids for branch in readout.branches])
-    if not cache.is_padded:
-        return {"input_ids": ids_RT}
     pad_R = [cache.pad_B[branch.note] for branch in readout.branches]
     return {"input_ids": ids_RT, **_masked(decoder, pad_R, cache.keys_LBHND[0].shape[2], ids_RT.shape[1])}
 

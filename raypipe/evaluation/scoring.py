@@ -41,7 +41,6 @@ class _Row:
     """One token tree, and which of its predictions are read."""
 
     note: int  # index into the batch of notes
-    first: int  # index of its first question in the note
     tree: TokenTree
     reads: list[_Read] = field(default_factory=list)
 
@@ -163,7 +162,7 @@ class LabelScorer:
 def _rows(index: int, note: EncodedNote, eos_id: int | None) -> Iterator[_Row]:
     """The token trees of a note: one for each group of its questions."""
     for first, questions in question_groups(note.questions):
-        row = _Row(index, first, TokenTree.of_trunk(note.prefix_ids))
+        row = _Row(index, TokenTree.of_trunk(note.prefix_ids))
         for number, question in enumerate(questions, start=first):
             _add(row, question, number, eos_id)
         yield row

@@ -15,7 +15,7 @@ from raypipe.notes.tasks import Task
 from raypipe.settings import config
 from raypipe.stream.stages.quiet import quiet
 from raypipe.training.examples import STORED
-from raypipe.training.pseudo_labels import Class, is_kept
+from raypipe.training.pseudo_labels import Limits, is_kept
 from raypipe.training.supervised import training_rows
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ class Teach:
         model: config.Model,
         prompt: config.Prompt,
         tasks: Sequence[Task],
-        accepted: Mapping[str, tuple[float, Mapping[Class, float]]],
+        accepted: Mapping[str, Limits],
     ) -> None:
         from raypipe.models import loading
 
