@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 
 from raypipe.masking import chance, collocations, difference, keyword, mslm, relevance
 from raypipe.masking.strategy import COUNTS, GENERAL, IMPORTANCE, NGRAMS, RELEVANCE, VECTORS, Strategy
@@ -12,12 +11,8 @@ from raypipe.settings.config import Masking
 _RANKED = frozenset({"selection", "ratio", "temperature", "hysteresis"})
 
 
-def _always(what: frozenset[str], settings: Masking) -> frozenset[str]:
-    return what
-
-
 def _needs(*what: str) -> Callable[[Masking], frozenset[str]]:
-    return partial(_always, frozenset(what))
+    return lambda settings: frozenset(what)
 
 
 def _selective_needs(settings: Masking) -> frozenset[str]:

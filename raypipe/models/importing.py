@@ -27,6 +27,7 @@ from raypipe.errors import InputError, Problem
 from raypipe.models import bits, loading
 from raypipe.models.families import FAMILIES
 from raypipe.models.gguf_file import GGUF
+from raypipe.models.weights import some_of
 from raypipe.notes import reading
 from raypipe.settings import config
 
@@ -183,7 +184,7 @@ def _from_folder(source: Path, dtype: torch.dtype | None, scratch: Path) -> tupl
         what = f"its weights cannot be read ({type(error).__name__}); copy the folder again"
         raise InputError([Problem(str(source), what)]) from None
     if extra := sorted(info["unexpected_keys"]):  # `loading.check` has refused what lacks tensors
-        what = f"{len(extra)} tensors have no place in the model ({', '.join(extra[:3])})"
+        what = f"{len(extra)} tensors have no place in the model ({some_of(extra)})"
         raise InputError([Problem(str(source), f"{what}; is it another kind of model than its config says?")])
     try:
         tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False, local_files_only=True)

@@ -34,10 +34,6 @@ MASK = "{mask}"  # in the template of the question: the mark in the place of the
 _USER = "\u241fuser-content\u241f"  # stands for the user's content while the chat template is rendered
 
 
-def _no_words() -> I32:
-    return np.empty((0, 2), np.int32)
-
-
 @dataclass(frozen=True)
 class Question:
     """One task asked of a note."""
@@ -59,7 +55,8 @@ class EncodedNote:
     offsets_N2: I32  # characters of the text under each note token
     n_cut_tokens: int  # note tokens that did not fit
     questions: tuple[Question, ...]
-    tokens_W2: I32 = field(default_factory=_no_words)  # note tokens of each word that has any: first, one past last
+    # note tokens of each word that has any: first, one past last
+    tokens_W2: I32 = field(default_factory=lambda: np.empty((0, 2), np.int32))
 
 
 def question_groups(questions: Sequence[Question]) -> Iterator[tuple[int, Sequence[Question]]]:
