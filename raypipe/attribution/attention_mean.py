@@ -10,10 +10,10 @@ from collections.abc import Sequence
 
 import torch
 
-from raypipe.attribution.hooks import attention_as
 from raypipe.attribution.method import Method, NoteAttribution, Request
 from raypipe.attribution.padded import Rows
 from raypipe.models.prompts import EncodedNote
+from raypipe.models.swapping import attention_as
 
 
 def attribute(request: Request, notes: Sequence[EncodedNote]) -> list[NoteAttribution]:

@@ -26,10 +26,10 @@ from transformers.masking_utils import sdpa_mask
 
 from raypipe.attribution import gradients
 from raypipe.attribution.decoder import Decoder
-from raypipe.attribution.hooks import attention_as
 from raypipe.attribution.method import Method, NoteAttribution, Request
 from raypipe.models.families import Rules
 from raypipe.models.prompts import EncodedNote
+from raypipe.models.swapping import attention_as
 
 ATTENTION = "raypipe_attnlrp"  # the name under which transformers finds `_attention`
 NEAR_ZERO = 1e-3  # |x| below which f(x)/x is read at this distance from 0: the quotient is smooth there

@@ -83,14 +83,3 @@ def only_rows(mlp: nn.Module, rows_P: Tensor, columns_P: Tensor) -> Iterator[Non
 
     with forward_as(mlp, gathered):
         yield
-
-
-@contextmanager
-def attention_as(model: Any, implementation: str) -> Iterator[None]:
-    """Run the model with another attention implementation that transformers knows by this name."""
-    before = model.config._attn_implementation
-    model.config._attn_implementation = implementation
-    try:
-        yield
-    finally:
-        model.config._attn_implementation = before

@@ -24,7 +24,7 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.cache_utils import DynamicLayer
 from transformers.masking_utils import sdpa_mask
 
-from raypipe.attribution.hooks import attention_as
+from raypipe.models.swapping import attention_as
 
 NAME = "raypipe_note"  # under which transformers finds `_attention`
 

@@ -109,9 +109,12 @@ class LabelScorer:
     def _settled(
         self, notes: Sequence[EncodedNote], eos_id: int | None, margin: Margin = _mean_margin
     ) -> list[TokenLogP]:
-        """As `_token_log_p`; questions whose answer has too small a margin for bfloat16 again in float32."""
+        """As `_token_log_p`; questions whose answer has too small a margin for bfloat16 again in float32.
+
+        Under autocast (a student between two epochs of its training) the answers stand as they are.
+        """
         log_p = self._token_log_p(notes, eos_id)
-        if self.scorer.model.dtype == torch.float32:
+        if self.scorer.model.dtype == torch.float32 or torch.is_autocast_enabled(self.scorer.device.type):
             return log_p
         for n, (note, of_note) in enumerate(zip(notes, log_p, strict=True)):
             margins = [margin(q.option_ids, of_q) for q, of_q in zip(note.questions, of_note, strict=True)]

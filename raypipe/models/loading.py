@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,10 @@ from raypipe.words import F32
 transformers_logging.disable_progress_bar()
 transformers_logging.set_verbosity_error()
 
+logger = logging.getLogger(__name__)
+
+# As torch names them, on x86 (AVX-512, AMX) and on ARM.
+BFLOAT16_INSTRUCTIONS = ("avx512_bf16", "amx_bf16", "bf16", "sve_bf16")
 BEGIN, END, PAD = "<s>", "</s>", "<pad>"  # of tokenizers that `pretrain` makes
 
 
@@ -44,10 +50,23 @@ def device_of(section: config.Model) -> torch.device:
 
 
 def dtype_of(section: config.Model, device: torch.device) -> torch.dtype:
-    """The dtype that `dtype: auto` means on this device."""
-    if section.dtype == "auto":
-        return torch.bfloat16 if device.type == "cuda" else torch.float32
-    return torch.float32 if section.dtype == "float32" else torch.bfloat16
+    """The dtype that a section's `dtype` means on this device: bfloat16 only where the device can multiply it."""
+    if section.dtype == "float32" or (section.dtype == "auto" and device.type == "cpu"):
+        return torch.float32
+    return torch.bfloat16 if multiplies_bfloat16(device) else torch.float32
+
+
+def multiplies_bfloat16(device: torch.device) -> bool:
+    """Does the device have bfloat16 products? A CPU without them emulates each, many times slower than float32."""
+    if device.type != "cpu" or any(torch.cpu.get_capabilities().get(name) for name in BFLOAT16_INSTRUCTIONS):
+        return True
+    _say_once("this CPU has no bfloat16 products: float32 is used instead, which is faster here and more exact")
+    return False
+
+
+@cache
+def _say_once(message: str) -> None:
+    logger.warning(message)
 
 
 def check(section: config.Model) -> Any:

@@ -1,4 +1,4 @@
-"""Run a module with another forward function for a while."""
+"""Run a module with another forward function, or a model with another attention, for a while."""
 
 from __future__ import annotations
 
@@ -21,3 +21,14 @@ def forward_as(module: nn.Module, function: Any) -> Iterator[None]:
             del module.forward
         else:
             module.forward = before
+
+
+@contextmanager
+def attention_as(model: Any, implementation: str) -> Iterator[None]:
+    """Run the model with another attention implementation that transformers knows by this name."""
+    before = model.config._attn_implementation
+    model.config._attn_implementation = implementation
+    try:
+        yield
+    finally:
+        model.config._attn_implementation = before

@@ -19,9 +19,12 @@ from torch.nn.functional import linear
 from transformers.modeling_outputs import BaseModelOutputWithPastAndCrossAttentions
 
 from raypipe.errors import InputError, Problem
-from raypipe.models.families import too_long
-from raypipe.models.swapping import forward_as
+from raypipe.models.families import FAMILIES, too_long
+from raypipe.models.swapping import attention_as, forward_as
 from raypipe.words import I32
+
+# Attention weights of one block that may be written out (64 MiB in float32).
+WRITTEN_OUT = 2**24
 
 
 @dataclass
@@ -118,13 +121,34 @@ def _run(model: Any, trees: Trees, **more: Any) -> Any:
     problem = too_long(model.config, trees.longest)
     if problem is not None:
         raise InputError([Problem("prompt.max_tokens", problem)])
-    return model.base_model(
-        input_ids=trees.input_ids_BT,
-        position_ids=trees.position_ids_BT,
-        attention_mask=_attention_mask(model, trees),
-        use_cache=False,
-        **more,
-    )
+    with attention_as(model, _attention(model, trees)):
+        return model.base_model(
+            input_ids=trees.input_ids_BT,
+            position_ids=trees.position_ids_BT,
+            attention_mask=_attention_mask(model, trees),
+            use_cache=False,
+            **more,
+        )
+
+
+def _attention(model: Any, trees: Trees) -> str:
+    """Which of transformers' attention functions runs these trees.
+
+    On a CPU the fused kernel is slow on short rows in bfloat16: two plain products and a softmax between them are four
+    times faster there. Long rows, and rows that a checkpointed block computes twice, stay with the model's own.
+    """
+    own: str = model.config._attn_implementation
+    batch, width = trees.input_ids_BT.shape
+    is_short = batch * width**2 * model.config.num_attention_heads <= WRITTEN_OUT
+    is_bfloat16 = model.dtype == torch.bfloat16 or torch.is_autocast_enabled("cpu")
+    is_free = own == "sdpa" and FAMILIES[model.config.model_type].takes_attention
+    is_free = is_free and not computes_blocks_twice(model)
+    return "eager" if is_free and is_short and is_bfloat16 and trees.input_ids_BT.device.type == "cpu" else own
+
+
+def computes_blocks_twice(model: Any) -> bool:
+    """Is activation checkpointing on?"""
+    return any(getattr(module, "gradient_checkpointing", False) for module in model.modules())
 
 
 def _attention_mask(model: Any, trees: Trees) -> Any:

@@ -162,7 +162,8 @@ class Model(Section):
     adapter: str | None = None
     """A folder with a PEFT LoRA adapter, merged into the weights on loading."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Precision of the weights. `auto`: bfloat16 on a GPU, float32 on a CPU."""
+    """Precision of the weights when notes are attributed and answers scored. `auto`: bfloat16 on a GPU, float32 on a
+    CPU. `bfloat16`: there, too, if it has such products; what bfloat16 cannot settle is done again in float32."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where the model runs. `auto`: the GPU if there is one."""
     chat: Literal["auto", "never"] = "auto"

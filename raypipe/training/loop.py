@@ -20,6 +20,7 @@ import torch
 from torch import nn
 
 from raypipe.errors import InputError, Problem
+from raypipe.models import tree
 from raypipe.settings.config import Training
 from raypipe.training import checkpoint, schedule
 from raypipe.training.checkpoint import Progress
@@ -152,7 +153,7 @@ def mean_loss(core: WeightedLoss, pad_id: int, examples: Examples, training: Tra
 def _checkpoint_activations(model: Any, training: Training) -> None:
     if training.gradient_checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})
-    elif model.is_gradient_checkpointing:  # by the training before
+    elif tree.computes_blocks_twice(model):  # by the training before
         model.gradient_checkpointing_disable()
 
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from functools import cache
 from typing import Any
 
 import numpy as np
@@ -14,12 +12,10 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from raypipe.models import tree
-from raypipe.models.precision import multiplies_bfloat16
+from raypipe.models.loading import multiplies_bfloat16
 from raypipe.settings.config import Training
 from raypipe.training.examples import Examples
 from raypipe.training.schedule import Indices
-
-logger = logging.getLogger(__name__)
 
 # Logits that exist at the same time (512 MiB in float32): 4,096 positions of a vocabulary of 32,768.
 LOGITS = 2**27
@@ -127,15 +123,7 @@ def in_bfloat16(training: Training, device: torch.device) -> bool:
     """Does a training compute its products in bfloat16? Where a CPU would emulate them, float32 is faster and exact."""
     if training.precision == "float32" or (training.precision == "auto" and device.type == "cpu"):
         return False
-    if multiplies_bfloat16(device):
-        return True
-    _say_once("this CPU has no bfloat16 products: training computes in float32, which is faster here and more exact")
-    return False
-
-
-@cache
-def _say_once(message: str) -> None:
-    logger.warning(message)
+    return multiplies_bfloat16(device)
 
 
 def autocast(training: Training, device: torch.device) -> Any:

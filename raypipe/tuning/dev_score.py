@@ -17,6 +17,7 @@ from raypipe.models.families import FAMILIES
 from raypipe.models.loading import Loaded
 from raypipe.models.prompts import EncodedNote, in_place
 from raypipe.runs.run import Run
+from raypipe.training.loss import autocast
 from raypipe.training.trainer import TrainingSpec
 
 Labelled = tuple[dict[str, Any], dict[str, str], EncodedNote | Code]
@@ -39,7 +40,8 @@ class DevScore:
         epochs = max(1, math.ceil(spec.training.epochs))
         ends = {round(step["steps"] * epoch / epochs): epoch for epoch in range(1, epochs)}
         if step["step"] in ends:
-            self.on_epoch(float(ends[step["step"]]), self._macro_f1(model, tokenizer))
+            with autocast(spec.training, model.device):  # as it trains: its frozen weights may be bfloat16
+                self.on_epoch(float(ends[step["step"]]), self._macro_f1(model, tokenizer))
 
     @torch.no_grad()
     def _macro_f1(self, model: Any, tokenizer: Any) -> float:

@@ -74,3 +74,20 @@ def test_plain_rows_need_no_mask() -> None:
     trees = tree.collate(rows, 0, torch.device("cpu"))
     assert trees.sees_BTT is None
     assert trees.position_ids_BT.tolist() == [[*range(9)]] * 2
+
+
+def test_short_rows_in_bfloat16_are_read_without_the_fused_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
+    """To the same states, as far as bfloat16 goes; everything else keeps the model's own attention."""
+    model = tiny_model("gemma3_text").bfloat16()
+    trees = tree.collate([_tree()], pad_id=0, device=torch.device("cpu"))
+    assert tree._attention(model, trees) == "eager"
+    with torch.no_grad():
+        written_out = tree.hidden_states(model, trees)
+        monkeypatch.setattr(tree, "WRITTEN_OUT", 0)
+        assert tree._attention(model, trees) == "sdpa"
+        torch.testing.assert_close(written_out, tree.hidden_states(model, trees), atol=5e-2, rtol=5e-2)
+    monkeypatch.undo()
+    model.gradient_checkpointing_enable()
+    assert tree._attention(model, trees) == "sdpa"
+    assert tree._attention(tiny_model("gemma3_text"), trees) == "sdpa", "float32"
+    assert tree._attention(tiny_model("falcon").bfloat16(), trees) == "sdpa", "its blocks take no other attention"

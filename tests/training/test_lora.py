@@ -94,7 +94,7 @@ def test_frozen_bfloat16_equals_autocast_over_float32(family: str, bfloat16_prod
     """Weights that are bfloat16 numbers: kept as such, or in float32 and cast in every pass, is the same to the bit.
 
     Some round on the way to the dtype of their weights: Gemma the factor of its embeddings, GPT-J its rotation, a
-    mixture the shares of its experts.
+    mixture the shares of its experts, GPT-2 what its softmax reads.
     """
     training = settings(precision="bfloat16", lora=ADAPTERS)
     results = []
@@ -108,7 +108,7 @@ def test_frozen_bfloat16_equals_autocast_over_float32(family: str, bfloat16_prod
             assert p.dtype == (torch.bfloat16 if keeps and p.ndim > 1 and not p.requires_grad else torch.float32), name
         results.append(gradients(adapted.get_base_model(), training))
     (loss, stored), (expected_loss, cast) = results
-    if family in ("gemma2", "gemma3_text", "gptj", "mixtral", "qwen2_moe"):
+    if family in ("gemma2", "gemma3_text", "gpt2", "gptj", "mixtral", "qwen2_moe"):
         assert loss == pytest.approx(expected_loss, rel=1e-2)
         return
     assert loss == expected_loss
