@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 from raypipe.masking import chance, collocations, difference, keyword, mslm, relevance
 from raypipe.masking.strategy import COUNTS, GENERAL, IMPORTANCE, NGRAMS, RELEVANCE, VECTORS, Strategy
@@ -11,8 +12,12 @@ from raypipe.settings.config import Masking
 _RANKED = frozenset({"selection", "ratio", "temperature", "hysteresis"})
 
 
+def _always(what: frozenset[str], settings: Masking) -> frozenset[str]:
+    return what
+
+
 def _needs(*what: str) -> Callable[[Masking], frozenset[str]]:
-    return lambda settings: frozenset(what)
+    return partial(_always, frozenset(what))  # no lambda: a masker is pickled with its strategies
 
 
 def _selective_needs(settings: Masking) -> frozenset[str]:

@@ -31,6 +31,10 @@ COMMON = frozenset(
 )
 
 
+def _nothing(settings: Masking) -> frozenset[str]:
+    return frozenset()
+
+
 @dataclass(frozen=True)
 class Strategy:
     """One way to choose what is hidden."""
@@ -39,7 +43,7 @@ class Strategy:
     _: KW_ONLY
     reads: frozenset[str] = frozenset({"ratio"})  # keys of config.Masking beside COMMON
     samples: bool = False  # another draw hides other words; if `selection` is read, that decides, too
-    needs: Callable[[Masking], frozenset[str]] = lambda settings: frozenset()
+    needs: Callable[[Masking], frozenset[str]] = _nothing
     prepare: Callable[[Masking, Statistics], Any] | None = None  # once per arm, from the corpus statistics
     refills: bool = False  # hides nothing: trains on the sequences of the arm that it matches, unmasked
     once: bool = False  # one plan per note, whatever the tasks
