@@ -18,6 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from raypipe.errors import InputError
+from raypipe.guard import command
+from raypipe.guard.terminal import say
 from raypipe.models.importing import import_model
 
 
@@ -78,18 +80,15 @@ def main(arguments: list[str]) -> None:
     """Get the named models, or all."""
     if not arguments or (unknown := set(arguments[1:]) - SOURCES.keys()):
         names = ", ".join(SOURCES)
-        sys.exit(f"usage: get_models.py OUT [{names}]" + (f"; unknown: {unknown}" if arguments else ""))
+        raise InputError(f"usage: get_models.py OUT [{names}]" + (f"; unknown: {unknown}" if arguments else ""))
     for name in arguments[1:] or SOURCES:
         out, began = Path(arguments[0]) / name, time.perf_counter()
         if (out / "config.json").exists():  # written in one move: there means whole
-            print(f"{name}: already in {out}")
+            say(f"{name}: already in {out}")
             continue
-        try:
-            print(get(name, out))
-        except InputError as error:
-            sys.exit(f"error: {error}")
-        print(f"{name}: {out} ({time.perf_counter() - began:.0f} s; licence: {SOURCES[name].licence})")
+        say(get(name, out))
+        say(f"{name}: {out} ({time.perf_counter() - began:.0f} s; licence: {SOURCES[name].licence})")
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    sys.exit(command.run(lambda: main(sys.argv[1:])))

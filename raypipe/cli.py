@@ -1,36 +1,103 @@
 """The command line: one command per step, one for the whole job. The same command again goes on where it stopped.
 
-Exit codes: 0 done, 2 the input is wrong, 3 too many dead letters, 4 partly done, 5 no usable cluster (errors.ExitCode).
+Exit codes: 0 done, 2 the input is wrong, 3 too many dead letters, 4 partly done, 5 no usable cluster, 6 a defect,
+7 trouble with the disk, 130 and 143 stopped (errors.ExitCode).
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
 
-from raypipe.errors import InputError
+import raypipe
+from raypipe.errors import ExitCode, InputError
+from raypipe.guard import command, process
+from raypipe.guard.terminal import say
 from raypipe.settings import configfile
+from raypipe.settings.config import Config
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
+_UsageError: Any = typer.BadParameter.__mro__[1]  # of click, which newer versions of typer bring along themselves
+app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
 
-ConfigPath = Annotated[Path, typer.Option("--config", "-c", help="YAML file; docs/settings.md documents every key")]
+RUN_HELP = "a config (docs/settings.md), or the folder of a run such as runs/demo"
+ConfigPath = Annotated[Path, typer.Option("--config", "-c", help=RUN_HELP)]
 Overrides = Annotated[list[str] | None, typer.Option("--set", help="override one key: attribution.layer=3")]
 Arm = Annotated[list[str] | None, typer.Option("--arm", help="only this arm; may be repeated")]
+Verify = Annotated[bool, typer.Option("--verify", help="first compare every file of finished steps with its SHA-256")]
 
 
-def _run(path: Path, overrides: Sequence[str] | None, is_read: bool = False) -> Any:
-    """The run of a config, its input checked; with `is_read`, as it lies on disk, and nothing is written."""
+def _print_version(is_wished: bool) -> None:
+    if is_wished:
+        say(f"raypipe {raypipe.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="print it")
+    ] = False,
+) -> None:
+    """Commands name a run by --config: a config file, or the folder of the run."""
+
+
+def _config(path: Path, overrides: Sequence[str] | None = None) -> Config:
+    """The config in a file. Unless it names a model of the hub, nothing from here on opens a connection."""
+    return _connected(configfile.load(path, overrides or ()))
+
+
+def _connected(settings: Config) -> Config:
+    if settings.needs_hub:
+        process.allow_hub()
+    return settings
+
+
+def _folder(path: Path) -> Path:
+    """The folder of the run that --config names."""
+    if path.is_dir():
+        return path
+    settings = _config(path)
+    return Path(settings.runs) / settings.name
+
+
+def _read(path: Path, overrides: Sequence[str] | None, verify: bool = False) -> Any:
+    """The run of a config as it lies on disk; nothing is written."""
+    settings = _config(path, overrides)
+    from raypipe.runs import integrity
     from raypipe.runs.run import Run
 
-    run = Run(configfile.load(path, overrides or ()))
-    try:
-        return run if is_read else run.open()
-    except InputError as error:
-        raise configfile.located(error, path) from None
+    run = Run(settings)
+    if verify:
+        integrity.demand_whole(integrity.finished(run.folder), by_digest=True)
+    return run
+
+
+@contextmanager
+def _opened(path: Path, overrides: Sequence[str] | None, verify: bool = False) -> Iterator[Any]:
+    """The run of a config, its input checked, to be written in by this command alone."""
+    run = _read(path, overrides, verify)
+    from raypipe.runs import lock
+
+    with lock.held(run.folder):
+        try:
+            run.open()
+        except InputError as error:
+            raise configfile.located(error, path, overrides or ()) from None
+        yield run
+
+
+def _report(run: Any, *cells: Any) -> None:
+    """Write and print the report of a run or comparison. Broken files are named."""
+    from raypipe.findings import results
+    from raypipe.runs import integrity
+
+    with integrity.blamed(integrity.finished(run.folder)):
+        say(results.report(run, *cells))
 
 
 def _arms(run: Any, chosen: Sequence[str] | None) -> list[str]:
@@ -40,24 +107,90 @@ def _arms(run: Any, chosen: Sequence[str] | None) -> list[str]:
     return list(chosen or run.settings.arms)
 
 
-def _make(command: str, config: Path, set_: Sequence[str] | None) -> Any:
+def _make(command: str, config: Path, set_: Sequence[str] | None) -> None:
     """Make the steps of the run that belong to a command."""
     from raypipe.runs import driver
 
-    run = _run(config, set_)
-    driver.run_command(run, command)
-    return run
+    with _opened(config, set_) as run:
+        driver.run_command(run, command)
+
+
+@app.command()
+def init(
+    folder: Annotated[Path, typer.Argument(help="a new folder for the project")],
+    notes: Annotated[
+        str, typer.Option(help="your notes: .parquet, .jsonl or .csv; their labels may stand beside them")
+    ],
+    labels: Annotated[str | None, typer.Option(help="your labels, if they are a table of their own")] = None,
+    model: Annotated[str | None, typer.Option(help="a local model folder; default: a toy from scratch")] = None,
+    id_: Annotated[str | None, typer.Option("--id", help="column with the note's id")] = None,
+    text: Annotated[str | None, typer.Option(help="column with the text")] = None,
+    group: Annotated[str | None, typer.Option(help="column with the patient")] = None,
+    split: Annotated[str | None, typer.Option(help="column with train, dev, test")] = None,
+    label: Annotated[list[str] | None, typer.Option(help="column with labels; may be repeated; default: all")] = None,
+    labels_id: Annotated[str | None, typer.Option(help="the note's id in the labels table")] = None,
+    task_column: Annotated[str | None, typer.Option(help="of a table with a row per task and note")] = None,
+    label_column: Annotated[str | None, typer.Option(help="of a table with a row per task and note")] = None,
+    answers: Annotated[str, typer.Option(help="what the model says for 1 and 0")] = "yes,no",
+) -> None:
+    """Write a runnable project around your own tables, and check it. Prints no text and no label."""
+    from raypipe.runs import project
+
+    yes, comma, no = answers.partition(",")
+    if not (yes.strip() and comma and no.strip()):
+        raise InputError("--answers: must be two words with a comma between them, such as yes,no")
+    named = project.Named(
+        id_, text, group, split, tuple(label or ()), labels_id, task_column, label_column, (yes.strip(), no.strip())
+    )
+    proposal = project.propose(notes, labels, named)
+    say(f"{proposal.n_notes:,} notes; name what is wrong with an option (raypipe init --help), or mend the files\n")
+    say(proposal)
+    files = project.write(folder, proposal, model, named.answers)
+    say(f"\nwrote {', '.join(map(str, files))}\n")
+    _check(files[0], names_labels=False)
 
 
 @app.command()
 def check(config: ConfigPath, set_: Overrides = None) -> None:
-    """Check config, tasks, labels, notes and model, and print one line per task. Starts nothing."""
-    from raypipe.runs.check import check as check_input
+    """Check config, tasks, labels, notes and model: every problem at once, and what may spoil a run. Starts nothing."""
+    _check(config, set_ or ())
+
+
+def _check(config: Path, overrides: Sequence[str] = (), names_labels: bool = True) -> None:
+    from dataclasses import replace
+
+    from raypipe.runs.check import examine
+
+    read = configfile.salvaged(config, overrides)
+    problems, warnings = list(read.problems), 0
+    if read.result is not None:
+        report, more = examine(_connected(read.result))
+        more = [problem for problem in more if not read.is_of_left_out(problem.where.partition(":")[0])]
+        problems += configfile.located(InputError(more), config, overrides).problems
+        warnings = len(report.doubts)
+        say(replace(report, names_labels=names_labels))
+    said = f"{warnings} warning{'' if warnings == 1 else 's'}"
+    if problems:
+        say(f"not ok: {len(problems)} problem{'' if len(problems) == 1 else 's'}, {said}")
+        raise InputError(problems)
+    say(f"ok, {said}; next: raypipe run --config {config}")
+
+
+@app.command()
+def preview(
+    config: ConfigPath,
+    task: Annotated[str | None, typer.Option(help="whose question; default: the first")] = None,
+    note: Annotated[str | None, typer.Option(help="a note of your own: its text is printed; default: made up")] = None,
+    set_: Overrides = None,
+) -> None:
+    """Print what the model will read: prompt, question, answers and a masked example, as text and as tokens."""
+    from raypipe.findings.preview import preview as page
+    from raypipe.runs.run import Run
 
     try:
-        print(check_input(configfile.load(config, set_ or ())))
+        say(page(Run(_config(config, set_)), task, note))
     except InputError as error:
-        raise configfile.located(error, config) from None
+        raise configfile.located(error, config, set_ or ()) from None
 
 
 @app.command()
@@ -71,8 +204,8 @@ def finetune(config: ConfigPath, set_: Overrides = None, arm: Arm = None) -> Non
     """Fine-tune the scorer on the labels; with --arm, the students of an arm."""
     from raypipe.runs import driver
 
-    run = _run(config, set_)
-    driver.run_command(run, "finetune", _arms(run, arm) if arm else ())
+    with _opened(config, set_) as run:
+        driver.run_command(run, "finetune", _arms(run, arm) if arm else ())
 
 
 @app.command()
@@ -85,8 +218,11 @@ def attribute(config: ConfigPath, set_: Overrides = None) -> None:
 def faithfulness(config: ConfigPath, set_: Overrides = None) -> None:
     """Compare methods, targets and layers of attribution on labelled dev notes. Needs the scorer, not Ray."""
     from raypipe.findings.pages import faithfulness_page
+    from raypipe.runs import driver
 
-    print(faithfulness_page(_make("faithfulness", config, set_)))
+    with _opened(config, set_) as run:
+        driver.run_command(run, "faithfulness")
+        say(faithfulness_page(run))
 
 
 @app.command()
@@ -97,16 +233,20 @@ def mask(config: ConfigPath, set_: Overrides = None) -> None:
 
 @app.command()
 def show(
+    config: ConfigPath,
     note: Annotated[str, typer.Option(help="note_id of an unlabelled or training note")],
     task: Annotated[str | None, typer.Option(help="a task that the note was asked; default: its first")] = None,
-    run: Annotated[Path, typer.Option(help="the run's folder, such as runs/demo")] = Path("runs/demo"),
 ) -> None:
     """Print one note and what each arm hides in it, side by side. Shows the note's text on the terminal."""
     from raypipe.findings.show import show_note
+    from raypipe.runs import integrity
 
-    if not (run / "mask" / "manifest.json").exists():
-        raise InputError(f"{run / 'mask'} is not there or not finished: run `raypipe mask` first")
-    print(show_note(run / "mask" / "data", note, task))
+    masks = _folder(config) / "mask"
+    if not (masks / "manifest.json").exists():
+        raise InputError(f"{masks} is not there or not finished: run `raypipe mask` first")
+    integrity.demand_whole([masks])
+    with integrity.blamed([masks]):
+        say(show_note(masks / "data", note, task))
 
 
 @app.command()
@@ -114,8 +254,8 @@ def train(config: ConfigPath, set_: Overrides = None, arm: Arm = None) -> None:
     """Reconstruction: students learn to fill in what was masked."""
     from raypipe.runs import driver
 
-    run = _run(config, set_)
-    driver.run_command(run, "train", [name for name in _arms(run, arm) if arm or run.reconstructs(name)])
+    with _opened(config, set_) as run:
+        driver.run_command(run, "train", [name for name in _arms(run, arm) if arm or run.reconstructs(name)])
 
 
 @app.command()
@@ -123,12 +263,12 @@ def evaluate(config: ConfigPath, set_: Overrides = None, arm: Arm = None) -> Non
     """Score the labelled notes of the evaluation split with the students."""
     from raypipe.runs import driver
 
-    run = _run(config, set_)
-    driver.run_command(run, "evaluate", _arms(run, arm))
+    with _opened(config, set_) as run:
+        driver.run_command(run, "evaluate", _arms(run, arm))
 
 
 @app.command()
-def probe(config: ConfigPath, set_: Overrides = None) -> None:
+def probe(config: ConfigPath, set_: Overrides = None, verify: Verify = False) -> None:
     """What can be read off every layer of the backbone and of the arms' students. Needs what `run` leaves.
 
     Of a comparison, the first seed's models.
@@ -137,42 +277,50 @@ def probe(config: ConfigPath, set_: Overrides = None) -> None:
     from raypipe.runs import compare, driver
     from raypipe.runs.probing import probed_models
 
-    run = compare.first(_run(config, set_))
-    driver.make(run, [f"probe/{model}" for model in probed_models(run)], "probe")
-    print(probing_page(run))
+    with _opened(config, set_, verify) as whole:
+        run = compare.first(whole)
+        driver.make(run, [f"probe/{model}" for model in probed_models(run)], "probe")
+        say(probing_page(run))
 
 
 @app.command()
-def report(config: ConfigPath, set_: Overrides = None) -> None:
+def report(config: ConfigPath, set_: Overrides = None, verify: Verify = False) -> None:
     """Tables, intervals and figures of a run or comparison, from what is there. Makes no step."""
-    from raypipe.findings import results
     from raypipe.runs import compare
 
-    run = _run(config, set_, is_read=True)
+    run = _read(config, set_, verify)
     cells = compare.opened(run)
-    print(results.report(run, *compare.by_budget(cells), compare.by_finetuning(cells)))
+    _report(run, *compare.by_budget(cells), compare.by_finetuning(cells))
 
 
 @app.command()
-def run(config: ConfigPath, set_: Overrides = None) -> None:
+def run(config: ConfigPath, set_: Overrides = None, verify: Verify = False) -> None:
     """The whole job: pretrain, finetune, attribute and mask, train, finetune, evaluate, report."""
-    from raypipe.findings import results
     from raypipe.runs import driver
 
-    opened = _run(config, set_)
-    driver.run_all(opened)
-    print(results.report(opened))
+    with _opened(config, set_, verify) as opened:
+        driver.run_all(opened)
+        _report(opened)
 
 
 @app.command()
-def compare(config: ConfigPath, set_: Overrides = None) -> None:
+def compare(config: ConfigPath, set_: Overrides = None, verify: Verify = False) -> None:
     """The arms over seeds, label budgets and fine-tunings, into one table with intervals and gates."""
-    from raypipe.findings import results
     from raypipe.runs import compare as comparison
 
-    run = _run(config, set_)
-    cells = comparison.compare(run)
-    print(results.report(run, *comparison.by_budget(cells), comparison.by_finetuning(cells)))
+    with _opened(config, set_, verify) as run:
+        cells = comparison.compare(run)
+        _report(run, *comparison.by_budget(cells), comparison.by_finetuning(cells))
+
+
+@app.command()
+def repair(step: Annotated[Path, typer.Argument(help="a step's folder, such as runs/demo/mask")]) -> None:
+    """Delete what is damaged of a finished step, so that the same command as before makes that again and no more."""
+    from raypipe.runs import integrity, lock
+
+    with lock.held(lock.run_of(step)):
+        for line in integrity.repair(step.resolve()):
+            say(line)
 
 
 @app.command()
@@ -185,22 +333,24 @@ def tune(
     """Search settings on dev notes, one study per model. The same command again goes on where it stopped."""
     import time
 
-    from raypipe.settings import yamlfile
-    from raypipe.settings.config import Config
-    from raypipe.tuning import backbones, plan, search, search_report
+    settings = _config(config, set_)
     from raypipe.tuning import space as spaces
 
-    written = configfile.written(config, set_ or ())
-    settings = yamlfile.validate(Config, written)
     loaded = spaces.load(space)
     names = [name for name in (models or "").split(",") if name] or settings.tune.models or loaded.models
+    if any("@" in name for name in names):  # id@commit
+        process.allow_hub()
+    from raypipe.tuning import backbones, plan, search, search_report, studies
+
+    written = configfile.written(config, set_ or ())
     plans = plan.plans(loaded, backbones.backbones(written.value, names))
     began = time.perf_counter()
-    results, folder = search.tune(
-        plans, lambda what: print(f"[{time.perf_counter() - began:6.1f} s] {what}", flush=True)
-    )
-    print(search_report.text(results))
-    print(search_report.write(results, folder / "report"))
+    from raypipe.runs import lock
+
+    with lock.held(studies.root_of(settings).parent):
+        results, folder = search.tune(plans, lambda what: say(f"[{time.perf_counter() - began:6.1f} s] {what}"))
+        say(search_report.text(results))
+        say(search_report.write(results, folder / "report"))
     if (error := search.failed(results)) is not None:
         raise error
 
@@ -219,27 +369,91 @@ def import_(
 
     data = configfile.load(config).data if config else Data()
     data = data.model_copy(update={"notes": str(notes)}) if notes else data
-    print(importing.import_model(model, out, dtype, importing.sample(data) if data.notes else ()))
+    say(importing.import_model(model, out, dtype, importing.sample(data) if data.notes else ()))
 
 
 @app.command("tune-report")
-def tune_report(run: Annotated[Path, typer.Argument(help="the run's folder, such as runs/demo")]) -> None:
+def tune_report(config: ConfigPath) -> None:
     """Heat maps, best settings, effects of parameters, and costs of a search."""
     from raypipe.tuning import search_report, trial_tables
 
+    run = _folder(config)
     search_tables = trial_tables.load(run)
-    print(search_report.text(search_tables))
-    print(search_report.write(search_tables, (run if (run / "study.json").exists() else run / "tune") / "report"))
+    say(search_report.text(search_tables))
+    say(search_report.write(search_tables, (run if (run / "study.json").exists() else run / "tune") / "report"))
+
+
+@app.command()
+def status(
+    config: Annotated[Path | None, typer.Option("--config", "-c", help=f"{RUN_HELP}; default: all runs")] = None,
+    runs: Annotated[Path, typer.Option(help="without --config: the folder of all runs")] = Path("runs"),
+    set_: Overrides = None,
+) -> None:
+    """What of a run is finished and what is missing; without --config, of every run. Looks only."""
+    from raypipe.findings import status as of_run
+
+    if config is None:
+        say(of_run.overview(runs))
+    else:
+        say(of_run.status(_read(config, set_), config))
+
+
+@app.command("list")
+def list_(
+    kind: Annotated[
+        Literal["methods", "strategies", "families", "recipes", "spaces"] | None, typer.Argument(help="default: all")
+    ] = None,
+) -> None:
+    """What a config can name: attribution methods, masking strategies, model families, recipes, search spaces."""
+    from raypipe.findings.catalogue import KINDS, catalogue
+
+    say(catalogue(KINDS if kind is None else [kind]))
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON Schema of a config, for editors that complete and check YAML."""
+    from raypipe.settings import reference
+
+    say(reference.schema_text().rstrip())
+
+
+@app.command()
+def clean(
+    config: ConfigPath,
+    yes: Annotated[bool, typer.Option("--yes", help="delete what is listed; without it nothing is deleted")] = False,
+) -> None:
+    """List what a run may lose without losing a result, and what stays; with --yes, delete the former."""
+    from raypipe.runs import clean as of_run
+    from raypipe.runs import lock
+
+    folder = _folder(config)
+    losses = of_run.dispensable(folder)
+    for one in losses:
+        say(f"{one.size / 1e6:10,.1f} MB  {one.path}: {one.why}")
+    total = sum(one.size for one in losses) / 1e6
+    if yes and losses:
+        with lock.held(folder):
+            for one in losses:
+                one.remove()
+    say(f"{total:10,.1f} MB  {'deleted' if yes else 'may go; --yes deletes it' if losses else 'may go'}")
+    say("what stays:")
+    for name, size in of_run.sizes(folder).items():
+        say(f"{size / 1e6:10,.1f} MB  {name}")
+
+
+def _invoke(arguments: Sequence[str] | None) -> object:
+    try:
+        return app(arguments, standalone_mode=False)
+    except _UsageError as error:
+        if not error.message and not hasattr(error, "param"):  # no command was named, and the help is printed
+            return ExitCode.CONFIG
+        raise InputError(error.format_message()) from None
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run a command and exit. Wrong input is told line by line, without a traceback."""
-    try:
-        app(arguments, standalone_mode=True)
-    except InputError as error:
-        for problem in error.problems:
-            print(f"error: {problem}", file=sys.stderr)
-        sys.exit(error.exit_code)
+    """Run a command and exit (guard/command.py)."""
+    sys.exit(command.run(lambda: _invoke(arguments)))
 
 
 if __name__ == "__main__":

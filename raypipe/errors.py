@@ -20,6 +20,8 @@ class ExitCode(enum.IntEnum):
     DATA = 3  # more dead letters than data.max_error_rate allows
     PARTIAL = 4  # some shards or trials failed; running the same command again goes on
     CLUSTER = 5  # no cluster, no token, not enough resources
+    DEFECT = 6  # something that raypipe did not foresee; its type and place are said
+    STORAGE = 7  # the disk is full, read-only or not permitted; running the same command again goes on
 
 
 class Code(enum.StrEnum):
@@ -37,6 +39,7 @@ class Code(enum.StrEnum):
     NO_SPAN = "E_NO_SPAN"  # nothing in the note may be masked
     SENTINEL = "E_SENTINEL"  # the note already contains a mask sentinel
     MODEL = "E_MODEL"  # the model failed on this note alone
+    PATTERN = "E_PATTERN"  # a regular expression of masking.phi_patterns takes too long on this note
     HELD_OUT = "HELD_OUT"  # no error: a dev or test note, or too close to one, so self-supervision must not see it
     NOT_SAMPLED = "NOT_SAMPLED"  # no error: beyond data.max_unlabelled, or set aside for pretraining
 

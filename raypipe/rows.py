@@ -11,10 +11,14 @@ a column that is all null in one block and text in another, and the two could no
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.dataset as pds
+import pyarrow.parquet as pq
 
 from raypipe.errors import InputError, Problem
 from raypipe.words import F32, F64, I32, word_spans
@@ -81,12 +85,16 @@ MASKED = pa.schema(
     ]
 )
 
-# How ATTRIBUTED and MASKED are written (pyarrow's options). Offsets grow by a word at a time, so a difference takes one
+# How every table is written and read (pyarrow's options). Without checksums, a flipped bit may be read as other text.
+WRITE: dict[str, Any] = {"compression": "zstd", "write_page_checksum": True}
+CHECKED: dict[str, Any] = {"page_checksum_verification": True}
+
+# How ATTRIBUTED and MASKED are written. Offsets grow by a word at a time, so a difference takes one
 # byte where the number takes four. A dictionary helps only where few values recur. zstd needs 3/5 of snappy's bytes.
 _OFFSETS = ("word_start", "word_end", "plans.list.element.start", "plans.list.element.end")
 _RECURRING = ("task_id.list.element", "predicted.list.element", "layers.list.element", "error")
 PARQUET: dict[str, Any] = {
-    "compression": "zstd",
+    **WRITE,
     "use_dictionary": [*_RECURRING, "plans.list.element.arm", "plans.list.element.task_id"],
     "column_encoding": {f"{name}.list.element": "DELTA_BINARY_PACKED" for name in _OFFSETS},
 }
@@ -161,6 +169,22 @@ DEAD_LETTERS = pa.schema([("note_id", pa.string()), ("step", pa.string()), ("err
 def table(rows: list[dict[str, Any]], schema: pa.Schema) -> pa.Table:
     """Rows as an Arrow table with exactly this schema; missing keys become null."""
     return pa.Table.from_pydict({name: [row.get(name) for row in rows] for name in schema.names}, schema=schema)
+
+
+def write(table: pa.Table, path: Path) -> None:
+    """A table as one Parquet file."""
+    pq.write_table(table, path, **WRITE)
+
+
+def read(path: Path | str, columns: Sequence[str] | None = None, filters: pc.Expression | None = None) -> pa.Table:
+    """A Parquet file or folder, in memory. Raises `OSError` where a page's checksum is wrong."""
+    return pq.read_table(path, columns=None if columns is None else list(columns), filters=filters, **CHECKED)
+
+
+def dataset(path: Path | str, schema: pa.Schema | None = None) -> pds.Dataset:
+    """The same as a dataset, to stream from."""
+    parquet = pds.ParquetFileFormat(default_fragment_scan_options=pds.ParquetFragmentScanOptions(**CHECKED))
+    return pds.dataset(str(path), schema=schema, format=parquet)
 
 
 def prediction(

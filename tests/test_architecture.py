@@ -12,6 +12,7 @@ PACKAGE = Path(__file__).parents[1] / "raypipe"
 # Low to high: a file imports from its own folder (without cycles) and from folders below it.
 LAYERS = (
     "errors hashing words",
+    "guard",
     "rows records",
     "settings",
     "notes",
@@ -111,6 +112,14 @@ def test_nothing_is_unpickled(name: str) -> None:
     text = MODULES[name].read_text()
     assert "torch.load(" not in text
     assert "trust_remote_code=True" not in text
+
+
+@pytest.mark.parametrize("name", sorted(MODULES))
+def test_lines_are_printed_in_one_place(name: str) -> None:
+    """Where control characters are taken out (guard/terminal.py)."""
+    calls = [node.func for node in ast.walk(ast.parse(MODULES[name].read_text())) if isinstance(node, ast.Call)]
+    prints = any(ast.unparse(call) in ("print", "typer.echo", "sys.stderr.write") for call in calls)
+    assert not prints or name == "guard.terminal"
 
 
 @pytest.mark.parametrize("name", sorted(n for n in MODULES if n.startswith("masking")))

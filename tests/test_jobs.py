@@ -62,7 +62,7 @@ def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Head]:
         "--block",
     ]
     log = (temp / "head.log").open("w")
-    process = subprocess.Popen([str(part) for part in start], env=environment, stdout=log, stderr=log)
+    process = subprocess.Popen([str(part) for part in start], env=environment, stdout=log, stderr=log, umask=0o022)
     try:
         address = f"http://127.0.0.1:{dashboard}"
         _wait_for(address, temp / "head.log")
@@ -147,6 +147,12 @@ def test_no_note_text_outside_the_data(small: Path, head: Head) -> None:
     assert looked_at > 20
     names = " ".join(path.name for path in small.rglob("*"))
     assert not any(text[10:45] in names for text in texts)
+
+
+def test_files_of_the_run_are_their_owners_alone(small: Path) -> None:
+    """Also those that actors and workers wrote: the head was started under another umask."""
+    others = [path for path in small.rglob("*") if not path.is_symlink() and path.stat().st_mode & 0o077]
+    assert others == []
 
 
 def _free_ports(n: int) -> list[int]:

@@ -19,7 +19,7 @@ from raypipe.attribution.batches import token_batches
 from raypipe.attribution.decoder import Decoder
 from raypipe.attribution.layers import masking_layer, ranges
 from raypipe.attribution.method import Method, NoteAttribution, Request
-from raypipe.attribution.registry import method_of
+from raypipe.attribution.registry import lacks_rules, method_of
 from raypipe.errors import Code, InputError, Problem
 from raypipe.hashing import fingerprint
 from raypipe.models.loading import Loaded
@@ -52,9 +52,8 @@ class AttributionEngine:
         if self.method.needs_cache and not self.decoder.can_cache:
             what = f"{config.method} needs a model that runs on cached keys and values; use grad_x_activation"
             raise InputError([Problem("attribution.method", what)])
-        if self.method.needs_rules and scorer.family.rules is None:
-            what = f"{config.method} has no tested rules for {scorer.model.config.model_type}; use grad_x_activation"
-            raise InputError([Problem("attribution.method", what)])
+        if (reason := lacks_rules(config, scorer.model.config.model_type)) is not None:
+            raise InputError([Problem("attribution.method", reason)])
         if self.method.needs_idf and idf_V is None:
             what = f"{config.method} needs document frequencies of the corpus's tokens (tfidf.idf_of_notes)"
             raise InputError([Problem("attribution.method", what)])

@@ -16,6 +16,7 @@ from raypipe.attribution.occlusion import OCCLUSION
 from raypipe.attribution.random_relevance import RANDOM
 from raypipe.attribution.tfidf import TFIDF
 from raypipe.errors import InputError, Problem
+from raypipe.models.families import FAMILIES
 from raypipe.settings import config
 
 METHODS: dict[str, Method] = {
@@ -44,3 +45,11 @@ def method_of(config: config.Attribution) -> Method:
         return captum_layer(config.method.removeprefix(PREFIX))
     valid = ", ".join([*METHODS, *(PREFIX + name for name in names())])
     raise InputError([Problem("attribution.method", f"{config.method!r} is not a method; known: {valid}")])
+
+
+def lacks_rules(config: config.Attribution, family: str) -> str | None:
+    """Why the method cannot be used on models of this family; None if it can, or if the method is not known."""
+    method = METHODS.get(config.method)
+    if method is None or not method.needs_rules or FAMILIES[family].rules is not None:
+        return None
+    return f"{config.method} has no tested rules for {family}; use grad_x_activation"

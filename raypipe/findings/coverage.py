@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
+from raypipe import rows
 from raypipe.evaluation.conformal import Sets, averaged, conformal
 from raypipe.findings.predictions import tfidf
 from raypipe.runs.making import CALIBRATION
@@ -46,4 +46,4 @@ def _sets_of_students(cell: Run, arm: str) -> Iterator[Sets | None]:
 
 def _table(run: Run, name: str, student: str) -> pa.Table | None:
     step = run.step(f"{name}/{student}")
-    return pq.read_table(step.data) if step.done else None
+    return rows.read(step.data) if step.done else None

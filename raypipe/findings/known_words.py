@@ -6,8 +6,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import pyarrow.parquet as pq
-
 from raypipe import rows
 from raypipe.evaluation.agreement import Agreement, AnnotatedRelevance, agreement, deciding_words
 from raypipe.masking.case import Note
@@ -61,7 +59,7 @@ def cases(deciding: Deciding, masked: Path, layer: int | None, masking: config.M
     Only words that `masking` may hide count, as for its masks: relevance that is 0 on all stop-words would otherwise
     beat chance without knowing anything.
     """
-    for note in pq.read_table(masked, columns=COLUMNS).to_pylist():
+    for note in rows.read(masked, columns=COLUMNS).to_pylist():
         if note["error"] is not None or note["relevance"] is None:
             continue
         words_W2, relevance_QW = rows.words_and_relevance(note, layer)

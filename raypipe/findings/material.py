@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import pyarrow.parquet as pq
 
+from raypipe import rows
 from raypipe.masking.tally import tally
+from raypipe.runs import integrity
 from raypipe.runs.run import Run
 
 
@@ -68,7 +68,7 @@ def step_times(run: Run) -> Iterator[StepTime]:
     tokens: Counter[str] = Counter()
     times: Counter[str] = Counter()
     for manifest in sorted(run.folder.rglob("manifest.json"), key=lambda path: path.stat().st_mtime):
-        facts, name = json.loads(manifest.read_text()), str(manifest.parent.relative_to(run.folder))
+        facts, name = integrity.read_json(manifest), str(manifest.parent.relative_to(run.folder))
         name = re.sub(r"^cells/[^/]+/(choose/[^/]+/)?|@\d+$", "", name)
         seconds[name] += facts["seconds"]
         tokens[name] += facts.get("tokens", 0)
@@ -86,7 +86,7 @@ def counts(run: Run) -> dict[str, int]:
     of_run = {"tasks": len(run.corpus.tasks), "labels": len(run.corpus.labels)}
     masks = run.step("mask")
     if masks.is_readable:
-        tokens = pq.read_table(masks.data, columns=["n_tokens", "n_cut_tokens"])
+        tokens = rows.read(masks.data, columns=["n_tokens", "n_cut_tokens"])
         of_run |= {"notes read": len(tokens), "held out": errors(run).get("HELD_OUT", 0)}
         for name, column in (("tokens attributed", "n_tokens"), ("tokens cut", "n_cut_tokens")):
             of_run[name] = int(np.nansum(tokens[column].to_numpy(zero_copy_only=False).astype(float)))

@@ -14,6 +14,7 @@ from raypipe.findings.page.report import Report
 from raypipe.findings.page.text import text_table
 from raypipe.findings.page.write import write_report
 from raypipe.findings.probing import curves
+from raypipe.guard.terminal import say
 from raypipe.records import versions
 from raypipe.runs.faithfulness import MEASURED
 from raypipe.runs.run import Run
@@ -28,15 +29,15 @@ def probing_page(run: Run) -> Path:
         probing=curves(run),
         **_about(run),
     )
-    print(text_table(report))
+    say(text_table(report))
     return write_report(report, run.folder / "probe")
 
 
 def faithfulness_page(run: Run) -> Path:
     """Write page and tables of a finished `raypipe faithfulness`, print the table, and return the page's path."""
-    folder = run.needed("faithfulness").path
+    folder = run.needed("faithfulness").output
     if not (folder / MEASURED).exists():  # of an earlier version, which left the page and the printed table alone
-        print((folder / "table.txt").read_text(), end="")
+        say((folder / "table.txt").read_text().rstrip("\n"))
         return folder / "report.html"
     measured = json.loads((folder / MEASURED).read_text())
     rows = [FaithfulnessRow(**row | {"agreement": _agreement(row["agreement"])}) for row in measured["rows"]]
@@ -51,7 +52,7 @@ def faithfulness_page(run: Run) -> Path:
         **_about(run),
     )
     table = text_table(report)
-    print(table)
+    say(table)
     (folder / "table.txt").write_text(table + "\n")
     _write_csv(rows, folder / "table.csv")
     return write_report(report, folder)

@@ -8,9 +8,8 @@ from heapq import nsmallest
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.dataset as pds
-import pyarrow.parquet as pq
 
+from raypipe import rows
 from raypipe.evaluation import baselines
 from raypipe.hashing import stable_hash
 from raypipe.notes.tasks import Task
@@ -47,7 +46,7 @@ def predictions(cells: Sequence[Run], tasks: Sequence[Task], unlabelled: Sequenc
     scorers = [] if cells[0].settings.scorer_is_a_student else [cell.step(f"evaluate/{SCORER}") for cell in cells]
     if all(step.done for step in scorers):
         for place, step in enumerate(scorers):
-            pooled.add(SCORER, place, pq.read_table(step.data))
+            pooled.add(SCORER, place, rows.read(step.data))
     for place, cell in enumerate(cells):
         pooled.add(TFIDF, place, tfidf(cell, cell.settings.evaluation.split, (unlabelled or cells)[place]))
     embeddings = [table for cell in cells if (table := probing.backbone_answers(cell)) is not None]
@@ -63,7 +62,7 @@ def of_arms(cells: Sequence[Run], tasks: Sequence[Task]) -> Pooled:
         steps = [[cell.of(arm).step(f"evaluate/{student}") for student in cell.students(arm)] for cell in cells]
         if all(step.done for of_cell in steps for step in of_cell):  # other seeds would be another comparison
             for place, of_cell in enumerate(steps):
-                pooled.add(arm, place, *(pq.read_table(step.data) for step in of_cell))
+                pooled.add(arm, place, *(rows.read(step.data) for step in of_cell))
     return pooled
 
 
@@ -71,9 +70,9 @@ def tfidf(run: Run, split: str, unlabelled: Run | None = None) -> pa.Table:
     """TF-IDF + logistic regression on the same labels; IDF also from unlabelled notes, as the arms see them."""
     masked, texts = (unlabelled or run).step("mask"), []
     if masked.done:
-        dataset = pds.dataset(masked.data)
+        dataset = rows.dataset(masked.data)
         ids = dataset.to_table(columns=["note_id"], filter=pc.field("text").is_valid())["note_id"].to_pylist()
         some = pa.array(nsmallest(UNLABELLED_FOR_IDF, ids, key=stable_hash), pa.string())
         texts = dataset.to_table(columns=["text"], filter=pc.field("note_id").isin(some))["text"].to_pylist()
-    notes, labels = pq.read_table(run.corpus.labelled_path), run.corpus.labels
+    notes, labels = rows.read(run.corpus.labelled_path), run.corpus.labels
     return baselines.tfidf_logistic(notes, labels, run.corpus.tasks, texts, split)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import pyarrow.parquet as pq
-
+from raypipe import rows
 from raypipe.evaluation.layer_scores import BestLayer, LayerScore, best_layers, layer_scores
 from raypipe.runs.names import BACKBONE
 from raypipe.runs.probing import probed_models
@@ -48,7 +47,7 @@ def curves(run: Run) -> Probing | None:
     if not run.is_done(f"probe/{BACKBONE}"):
         return None
     steps = {model: run.of(named(f"probe/{model}").arm).step(f"probe/{model}") for model in probed_models(run)}
-    probed = {model: pq.read_table(step.data) for model, step in steps.items() if step.done}
+    probed = {model: rows.read(step.data) for model, step in steps.items() if step.done}
     tasks, n_bootstrap, seed = run.corpus.tasks, run.settings.evaluation.bootstrap, run.settings.seed
     scores = layer_scores(probed, tasks, n_bootstrap, seed)
     best = best_layers(probed, scores, tasks, BACKBONE, n_bootstrap, seed)

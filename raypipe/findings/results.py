@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from raypipe import rows
 from raypipe.evaluation import metrics, uncertainty
@@ -20,6 +19,7 @@ from raypipe.findings.page.report import Report, arm_rows
 from raypipe.findings.page.text import text_table
 from raypipe.findings.page.write import write_report
 from raypipe.findings.predictions import Pooled, predictions
+from raypipe.guard.terminal import say
 from raypipe.notes.tasks import Task
 from raypipe.records import versions
 from raypipe.runs import driver
@@ -40,7 +40,7 @@ def report(
     """Write report.html and metrics.json from what the steps left; print the table; return the page's path."""
     built = build(run, cells, fewer_labels, by_finetuning)
     page = write_report(built, run.folder / "report")
-    print(text_table(built))
+    say(text_table(built))
     return page
 
 
@@ -125,7 +125,7 @@ def _heat_maps(run: Run) -> Iterator[HeatMap]:
     deciding = run.corpus.deciding_words()
     question = {task.id: task.question for task in run.corpus.tasks}
     layer = known_words.layer_of(run)
-    first = pq.ParquetFile(sorted(masks.data.glob("*.parquet"))[0]).read()
+    first = rows.read(sorted(masks.data.glob("*.parquet"))[0])
     for note in first.sort_by("note_id").to_pylist():
         shown = [t for t in note["task_id"] or [] if not deciding or (note["note_id"], t) in deciding]
         if remaining and shown and note["error"] is None:
@@ -178,7 +178,7 @@ def _precision(run: Run, confidence: float) -> float | None:
     margin = np.log(confidence / (1 - confidence))  # of the two options' scores
     right = [
         row["label"] == row["predicted"]
-        for row in pq.read_table(step.data).to_pylist()
+        for row in rows.read(step.data).to_pylist()
         if row["predicted"] == binary.get(row["task_id"]) and np.ptp(row["scores"]) >= margin
     ]
     return float(np.mean(right)) if right else None

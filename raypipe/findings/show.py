@@ -1,6 +1,6 @@
 """What each arm hides in one note, side by side. Prints the note's text, to the terminal of whoever asked for it.
 
-    raypipe show --run DIR --note ID [--task T]
+    raypipe show --config RUN --note ID [--task T]
 
 A column per arm, a row per word that some arm hides: # hidden, + a part of it hidden, . visible.
 """
@@ -16,14 +16,14 @@ import pyarrow.dataset as pds
 
 from raypipe import rows
 from raypipe.errors import InputError
-from raypipe.findings.page.printable import printable
+from raypipe.guard.terminal import printable
 
 Plan = dict[str, Any]
 
 
 def show_note(masked: Path, note_id: str, task_id: str | None = None) -> str:
     """A note of a folder of rows.MASKED, for its first task if none is named. Raises `InputError` if there is none."""
-    notes = pds.dataset(masked).to_table(filter=pds.field("note_id") == note_id).to_pylist()
+    notes = rows.dataset(masked).to_table(filter=pds.field("note_id") == note_id).to_pylist()
     if not notes:
         raise InputError(f"no note {note_id} in {masked}")
     note = notes[0]

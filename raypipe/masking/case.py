@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
+from raypipe.errors import Code, RowError
+from raypipe.guard import limits
 from raypipe.masking.draws import uniforms
 from raypipe.masking.spans import VISIBLE, Hidden, Kinds, hidden_spans
 from raypipe.masking.stopwords import STOP_WORDS
@@ -17,14 +18,15 @@ from raypipe.settings.config import Masking
 from raypipe.words import F32, F64, I32, Bools, Index
 
 
-@lru_cache(maxsize=256)
-def _compiled(pattern: str) -> re.Pattern[str]:
-    return re.compile(pattern)
-
-
 def phi_ranges(text: str, patterns: Sequence[str]) -> I32:
-    """Character ranges [P, 2] that some pattern matches, in the order of the patterns."""
-    ranges = [m.span() for pattern in patterns for m in _compiled(pattern).finditer(text) if m.end() > m.start()]
+    """Character ranges [P, 2] that some pattern matches, in the order of the patterns.
+
+    Raises `RowError(PATTERN)` if one of them takes too long on this text.
+    """
+    try:
+        ranges = [(start, end) for pattern in patterns for start, end in limits.spans(pattern, text) if end > start]
+    except TimeoutError:
+        raise RowError(Code.PATTERN) from None
     return np.asarray(ranges, dtype=np.int32).reshape(-1, 2)
 
 

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 import numpy as np
 import pyarrow as pa
 
+from raypipe.errors import RowError
 from raypipe.masking.case import Note
 from raypipe.words import F32, I32, word_spans
 
@@ -30,12 +31,16 @@ def is_adjacent(gap: str) -> bool:
 def count_block(texts: Iterable[str], longest: int = 1, phi_patterns: tuple[str, ...] = ()) -> pa.Table:
     """Occurrences, and notes with at least one, of words and of runs of up to `longest` adjacent words (GRAMS).
 
-    Words are in lower case; protected words (`phi_patterns`) are not counted and end a run.
+    Words are in lower case; protected words (`phi_patterns`) are not counted and end a run. A note on which a pattern
+    takes too long is left out.
     """
     count: Counter[tuple[str, ...]] = Counter()
     n_notes: Counter[tuple[str, ...]] = Counter()
     for text in texts:
-        grams = Counter(_grams(text, longest, phi_patterns))
+        try:
+            grams = Counter(_grams(text, longest, phi_patterns))
+        except RowError:  # masking will say why
+            continue
         count.update(grams)
         n_notes.update(grams.keys())
     keys = sorted(count)

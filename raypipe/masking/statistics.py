@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
+from raypipe import rows
 from raypipe.masking.stopwords import STOP_WORDS
 from raypipe.words import F32, F64, I64
 
@@ -113,19 +113,19 @@ class Statistics:
         if self.vectors_VD is not None:
             width = self.vectors_VD.shape[1]
             columns["vector"] = pa.FixedSizeListArray.from_arrays(pa.array(self.vectors_VD.ravel()), width)
-        pq.write_table(pa.table(columns), folder / "words.parquet")
+        rows.write(pa.table(columns), folder / "words.parquet")
         ngrams = {
             "gram": pa.array(self.ngrams.keys(), pa.string()),
             "count": pa.array(self.ngrams.values(), pa.int64()),
         }
-        pq.write_table(pa.table(ngrams), folder / "ngrams.parquet")
+        rows.write(pa.table(ngrams), folder / "ngrams.parquet")
         rest = {"n_words": self.n_words, "n_general": self.n_general, "lexicons": self.lexicons}
         (folder / "statistics.json").write_text(json.dumps(rest, ensure_ascii=False, indent=1), encoding="utf-8")
 
     @classmethod
     def load(cls, folder: Path) -> Statistics:
         """Reads what `save` wrote."""
-        words, ngrams = pq.read_table(folder / "words.parquet"), pq.read_table(folder / "ngrams.parquet")
+        words, ngrams = rows.read(folder / "words.parquet"), rows.read(folder / "ngrams.parquet")
         rest = json.loads((folder / "statistics.json").read_text(encoding="utf-8"))
         columns = {name: words[name].to_numpy() for name in words.column_names if name not in ("word", "vector")}
         vectors_VD = None

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.dataset as pds
 
+from raypipe import rows
 from raypipe.words import I32, I64
 
 N_KINDS = 3  # plain, entity, base (masking/spans.py)
@@ -33,7 +33,7 @@ class Tally:
 
 def tally(masked: Path) -> dict[str, Tally]:
     """By arm, from a folder of rows.MASKED."""
-    return tally_of(batch.column("plans") for batch in pds.dataset(masked).to_batches(columns=["plans"]))
+    return tally_of(batch.column("plans") for batch in rows.dataset(masked).to_batches(columns=["plans"]))
 
 
 def tally_of(plans: Iterable[pa.ListArray]) -> dict[str, Tally]:

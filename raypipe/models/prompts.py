@@ -20,6 +20,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from raypipe.errors import Code, RowError
+from raypipe.guard.limits import within_limit
 from raypipe.models.pieces import PieceEncoder
 from raypipe.models.sentinels import MARK, choose_sentinels, mark_ids
 from raypipe.notes.tasks import Task
@@ -113,9 +114,13 @@ def frame(tokenizer: Tokenizer, instruction: str, use_chat: bool) -> Frame:
 
 
 def _rendered(tokenizer: Tokenizer, messages: list[dict[str, str]]) -> str | None:
-    """The messages in the tokenizer's template, or None if it refuses them."""
+    """The messages in the tokenizer's template, or None if it refuses them. Raises ValueError if it does not end."""
     try:
-        return str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
+        return within_limit(
+            lambda: str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
+        )
+    except TimeoutError:
+        raise ValueError("the chat template of this tokenizer does not end; set model.chat to never") from None
     except Exception:  # whatever the template's author chose to raise
         return None
 

@@ -16,8 +16,8 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
+from raypipe import rows
 from raypipe.hashing import stable_hash
 from raypipe.notes.files import iter_notes
 from raypipe.notes.labels import for_self_supervision, read_labels
@@ -48,6 +48,11 @@ class Corpus:
     def labelled_path(self) -> Path:
         """rows.NOTES of the notes with labels, as Parquet."""
         return self.folder / "labelled.parquet"
+
+    @property
+    def split_path(self) -> Path:
+        """The split that was made here, of every labelled note; no such file if the labels came with one."""
+        return self.folder / "split.parquet"
 
     @property
     def deciding_path(self) -> Path:
@@ -96,12 +101,20 @@ class Corpus:
         ids = for_self_supervision(notes, self.all_labels, data.model_copy(update={"max_unlabelled": n_notes}))
         return max((stable_hash(note_id) for note_id in ids.to_pylist()), default=0)
 
+    def note_ids(self) -> pa.ChunkedArray:
+        """The ids of all notes, read again."""
+        return pa.concat_tables(iter_notes(self.data, ["note_id"]))["note_id"]
+
+    def labels_of(self, split: str) -> pa.Table:
+        """The labels in use of a split."""
+        return self.labels.filter(pc.equal(self.labels["split"], split))
+
     def labelled(self, split: str) -> Iterator[tuple[dict[str, Any], dict[str, str]]]:
         """Notes of a split and their labels by task, sorted by id."""
         labels: dict[str, dict[str, str]] = defaultdict(dict)
         for label in self.labels.filter(pc.equal(self.labels["split"], split)).to_pylist():
             labels[label["note_id"]][label["task_id"]] = label["label"]
-        notes = pq.read_table(self.labelled_path, filters=pc.is_in(pc.field("note_id"), pa.array(labels, pa.string())))
+        notes = rows.read(self.labelled_path, filters=pc.is_in(pc.field("note_id"), pa.array(labels, pa.string())))
         for note in notes.sort_by("note_id").to_pylist():
             yield note, labels[note["note_id"]]
 
@@ -109,7 +122,7 @@ class Corpus:
         """(note id, task id) -> character spans that decide the label, where such words are known; else empty."""
         spans: dict[tuple[str, str], list[tuple[int, int]]] = defaultdict(list)
         if self.deciding_path.exists():
-            for row in pq.read_table(self.deciding_path).to_pylist():
+            for row in rows.read(self.deciding_path).to_pylist():
                 spans[row["note_id"], row["task_id"]].append((row["start"], row["end"]))
         return spans
 

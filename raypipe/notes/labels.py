@@ -5,6 +5,7 @@ A problem gives counts and at most a few hashed note ids: ids may be a hospital'
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
 
 import numpy as np
@@ -16,11 +17,15 @@ from raypipe.errors import InputError, Problem
 from raypipe.hashing import stable_hash
 from raypipe.notes import storage
 from raypipe.notes.cleaning import hashed
+from raypipe.notes.files import iter_notes
 from raypipe.notes.leakage import is_of_other_part
+from raypipe.notes.split import split_by_group
 from raypipe.notes.tasks import NO, YES, Task
 from raypipe.settings.config import Data
+from raypipe.settings.yamlfile import did_you_mean
 
 SPLITS = ("train", "dev", "test")
+PROSE = 60  # characters of a value that is no name any more
 _Counts = dict[str | None, dict[str, int]]  # label -> split -> rows
 
 
@@ -32,9 +37,10 @@ def read_labels(data: Data, tasks: Sequence[Task]) -> pa.Table:
     """
     if data.labels is None:
         raise InputError([Problem("data.labels", "is not set: where are the labels?")])
-    table = storage.read_strings(data.labels, rows.LABELS.names, "data.labels").select(rows.LABELS.names)
-    ids = {task.part_of[0] if task.part_of else task.id for task in tasks}
-    table = table.filter(pc.is_in(table["task_id"], pa.array(sorted(ids))))
+    table = _wide(data, tasks) if data.label_columns.task_id is None else _long(data, tasks)
+    if data.label_columns.split is None:
+        table = split_by_group(table, pa.concat_tables(iter_notes(data, ["note_id", "group_id"])), data.split)
+    table = table.select(rows.LABELS.names)
     problems = list(_split_problems(table))
     plain = table.filter(
         pc.is_in(table["task_id"], pa.array([task.id for task in tasks if not task.part_of], pa.string()))
@@ -46,6 +52,52 @@ def read_labels(data: Data, tasks: Sequence[Task]) -> pa.Table:
     if problems:
         raise InputError(problems)
     return plain.combine_chunks()
+
+
+def _long(data: Data, tasks: Sequence[Task]) -> pa.Table:
+    """The rows of `tasks`, of a table with a row per task and note."""
+    named = data.label_columns.model_dump(exclude={"tasks"}, exclude_none=True)
+    table = storage.read_strings(data.labels or "", list(named.values()), "data.labels", _fix(data))
+    table = pa.table({ours: table[theirs] for ours, theirs in named.items()})
+    ids = {task.part_of[0] if task.part_of else task.id for task in tasks}
+    return table.filter(pc.is_in(table["task_id"], pa.array(sorted(ids))))
+
+
+def _wide(data: Data, tasks: Sequence[Task]) -> pa.Table:
+    """The same of a table with a row per note and a column per task. An empty cell is no label."""
+    columns = data.label_columns
+    ids = {task.id for task in tasks}
+    problems = [
+        Problem("data.label_columns.tasks", f"there is no task {id!r}{did_you_mean(id, ids)}")
+        for id in columns.tasks
+        if id not in ids and data.task_ids is None
+    ]
+    parts = sorted({task.part_of[0] for task in tasks if task.part_of})
+    problems += [
+        Problem(f"data.labels: task {id!r}", "a multilabel task has no column in a wide table; make a task per label")
+        for id in parts
+    ]
+    if problems:
+        raise InputError(problems)
+    of_task = {task.id: columns.tasks.get(task.id, task.id) for task in tasks}
+    own = {"note_id": columns.note_id} | ({"split": columns.split} if columns.split is not None else {})
+    needed = list(dict.fromkeys([*own.values(), *of_task.values()]))
+    table = storage.read_strings(data.labels or "", needed, "data.labels", _fix(data))
+    out = []
+    for task_id, name in of_task.items():
+        label = table[name]
+        is_label = pc.fill_null(pc.greater(pc.utf8_length(pc.utf8_trim_whitespace(label)), 0), False)
+        task = pa.repeat(task_id, table.num_rows).cast(pa.string())
+        cells = {"task_id": task, "label": label, **{ours: table[theirs] for ours, theirs in own.items()}}
+        out.append(pa.table(cells).filter(is_label))
+    return pa.concat_tables(out)
+
+
+def _fix(data: Data) -> str:
+    """What to do about a column that is not there."""
+    if data.label_columns.task_id is None:
+        return "; name the tasks' columns in data.label_columns.tasks, or set data.label_columns.split to null"
+    return "; data.label_columns says what columns are called, which of them are not there (null), and what is wide"
 
 
 def problems_with(notes: pa.Table, labels: pa.Table) -> Iterator[Problem]:
@@ -129,9 +181,9 @@ def for_self_supervision(notes: pa.Table, labels: pa.Table, data: Data) -> pa.Ar
 def _split_problems(table: pa.Table) -> Iterator[Problem]:
     """Split names, and notes that stand in two splits of a task or twice in one."""
     odd = pc.value_counts(table["split"].filter(pc.invert(pc.is_in(table["split"], pa.array(SPLITS)))))
-    for entry in odd.to_pylist():
-        what = f"split {entry['values']!r} ({entry['counts']:,} rows) is none of {', '.join(SPLITS)}"
-        yield Problem("data.labels", what)
+    if len(odd):
+        counts = {entry["values"]: entry["counts"] for entry in odd.to_pylist()}
+        yield Problem("data.labels", f"{_unquoted(counts, 'split')} none of {', '.join(SPLITS)}")
     for task_id, notes in _straddling(table, "note_id"):
         yield _problem(task_id, f"{len(notes):,} notes are in two splits", notes)
 
@@ -151,11 +203,27 @@ def _row_problems(labels: pa.Table, tasks: Sequence[Task]) -> Iterator[Problem]:
             continue
         odd = {label: sum(n.values()) for label, n in seen.items() if label not in task.options}
         if odd:
-            shown = ", ".join(
-                f"{label!r} ({n:,} rows)" for label, n in sorted(odd.items(), key=lambda x: str(x[0]))[:3]
-            )
-            yield _problem(task.id, f"{len(odd)} labels are none of its options {task.options[:6]}: {shown}")
+            what = f"{_unquoted(odd, 'label')} none of its options {task.options[:6]}"
+            yield _problem(task.id, f"{what}; {_rename(task)}")
     yield from _one_class(counts, [task for task in tasks if task.id in counts])
+
+
+def _unquoted(counts: Mapping[str | None, int], column: str) -> str:
+    """How many unknown values a column has, without the values: it may be the column of the notes' text."""
+    n_rows, values = sum(counts.values()), [value for value in counts if value is not None]
+    hashes = sorted(map(hashed, values))[:3]
+    shown = f"; hashed: {', '.join(hashes)}" if hashes else "; empty"
+    is_text = any(len(value) > PROSE for value in values)
+    hint = f" (the column {column} looks like text: is it the right one?)" if is_text else ""
+    what = f"{len(counts):,} {column}s ({n_rows:,} rows{shown}) are" if len(counts) > 1 else ""
+    return (what or f"1 {column} ({n_rows:,} rows{shown}) is") + hint
+
+
+def _rename(task: Task) -> str:
+    """How to make options of labels that stand for the same answers, such as 1 and 0 for yes and no."""
+    answers = ", ".join(f"LABEL: {json.dumps(answer, ensure_ascii=False)}" for answer in task.answers[:3])
+    more = ", ..." if len(task.answers) > 3 else ""
+    return f"if they mean the same, write in the tasks file `verbalizers: {{{answers}{more}}}` in place of options"
 
 
 def _one_class(counts: Mapping[str, _Counts], tasks: Sequence[Task], where: str = "") -> Iterator[Problem]:

@@ -57,6 +57,8 @@ def units(data: Data, field: str = "data.notes") -> list[Unit]:
             problems += error.problems
     if problems:
         raise InputError(problems)
+    if not out:
+        raise InputError([Problem(field, f"{storage.redact(data.notes)}: holds no note")])
     return out
 
 
@@ -81,27 +83,55 @@ def _named(data: Data) -> dict[str, str]:
 
 def _units(file: File, data: Data) -> list[Unit]:
     """The units of one file. A JSONL file has no header to check: a missing key shows row by row."""
+    columns, parts = _parts(file)
+    if file.format != "jsonl":
+        _require(file, columns, data)
+    return parts
+
+
+def _parts(file: File) -> tuple[list[tuple[str, pa.DataType]], list[Unit]]:
+    """The columns of a file with their types (of JSONL: none are promised), and what reads it."""
     if file.format == "jsonl":
-        return [Unit(file)]
+        return [], [Unit(file)]
     with _file_trouble(file):
         if file.format == "csv":
-            with _text_stream(file) as stream:
-                header = next(csv.reader(stream), [])
-            _require(file, dict.fromkeys(header, pa.string()), data)
-            return [Unit(file)]
+            with storage.open_csv(file) as (header, _, _):
+                return [(name, pa.string()) for name in header], [Unit(file)]
         with file.filesystem.open_input_file(file.path) as source:
             parquet = pq.ParquetFile(source)
             storage.refuse_extensions(parquet.schema_arrow, file)
-            _require(file, {field.name: field.type for field in parquet.schema_arrow}, data)
             sizes = [parquet.metadata.row_group(i).num_rows for i in range(parquet.num_row_groups)]
-        return [Unit(file, i) for i, n_rows in enumerate(sizes) if n_rows]
+            columns = [(field.name, field.type) for field in parquet.schema_arrow]
+            return columns, [Unit(file, i) for i, n_rows in enumerate(sizes) if n_rows]
 
 
-def _require(file: File, types: Mapping[str, pa.DataType], data: Data) -> None:
-    """Every configured column exists and holds text (an id may be a whole number)."""
+def raw_rows(file: File, max_chars: int) -> tuple[list[str], Iterator[cleaning.Raw]]:
+    """The names of all columns of a file, and its rows as they are, some at a time. For a look at an unknown table."""
+    columns, parts = _parts(file)
+    names = [name for name, _ in columns]  # two columns may have one name
+    if file.format == "jsonl":
+        with _file_trouble(file), file.filesystem.open_input_stream(file.path) as stream:
+            records = (_record(line) for line in itertools.islice(_lines(stream, _MAX_ESCAPE * max_chars), TEXT_ROWS))
+            names = list(dict.fromkeys(name for record in records for name in record))
+    same = {name: name for name in names}
+
+    def rows() -> Iterator[cleaning.Raw]:
+        with _file_trouble(file):
+            for unit in parts:
+                yield from _RAW[file.format](unit, same, max_chars)
+
+    return names, rows()
+
+
+def _require(file: File, columns: Sequence[tuple[str, pa.DataType]], data: Data) -> None:
+    """Every configured column exists, once, and holds text (an id may be a whole number)."""
     problems = []
+    types = dict(columns)
     for ours, theirs in _named(data).items():
         kind = types.get(theirs)
+        if [name for name, _ in columns].count(theirs) > 1:
+            problems.append(Problem(f"data.columns.{ours}", f"{file.path} has the column {theirs!r} twice"))
+            continue
         if kind is None:
             hint = did_you_mean(theirs, types)
             problems.append(Problem(f"data.columns.{ours}", f"{file.path} has no column {theirs!r}{hint}"))
@@ -170,9 +200,7 @@ def _lines(stream: Any, limit: int) -> Iterator[bytes | None]:
 def _csv(unit: Unit, names: Mapping[str, str], max_chars: int) -> Iterator[cleaning.Raw]:
     limit = max(131_072, 8 * max_chars)
     csv.field_size_limit(limit)
-    with _text_stream(unit.file) as stream:
-        reader = csv.reader(stream, strict=True)  # otherwise an unclosed quote would make one note of all that follows
-        header = next(reader, [])
+    with storage.open_csv(unit.file) as (header, _, reader):  # strict: an unclosed quote must not swallow what follows
         at = {ours: header.index(theirs) for ours, theirs in names.items()}
         cells = ({ours: row[i] if i < len(row) else None for ours, i in at.items()} for row in reader if row)
         try:
@@ -180,13 +208,6 @@ def _csv(unit: Unit, names: Mapping[str, str], max_chars: int) -> Iterator[clean
         except csv.Error:
             what = f"not valid CSV: a quote that is not closed or not doubled, or a cell over {limit:,} characters"
             raise InputError([Problem(f"{unit.file.path}:{reader.line_num}", what)], ExitCode.DATA) from None
-
-
-@contextlib.contextmanager
-def _text_stream(file: File) -> Iterator[io.TextIOWrapper]:
-    """Text in which broken bytes become lone surrogates, which `cleaning` refuses."""
-    with file.filesystem.open_input_stream(file.path) as stream:
-        yield io.TextIOWrapper(io.BufferedReader(stream), encoding="utf-8-sig", errors="surrogateescape", newline="")
 
 
 def _batches(records: Iterator[dict[str, Any]], names: Mapping[str, str]) -> Iterator[cleaning.Raw]:

@@ -5,11 +5,18 @@ Small tables (labels, tasks) are read here whole; notes are streamed by notes/fi
 
 from __future__ import annotations
 
+import contextlib
+import csv
+import difflib
 import fnmatch
+import io
 import os
 import re
-from collections.abc import Sequence
+import zlib
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.csv
@@ -18,12 +25,21 @@ import pyarrow.parquet as pq
 from pyarrow import fs
 
 from raypipe.errors import InputError, Problem
+from raypipe.guard import limits
 
 # http(s) is left out on purpose: a config must not make a cluster fetch from its own network (SSRF)
 SCHEMES = ("file", "s3", "gs", "abfs", "abfss", "hdfs", "memory")
 FORMATS = {".parquet": "parquet", ".jsonl": "jsonl", ".jsonl.gz": "jsonl", ".csv": "csv", ".csv.gz": "csv"}
 _SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*)://")
-BROKEN = (pa.ArrowException, OSError, EOFError, ValueError)  # what reading a broken file may raise
+_MAX_HEADER = 1_000_000  # characters of the first line of a CSV file
+BROKEN = (
+    pa.ArrowException,
+    OSError,
+    EOFError,
+    ValueError,
+    csv.Error,
+    zlib.error,
+)  # what reading a broken file may raise
 
 
 @dataclass(frozen=True)
@@ -39,7 +55,7 @@ class File:
 
 def redact(uri: str) -> str:
     """The URI without user, password, key or query: what messages and manifests may hold."""
-    return re.sub(r"^([A-Za-z][A-Za-z0-9+.-]*://)[^/]*@", r"\1", uri.partition("?")[0] if _SCHEME.match(uri) else uri)
+    return re.sub(r"^([A-Za-z][A-Za-z0-9+.-]*:/*).*@", r"\1", uri.partition("?")[0] if _SCHEME.match(uri) else uri)
 
 
 def find(uri: str, field: str) -> list[File]:
@@ -71,20 +87,25 @@ def listing(uri: str, field: str) -> list[list[str | int | None]]:
     return [[info.path, info.size, info.mtime_ns] for info in _look(uri, field)[1]]
 
 
-def read_strings(uri: str, columns: Sequence[str], field: str) -> pa.Table:
+def read_strings(uri: str, columns: Sequence[str], field: str, fix: str = "") -> pa.Table:
     """A small table, whole, with exactly `columns`, all strings.
 
-    Integers become their digits; CSV cells are never parsed (007 stays 007); other types are refused.
+    Integers become their digits; CSV cells are never parsed (007 stays 007); other types are refused. `fix`: what to do
+    about a missing column, for the message.
     """
     tables = []
     for file in find(uri, field):
         try:
-            table = _read(file, columns)
+            present, table = _read(file, columns)
         except BROKEN as error:
             raise InputError([Problem(f"{field}: {file.path}", f"cannot be read ({type(error).__name__})")]) from None
-        missing = [name for name in columns if name not in table.column_names]
+        missing = [name for name in columns if name not in present]
+        if twice := [name for name in columns if present.count(name) > 1]:
+            raise InputError([Problem(f"{field}: {file.path}", f"the column {', '.join(twice)} is there twice")])
         if missing:
-            raise InputError([Problem(f"{field}: {file.path}", f"no column {', '.join(missing)}")])
+            close = {name: difflib.get_close_matches(name, present, n=1) for name in missing}
+            names = [f"{name} (there is {close[name][0]!r})" if close[name] else name for name in missing]
+            raise InputError([Problem(f"{field}: {file.path}", f"no column {', '.join(names)}{fix}")])
         tables.append(pa.table({name: _strings(table[name], name, file, field) for name in columns}))
     return pa.concat_tables(tables)
 
@@ -124,8 +145,8 @@ def _infos(filesystem: fs.FileSystem, path: str) -> list[fs.FileInfo]:
     if info.type == fs.FileType.NotFound and any(character in path for character in "*?["):
         base = re.split(r"[^/]*[*?\[]", path)[0]
         below = filesystem.get_file_info(fs.FileSelector(base, allow_not_found=True, recursive=True))
-        pattern = re.compile(_glob(path))
-        return [info for info in below if info.is_file and pattern.fullmatch(info.path)]
+        pattern = _glob(path)
+        return [info for info in below if info.is_file and limits.fullmatch(pattern, info.path) is not None]
     if info.type == fs.FileType.Directory:
         return [info for info in filesystem.get_file_info(fs.FileSelector(path, recursive=True)) if info.is_file]
     return [info] if info.is_file else []
@@ -139,17 +160,44 @@ def _glob(pattern: str) -> str:
     return "".join(stars.get(part) or fnmatch.translate(part)[len("(?s:") : -len(")\\Z")] for part in parts)
 
 
-def _read(file: File, columns: Sequence[str]) -> pa.Table:
+def _read(file: File, columns: Sequence[str]) -> tuple[list[str], pa.Table]:
+    """The names of all columns of a file, and those of `columns` that it has."""
+    if file.format == "jsonl":
+        with file.filesystem.open_input_stream(file.path) as stream:  # gz is decompressed, by its ending
+            table = pa.json.read_json(stream)
+        return table.column_names, table
     if file.format == "parquet":
         with file.filesystem.open_input_file(file.path) as source:
             parquet = pq.ParquetFile(source)
             refuse_extensions(parquet.schema_arrow, file)
-            return parquet.read(columns=[name for name in columns if name in parquet.schema_arrow.names])
-    with file.filesystem.open_input_stream(file.path) as stream:  # gz is decompressed, by its ending
-        if file.format == "jsonl":
-            return pa.json.read_json(stream)
-        types = dict.fromkeys(columns, pa.string())
-        return pa.csv.read_csv(stream, convert_options=pa.csv.ConvertOptions(column_types=types))
+            names = parquet.schema_arrow.names
+            return names, parquet.read(columns=[name for name in columns if name in names])
+    with open_csv(file) as (names, delimiter, _):
+        pass
+    here = [name for name in dict.fromkeys(columns) if name in names]
+    if not here or any(names.count(name) > 1 for name in here):
+        return names, pa.table({})
+    convert = pa.csv.ConvertOptions(column_types=dict.fromkeys(here, pa.string()), include_columns=here)
+    lines = pa.csv.ParseOptions(
+        delimiter=delimiter, newlines_in_values=True
+    )  # labels may stand beside the notes themselves
+    with file.filesystem.open_input_stream(file.path) as stream:
+        return names, pa.csv.read_csv(stream, parse_options=lines, convert_options=convert)
+
+
+@contextlib.contextmanager
+def open_csv(file: File) -> Iterator[tuple[list[str], str, Any]]:
+    """The names of the columns, the delimiter, and a reader of the rows below; broken bytes become lone surrogates.
+
+    The delimiter is a comma. A first line without one, but with semicolons or tabs, is separated by these: so European
+    spreadsheets write CSV. The reader raises csv.Error where a quote is not closed.
+    """
+    with file.filesystem.open_input_stream(file.path) as stream:
+        text = io.TextIOWrapper(io.BufferedReader(stream), encoding="utf-8-sig", errors="surrogateescape", newline="")
+        first = text.readline(_MAX_HEADER)
+        delimiter = next((mark for mark in (",", ";", "\t") if mark in first), ",")
+        reader = csv.reader(chain([first], text), delimiter=delimiter, strict=True)
+        yield next(reader, []), delimiter, reader
 
 
 def refuse_extensions(schema: pa.Schema, file: File) -> None:

@@ -37,6 +37,7 @@ from typing import Any, Literal
 from pydantic import field_validator
 
 from raypipe.errors import InputError, Problem
+from raypipe.guard import limits
 from raypipe.notes import storage
 from raypipe.settings import yamlfile
 from raypipe.settings.config import Name, Section
@@ -44,6 +45,7 @@ from raypipe.settings.yamlfile import Document
 
 Kind = Literal["binary", "multiclass"]
 YES, NO = "yes", "no"
+MAX_LABEL = 100  # characters
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
@@ -85,10 +87,7 @@ class Pattern(Spec):
     @field_validator("match")
     @classmethod
     def _compiles(cls, value: str) -> str:
-        try:
-            re.compile(value)
-        except re.error as error:
-            raise ValueError(f"not a regular expression: {error.msg}") from None
+        limits.compiled(value)
         return value
 
 
@@ -113,6 +112,20 @@ def load_tasks(path: str, task_ids: Sequence[str] | None = None) -> list[Task]:
         document = yamlfile.read(path)
         tasks = build(yamlfile.validate(TaskFile, document), document)
     return _subset(tasks, task_ids)
+
+
+def lines_of_tasks(path: str) -> dict[str, str]:
+    """task id -> `file:line` of its entry; of a table, nothing."""
+    if storage.format_of(path):
+        return {}
+    document = yamlfile.read(path)
+    entries = document.value.get("tasks") if isinstance(document.value, dict) else None
+    of_entry = {
+        entry.get("id"): document.where(("tasks", i))
+        for i, entry in enumerate(entries or ())
+        if isinstance(entry, dict)
+    }
+    return {id: line.partition(": ")[0] for id, line in of_entry.items() if isinstance(id, str)}
 
 
 def build(file: TaskFile, document: Document) -> list[Task]:
@@ -176,7 +189,7 @@ def _rows(table_uri: str) -> dict[str, dict[str, Any]]:
 def _counts(text: str | None) -> dict[str, Any] | None:
     try:
         counts = json.loads(text or "")
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return counts if isinstance(counts, dict) and counts else None
 
@@ -184,8 +197,8 @@ def _counts(text: str | None) -> dict[str, Any] | None:
 def _merge(file: TaskFile, id: str, row: Mapping[str, Any], entry: Entry | None) -> dict[str, Any]:
     """The keys of one task, from defaults, pattern, row and its own entry; a later one wins."""
     description = (entry and entry.description) or row.get("description") or id
-    matches = ((pattern, re.fullmatch(pattern.match, description)) for pattern in file.patterns if row)
-    pattern, match = next((pair for pair in matches if pair[1]), (None, None))
+    matches = ((pattern, _groups(pattern, description)) for pattern in file.patterns if row)
+    pattern, groups = next((pair for pair in matches if pair[1] is not None), (None, None))
     spec: dict[str, Any] = {"kind": "binary", "question": "{description}", "verbalizers": {}}
     for one in (file.defaults, pattern, row, entry):
         spec |= {key: value for key, value in dict(one or {}).items() if value is not None}
@@ -195,12 +208,21 @@ def _merge(file: TaskFile, id: str, row: Mapping[str, Any], entry: Entry | None)
             verbalizers and spec["kind"] != "multilabel" and (not labels or set(labels) == set(verbalizers))
         )
         spec["options"] = tuple(verbalizers) if names_all_labels else labels or ()
-    fills = {**(match.groupdict() if match else {}), "id": id, "description": description}
+    fills = {**(groups or {}), "id": id, "description": description}
     for name, value in fills.items():
         spec["question"] = spec["question"].replace(f"{{{name}}}", value or "")
     # defaults may verbalise labels that this task does not have; its own entry may not
     spec["own_verbalizers"] = (entry.verbalizers if entry else None) or {}
     return spec
+
+
+def _groups(pattern: Pattern, description: str) -> dict[str, str | None] | None:
+    """What the pattern's groups match in a whole description; None if it does not fit."""
+    try:
+        return limits.fullmatch(pattern.match, description)
+    except TimeoutError:
+        what = f"the pattern {pattern.match!r} takes over {limits.LIMIT_S:g} s on one description: write a simpler one"
+        raise InputError([Problem("data.tasks", what)]) from None
 
 
 def _task(id: str, spec: Mapping[str, Any]) -> Task:
@@ -237,6 +259,8 @@ def _faults(spec: Mapping[str, Any], tasks: Sequence[Task]) -> Iterator[tuple[st
         yield "question", "must hold {label}: it is asked once per label"
     if len(options) < (1 if kind == "multilabel" else 2) or (kind == "binary" and len(options) > 2):
         yield "options", f"a {kind} task cannot have {len(options)} options"
+    if any(len(option) > MAX_LABEL for option in options):  # not quoted: the wrong column may hold notes
+        yield "options", f"one has over {MAX_LABEL} characters: a label is a name; was a column of text taken?"
     if len(set(options)) < len(options) or not all(option.strip() for option in options):
         yield "options", "must be distinct and not empty"
     for option in sorted(spec["own_verbalizers"].keys() - labels):

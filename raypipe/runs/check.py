@@ -1,35 +1,43 @@
-"""Everything that can be wrong with a run, found before any actor starts, and told at once.
+"""Everything that can be wrong with a run, before any actor starts, and all at once.
 
-report = check(config)      # raises InputError with every problem
-print(report)               # one line per task
+report = check(config)                  # raises InputError with every problem
+report, problems = examine(config)      # both, with what may spoil a run without stopping it
+print(report)                           # one line per task, then warnings
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from raypipe import rows
 from raypipe.errors import InputError, Problem
+from raypipe.guard import limits
 from raypipe.notes import labels as labels_of
 from raypipe.notes import storage
 from raypipe.notes.corpus import Corpus
 from raypipe.notes.deciding import is_annotated, read_deciding
 from raypipe.notes.files import iter_notes
 from raypipe.notes.reading import read_unit, units
-from raypipe.notes.tasks import Task, load_tasks
+from raypipe.notes.tasks import Task, lines_of_tasks, load_tasks
+from raypipe.runs.folded import doubts_of_tasks, folded
 from raypipe.runs.names import RESERVED
+from raypipe.runs.survey import survey
 from raypipe.settings.arms import PRETRAINING
-from raypipe.settings.config import Attribution, Config, Data, Masking
+from raypipe.settings.config import Attribution, Config, Data, Masking, Model
+
+if TYPE_CHECKING:
+    from raypipe.models.prompts import PromptEncoder
 
 Result = TypeVar("Result")
+ONE_SIDED = 0.95  # share of the largest class from which on a task is a doubt
 SAMPLE = 8  # tables of reading.TEXT_ROWS notes whose text is looked at
 
 
@@ -41,24 +49,40 @@ class CheckReport:
     labels: pa.Table = field(default_factory=rows.LABELS.empty_table)  # in use: within the limits of the data section
     n_notes: int = 0
     warnings: list[str] = field(default_factory=list)
+    lines: list[str] = field(default_factory=list)  # what else is worth knowing of the notes
+    is_generated: bool = False
+    names_labels: bool = True  # False: their counts alone, in the order of the options
 
     def __str__(self) -> str:
-        if not self.tasks:
-            return "no problem in the settings; the notes are generated, and checked, when the run starts"
+        if self.is_generated:
+            return "the notes are generated, and checked, when the run starts"
+        if not self.tasks or not self.labels.num_rows:  # what is wrong with them is said elsewhere
+            return "\n".join(self._below)
         counts = labels_of.counts_of(self.labels)
         wide = max([4, *(len(task.id) for task in self.tasks)])
         lines = [f"{'task':{wide}}  {'kind':10}  train    dev   test  labels (train)"]
         for task in self.tasks:
-            n = {s: sum(of.get(s, 0) for of in counts[task.id].values()) for s in labels_of.SPLITS}
-            shown = ", ".join(f"{o}: {counts[task.id].get(o, {}).get('train', 0)}" for o in task.options[:6])
+            n = {s: sum(of.get(s, 0) for of in counts.get(task.id, {}).values()) for s in labels_of.SPLITS}
+            of_options = [(o, counts.get(task.id, {}).get(o, {}).get("train", 0)) for o in task.options[:6]]
+            shown = ", ".join(f"{o}: {n}" if self.names_labels else str(n) for o, n in of_options)
             more = f", +{len(task.options) - 6}" if len(task.options) > 6 else ""
             sizes = f"{n['train']:5}  {n['dev']:5}  {n['test']:5}"
-            verdict = "; ".join(_doubts(task, counts[task.id]))
-            lines.append(
-                f"{task.id:{wide}}  {task.kind:10}  {sizes}  {shown}{more}{'  ! ' if verdict else ''}{verdict}"
-            )
-        total = f"{len(self.tasks)} tasks, {self.labels.num_rows:,} labels, {self.n_notes:,} notes"
-        return "\n".join([*lines, total, *(f"warning: {warning}" for warning in self.warnings)])
+            mark = "  !" if any(_doubts(task, counts.get(task.id, {}))) else ""
+            lines.append(f"{task.id:{wide}}  {task.kind:10}  {sizes}  {shown}{more}{mark}")
+        lines.append(f"{len(self.tasks)} tasks, {self.labels.num_rows:,} labels, {self.n_notes:,} notes")
+        return "\n".join([*lines, *self._below])
+
+    @property
+    def _below(self) -> list[str]:
+        return [*self.lines, *(f"warning: {warning}" for warning in self.doubts)]
+
+    @property
+    def doubts(self) -> list[str]:
+        """All warnings, those of tasks included."""
+        counts = labels_of.counts_of(self.labels)
+        doubted = [(task.id, _doubts(task, counts.get(task.id, {}))) for task in self.tasks if counts]
+        of_tasks = ((task_id, doubt) for task_id, doubts in doubted for doubt in doubts)
+        return [*doubts_of_tasks(of_tasks), *self.warnings]
 
 
 def check(config: Config, corpus: Corpus | None = None) -> CheckReport:
@@ -67,25 +91,66 @@ def check(config: Config, corpus: Corpus | None = None) -> CheckReport:
     `corpus`: tables that passed this check before; only what other settings may have changed is checked again. Raises
     `InputError` with every problem. Does not import ray; needs torch and transformers for the model only.
     """
-    problems: list[Problem] = []
-    tried = _Collector(problems)
-    problems += of_settings(config)
-    if corpus is not None:
-        report = CheckReport(corpus.tasks, corpus.labels, corpus.facts["notes"])
-    elif config.data.source == "synthetic":  # the tables are made, and checked, when the run starts
-        report = CheckReport()
-    else:
-        report = _of_data(config.data, problems, tried)
-    if report.tasks and (report.labels.num_rows or not problems):
-        problems += _of_splits(config, report.labels)
-    tried(lambda: problems.extend(_model(config, report.tasks)))
+    report, problems = _checked(config, corpus)
     if problems:
         raise InputError(problems)
     return report
 
 
-def _of_data(data: Data, problems: list[Problem], tried: _Collector) -> CheckReport:
+def examine(config: Config) -> tuple[CheckReport, list[Problem]]:
+    """The report, and every problem. Looks closer than `check`: at samples of the notes, and at their tokens."""
+    report, problems = _checked(config, None)
+    if report.is_generated or not report.n_notes:
+        return report, problems
+    encoder = None
+    if (model := _tokenizer_of(config)) is not None:
+        with suppress(InputError):  # is among the problems
+            encoder = encoder_of(config.model_copy(update={"model": model}), report.tasks)
+    try:
+        closer = survey(config, report.tasks, report.labels, encoder)
+    except InputError as error:
+        return report, folded([*problems, *error.problems])
+    return replace(report, lines=closer.lines, warnings=[*report.warnings, *closer.warnings]), problems
+
+
+def _tokenizer_of(config: Config) -> Model | None:
+    """Where the tokenizer is; None if the run's own `pretrain` has not made it yet."""
+    if config.model.path != "pretrain":
+        return config.model
+    pretrain = Path(config.runs) / config.name / "pretrain"
+    is_made = (pretrain / "rows" / "manifest.json").exists()
+    return config.model.model_copy(update={"path": str(pretrain / "tokenizer")}) if is_made else None
+
+
+def _checked(config: Config, corpus: Corpus | None) -> tuple[CheckReport, list[Problem]]:
+    problems: list[Problem] = []
+    tried = _Collector(problems)
+    tried(lambda: problems.extend(of_settings(config)))
+    if corpus is not None:
+        report = CheckReport(corpus.tasks, corpus.labels, corpus.facts["notes"])
+    elif config.data.source == "synthetic":  # the tables are made, and checked, when the run starts
+        report = CheckReport(is_generated=True)
+    else:
+        report = _of_data(config, problems, tried)
+    if report.tasks and (report.labels.num_rows or not problems):
+        problems += _of_splits(config, report.labels)
+    tried(lambda: problems.extend(_model(config, report.tasks)))
+    return report, folded(_in_tasks_file(problem, config.data) for problem in problems)
+
+
+def _in_tasks_file(problem: Problem, data: Data) -> Problem:
+    """A problem of a task at its line of the tasks file."""
+    prefix, _, task = problem.where.partition("data.tasks: task ")
+    lines = lines_of_tasks(str(data.tasks)) if task and not prefix else {}
+    parts = task.strip("'").split(".")  # a part of a multilabel task is <id>.<label>, and both may hold dots
+    names = (".".join(parts[:n]) for n in range(len(parts), 0, -1))
+    line = next((lines[name] for name in names if name in lines), None)
+    return Problem(f"{line}: task {task}", problem.what) if line else problem
+
+
+def _of_data(config: Config, problems: list[Problem], tried: _Collector) -> CheckReport:
     """The tables: each by itself, and labels against notes and tasks."""
+    data = config.data
     tasks = tried(lambda: load_tasks(_set(data.tasks, "data.tasks"), data.task_ids)) or []
     labels = None
     if tasks:
@@ -95,7 +160,7 @@ def _of_data(data: Data, problems: list[Problem], tried: _Collector) -> CheckRep
     notes = tried(lambda: pa.concat_tables(iter_notes(data, ["note_id", "group_id"])))
     warnings: list[str] = []
     if notes is not None:
-        tried(lambda: problems.extend(_sample(data, warnings)))
+        tried(lambda: problems.extend(_sample(config, warnings)))
     if notes is not None and labels is not None:
         problems += labels_of.problems_with(notes, labels)
         warnings += labels_of.doubts(labels)
@@ -154,7 +219,7 @@ def of_settings(config: Config) -> Iterator[Problem]:
     for name, masking in arms.items():
         if masking.match_ratio_to in own:
             yield Problem(f"arms.{name}.masking.match_ratio_to", f"{masking.match_ratio_to} has relevance of its own")
-    yield from _attributions(config, own)
+    yield from _attributions(config)
     if config.data.pretraining_share and (config.data.pretraining is not None or config.data.source == "synthetic"):
         yield Problem("data.pretraining_share", "is a share of data.notes, but pretraining has a corpus of its own")
     if not config.arms:
@@ -167,7 +232,13 @@ def of_settings(config: Config) -> Iterator[Problem]:
         yield Problem("evaluation.conformal", "is calibrated on dev, so evaluation.split must be another split")
 
 
-def _attributions(config: Config, own: Mapping[str, Attribution]) -> Iterator[Problem]:
+def _all_attributions(config: Config) -> list[tuple[str, Attribution]]:
+    """The run's attribution and those of single arms, each with its place."""
+    own = [(f"arms.{name}.attribution", arm.attribution) for name, arm in config.arms.items()]
+    return [("attribution", config.attribution), *((where, one) for where, one in own if one is not None)]
+
+
+def _attributions(config: Config) -> Iterator[Problem]:
     """Methods that are not known, and keys that they do not read."""
     from raypipe.attribution.layers import in_vain
     from raypipe.attribution.registry import method_of
@@ -184,8 +255,7 @@ def _attributions(config: Config, own: Mapping[str, Attribution]) -> Iterator[Pr
             also |= read - {"reduction"}
         if compared.reduction != "auto" and "reduction" not in read:
             yield Problem(where, f"{compared.method} does not read a reduction; write {compared.method} alone")
-    of_arms = {f"arms.{name}.attribution": attribution for name, attribution in own.items()}
-    for where, attribution in {"attribution": config.attribution, **of_arms}.items():
+    for where, attribution in _all_attributions(config):
         elsewhere = also if where == "attribution" else frozenset()
         try:
             for key in in_vain(attribution):
@@ -240,11 +310,13 @@ def _general(config: Config, arms: str) -> Iterator[Problem]:
             yield Problem(where, str(error))
 
 
-def _sample(data: Data, warnings: list[str]) -> Iterator[Problem]:
-    """The first notes, with their text: a wrong column shows here, not after an hour."""
-    columns = ["note_id", "text", "error"]
+def _sample(config: Config, warnings: list[str]) -> Iterator[Problem]:
+    """The first notes, with their text: a wrong column, or a pattern without end, shows here, not after an hour."""
+    data, columns = config.data, ["note_id", "text", "error"]
     tables = chain.from_iterable(read_unit(unit, data, columns) for unit in units(data))
-    errors = pa.concat_tables(islice(tables, SAMPLE))["error"]
+    sample = pa.concat_tables(islice(tables, SAMPLE))
+    yield from _patterns(config, sample["text"].drop_null().to_pylist())
+    errors = sample["error"]
     n_bad = len(errors) - errors.null_count
     codes = ", ".join(sorted(set(errors.drop_null().to_pylist())))
     if not len(errors):
@@ -255,13 +327,28 @@ def _sample(data: Data, warnings: list[str]) -> Iterator[Problem]:
         warnings.append(f"{n_bad} of the first {len(errors)} notes cannot be used ({codes})")
 
 
+def _patterns(config: Config, texts: list[str]) -> Iterator[Problem]:
+    """Regular expressions that take too long on one of these texts."""
+    for name, arm in config.arms.items():
+        for pattern in arm.masking.phi_patterns if arm.masking is not None else ():
+            try:
+                for text in texts:
+                    limits.spans(pattern, text)
+            except TimeoutError:
+                what = f"{pattern!r} takes over {limits.LIMIT_S:g} s on one of the first notes: write a simpler one"
+                yield Problem(f"arms.{name}.masking.phi_patterns", what)
+
+
 def _doubts(task: Task, counts: dict[str | None, dict[str, int]]) -> Iterator[str]:
     """What will not stop a run, but its result for this task."""
     rare = [option for option in task.options if counts.get(option, {}).get("train", 0) < 2]
     if rare:
-        yield f"fewer than 2 training notes of {', '.join(rare[:3])}"
+        yield f"fewer than 2 training notes of {len(rare)} of its options"
     if sum(1 for of in counts.values() if of.get("test")) < 2:
         yield "test has one class"
+    sizes = [of.get("train", 0) for of in counts.values()]
+    if max(sizes, default=0) > ONE_SIDED * sum(sizes):
+        yield f"over {ONE_SIDED:.0%} of the training labels are one class"
 
 
 def _model(config: Config, tasks: list[Task]) -> Iterator[Problem]:
@@ -272,9 +359,13 @@ def _model(config: Config, tasks: list[Task]) -> Iterator[Problem]:
         else:
             yield from _sizes(config, config.pretrain.layers, config.pretrain.context)
         return
+    from raypipe.attribution.registry import lacks_rules
     from raypipe.models import families, loading
 
     of_model = loading.check(config.model)
+    for where, attribution in _all_attributions(config):
+        if (what := lacks_rules(attribution, of_model.model_type)) is not None:
+            yield Problem(f"{where}.method", what)
     yield from _sizes(config, of_model.num_hidden_layers, families.context(of_model))
     if config.model.adapter is not None and not (Path(config.model.adapter) / "adapter_model.safetensors").is_file():
         yield Problem("model.adapter", "no adapter_model.safetensors in this folder")
@@ -285,10 +376,9 @@ def _sizes(config: Config, n_layers: int, context: int | None) -> Iterator[Probl
     from raypipe.attribution.layers import masking_layer, valid_at, valid_layers
     from raypipe.attribution.registry import method_of
 
-    of_arms = {f"arms.{name}.": arm.attribution for name, arm in config.arms.items() if arm.attribution is not None}
     has = f"the model has layers 0..{n_layers}"
-    for arm, attribution in {"": config.attribution, **of_arms}.items():
-        layer, where = attribution.layer, f"{arm}attribution.layer"
+    for section, attribution in _all_attributions(config):
+        layer, where = attribution.layer, f"{section}.layer"
         if isinstance(layer, int) and not 0 <= layer <= n_layers:
             yield Problem(where, f"is {layer}, but {has}")
             continue
@@ -312,19 +402,24 @@ def _compared(config: Config, name: str) -> Attribution:
     return config.attribution.model_copy(update={"method": method, "reduction": reduction or "auto"})
 
 
-def of_tokens(config: Config, tasks: list[Task]) -> Iterator[Problem]:
-    """Can the model say each answer, and tell them apart? Does the longest question leave room for a note?"""
+def encoder_of(config: Config, tasks: Sequence[Task]) -> PromptEncoder:
+    """The model's own tokenizer on the config's prompt. Raises `InputError` if it cannot be used."""
     from raypipe.models import loading
     from raypipe.models.prompts import PromptEncoder, with_mark
 
     try:
         tokenizer = loading.load_tokenizer(config.model)
         prompt = with_mark(config.prompt, tokenizer, (), rows_train=False)  # plain text is the longest mark
-        encoder = PromptEncoder(tokenizer, prompt, tasks, config.model.chat == "auto")
+        return PromptEncoder(tokenizer, prompt, tasks, config.model.chat == "auto")
     except (OSError, ValueError) as error:  # transformers' own; ours is an InputError and passes
         what = str(error) if type(error) is ValueError else type(error).__name__
-        yield Problem("model.path", f"its tokenizer cannot be used: {what}")
-        return
+        raise InputError([Problem("model.path", f"its tokenizer cannot be used: {what}")]) from None
+
+
+def of_tokens(config: Config, tasks: list[Task]) -> Iterator[Problem]:
+    """Can the model say each answer, and tell them apart? Does the longest question leave room for a note?"""
+    encoder = encoder_of(config, tasks)
+    tokenizer = encoder.tokenizer
     for task in tasks:
         question = encoder.questions[task.id]
         yield from _answers(task, question.option_ids, tokenizer)

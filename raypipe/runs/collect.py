@@ -18,9 +18,10 @@ from raypipe.notes import storage, synthetic
 from raypipe.notes.corpus import Corpus
 from raypipe.notes.deciding import is_annotated, read_deciding
 from raypipe.notes.files import iter_notes
+from raypipe.notes.split import SPLITS
 from raypipe.notes.tasks import load_tasks
 from raypipe.runs.check import CheckReport, check
-from raypipe.settings.config import Config, Data
+from raypipe.settings.config import Config, Data, LabelColumns
 
 if TYPE_CHECKING:
     from raypipe.runs.folder import StepFolder
@@ -45,8 +46,18 @@ def make_corpus(run: Run, folder: StepFolder, _: str = "") -> dict[str, Any]:
     if settings.data.source == "synthetic":
         shutil.copyfile(Path(str(data.notes)).with_name("generated_deciding.parquet"), corpus.deciding_path)
     elif is_annotated(data, corpus.tasks):
-        pq.write_table(read_deciding(data, corpus.tasks), corpus.deciding_path, compression="zstd")
-    return _facts(corpus, checked)
+        rows.write(read_deciding(data, corpus.tasks), corpus.deciding_path)
+    made = _write_split(corpus) if data.label_columns.split is None else {}
+    return _facts(corpus, checked) | made
+
+
+def _write_split(corpus: Corpus) -> dict[str, Any]:
+    """Which labelled note is in which split, before any limit; returns how it was made, for the manifest."""
+    split = corpus.all_labels.select(["note_id", "split"]).group_by(["note_id", "split"]).aggregate([])
+    split = split.select(["note_id", "split"]).sort_by("note_id")
+    rows.write(split, corpus.split_path)
+    sizes = {row["values"]: row["counts"] for row in pc.value_counts(split["split"]).to_pylist()}
+    return {"split": {**corpus.data.split.model_dump(), "notes": {name: sizes.get(name, 0) for name in SPLITS}}}
 
 
 def _facts(corpus: Corpus, checked: CheckReport) -> dict[str, Any]:
@@ -57,13 +68,14 @@ def _facts(corpus: Corpus, checked: CheckReport) -> dict[str, Any]:
 
 
 def read_corpus(run: Run) -> Corpus:
-    """What `make_corpus` left. Reads; never writes. Raises `InputError` if it is not there."""
+    """What `make_corpus` left. Reads; never writes. Raises `InputError` if it is not there, or damaged."""
     folder, data = run.needed("corpus"), run.settings.data
+    output = folder.output
     if data.source == "synthetic":
-        own = folder.path / "tasks.yaml"
-        data = _generated(data, folder.path if own.exists() or run.base is None else _place_of_generated(run.base))
-    corpus = Corpus(folder.path, data, load_tasks(str(data.tasks), data.task_ids), rows.LABELS.empty_table())
-    corpus.labels, corpus.facts = pq.read_table(corpus.labels_path), folder.manifest
+        has_own = (output / "tasks.yaml").exists()
+        data = _generated(data, output if has_own or run.base is None else _place_of_generated(run.base))
+    corpus = Corpus(output, data, load_tasks(str(data.tasks), data.task_ids), rows.LABELS.empty_table())
+    corpus.labels, corpus.facts = rows.read(corpus.labels_path), folder.manifest
     return corpus
 
 
@@ -101,7 +113,7 @@ def _generate(run: Run, folder: Path) -> Path:
     if not (folder / "tasks.yaml").exists():
         tables = synthetic.generate(**data.synthetic.model_dump())
         for name in GENERATED:
-            pq.write_table(getattr(tables, name), folder / f"generated_{name}.parquet")
+            rows.write(getattr(tables, name), folder / f"generated_{name}.parquet")
         tasks = yaml.safe_dump({"tasks": tables.tasks}, allow_unicode=True, sort_keys=False)
         (folder / "tasks.yaml").write_text(tasks)
     return folder
@@ -121,6 +133,7 @@ def _generated(data: Data, folder: Path) -> Data:
             "tasks": str(folder / "tasks.yaml"),
             "pretraining": str(folder / "generated_pretraining.parquet"),
             "columns": data.columns.model_copy(update={"group_id": "group_id"}),
+            "label_columns": LabelColumns(),
         }
     )
 
@@ -128,9 +141,9 @@ def _generated(data: Data, folder: Path) -> Data:
 def _copy_labelled(corpus: Corpus) -> None:
     """One streaming pass over all notes. Labels of notes that cannot be read are left out, for all arms alike."""
     labelled = pa.array(sorted(set(corpus.labels["note_id"].to_pylist())), pa.string())
-    with pq.ParquetWriter(corpus.labelled_path, rows.NOTES, compression="zstd") as writer:
+    with pq.ParquetWriter(corpus.labelled_path, rows.NOTES, **rows.WRITE) as writer:
         for table in iter_notes(corpus.data, rows.NOTES.names):
             is_usable = pc.and_(pc.is_in(table["note_id"], labelled), pc.is_null(table["error"]))
             writer.write_table(table.filter(is_usable))
-    readable = pq.read_table(corpus.labelled_path, columns=["note_id"])["note_id"]
-    pq.write_table(corpus.labels.filter(pc.is_in(corpus.labels["note_id"], readable)), corpus.labels_path)
+    readable = rows.read(corpus.labelled_path, columns=["note_id"])["note_id"]
+    rows.write(corpus.labels.filter(pc.is_in(corpus.labels["note_id"], readable)), corpus.labels_path)

@@ -22,12 +22,12 @@ from typing import Any
 
 from raypipe.errors import ExitCode, InputError, Problem
 from raypipe.evaluation.uncertainty import MIN_RUNS
-from raypipe.runs import driver, finetunings
+from raypipe.guard.quiet import quiet
+from raypipe.runs import driver, finetunings, integrity
 from raypipe.runs.names import EMBEDDINGS, LABELS, TFIDF
 from raypipe.runs.run import Run
 from raypipe.settings import config
 from raypipe.stream.inline import Inline
-from raypipe.stream.stages.quiet import quiet
 from raypipe.training import examples, schedule
 
 QUARTER = 4  # of the labels: four times as many must help
@@ -228,7 +228,7 @@ def _shifted(training: config.Training, shift: int) -> config.Training:
 
 def _as_many_steps(training: config.Training, with_all: Run) -> config.Training:
     """As many optimiser steps as the same training takes on all labels of the seed."""
-    rows = examples.read(with_all.needed("finetune/rows").path / "train", LABELS)
+    rows = examples.read(with_all.needed("finetune/rows").output / "train", LABELS)
     n_steps = len(schedule.steps(rows.length, rows.draw, training))
     return training.model_copy(update={"epochs": float(n_steps), "max_steps": n_steps})  # an epoch has a step or more
 
@@ -279,9 +279,9 @@ def _learn(run: Run, arm: str, n_kept: int = 1) -> None:
     driver.learn(run, arm)
     driver.evaluate(run, arm)
     for student in own.students(arm)[n_kept:]:  # of these, the predictions are what counts
-        model = own.step(f"finetune/{student}").path / "model"
-        if model.is_relative_to(run.folder):  # and not another cell's
-            shutil.rmtree(model, ignore_errors=True)
+        folder = own.step(f"finetune/{student}").path
+        if folder.is_relative_to(run.folder):  # and not another cell's
+            integrity.drop(folder, "model")
 
 
 def by_budget(runs: Mapping[Cell, Run], finetuning: str | None = None) -> tuple[list[Run], dict[int, list[Run]]]:

@@ -15,12 +15,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from raypipe.errors import InputError, Problem
+from raypipe.runs import integrity
 from raypipe.runs.folder import State, StepFolder
 from raypipe.runs.run import Run
 from raypipe.runs.steps import STEPS, Step, named
 from raypipe.settings.config import Arm
 from raypipe.stream.inline import Inline
 from raypipe.training import trainer
+from raypipe.training.loop import Outcome
 
 # Steps that a command also makes although another command has their name: masks may need relevance to be stored first.
 ALSO_MAKES = {"mask": {"attribute"}}
@@ -39,6 +41,14 @@ class Todo:
     def path(self) -> Path:
         """The step's folder."""
         return self.run.folder / self.name
+
+    @property
+    def reads(self) -> list[Path]:
+        """Folders of the finished steps that it is made from."""
+        step, config = named(self.name), self.run.settings
+        arm = config.arms.get(step.arm, Arm())
+        names = step.filled([*self.kind.inputs(config, arm), *self.kind.made_from(config, arm)])
+        return [folder.path for name in names if (folder := self.run.step(name)).done]
 
     @property
     def student(self) -> str:
@@ -75,6 +85,7 @@ def make(run: Run, names: Sequence[str], command: str | None = None, at_once: in
     calls share the cluster. Training steps that are ready together run on one set of workers.
     """
     todo = missing(run, names)
+    integrity.demand_whole(path for t in todo for path in t.reads)
     _refuse_other_settings(todo, names)
     if command is not None:
         _refuse_others(todo, {command, *ALSO_MAKES.get(command, ())})
@@ -127,7 +138,8 @@ def _opened(t: Todo) -> StepFolder:
 def _make(t: Todo) -> None:
     assert t.kind.make is not None  # noqa: S101 (the caller chose such a step)
     folder = _opened(t)
-    folder.finish(**t.kind.make(t.run, folder, t.student))
+    with integrity.blamed(t.reads):
+        folder.finish(**t.kind.make(t.run, folder, t.student))
 
 
 def _trained_together(todo: Sequence[Todo], made: set[Path]) -> list[Todo]:
@@ -144,19 +156,25 @@ def _trained_together(todo: Sequence[Todo], made: set[Path]) -> list[Todo]:
 
 def _train(group: Sequence[Todo], at_once: int) -> None:
     """Run training steps one after the other on one set of workers."""
-    run, folders = group[0].run, [_opened(t) for t in group]
+    folders = [_opened(t) for t in group]
+    with integrity.blamed(path for t in group for path in t.reads):
+        outcomes = _fitted(group, folders, at_once)
+    for folder, outcome in zip(folders, outcomes, strict=True):
+        folder.finish(**vars(outcome))
+
+
+def _fitted(group: Sequence[Todo], folders: Sequence[StepFolder], at_once: int) -> list[Outcome]:
+    """What the trainings reported."""
+    run = group[0].run
     specs = [t.kind.train(t.run, folder, t.student) for t, folder in zip(group, folders, strict=True)]  # type: ignore[misc]
     names = ", ".join(spec.name for spec in specs)
     if isinstance(run.cluster, Inline):
         run.say(f"{names}: training in this process")
-        outcomes = trainer.fit_here(specs, run.cluster.threads, run.cluster.has_gpu, run.watch)
-    else:
-        resources = run.settings.resources
-        each = run.cluster.worker(at_once, resources.cpus_per_worker, resources.training_workers)
-        run.say(f"{names}: training on {resources.training_workers} x {each}")
-        outcomes = trainer.fit(specs, resources, each, run.say)
-    for folder, outcome in zip(folders, outcomes, strict=True):
-        folder.finish(**vars(outcome))
+        return trainer.fit_here(specs, run.cluster.threads, run.cluster.has_gpu, run.watch)
+    resources = run.settings.resources
+    each = run.cluster.worker(at_once, resources.cpus_per_worker, resources.training_workers)
+    run.say(f"{names}: training on {resources.training_workers} x {each}")
+    return trainer.fit(specs, resources, each, run.say)
 
 
 def _names(run: Run, kind: Step, arms: Sequence[str]) -> Iterator[str]:

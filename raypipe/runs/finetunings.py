@@ -9,13 +9,12 @@ macro F1 then serves all arms, so that the baseline is as strong as its labels c
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-import pyarrow.parquet as pq
-
+from raypipe import rows
 from raypipe.evaluation import metrics
+from raypipe.runs import integrity
 from raypipe.runs.run import Run
 from raypipe.settings import config
 
@@ -53,7 +52,7 @@ def chosen(tried: Sequence[Run], arm: str) -> Run | None:
     steps = [run.step(f"evaluate/{run.student_of(arm)}") for run in tried]
     if not all(step.done for step in steps):
         return None
-    scores = [metrics.evaluate(pq.read_table(step.data), tried[0].corpus.tasks).macro_f1 for step in steps]
+    scores = [metrics.evaluate(rows.read(step.data), tried[0].corpus.tasks).macro_f1 for step in steps]
     return tried[scores.index(max(scores))]
 
 
@@ -61,4 +60,4 @@ def drop_models(tried: Sequence[Run], but: Run, arm: str) -> None:
     """Delete the models of the candidates that were not chosen; their predictions stay."""
     for run in tried:
         if run.folder != but.folder:
-            shutil.rmtree(run.folder / "finetune" / run.student_of(arm) / "model", ignore_errors=True)
+            integrity.drop(run.folder / "finetune" / run.student_of(arm), "model")

@@ -1,16 +1,17 @@
 """One step's folder on disk: whether its output is complete, what it was made from, and how it is declared complete.
 
 A folder holds `settings.json` (all that its output depends on, written first) and `manifest.json` (facts about the
-output and the packages that made it, written last). Without a manifest the step is unfinished, and the same command
-goes on there. Looking at a folder writes nothing and refuses nothing; `open` claims it and does both.
+output, its files and the packages that made it, written last). Without a manifest the step is unfinished, and the same
+command goes on there. Looking at a folder writes nothing and refuses nothing, unless one of the two cannot be read;
+`open` claims it and does both. Who reads the output asks for `output` or `data`, which refuse it if it is damaged.
 """
 
 from __future__ import annotations
 
-import json
+import os
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
@@ -19,10 +20,10 @@ from typing import Any
 from raypipe.errors import InputError, Problem
 from raypipe.hashing import fingerprint
 from raypipe.records import versions, write_json
+from raypipe.runs import integrity
+from raypipe.runs.integrity import FILES, MANIFEST, SETTINGS
 from raypipe.settings import configfile
 from raypipe.settings.defaults import filled_in
-
-SETTINGS, MANIFEST = "settings.json", "manifest.json"
 
 
 class State(Enum):
@@ -44,9 +45,18 @@ class StepFolder:
     opened: float = field(default_factory=time.perf_counter)
 
     @property
+    def output(self) -> Path:
+        """The folder, to read from or, before it is finished, to write to.
+
+        Raises `InputError` if files of a finished output are damaged, missing or not its own.
+        """
+        integrity.demand_whole([self.path])
+        return self.path
+
+    @property
     def data(self) -> Path:
-        """Where the step's rows lie."""
-        return self.path / "data"
+        """Where the step's rows lie. Raises as `output` does."""
+        return self.output / "data"
 
     @property
     def done(self) -> bool:
@@ -72,12 +82,12 @@ class StepFolder:
     @property
     def recorded(self) -> dict[str, Any]:
         """The settings that the output was made with; of keys that are newer than the output, their defaults."""
-        return filled_in(json.loads((self.path / SETTINGS).read_text()), self.settings)
+        return filled_in(integrity.read_json(self.path / SETTINGS), self.settings)
 
     @property
     def manifest(self) -> dict[str, Any]:
         """Facts about the finished output."""
-        return json.loads((self.path / MANIFEST).read_text())
+        return integrity.read_json(self.path / MANIFEST)
 
     def problem(self, command: str | None = None) -> Problem:
         """Why the output cannot be used now, and what to do. `command`: the one that makes it."""
@@ -98,15 +108,20 @@ class StepFolder:
             raise InputError([self.problem()])
         if state is State.ABSENT:
             self.path.mkdir(parents=True, exist_ok=True)
+            (self.path / MANIFEST).unlink(missing_ok=True)  # of a folder whose settings were lost
             write_json(self.path / SETTINGS, self.settings)
         self.opened = time.perf_counter()
         return self
 
-    def finish(self, **facts: Any) -> None:
-        """Declare the output complete; written last, and in one move."""
+    def finish(self, beside: Sequence[str] = (), **facts: Any) -> None:
+        """Declare the output complete, and say which files it has; written last, and in one move.
+
+        `beside`: output that lies outside of the folder, relative to it.
+        """
         seconds = time.perf_counter() - self.opened
         about = {"fingerprint": fingerprint(self.settings), "seconds": seconds}
-        write_json(self.path / MANIFEST, about | facts | {"versions": versions()})
+        files = {FILES: integrity.listing(self.path, beside)}
+        write_json(self.path / MANIFEST, about | facts | files | {"versions": versions()})
 
     def clear(self) -> None:
         """Delete the folder: moved aside first, because half of it would look whole; also what an earlier call left."""
@@ -114,6 +129,24 @@ class StepFolder:
         shutil.rmtree(aside, ignore_errors=True)
         self.path.rename(aside)
         shutil.rmtree(aside)
+
+
+def refuse_links(folder: Path) -> None:
+    """Raise `InputError` if a run's folder, or anything in it, is a symbolic link: output would land elsewhere."""
+    links = [folder] if folder.is_symlink() else list(_links(folder))
+    if links:
+        what = "is a symbolic link, and links in a run's folder are not followed; delete it (`runs` may be a link)"
+        raise InputError([Problem(str(link), what) for link in links])
+
+
+def _links(folder: Path) -> Iterator[Path]:
+    if folder.is_dir():
+        with os.scandir(folder) as entries:
+            for entry in entries:  # which know without a further look at the disk what they are
+                if entry.is_symlink():
+                    yield Path(entry.path)
+                elif entry.is_dir(follow_symlinks=False):
+                    yield from _links(Path(entry.path))
 
 
 def _hint(command: str | None) -> str:

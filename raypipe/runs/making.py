@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from raypipe import rows
-from raypipe.errors import ExitCode, InputError, Problem, RowError
+from raypipe.errors import ExitCode, InputError, RowError
 from raypipe.masking import Masker
 from raypipe.masking.corpus_needs import corpus_needs
 from raypipe.masking.requirements import needs
@@ -19,6 +18,7 @@ from raypipe.masking.tally import tally
 from raypipe.models import loading
 from raypipe.notes import storage
 from raypipe.runs import corpus_counts
+from raypipe.runs.audit import audit, pairs
 from raypipe.runs.check import of_tokens
 from raypipe.runs.names import LABELS, SCORER
 from raypipe.settings import config
@@ -44,12 +44,12 @@ def pretraining_rows(run: Run, folder: StepFolder, _: str) -> dict[str, Any]:
     if problems := list(of_tokens(with_tokenizer, run.corpus.tasks)):  # before hours of training
         raise InputError(problems)
     pipeline.cut(run.job, run.tokenizer, folder.data)
-    return {}
+    return {"beside": ["../tokenizer"]}
 
 
 def finetuning_rows(run: Run, folder: StepFolder, _: str) -> dict[str, Any]:
     """The labelled notes as fine-tuning rows, in the folders train and dev."""
-    no_room = {split: _write_supervised(run, split, folder.path / split) for split in ("train", "dev")}
+    no_room = {split: _write_supervised(run, split, folder.output / split) for split in ("train", "dev")}
     return {"notes_without_room": no_room}
 
 
@@ -124,6 +124,7 @@ def masked_rows(run: Run, folder: StepFolder, _: str) -> dict[str, Any]:
     run.say("train/rows: masked examples as tokens")
     masked = run.needed("mask").data
     pipeline.render(run.job, run.tokenizer, run.sentinels, masked, folder.data)
+    audit(folder.path, rows.read(masked, ["note_id"])["note_id"], examples.receipts(folder.data))
     arms = counts(folder.data, tally(masked))
     return {"rows": sum(of_arm["rows"] for of_arm in arms.values()), "arms": arms}
 
@@ -132,6 +133,7 @@ def answer(run: Run, folder: StepFolder, _: str) -> dict[str, Any]:
     """The scorer's answers to all tasks of the unlabelled notes."""
     run.say("answer: the scorer answers the tasks of unlabelled notes")
     pipeline.answer(run.job, run.model(SCORER), folder.data)
+    audit(folder.path, run.corpus.note_ids(), rows.read(folder.data, ["note_id"])["note_id"])
     return {}
 
 
@@ -141,6 +143,7 @@ def pseudo_rows(run: Run, folder: StepFolder, _: str) -> dict[str, Any]:
     run.say(f"pseudo: sure answers -> {', '.join(arms)}")
     shares = {arm: pseudo_labels.keep_shares(answers, of_arm, run.corpus.tasks) for arm, of_arm in arms.items()}
     pipeline.teach(run.job, run.tokenizer, answers, shares, folder.data)
+    audit(folder.path, rows.read(answers, ["note_id"])["note_id"], examples.receipts(folder.data))
     return {"arms": {arm: pseudo_labels.tally(answers, of_arm) for arm, of_arm in shares.items()}}
 
 
@@ -158,21 +161,22 @@ def _score(run: Run, folder: StepFolder, student: str, split: str) -> dict[str, 
     student = student or SCORER
     run.say(f"{folder.path.parent.name}/{student}: scoring the {split} notes")
     pipeline.score(run.job, run.model(student), split, folder.data)
-    predicted = pq.read_table(folder.data, columns=["predicted"])["predicted"]
-    return {"predictions": len(predicted), "without_room": predicted.null_count}  # those count as wrong
+    predicted, labels = rows.read(folder.data, ["task_id", "note_id", "predicted"]), run.corpus.labels_of(split)
+    if run.settings.evaluation.mode == "head":  # a task that has nothing to train a classifier on has no answers
+        labels = labels.filter(pc.is_in(labels["task_id"], pc.unique(predicted["task_id"])))
+    audit(folder.path, pairs(labels), pairs(predicted), "labels")
+    without_room = predicted["predicted"].null_count  # those count as wrong
+    return {"predictions": len(predicted), "without_room": without_room}
 
 
 def _audited(run: Run, folder: StepFolder) -> dict[str, Any]:
     """Check that every note came out once; write the dead letters and count them; too many end the run."""
-    ids = pq.read_table(folder.data, columns=["note_id", "error"])
-    n_in, n_distinct = run.corpus.facts["notes"], pc.count_distinct(ids["note_id"]).as_py()
-    if not n_in == n_distinct == len(ids):
-        what = f"{n_in} notes came in, {len(ids)} rows with {n_distinct} ids came out; delete the folder and run again"
-        raise InputError([Problem(str(folder.path), what)], ExitCode.PARTIAL)
+    ids = rows.read(folder.data, ["note_id", "error"])
+    audit(folder.path, run.corpus.note_ids(), ids["note_id"])
     failed = ids.filter(pc.starts_with(pc.fill_null(ids["error"], ""), "E_"))
     by_code = {row["values"]: row["counts"] for row in pc.value_counts(ids["error"].drop_null()).to_pylist()}
     letters = failed.append_column("step", pa.array([folder.path.name] * len(failed), pa.string()))
-    pq.write_table(letters.select(rows.DEAD_LETTERS.names), folder.path / "dead_letters.parquet")
+    rows.write(letters.select(rows.DEAD_LETTERS.names), folder.path / "dead_letters.parquet")
     n_tried = len(failed) + ids["error"].null_count  # not those held out or beyond `max_unlabelled`
     if len(failed) > run.settings.data.max_error_rate * max(1, n_tried):
         what = f"{len(failed)} of {n_tried} notes failed ({by_code}), more than data.max_error_rate allows"

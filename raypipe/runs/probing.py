@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
+from raypipe import rows
 from raypipe.evaluation.baselines import best_of_states
 from raypipe.runs.names import BACKBONE, SCORER
 from raypipe.settings import config
@@ -45,7 +45,7 @@ def states(run: Run, folder: StepFolder, student: str) -> dict[str, Any]:
     run.say(f"states/{name}: one pass over the labelled notes")
     pipeline.states(run.job, _loaded_from(run, name, student), folder.data)
     size = sum(path.stat().st_size for path in folder.data.glob("*.parquet"))
-    return {"notes": pq.read_table(folder.data, columns=[]).num_rows, "megabytes": round(size / 1e6, 1)}
+    return {"notes": rows.read(folder.data, columns=[]).num_rows, "megabytes": round(size / 1e6, 1)}
 
 
 def probe(run: Run, folder: StepFolder, _: str) -> dict[str, Any]:
@@ -53,13 +53,13 @@ def probe(run: Run, folder: StepFolder, _: str) -> dict[str, Any]:
     name = _model_of(run, folder)
     run.say(f"probe/{name}: {run.settings.probe.head} heads on every layer")
     pipeline.probe(run.job, run.needed(f"states/{name}").data, folder.data)
-    return {"answers": pq.read_table(folder.data, columns=[]).num_rows}
+    return {"answers": rows.read(folder.data, columns=[]).num_rows}
 
 
 def backbone_answers(run: Run) -> pa.Table | None:
     """The baseline `embeddings_logistic`, if the backbone was probed with that head."""
     step = run.step(f"probe/{BACKBONE}")
-    return best_of_states(pq.read_table(step.data)) if step.done and run.settings.probe.head == "logistic" else None
+    return best_of_states(rows.read(step.data)) if step.done and run.settings.probe.head == "logistic" else None
 
 
 def _model_of(run: Run, folder: StepFolder) -> str:

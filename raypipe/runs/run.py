@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from raypipe.errors import InputError
+from raypipe.guard.folders import ANYONE, open_to_others
+from raypipe.guard.terminal import say
 from raypipe.models import loading
 from raypipe.models.families import FAMILIES
 from raypipe.models.prompts import MASK, PromptEncoder, with_mark
@@ -17,7 +19,7 @@ from raypipe.notes.corpus import Corpus
 from raypipe.runs import collect
 from raypipe.runs.check import check
 from raypipe.runs.determinants import settings_of
-from raypipe.runs.folder import StepFolder
+from raypipe.runs.folder import StepFolder, refuse_links
 from raypipe.runs.names import SCORER
 from raypipe.runs.steps import named
 from raypipe.settings import config, configfile
@@ -36,7 +38,7 @@ class Printer:
     began: float = field(default_factory=time.perf_counter)
 
     def __call__(self, line: str) -> None:
-        print(f"[{time.perf_counter() - self.began:6.1f} s] {line}", flush=True)
+        say(f"[{time.perf_counter() - self.began:6.1f} s] {line}")
 
 
 @dataclass
@@ -61,21 +63,25 @@ class Run:
     def open(self) -> Run:
         """Check all input, make the corpus if it is not there, and write config.yaml. Ray starts when a step needs it.
 
-        Raises `InputError` with every problem of config, tasks, labels, notes and model.
+        Raises `InputError` with every problem of config, tasks, labels, notes and model, or links in the folder.
         """
+        refuse_links(self.folder)
         corpus = self.step("corpus")
         if corpus.done:
             check(self.settings, self.corpus)
         else:
             corpus.finish(**collect.make_corpus(self, corpus))
         self.folder.mkdir(parents=True, exist_ok=True)
-        (self.folder / "config.yaml").write_text(configfile.dump(self.settings))
+        for place, why in open_to_others(self.folder):
+            if why == ANYONE:
+                self.say(f"warning: {place}: {why}, and so may replace this run; take the right away (chmod o-w)")
+        (self.folder / configfile.RESOLVED).write_text(configfile.dump(self.settings))
         return self
 
     @property
     def folder(self) -> Path:
         """The run directory."""
-        return (Path(self.settings.runs) / self.settings.name).resolve()
+        return Path(self.settings.runs).resolve() / self.settings.name
 
     @cached_property
     def inputs(self) -> dict[str, Any]:
@@ -201,7 +207,7 @@ class Run:
         return self._own(f"{step}/{student}", "model")
 
     def _own(self, step: str, folder: str) -> config.Model:
-        path = (self.step(step).path / folder).resolve()
+        path = (self.step(step).output / folder).resolve()
         return self.settings.model.model_copy(update={"path": str(path), "adapter": None, "revision": None})
 
     @property

@@ -26,7 +26,7 @@ def pretraining(run: Run, folder: StepFolder, _: str) -> trainer.TrainingSpec:
 def finetuning(run: Run, folder: StepFolder, student: str) -> trainer.TrainingSpec:
     """Supervised fine-tuning: of the backbone (the scorer), or of an arm's student after reconstruction."""
     arm, _, repeat = (student or SCORER).partition("@")
-    rows, of_run = run.needed("finetune/rows").path, run.settings
+    rows, of_run = run.needed("finetune/rows").output, run.settings
     settings = of_run.finetune if student else of_run.scorer_training
     return trainer.TrainingSpec(
         folder=str(folder.path),
@@ -44,7 +44,7 @@ def reconstruction(run: Run, folder: StepFolder, arm: str) -> trainer.TrainingSp
     """The arm's student learns to fill in what its masking hid, or the scorer's answers."""
     settings = run.settings.arms[arm]
     rows = run.needed("pseudo" if settings.masking is None else "train/rows").data
-    labelled = str(run.needed("finetune/rows").path / "train") if settings.label_share else ""
+    labelled = str(run.needed("finetune/rows").output / "train") if settings.label_share else ""
     return trainer.TrainingSpec(
         folder=str(folder.path),
         rows=str(rows),

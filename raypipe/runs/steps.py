@@ -4,6 +4,7 @@ To add a step, write the function that makes it and one entry here. Where each s
 
     runs/<name>/
       config.yaml                       the settings of the last command
+      lock.json                         while a command writes here
       corpus/                           tasks, labels and labelled notes in use (and the generated notes of the demo)
       pretrain/                         tokenizer/ rows/ model/ metrics.jsonl
       finetune/rows/ finetune/scorer/   model/ metrics.jsonl; no scorer/ if it is untuned

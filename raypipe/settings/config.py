@@ -15,10 +15,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from raypipe.guard import limits
 from raypipe.words import WordReduction
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -51,6 +53,47 @@ class Columns(Section):
     """Column with annotators' spans, for tasks that say with `spans:` which of them decide the answer."""
 
 
+class LabelColumns(Section):
+    """What the columns of the labels table are called. The table has a row per task and note, or is wide: a row per
+    note and a column per task, as hospitals export them."""
+
+    note_id: str = "note_id"
+    """Column with the note's identifier."""
+    task_id: str | None = "task_id"
+    """Column that says which task a row answers. None: the table is wide. A task's column is called as the task, or as
+    `tasks` says; an empty cell is no label."""
+    label: str = "label"
+    """Column with the label; not read in a wide table."""
+    split: str | None = "split"
+    """Column with train, dev or test. None: there is none, and the notes are split as `data.split` says."""
+    tasks: dict[str, str] = {}
+    """In a wide table: task id -> the name of its column."""
+
+    @model_validator(mode="after")
+    def _wide_only(self) -> LabelColumns:
+        if self.tasks and self.task_id is not None:
+            raise ValueError("`tasks` names the columns of a wide table: set `task_id: null`, or remove `tasks`")
+        return self
+
+
+class Splitting(Section):
+    """The split of labelled notes that come without one (`label_columns.split: null`): by group (patient), so that no
+    group is in two splits; as far as groups allow, each split has its share of every label (notes/split.py)."""
+
+    dev: Fraction = 0.15
+    """Share of the labelled notes that tune and calibrate."""
+    test: Fraction = 0.25
+    """Share of the labelled notes that are scored. The rest is for training."""
+    seed: int = 0
+    """Another seed is another split."""
+
+    @model_validator(mode="after")
+    def _leaves_training(self) -> Splitting:
+        if self.dev + self.test >= 1:
+            raise ValueError("dev and test leave nothing to train on: together they must be less than 1")
+        return self
+
+
 class Synthetic(Section):
     """The generated emergency notes of the demo (notes/synthetic.py)."""
 
@@ -76,13 +119,32 @@ class Synthetic(Section):
     """Share of the tasks with a form that no label shows. None: `difficulty` decides."""
 
 
-def _no_password(uri: str) -> str:
-    if re.match(r"[^/]*://[^/@]*:[^/@]*@", uri) or re.search(r"[?&][^=]*(key|secret|token|password|sig)[^=]*=", uri):
+_SCHEME = r"[A-Za-z][A-Za-z0-9+.-]*:"
+_USER = re.compile(rf"(?:{_SCHEME}/*|//)[^@]*?(?::|%3a)[^@]*(?:@|%40)|[^/@:]+:[^/@]*@", re.IGNORECASE)
+_QUERY = re.compile(r"[?&][^=]*(key|secret|token|password|pwd|sig|credential|auth)[^=]*=", re.IGNORECASE)
+
+
+def _no_credential(uri: str) -> str:
+    """Refuses a user with a password in every spelling, also in those that are no URI, and a key in the query."""
+    if _USER.match(uri) or _QUERY.search(uri):
         raise ValueError("holds a credential; give it to the cluster's environment, not to the config")
     return uri
 
 
-Location = Annotated[str, Field(min_length=1), AfterValidator(_no_password)]
+def _location(uri: str) -> str:
+    if re.match(rf"{_SCHEME}(?!//)", _no_credential(uri)):
+        raise ValueError("is neither a path nor a URI; write scheme://..., or ./ before a name with a colon")
+    return uri
+
+
+def _folder(path: str) -> str:
+    if re.match(_SCHEME, _no_credential(path)):
+        raise ValueError("must be a path, and no URI: mount the store, or copy what is there")
+    return path
+
+
+Location = Annotated[str, Field(min_length=1), AfterValidator(_location)]  # a path, or a URI without a credential
+LocalPath = Annotated[str, Field(min_length=1), AfterValidator(_folder)]
 
 
 class Data(Section):
@@ -93,7 +155,8 @@ class Data(Section):
     notes: Location | None = None
     """Notes as .parquet, .jsonl or .csv: a file, a folder or a glob."""
     labels: Location | None = None
-    """Labels: a table with the columns task_id, note_id, label and split."""
+    """Labels: a table with the columns task_id, note_id, label and split; other names and a wide table: see
+    `label_columns`. It may be the file of the notes."""
     tasks: Location | None = None
     """Tasks: a YAML file, or a table with one task per row (notes/tasks.py)."""
     pretraining: Location | None = None
@@ -102,6 +165,8 @@ class Data(Section):
     """Share of the notes (of the groups, if `columns.group_id` names them) that only `pretrain` reads. Neither training
     labels nor unlabelled notes come from it, so that the backbone has not seen what a comparison learns from."""
     columns: Columns = Columns()
+    label_columns: LabelColumns = LabelColumns()
+    split: Splitting = Splitting()
     synthetic: Synthetic = Synthetic()
     task_ids: tuple[str, ...] | None = None
     """The tasks to use. None: all."""
@@ -155,11 +220,11 @@ class Prompt(Section):
 class Model(Section):
     """The backbone: a hub id with a pinned revision, a local folder, or the run's own `pretrain` step."""
 
-    path: str = Field("pretrain", min_length=1)
+    path: LocalPath = "pretrain"
     """A local folder, a hub id, or `pretrain` for the model that the section `pretrain` describes."""
     revision: str | None = Field(None, pattern=r"^[0-9a-f]{40}$")
     """The commit of a hub id, as 40 hex digits: tags and branches move."""
-    adapter: str | None = None
+    adapter: LocalPath | None = None
     """A folder with a PEFT LoRA adapter, merged into the weights on loading."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """Precision of the weights when notes are attributed and answers scored. `auto`: bfloat16 on a GPU, float32 on a
@@ -311,10 +376,10 @@ class Attribution(Section):
 class CorpusStatistics(Section):
     """Counts over the whole corpus, for the strategies that need them; made once per run (masking/statistics.py)."""
 
-    general_counts: Location | None = None
+    general_counts: LocalPath | None = None
     """Words of general language, in the corpus's language: a table with the columns word and count (.parquet, .csv,
     .tsv). `pretraining`: count the notes of `data.pretraining`."""
-    encoder: Location | None = None
+    encoder: LocalPath | None = None
     """A local folder with a bidirectional encoder (BERT's family). Its view of single words takes the place of the
     student's embeddings."""
     max_notes: int = Field(50_000, ge=1)
@@ -370,7 +435,7 @@ class Mslm(Section):
 
     terms: Literal["lexicon", "ner", "tficf", "attribution"] = "lexicon"
     """Where domain terms come from: a file, the tags of the notes, corpus statistics, or mean relevance (ours)."""
-    lexicon: str | None = None
+    lexicon: LocalPath | None = None
     """With `terms: lexicon`: a text file with one term per line."""
     n_terms: int = Field(1000, ge=1)
     """With `terms: tficf`: how many words."""
@@ -432,7 +497,8 @@ class Masking(Section):
     stop_words: bool = True
     """Spare Italian, Spanish and English function words. Negations are never spared."""
     phi_patterns: tuple[str, ...] = ()
-    """Regular expressions. What they match is never a target."""
+    """Regular expressions. What they match is never a target. A note on which one takes longer than 5 seconds becomes a
+    dead letter."""
     max_span_words: int | None = Field(10, ge=1)
     """Longest span, in words; longer ones are cut in two. None: no limit."""
     max_spans: int = Field(32, ge=1, le=64)
@@ -460,9 +526,9 @@ class Masking(Section):
     def _compiles(cls, patterns: tuple[str, ...]) -> tuple[str, ...]:
         for pattern in patterns:
             try:
-                re.compile(pattern)
-            except re.error as error:
-                raise ValueError(f"{pattern!r} is not a regular expression: {error}") from error
+                limits.compiled(pattern)
+            except ValueError as error:
+                raise ValueError(f"{pattern!r} is {error}") from None
         return patterns
 
     @model_validator(mode="before")
@@ -675,7 +741,7 @@ class ArmComparison(Section):
 class Tune(Section):
     """`raypipe tune`: a search over settings (tuning/). What is searched stands in a file of tune_spaces/."""
 
-    models: tuple[str, ...] = ()
+    models: tuple[Annotated[str, AfterValidator(_no_credential)], ...] = ()
     """Backbones, each a study of its own: a local folder, a hub id with its commit (`id@<40 hex digits>`) or
     `pretrain:<family>`. Empty: that of the section `model`."""
     max_unlabelled: int | None = Field(None, ge=1)
@@ -746,8 +812,8 @@ class Config(Section):
 
     name: Name = "run"
     """Name of the run, and of its folder."""
-    runs: str = "runs"
-    """Folder that holds the folders of all runs."""
+    runs: LocalPath = "runs"
+    """Folder that holds the folders of all runs: a path that all nodes share, no URI."""
     seed: int = 0
     """Seed of everything random that has no seed of its own: sampled tasks, masks, resampling."""
     data: Data = Data()
@@ -793,6 +859,12 @@ class Config(Section):
         if isinstance(comparison, dict) and isinstance(others := comparison.get("finetunings"), dict):
             values = values | {"comparison": comparison | {"finetunings": _inherited(others, values)}}
         return values
+
+    @property
+    def needs_hub(self) -> bool:
+        """Does it name a model of the hub? Otherwise no step opens a connection for a model."""
+        path = self.model.path
+        return (path != "pretrain" and not Path(path).is_dir()) or any("@" in model for model in self.tune.models)
 
     @property
     def scorer_training(self) -> Training:

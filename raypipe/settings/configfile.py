@@ -18,7 +18,9 @@ import yaml
 from raypipe.errors import InputError, Problem
 from raypipe.settings import yamlfile
 from raypipe.settings.config import Config
-from raypipe.settings.yamlfile import Document, Place
+from raypipe.settings.yamlfile import Document, Place, Salvaged
+
+RESOLVED = "config.yaml"  # in the folder of a run: its settings, every default written out
 
 
 def load(path: str | Path, overrides: Sequence[str] = ()) -> Config:
@@ -30,14 +32,29 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> Config:
 
 
 def written(path: str | Path, overrides: Sequence[str] = ()) -> Document:
-    """The file with overrides laid over it, before validation: defaults are not filled in."""
-    document = yamlfile.read(path)
+    """The file with overrides laid over it, before validation: defaults are not filled in.
+
+    `path` may be the folder of a run: its config.yaml then, and the run is where the folder lies.
+    """
+    folder = Path(path).resolve() if Path(path).is_dir() else None
+    if folder is not None and not (folder / RESOLVED).exists():
+        raise InputError(
+            [Problem(str(path), f"cannot be read: a folder without {RESOLVED} is not the folder of a run")]
+        )
+    document = yamlfile.read(path if folder is None else folder / RESOLVED)
     if document.value is None:
         document.value = {}
+    if folder is not None and isinstance(document.value, dict):
+        document.value |= {"runs": str(folder.parent), "name": folder.name}
     if isinstance(document.value, dict):
         for override in overrides:
             _override(document, override)
     return document
+
+
+def salvaged(path: str | Path, overrides: Sequence[str] = ()) -> Salvaged[Config]:
+    """What of the file makes a config, and every problem of the rest."""
+    return yamlfile.salvaged(Config, written(path, overrides))
 
 
 def changed(value: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
@@ -53,9 +70,9 @@ def build(value: Mapping[str, Any], name: str) -> Config:
     return yamlfile.validate(Config, Document(name, dict(value)))
 
 
-def located(error: InputError, path: str | Path) -> InputError:
+def located(error: InputError, path: str | Path, overrides: Sequence[str] = ()) -> InputError:
     """The same problems; those of a config key (`attribution.layer: ...`) with the key's line in the file at `path`."""
-    document = yamlfile.read(path)
+    document = written(path, overrides)
     return InputError([_located(problem, document) for problem in error.problems], error.exit_code)
 
 

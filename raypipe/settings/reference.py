@@ -36,6 +36,11 @@ def json_schema() -> dict[str, Any]:
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **Config.model_json_schema()}
 
 
+def schema_text() -> str:
+    """The schema as a file."""
+    return json.dumps(json_schema(), indent=1, ensure_ascii=False) + "\n"
+
+
 def markdown() -> str:
     """The text of `docs/settings.md`: a table of the run's own keys, then one for each section."""
     whole = json_schema()

@@ -9,14 +9,15 @@ demands a string, the message says to quote them.
 
 from __future__ import annotations
 
+import copy
 import difflib
 import math
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, TypeVar, get_args, get_origin
+from typing import Any, Generic, TypeVar, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -200,6 +201,53 @@ def validate(model: type[Model], document: Document) -> Model:
     return result
 
 
+@dataclass(frozen=True)
+class Salvaged(Generic[Model]):
+    """What could be read of a document with mistakes, so that the rest of it can be checked in the same go."""
+
+    result: Model | None  # the document without the places that are wrong; None if nothing could be made of it
+    problems: list[Problem]
+    left_out: frozenset[str]  # dotted places that are wrong
+
+    def is_of_left_out(self, dotted: str) -> bool:
+        """Does a problem at this key come from what was left out?"""
+        return any(
+            f"{place}.".startswith(f"{dotted}.") or f"{dotted}.".startswith(f"{place}.") for place in self.left_out
+        )
+
+
+def salvaged(model: type[Model], document: Document) -> Salvaged[Model]:
+    """As `validate`, but a place that is wrong is a problem and is left out."""
+    problems, value = list(document.problems), {} if document.value is None else copy.deepcopy(document.value)
+    out = Salvaged[Model](None, problems, frozenset(problem.where.rpartition(": ")[2] for problem in problems))
+    while True:
+        try:
+            return replace(out, result=model.model_validate(value, strict=True))
+        except ValidationError as error:
+            more = [
+                p for p in _translate(model, document, error) if not out.is_of_left_out(p.where.rpartition(": ")[2])
+            ]
+            problems += more if isinstance(value, dict) else list(_translate(model, document, error))
+            places = {
+                _written_part(one["loc"], value) for one in error.errors(include_url=False, include_context=False)
+            }
+        if () in places or not isinstance(value, dict):
+            return out
+        for place in places:
+            _remove(value, place)
+        out = replace(out, left_out=out.left_out | {".".join(map(str, place)) for place in places})
+
+
+def _remove(value: dict[str, Any], place: Place) -> None:
+    """Take the nearest enclosing key of a place out of nested dicts; lists are tuples, and go as a whole."""
+    for key in place[:-1]:
+        if not isinstance(value.get(str(key)), dict):
+            value.pop(str(key), None)
+            return
+        value = value[str(key)]
+    value.pop(str(place[-1]), None)
+
+
 def did_you_mean(word: str, choices: Iterable[str]) -> str:
     """`. Did you mean 'x'?` if one of the choices is close, else an empty string."""
     close = difflib.get_close_matches(word, list(choices), n=1)
@@ -236,7 +284,7 @@ def _hint(document: Document, place: Place, whats: list[str]) -> str:
         return ""
     if "must be a string" in whats:
         return f'; quote it: "{written}"'
-    if len(written) > 40 or "://" in written:  # a URI may hold credentials
+    if len(written) > 40 or "@" in written or ":/" in written:  # it may hold a credential
         return ""
     return f"; got {written!r}"
 

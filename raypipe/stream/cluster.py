@@ -5,13 +5,19 @@ from __future__ import annotations
 import logging
 import math
 import os
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from raypipe.errors import ExitCode, InputError, QuietError
+from raypipe import rows
+from raypipe.errors import ExitCode, InputError
+from raypipe.guard import process
+from raypipe.guard.command import keeping_signals
+from raypipe.guard.folders import private_folder
+from raypipe.guard.quiet import without_text
 from raypipe.settings.config import Data, Resources
 from raypipe.stream.inline import Inline
 
@@ -22,14 +28,17 @@ if TYPE_CHECKING:
 # filter beside the actors, and waits for ever without them (Ray 2.60); two is too few for that on a small machine.
 MIN_LOCAL_CPUS = 4
 
+# Ray's sockets lie below its folder, and the system takes paths of 107 bytes: what Ray appends has up to 63.
+MAX_FOLDER = 44
+PROBE_S = 10.0
+WRITTEN = "written"  # the folder, beside a step's rows, of the ids that Ray has written: see `Cluster.resumable`
+
 QUIET = {
-    "RAY_USAGE_STATS_ENABLED": "0",  # no telemetry, ever
     "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_worker_maximum_startup_concurrency": "8",  # the default, one per core, warns at every step of a small machine
     "TOKENIZERS_PARALLELISM": "false",
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
-    "HF_HUB_DISABLE_TELEMETRY": "1",
 }
 
 
@@ -56,9 +65,9 @@ class Cluster:
 
     def parquet(self, path: str, columns: Sequence[str] | None = None) -> Dataset:
         """The rows of a Parquet file or folder."""
-        import ray.data
+        from raypipe.stream.source import read_stored
 
-        return ray.data.read_parquet(path, columns=None if columns is None else list(columns))
+        return read_stored(path, columns)
 
     @contextmanager
     def resumable(self, out: Path) -> Iterator[None]:
@@ -66,10 +75,12 @@ class Cluster:
         from ray.data import DataContext
         from ray.data.checkpoint import CheckpointConfig
 
+        written = out.parent / WRITTEN
+        forget_lost_rows(out, written)
         context = DataContext.get_current()
         context.checkpoint_config = CheckpointConfig(
             id_column="note_id",
-            checkpoint_path=str(out.parent / "written"),
+            checkpoint_path=str(written),
             delete_checkpoint_on_success=False,  # Ray's default makes a second run append everything again
         )
         try:
@@ -111,9 +122,7 @@ class Cluster:
                 ray.get(ended)
                 yield running.pop(ended), None
             except ray.exceptions.RayError as failure:  # its message may hold a library's, and so note text
-                cause = getattr(failure, "cause", None) or failure
-                error = cause if isinstance(cause, InputError | QuietError) else QuietError(type(cause).__name__)
-                yield running.pop(ended), error
+                yield running.pop(ended), without_text(failure)
 
     def worker(self, at_once: int, cpus_per_worker: float | str, workers: int) -> dict[str, float]:
         """Resources of one training worker when `at_once` trainings of `workers` workers run side by side."""
@@ -123,6 +132,30 @@ class Cluster:
             return {"GPU": 1.0 if workers > 1 else 1 / math.ceil(share / self.gpus), "CPU": 1}
         real = min(self.cpus, os.cpu_count() or 1)  # threads beyond the cores only get in each other's way
         return {"CPU": max(1.0, real // share) if cpus_per_worker == "auto" else float(cpus_per_worker)}
+
+
+def forget_lost_rows(out: Path, written: Path) -> None:
+    """Make what Ray recorded as written agree with the rows that are there, so that resuming makes all others.
+
+    Ray names both after the task that wrote them: data/<task>-0.parquet and written/<task>.parquet, which holds the ids
+    alone. A file whose partner is missing, cannot be read, or has other ids is deleted, and its partner with it.
+    """
+    records = {path.stem: path for path in written.glob("*.parquet") if not path.stem.endswith(".pending")}
+    for shard in out.glob("*.parquet"):
+        record = records.pop(shard.stem.rpartition("-")[0], None)
+        if record is None or not _same_ids(shard, record):
+            shard.unlink()
+            if record is not None:
+                record.unlink()
+    for record in records.values():
+        record.unlink()
+
+
+def _same_ids(shard: Path, record: Path) -> bool:
+    try:
+        return bool(rows.read(shard, ["note_id"]).equals(rows.read(record, ["note_id"])))
+    except (OSError, ValueError):  # pyarrow's errors derive from these
+        return False
 
 
 def cores(cpus: float) -> float:
@@ -148,18 +181,9 @@ def join(resources: Resources) -> Cluster | Inline:
     import ray
 
     if not ray.is_initialized():
-        address = os.environ.get("RAY_ADDRESS")
-        options: dict[str, Any] = (
-            {}
-            if address
-            else {
-                "num_cpus": max(MIN_LOCAL_CPUS, os.cpu_count() or 1),
-                "include_dashboard": False,
-            }
-        )
-        if address and not resources.allow_unauthenticated_cluster:
-            _demand_token()
-        ray.init(address=address, log_to_driver=False, logging_level="ERROR", **options)
+        _connect(os.environ.get("RAY_ADDRESS"))
+        if not resources.allow_unauthenticated_cluster:
+            _demand_token(ray.get_runtime_context().gcs_address)
     _configure_data(resources)
     total = ray.cluster_resources()
     cpus, gpus = total.get("CPU", 1.0), total.get("GPU", 0.0) if resources.use_gpu is not False else 0.0
@@ -174,16 +198,81 @@ def join(resources: Resources) -> Cluster | Inline:
     )
 
 
-def _demand_token() -> None:
-    """A Ray cluster without a token lets anyone on the network run code: refuse it (CVE-2023-48022)."""
-    has_token = os.environ.get("RAY_AUTH_TOKEN") or os.environ.get("RAY_AUTH_TOKEN_PATH")
-    default = os.path.expanduser("~/.ray/auth_token")
-    if os.environ.get("RAY_AUTH_MODE", "token") != "token" or not (has_token or os.path.exists(default)):
-        what = (
-            "the cluster runs without token authentication: start it with RAY_AUTH_MODE=token, "
-            "or set resources.allow_unauthenticated_cluster: true on a network you trust"
-        )
+def _connect(address: str | None) -> None:
+    """Join the cluster at `address`, or start one here. Every worker of it begins with `process.protect`."""
+    import ray
+
+    is_offline = "HF_HUB_OFFLINE" in os.environ
+    hook = process.protect if is_offline else process.protect_with_hub
+    options: dict[str, Any] = {} if address else _own_cluster()
+    logging.getLogger("ray._private.worker").setLevel(logging.ERROR)
+    failure: Exception
+    try:
+        with keeping_signals():
+            ray.init(
+                address=address,
+                log_to_driver=False,
+                logging_level="ERROR",
+                runtime_env={"worker_process_setup_hook": f"{hook.__module__}.{hook.__name__}"},
+                **options,
+            )
+        return
+    except ray.exceptions.AuthenticationError:
+        what = "the cluster refuses this token: RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH must be that of its head"
+        failure = InputError(what, ExitCode.CLUSTER)
+    except (ConnectionError, TimeoutError) as error:
+        what = f"no cluster at RAY_ADDRESS lets us in ({type(error).__name__}): is it there, and is this its token?"
+        failure = InputError(what, ExitCode.CLUSTER)
+    raise failure
+
+
+def _own_cluster() -> dict[str, Any]:
+    """Options of a cluster on this machine. Its session, logs and spilled notes lie where only this user can look."""
+    above = Path(os.environ.get("RAY_TMPDIR") or tempfile.gettempdir())
+    folder = private_folder(above / f"raypipe-{os.getuid()}") / "ray"  # Ray opens its own folder to everyone
+    if len(os.fsencode(folder)) > MAX_FOLDER:
+        what = f"{folder} is too long a path for Ray's sockets: set RAY_TMPDIR to a shorter one, on an encrypted disk"
         raise InputError(what, ExitCode.CLUSTER)
+    cpus = max(MIN_LOCAL_CPUS, os.cpu_count() or 1)
+    return {"num_cpus": cpus, "include_dashboard": False, "_temp_dir": str(folder)}
+
+
+def _demand_token(gcs_address: str) -> None:
+    """A Ray cluster without a token lets anyone on the network run code: leave it (CVE-2023-48022)."""
+    import ray
+
+    if (doubt := doubt_about_token(gcs_address)) is not None:
+        ray.shutdown()
+        how = "start every node with RAY_AUTH_MODE=token, or set resources.allow_unauthenticated_cluster: true on a "
+        raise InputError(f"{doubt}: {how}network you trust", ExitCode.CLUSTER)
+
+
+def doubt_about_token(gcs_address: str) -> str | None:
+    """Why the cluster may not ask for a token; None if it refused a request that had none.
+
+    The request is one that every client of Ray 2.60 makes first; what this process has in its environment proves
+    nothing about the server.
+    """
+    import grpc
+
+    with _channel(gcs_address) as channel:
+        try:
+            channel.unary_unary("/ray.rpc.NodeInfoGcsService/GetClusterId")(b"", timeout=PROBE_S)
+        except grpc.RpcError as error:
+            if error.code() is grpc.StatusCode.UNAUTHENTICATED:
+                return None
+            return f"the cluster did not say whether it asks for a token ({error.code().name})"
+    return "the cluster runs without token authentication"
+
+
+def _channel(address: str) -> Any:
+    """A connection without a token; with Ray's TLS if that is on."""
+    import grpc
+
+    if os.environ.get("RAY_USE_TLS", "0").lower() not in ("1", "true"):
+        return grpc.insecure_channel(address)
+    files = (os.environ[f"RAY_TLS_{name}"] for name in ("CA_CERT", "SERVER_KEY", "SERVER_CERT"))
+    return grpc.secure_channel(address, grpc.ssl_channel_credentials(*(Path(file).read_bytes() for file in files)))
 
 
 def _configure_data(resources: Resources) -> None:
@@ -198,3 +287,4 @@ def _configure_data(resources: Resources) -> None:
     context.execution_no_progress_timeout_s = resources.no_progress_timeout_s
     context.actor_init_retry_on_errors = True
     context.print_on_execution_start = False
+    context.raise_original_map_exception = True  # or what a stage says of its failure would be lost on the way

@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.dataset as pds
 import pyarrow.parquet as pq
 
+from raypipe import rows
 from raypipe.notes.files import iter_notes
 from raypipe.settings.config import Data
 
@@ -77,7 +77,7 @@ class Tables:
 
     def write_parquet(self, folder: str, **written: Any) -> None:
         """One file; an interrupted attempt's is replaced. `written`: pyarrow's options."""
-        out, writer, written = Path(folder), None, {"compression": "zstd", **written}
+        out, writer, written = Path(folder), None, {**rows.WRITE, **written}
         shutil.rmtree(out, ignore_errors=True)
         out.mkdir(parents=True)
         try:
@@ -123,7 +123,7 @@ class Inline:
         """The rows of a Parquet file or folder, file by file in the order of their names."""
 
         def read() -> Iterator[pa.Table]:
-            for fragment in sorted(pds.dataset(path, format="parquet").get_fragments(), key=lambda f: f.path):
+            for fragment in sorted(rows.dataset(path).get_fragments(), key=lambda f: f.path):
                 yield fragment.to_table(columns=None if columns is None else list(columns))
 
         return Tables(read)

@@ -127,9 +127,8 @@ def mask(
     args = (arms, job.settings.seed, None if statistics is None else str(statistics), layer)
     if stored is not None and RELEVANCE in needs(arms):
         stream = _with_relevance(job, stored)
-        _replace(
-            stream.map_batches(Mask, fn_constructor_args=args, **job.workers.light(), **BLOCK), out, **rows.PARQUET
-        )
+        masked = stream.map_batches(Mask, fn_constructor_args=args, **job.workers.light(), **BLOCK)
+        _replace(masked, out, rows.PARQUET)
         return
     with job.workers.resumable(out):
         is_ranked = RELEVANCE in needs(arms)
@@ -142,7 +141,7 @@ def mask(
 def keep_relevance(job: Job, masked: Path, out: Path) -> None:
     """The relevance that lies with masking plans, by itself."""
     stored = job.workers.parquet(str(masked), columns=rows.ATTRIBUTED.names)
-    _replace(stored.map_batches(unmasked, num_cpus=0.5, **BLOCK), out, **rows.PARQUET)
+    _replace(stored.map_batches(unmasked, num_cpus=0.5, **BLOCK), out, rows.PARQUET)
 
 
 def render(
@@ -188,7 +187,7 @@ def _score_by_head(job: Job, model: config.Model, split: str, out: Path) -> None
     probed.parent.mkdir(exist_ok=True)
     probe(by_head, stored, probed)
     out.mkdir(exist_ok=True)
-    pq.write_table(pq.read_table(probed).select(rows.PREDICTIONS.names), out / "part-00000.parquet", compression="zstd")
+    rows.write(rows.read(probed).select(rows.PREDICTIONS.names), out / "part-00000.parquet")
     for folder in (stored, probed.parent):
         shutil.rmtree(folder)
 
@@ -206,7 +205,7 @@ def probe(job: Job, stored: Path, out: Path) -> None:
     layers = rows.layers_of(pq.read_schema(sorted(stored.glob("*.parquet"))[0]))
     units = [{"layer": layer, "pooling": pooling} for layer in layers for pooling in job.settings.probe.pooling]
     listed = out.parent / "units.parquet"
-    pq.write_table(pa.Table.from_pylist(units), listed)
+    rows.write(pa.Table.from_pylist(units), listed)
     work = job.workers.parquet(str(listed)).repartition(target_num_rows_per_block=1)
     notes = str(job.corpus.labelled_path), str(job.corpus.labels_path)
     args = (str(stored), *notes, job.corpus.tasks, job.settings.evaluation.split, job.settings.probe, job.settings.seed)
@@ -287,7 +286,7 @@ def _read(job: Job, last_hash: int | None, pretrains: bool = False) -> Stream:
     return notes.map_batches(hold_out, fn_kwargs=kwargs, num_cpus=0.5, **BLOCK)
 
 
-def _replace(dataset: Stream, out: Path, **written: Any) -> None:
+def _replace(dataset: Stream, out: Path, written: Mapping[str, Any] = rows.WRITE) -> None:
     """Write a dataset in place of what an interrupted attempt may have left: these steps start anew, not in between."""
     shutil.rmtree(out, ignore_errors=True)
     dataset.write_parquet(str(out), **written)

@@ -15,7 +15,6 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.dataset as pds
-import pyarrow.parquet as pq
 
 from raypipe import rows
 from raypipe.errors import InputError
@@ -90,11 +89,21 @@ def from_rows(training_rows: Sequence[dict[str, Any]]) -> Examples:
 
 def read(folder: str | Path, arm: str) -> Examples:
     """The rows of one arm from a folder of Parquet files."""
-    table = pds.dataset(str(folder), format="parquet", schema=STORED).to_table(filter=pds.field("arm") == arm)
+    table = rows.dataset(folder, STORED).to_table(filter=pds.field("arm") == arm)
     return from_table(table)
 
 
 def write(training_rows: Sequence[dict[str, Any]], path: Path) -> None:
     """Rows of schema `STORED` as one Parquet file."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    pq.write_table(rows.table(list(training_rows), STORED), path, compression="zstd")
+    rows.write(rows.table(list(training_rows), STORED), path)
+
+
+def receipt(note_id: str) -> dict[str, Any]:
+    """Says that a note was read, whether or not it became training rows: of no arm, its key is the note's id."""
+    return {"arm": None, "key": note_id}
+
+
+def receipts(folder: str | Path) -> pa.ChunkedArray:
+    """Ids of the notes that were read, from a folder of Parquet files."""
+    return rows.dataset(folder).to_table(columns=["key"], filter=pds.field("arm").is_null())["key"]

@@ -12,8 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import pyarrow.dataset as pds
-
+from raypipe import rows
 from raypipe.hashing import stable_hash
 from raypipe.notes.tasks import Task
 from raypipe.settings.config import PseudoLabels
@@ -53,7 +52,7 @@ def tally(answers: Path, limits: Limits) -> dict[str, Any]:
 def _counts(answers: Path, confidence: float) -> Counter[Class]:
     """Answers of at least this confidence by task and answer; streams."""
     counts: Counter[Class] = Counter()
-    for batch in pds.dataset(answers).to_batches(columns=["task_id", "predicted", "confidence"]):
+    for batch in rows.dataset(answers).to_batches(columns=["task_id", "predicted", "confidence"]):
         for tasks, labels, sure in zip(*(column.to_pylist() for column in batch.columns), strict=True):
             counts.update(
                 (t, a) for t, a, p in zip(tasks or (), labels or (), sure or (), strict=True) if p >= confidence

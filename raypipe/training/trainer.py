@@ -12,10 +12,12 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from raypipe.guard.quiet import quiet
 from raypipe.records import write_json
 from raypipe.settings import config
 from raypipe.training import examples
@@ -80,8 +82,8 @@ def fit(
             failure_config=ray.train.FailureConfig(max_failures=2),
         ),
     )
-    with _Progress(specs, say):
-        trainer.fit()
+    with _Progress(specs, say), ThreadPoolExecutor(1) as pool:
+        pool.submit(trainer.fit).result()  # in the main thread, Ray Train would take Ctrl-C for itself
     return [outcome(spec.folder) for spec in specs]
 
 
@@ -108,6 +110,7 @@ def outcome(folder: str | Path) -> Outcome:
     return Outcome(**json.loads((Path(folder) / "outcome.json").read_text()))
 
 
+@quiet
 def _work(loop_config: dict[str, Any]) -> None:
     """What every Ray Train worker runs."""
     import ray.train

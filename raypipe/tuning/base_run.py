@@ -7,18 +7,17 @@
 from __future__ import annotations
 
 import fcntl
-import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
+from raypipe import rows
 from raypipe.hashing import fingerprint
 from raypipe.masking.requirements import needs
-from raypipe.runs import driver
+from raypipe.runs import driver, integrity
 from raypipe.runs.determinants import settings_of
 from raypipe.runs.names import SCORER
 from raypipe.runs.run import Run
@@ -75,13 +74,13 @@ def predict(run: Run, arm: str) -> list[pa.Table]:
     driver.prepare(run)
     driver.learn(run, arm)
     driver.evaluate(run, arm)
-    return [pq.read_table(run.needed(f"evaluate/{student}").data) for student in run.students(arm)]
+    return [rows.read(run.needed(f"evaluate/{student}").data) for student in run.students(arm)]
 
 
 def seconds_of(folder: Path) -> dict[str, float]:
     """Wall time of the steps that were done in this folder, by name, in the order in which they ended."""
     manifests = sorted(folder.rglob("manifest.json"), key=lambda path: path.stat().st_mtime)
-    return {str(path.parent.relative_to(folder)): json.loads(path.read_text())["seconds"] for path in manifests}
+    return {str(path.parent.relative_to(folder)): integrity.read_json(path)["seconds"] for path in manifests}
 
 
 @contextmanager

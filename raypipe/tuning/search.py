@@ -1,7 +1,7 @@
 """`raypipe tune`: Ray Tune around the trials, one study per model. The same command again goes on.
 
-Ray keeps its state as pickles, so it is restored only from a folder that belongs to the user who runs the command;
-results are read from JSON alone (trial_tables.py).
+Ray keeps its state as pickles, so it is restored only from a folder that nobody else can write; results are read from
+JSON alone (trial_tables.py).
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from raypipe.errors import ExitCode, InputError, Problem
+from raypipe.guard.folders import open_to_others, why_open
+from raypipe.guard.quiet import quiet
 from raypipe.runs.run import Run
 from raypipe.settings.config import Config
 from raypipe.stream import cluster
@@ -30,6 +32,7 @@ QUIET = {
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
     "TUNE_GLOBAL_CHECKPOINT_S": "5",  # how old Tune's state may be after a crash
     "RAY_AIR_NEW_OUTPUT": "0",
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C is ours (guard/command.py)
     "RAY_CHDIR_TO_TRIAL_DIR": "0",  # paths of a config are relative to where the user stands
 }
 
@@ -126,6 +129,7 @@ def context_of(plan: StudyPlan, folder: Path) -> StudyContext:
     return StudyContext(config.name, slim, str(folder), resources, plan.space.scheduler is not None)
 
 
+@quiet
 def _trainable(values: Mapping[str, Any], context: StudyContext, base: Run) -> None:
     """One trial, in a worker of Ray Tune."""
     from ray import tune as ray_tune
@@ -195,12 +199,12 @@ def _complete_records(context: StudyContext, results: Any) -> None:
 
 
 def _demand_own(folders: list[Path]) -> None:
-    """Ray's state is pickle, of the search and of each trial: whoever wrote it decides what loading it runs."""
+    """Ray's state is pickle, of the search and of each trial: whoever can write it decides what loading it runs."""
     problems = []
-    for folder in folders:
-        state = folder / RAY
-        for path in [state, *state.rglob("*")] if state.exists() else []:
-            if os.stat(path).st_uid != os.getuid():
-                problems.append(Problem(str(path), "belongs to another user: a search is not restored from there"))
+    for state in [folder / RAY for folder in folders if (folder / RAY).exists()]:
+        own = ((path, why) for path in (state, *state.rglob("*")) if (why := why_open(path, is_own=True)))
+        places = [*open_to_others(state.parent), *own]
+        what = "a search's stored state is code, and is not restored from there; take the right away (chmod go-w)"
+        problems += [Problem(str(path), f"{why}: {what}") for path, why in places]
     if problems:
         raise InputError(problems)

@@ -1,4 +1,4 @@
-"""`raypipe tune-report RUN`: a finished (or running) search as a page, tables, pictures, and `best.yaml` per model.
+"""`raypipe tune-report --config RUN`: a search, finished or running, as a page, tables, pictures, and `best.yaml`s.
 
 <run>/tune/report/report.html            everything, in one file
 <run>/tune/report/settings.csv .parquet  a row per model and setting
@@ -15,15 +15,16 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 from pyarrow.csv import write_csv
 
+from raypipe import rows
 from raypipe.evaluation.uncertainty import Estimate, PairedDifference
 from raypipe.findings.page import figures as look
 from raypipe.findings.page.figures import Chart
 from raypipe.findings.page.html import environment
 from raypipe.findings.page.report import Report, outcome
 from raypipe.records import versions
+from raypipe.runs.folder import refuse_links
 from raypipe.tuning import analysis, charts, stability
 from raypipe.tuning.analysis import Results
 from raypipe.tuning.stability import Effect, RankAgreement
@@ -72,11 +73,12 @@ class ModelPage:
 
 def write(search: Search, folder: Path) -> Path:
     """Write everything but best.yaml into `folder` and return the page's path."""
+    refuse_links(folder)
     folder.mkdir(parents=True, exist_ok=True)
     pages = [_model_page(search, facts) for facts in search.models]
     shown = [page for page in pages if page.results]
     table = settings_table([page.results for page in shown if page.results])
-    pq.write_table(table, folder / "settings.parquet", compression="zstd")
+    rows.write(table, folder / "settings.parquet")
     write_csv(table, folder / "settings.csv")
     write_csv(search.trials, folder / "trials.csv")
     drawn = {name: (draw, alt) for name, draw, alt in _pictures(search, shown)}

@@ -17,11 +17,12 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 import yaml
 
+from raypipe import rows
 from raypipe.records import write_json
-from raypipe.runs.folder import StepFolder
+from raypipe.runs import integrity
+from raypipe.runs.folder import StepFolder, refuse_links
 from raypipe.runs.run import Run
 from raypipe.settings import configfile
 from raypipe.settings.config import Config
@@ -34,11 +35,11 @@ FACTS = "facts.json"
 
 def root_of(config: Config) -> Path:
     """The folder of a search."""
-    return (Path(config.runs) / config.name / "tune").resolve()
+    return Path(config.runs).resolve() / config.name / "tune"
 
 
 def claim(plan: StudyPlan) -> Path:
-    """The study's folder. Raises `InputError` if another space or config was searched there."""
+    """The study's folder. Raises `InputError` if another space or config was searched there, or if it holds links."""
     config = plan.backbone.config({})
     folder = root_of(config) / plan.backbone.name
     settings = {
@@ -47,6 +48,7 @@ def claim(plan: StudyPlan) -> Path:
         "config": config.model_dump(mode="json", exclude=NOT_IN_RESULTS | {"name"}),
         "sample": config.tune.max_unlabelled,
     }
+    refuse_links(folder.parents[1])
     StepFolder(folder, settings).open()
     text = yaml.safe_dump(json.loads(json.dumps(plan.backbone.written)), sort_keys=False, allow_unicode=True, width=120)
     (folder / "written.yaml").write_text(text)
@@ -79,7 +81,7 @@ def searched_before(folders: Sequence[Path]) -> list[ModelFacts]:
 
 
 def _but_model(folder: Path) -> dict[str, Any]:
-    settings: dict[str, Any] = json.loads((folder / "settings.json").read_text())
+    settings = integrity.read_json(folder / "settings.json")
     config = {key: value for key, value in settings["config"].items() if key not in ("model", "pretrain")}
     return settings | {"config": config}
 
@@ -109,7 +111,7 @@ def collect(name: str, doc: str, root: Path, base: Run, models: Sequence[ModelFa
 
 
 def _predictions(paths: Sequence[Path], model: str, trial_id: str) -> list[pa.Table]:
-    return [trial_tables.tagged(pq.read_table(path), model, trial_id, n) for n, path in enumerate(paths)]
+    return [trial_tables.tagged(rows.read(path), model, trial_id, n) for n, path in enumerate(paths)]
 
 
 def write_best(search: Search, plan: StudyPlan, folder: Path) -> Path | None:

@@ -15,14 +15,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
-
-from raypipe.errors import InputError
+from raypipe import rows
+from raypipe.errors import QuietError
 from raypipe.evaluation import metrics, uncertainty
+from raypipe.guard.quiet import without_text
 from raypipe.records import write_json
+from raypipe.runs import integrity
 from raypipe.runs.run import Run
 from raypipe.settings.config import Config, Resources
-from raypipe.stream.stages.quiet import place
 from raypipe.tuning import base_run
 from raypipe.tuning.dev_score import DevScore
 from raypipe.tuning.plan import StudyPlan, configure, identity
@@ -34,8 +34,8 @@ Report = Callable[[Record], None]  # what a trial tells Tune
 BULKY = ("model", "adapter", "checkpoint", "data")  # folders of a finished trial's steps
 
 
-class TrialError(Exception):
-    """A trial failed. Says what kind of error, and where in the code; never a library's message (stages/quiet.py)."""
+class TrialError(QuietError):
+    """A trial failed. Says what kind of error, and where in the code; never a library's message (guard/quiet.py)."""
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,7 @@ def _run(context: StudyContext, base: Run, values: Mapping[str, Any], record: Re
     predictions = base_run.predict(own, arm)
     (own.folder / "evaluate").mkdir(exist_ok=True)
     for student, table in zip(own.students(arm), predictions, strict=True):
-        pq.write_table(table, own.folder / "evaluate" / f"{student}.parquet", compression="zstd")
+        rows.write(table, own.folder / "evaluate" / f"{student}.parquet")
     compared = uncertainty.compare_arms({arm: predictions}, own.corpus.tasks, n_bootstrap=settings.evaluation.bootstrap)
     e = compared.arms[arm]
     aucs = [auc for table in predictions if (auc := metrics.evaluate(table, own.corpus.tasks).auc) is not None]
@@ -134,15 +134,15 @@ def _outcome(folder: Path, record: Record, work: Callable[[], Record]) -> Record
     failure: Exception
     try:
         return work()
-    except InputError as error:
-        failure = TrialError(str(error))
     except Exception as error:
-        failure = TrialError(f"{type(error).__name__} at {place(error.__traceback__)}")
+        failure = TrialError(str(without_text(error)))
     write(folder, record | {"status": FAILED, "error": str(failure)})
     raise failure from None  # outside the handlers, or the original would go along as its context
 
 
 def _drop_bulky(folder: Path) -> None:
     """Delete weights and rows of a finished trial. Settings, metrics and predictions stay."""
+    for step in integrity.finished(folder):
+        integrity.drop(step, *BULKY)
     for path in [path for path in folder.rglob("*") if path.is_dir() and path.name in BULKY]:
         shutil.rmtree(path, ignore_errors=True)

@@ -16,7 +16,6 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from raypipe import rows
 from raypipe.errors import InputError, Problem
@@ -134,7 +133,7 @@ def save(search: Search, folder: Path) -> None:
     """Write all files of a search into its folder."""
     folder.mkdir(parents=True, exist_ok=True)
     for name in TABLES:
-        pq.write_table(getattr(search, name), folder / f"{name}.parquet", compression="zstd")
+        rows.write(getattr(search, name), folder / f"{name}.parquet")
     facts = {"name": search.name, "doc": search.doc, "models": [asdict(model) for model in search.models]}
     write_json(folder / "study.json", facts | {"tasks": [asdict(task) for task in search.tasks]})
 
@@ -145,7 +144,7 @@ def load(folder: Path) -> Search:
     if not (inside / "study.json").exists():
         raise InputError([Problem(str(folder), "holds no search: run `raypipe tune` first")])
     facts = json.loads((inside / "study.json").read_text())
-    tables = {name: pq.read_table(inside / f"{name}.parquet") for name in TABLES}
+    tables = {name: rows.read(inside / f"{name}.parquet") for name in TABLES}
     return Search(
         name=facts["name"],
         doc=facts["doc"],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from raypipe.errors import Code, RowError
+from raypipe.guard import limits
 from raypipe.masking import Renderer
 from raypipe.models.prompts import PromptEncoder, frame, with_mark
 from raypipe.notes.tasks import Task
@@ -165,3 +166,11 @@ def test_a_note_knows_the_tokens_of_its_words(keep: str) -> None:
             assert 0 < n_inner < len(every) - 1
             inner, kept = {"head": (words[:-1], every[:n_inner]), "tail": (words[1:], every[-n_inner:])}[keep]
             assert inner == kept
+
+
+def test_a_chat_template_without_end_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "LIMIT_S", 0.05)
+    tokenizer = tiny_tokenizer(chat=True)
+    tokenizer.chat_template = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}"
+    with pytest.raises(ValueError, match=r"does not end; set model\.chat to never"):
+        frame(tokenizer, "", use_chat=True)

@@ -227,3 +227,22 @@ def test_labels_from_text_files_keep_their_zeros(tmp_path, name):
         lines = [json.dumps(dict(zip(rows.LABELS.names, row, strict=True))) for row in data]
     (tmp_path / name).write_text("\n".join(lines))
     assert labels.read_labels(Data(labels=str(tmp_path / name)), [task()]) == table(*data)
+
+
+@pytest.mark.parametrize("delimiter", [";", "\t", ","])
+def test_csv_of_european_spreadsheets(tmp_path, delimiter):
+    lines = [
+        ["note_id", "text", "fever", "split"],
+        ["a", '"Tosse, febbre;\nnausea"', "1", "train"],
+        ["b", "x", "0", "train"],
+    ]
+    (tmp_path / "n.csv").write_text("\n".join(delimiter.join(line) for line in lines))
+    notes = read(Data(notes=str(tmp_path / "n.csv")))
+    assert [note["text"] for note in notes] == ["Tosse, febbre;\nnausea", "x"]
+    read_back = storage.read_strings(str(tmp_path / "n.csv"), ["fever", "note_id"], "data.labels").to_pylist()
+    assert read_back == [{"fever": "1", "note_id": "a"}, {"fever": "0", "note_id": "b"}]
+
+
+def test_a_semicolon_in_a_name_does_not_make_it_the_delimiter(tmp_path):
+    (tmp_path / "n.csv").write_text("note_id,text;x\na,b\n")
+    assert storage.read_strings(str(tmp_path / "n.csv"), ["text;x"], "f").to_pylist() == [{"text;x": "b"}]

@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from raypipe.errors import InputError
+from raypipe.guard import limits
 from raypipe.notes.tasks import NO, YES, Task, load_tasks
 
 LEAFLETS = Path(__file__).parents[2] / "jobs" / "configs" / "leaflets.tasks.yaml"
@@ -176,3 +177,17 @@ def test_leaflets_ask_italian_questions():
     assert len(set(questions)) == 150
     assert not any(" is " in question for question in questions)  # no description is left in English
     assert {task.answers for task in tasks if task.kind == "binary"} == {("sì", "no")}
+
+
+def test_a_pattern_without_end_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(limits, "LIMIT_S", 0.05)
+    table = {
+        "task_id": ["t"],
+        "kind": ["binary"],
+        "description": ["a" * 80 + "!"],
+        "class_counts": ['{"1": 2, "0": 2}'],
+    }
+    pq.write_table(pa.table(table), tmp_path / "tasks.parquet")
+    (tmp_path / "tasks.yaml").write_text("from_table: tasks.parquet\npatterns: [{match: '(a|aa)+$'}]\n")
+    with pytest.raises(InputError, match=r"takes over .* s on one description"):
+        load_tasks(str(tmp_path / "tasks.yaml"))

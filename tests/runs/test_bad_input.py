@@ -12,7 +12,7 @@ from raypipe.errors import InputError
 from raypipe.notes import labels
 from raypipe.notes.cleaning import clean, hashed
 from raypipe.notes.files import iter_notes
-from raypipe.notes.tasks import Task
+from raypipe.notes.tasks import Task, load_tasks
 from raypipe.settings.config import Data
 
 SECRET = "Mario Rossi, nato a Pavia"  # stands for what must never reach a message
@@ -199,12 +199,15 @@ def read_labels(tmp_path, data, columns=rows.LABELS.names, tasks=(TASK,)):
 @pytest.mark.parametrize(
     ("extra", "what"),
     [
-        (("t", "d", "2", "train"), "1 labels are none of its options ('1', '0'): '2' (1 rows)"),
+        (("t", "d", "2", "train"), f"1 label (1 rows; hashed: {hashed('2')}) is none of its options ('1', '0')"),
         (("t", "d", None, "train"), "none of its options"),
         (("t", "d", "", "train"), "none of its options"),
         (("t", "d", " 1", "train"), "none of its options"),
-        (("t", "d", "1", "validation"), "split 'validation' (1 rows) is none of train, dev, test"),
-        (("t", "d", "1", None), "split None (1 rows)"),
+        (
+            ("t", "d", "1", "validation"),
+            f"1 split (1 rows; hashed: {hashed('validation')}) is none of train, dev, test",
+        ),
+        (("t", "d", "1", None), "1 split (1 rows; empty) is none of"),
         (("t", "a", "1", "test"), f"1 notes are in two splits (hashed ids: {hashed('a')})"),
         (("t", "a", "0", "train"), "1 notes have two labels"),
         (("t", "a", "1", "train"), "1 notes have two labels"),
@@ -220,7 +223,59 @@ def test_all_label_problems_at_once(tmp_path):
     assert "task 't': the train split has 1 of its classes" in message
     assert "task 'u': has no rows" in message
     assert "none of its options" in message
-    assert "'tset'" in message
+    assert hashed("tset") in message
+
+
+@pytest.mark.parametrize("column", ["label", "split"])
+def test_a_column_of_text_in_place_of_labels_or_splits_is_counted_and_not_shown(tmp_path, column):
+    note = f"Paziente {SECRET}, in pronto soccorso per dolore toracico da due giorni."
+    data = [
+        *GOOD,
+        *[("t", f"n{i}", *((f"{note} {i}", "train") if column == "label" else ("1", note))) for i in range(9)],
+    ]
+    message = refusal(read_labels, tmp_path, data)
+    assert "(9 rows" in message
+    assert f"the column {column} looks like text" in message
+    assert "Paziente" not in message
+
+
+def test_a_column_of_text_in_place_of_a_tasks_labels_is_not_shown(tmp_path):
+    counts = json.dumps({f"{SECRET} {'e poi ' * 40}": 3, "no": 4})
+    table = {"task_id": ["t"], "kind": ["binary"], "description": ["d"], "class_counts": [counts]}
+    pq.write_table(pa.table(table), tmp_path / "tasks.parquet")
+    assert "one has over 100 characters" in refusal(load_tasks, str(tmp_path / "tasks.parquet"))
+
+
+# --- tables of odd shapes
+
+
+def test_a_file_without_rows_is_one_line(tmp_path):
+    pq.write_table(
+        pa.table({"note_id": pa.array([], pa.string()), "text": pa.array([], pa.string())}), tmp_path / "n.parquet"
+    )
+    assert refusal(read, tmp_path / "n.parquet") == f"data.notes: {tmp_path / 'n.parquet'}: holds no note"
+
+
+@pytest.mark.parametrize("name", ["n.parquet", "n.csv"])
+def test_a_column_of_notes_that_is_there_twice_is_one_line(tmp_path, name):
+    if name == "n.csv":
+        (tmp_path / name).write_text("note_id,text,text\na,b,c\n")
+    else:
+        pq.write_table(pa.table([["a"], ["b"], ["c"]], names=["note_id", "text", "text"]), tmp_path / name)
+    assert refusal(read, tmp_path / name) == f"data.columns.text: {tmp_path / name} has the column 'text' twice"
+
+
+def test_a_column_of_labels_that_is_there_twice_is_one_line(tmp_path):
+    table = pa.table([["t"], ["n"], ["1"], ["train"], ["dev"]], names=[*rows.LABELS.names, "split"])
+    pq.write_table(table, tmp_path / "labels.parquet")
+    message = refusal(labels.read_labels, Data(labels=str(tmp_path / "labels.parquet")), [TASK])
+    assert message.endswith("the column split is there twice")
+
+
+def test_deep_json_in_a_cell_of_the_tasks_is_one_line(tmp_path):
+    table = {"task_id": ["t"], "kind": ["binary"], "description": ["d"], "class_counts": ["[" * 100_000]}
+    pq.write_table(pa.table(table), tmp_path / "tasks.parquet")
+    assert "row 0: class_counts must be JSON" in refusal(load_tasks, str(tmp_path / "tasks.parquet"))
 
 
 @pytest.mark.parametrize("label", [1.0, True, b"1", [1]])

@@ -12,7 +12,8 @@ from transformers import PreTrainedTokenizerFast
 
 from raypipe import rows
 from raypipe.errors import InputError
-from raypipe.runs.check import check
+from raypipe.guard import limits
+from raypipe.runs.check import check, examine
 from raypipe.settings import configfile
 from raypipe.settings.config import Arm, Attribution, Columns, Config, Data, Masking, Model, Pretrain, Prompt
 from tests.tiny_models import tiny_model, tiny_tokenizer
@@ -166,7 +167,7 @@ def with_tokenizer(model, folder, vocabulary, **special):
 @pytest.mark.parametrize(
     ("answers", "what"),
     [
-        ('{"1": forse, "0": "no"}', "data.tasks: task 'fever': the tokenizer has no tokens for the answer 'forse'"),
+        ('{"1": forse, "0": "no"}', "tasks.yaml:1: task 'fever': the tokenizer has no tokens for the answer 'forse'"),
         ('{"1": "no, sì", "0": "no; sì"}', "are the same tokens; change a verbalizer"),
     ],
 )
@@ -284,3 +285,52 @@ def test_general_counts_must_be_readable(data, tmp_path):
     assert any("needs columns word and count" in problem for problem in said)
     said = problems_of(config(data, arms=arms, statistics={"general_counts": "pretraining"}))
     assert "statistics.general_counts: is pretraining, but data.pretraining is not set" in said
+
+
+def test_a_pattern_without_end_on_the_first_notes_is_refused(data, monkeypatch):
+    monkeypatch.setattr(limits, "LIMIT_S", 0.05)
+    notes = {"note_id": [f"n{i}" for i in range(20)], "text": ["a" * 80 + f"! {i}" for i in range(20)]}
+    pq.write_table(pa.table(notes), data.notes)
+    masking = Masking(strategy="random_word", phi_patterns=(r"(a|aa)+$",))
+    (problem,) = problems_of(config(data, arms={"sft": Arm(), "a": Arm(masking=masking)}))
+    assert problem.startswith("arms.a.masking.phi_patterns: '(a|aa)+$' takes over 0.05 s")
+
+
+def of_family(folder, family):
+    tiny_model(family).save_pretrained(folder)
+    tiny_tokenizer().save_pretrained(folder)
+    return Model(path=str(folder))
+
+
+@pytest.mark.parametrize(("family", "refused"), [("olmo2", True), ("llama", False)])
+@pytest.mark.parametrize("of_arm", [False, True])
+def test_attnlrp_is_refused_for_a_family_without_rules(data, tmp_path, family, refused, of_arm):
+    own = Attribution(method="attnlrp")
+    sections = {"arms": {"a": Arm(masking=Masking(), attribution=own)}} if of_arm else {"attribution": own}
+    settings = config(data, model=of_family(tmp_path / "m", family), **sections)
+    if not refused:
+        check(settings)
+    else:
+        (problem,) = problems_of(settings)
+        where = "arms.a.attribution" if of_arm else "attribution"
+        assert problem == f"{where}.method: attnlrp has no tested rules for olmo2; use grad_x_activation"
+
+
+def test_one_sided_labels_are_a_warning_that_counts_its_tasks(data, tmp_path):
+    labels = [("fever", f"n{i}", str(int(i < 3)), "train" if i < 15 else "test") for i in range(20)]
+    labels += [("cough", f"n{i}", str(int(i < 1)), "train" if i < 18 else "test") for i in range(20)]
+    table = pa.Table.from_pylist([dict(zip(rows.LABELS.names, row, strict=True)) for row in labels])
+    pq.write_table(table, tmp_path / "labels.parquet")
+    (tmp_path / "tasks.yaml").write_text(f"{TASKS[:-1]}, {{id: cough, question: tosse, options: ['1', '0']}}]")
+    report = check(config(data))
+    assert "2 tasks: test has one class (fever, cough)" in report.doubts
+    assert "1 task: over 95% of the training labels are one class (cough)" not in report.doubts, "17 of 18"
+    assert "1 task: fewer than 2 training notes of 1 of its options (cough)" in report.doubts
+
+
+def test_a_check_looks_closer_than_what_a_run_needs(data, model):
+    settings = config(data, model=Model(path=str(model)))
+    report, problems = examine(settings)
+    assert problems == []
+    assert any(line.startswith("tokens of a note: median") for line in report.lines)
+    assert check(settings).lines == []

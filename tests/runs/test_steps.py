@@ -288,9 +288,9 @@ def test_each_step_alone_also_for_an_arm_with_its_own_attribution(tmp_path: Path
 
 def test_errors_are_a_share_of_the_notes_that_were_tried(tmp_path: Path) -> None:
     run = Run(settings(tmp_path, data__max_error_rate=0.2)).open()
-    step, n = run.step("attribute"), run.corpus.facts["notes"]
-    errors = ["E_OOM", "E_OOM", None, None] + ["NOT_SAMPLED"] * (n - 4)
-    found = [{"note_id": f"n{i}", "error": error} for i, error in enumerate(errors)]
+    step, ids = run.step("attribute"), run.corpus.note_ids().to_pylist()
+    errors = ["E_OOM", "E_OOM", None, None] + ["NOT_SAMPLED"] * (len(ids) - 4)
+    found = [{"note_id": note_id, "error": error} for note_id, error in zip(ids, errors, strict=True)]
     step.open().data.mkdir()
     pq.write_table(rows.table(found, rows.ATTRIBUTED), step.data / "part.parquet")
     with pytest.raises(InputError, match="2 of 4 notes failed"):

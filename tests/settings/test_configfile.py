@@ -241,3 +241,42 @@ def test_changes_lie_over_what_was_written(tmp_path):
         configfile.build(configfile.changed(written, {"name.x": 1}), "here")
     with pytest.raises(InputError, match=r"here: train\.epochs: must be a number"):
         configfile.build(configfile.changed(written, {"train.epochs": "many"}), "here")
+
+
+def test_what_is_wrong_is_left_out_so_that_the_rest_can_be_checked(tmp_path):
+    path = tmp_path / "c.yaml"
+    path.write_text(
+        "seed: x\ndata: {nots: a, labels: l.csv}\nprompt: {max_tokens: 5}\narms: {a: {masking: {ratio: 2}}}\n"
+    )
+    read = configfile.salvaged(path, ["attribution.layer=-1"])
+    assert sorted(problem.where.rpartition(": ")[2] for problem in read.problems) == [
+        "arms.a.masking.ratio", "data.nots", "prompt.max_tokens", "seed"
+    ]  # fmt: skip
+    assert str(path) + ":2: data.nots" in [problem.where for problem in read.problems]
+    assert read.result is not None
+    assert (read.result.data.labels, read.result.seed, read.result.attribution.layer) == ("l.csv", 0, -1)
+    assert read.is_of_left_out("prompt.max_tokens")
+    assert read.is_of_left_out("arms.a"), "a problem of the whole may come from the part"
+    assert not read.is_of_left_out("data.labels")
+    assert not read.is_of_left_out("seeds")
+
+
+def test_salvaging_a_good_file_is_loading_it(tmp_path):
+    (tmp_path / "c.yaml").write_text("seed: 3\n")
+    read = configfile.salvaged(tmp_path / "c.yaml")
+    assert (read.result, read.problems) == (configfile.load(tmp_path / "c.yaml"), [])
+
+
+@pytest.mark.parametrize(
+    "text", ["- a\n- b\n", "just text\n", "data: 5\n", "arms: {a: [1, 2]}\ncomparison: {pairs: [[1]]}\n"]
+)
+def test_salvaging_ends_whatever_the_file_holds(tmp_path, text):
+    (tmp_path / "c.yaml").write_text(text)
+    assert configfile.salvaged(tmp_path / "c.yaml").problems
+
+
+def test_the_line_of_an_override_is_the_command_line(tmp_path):
+    (tmp_path / "c.yaml").write_text("seed: 3\n")
+    error = InputError([Problem("attribution.layer", "too high")])
+    (problem,) = configfile.located(error, tmp_path / "c.yaml", ["attribution.layer=9"]).problems
+    assert problem.where == "--set: attribution.layer"

@@ -211,19 +211,21 @@ def test_a_stream_without_progress_ends(fake_ray: dict[str, float]) -> None:
 
 
 def test_a_cluster_without_a_token_is_joined_only_if_allowed(
-    fake_ray: dict[str, float], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    fake_ray: dict[str, float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import ray
 
     joined: list[Any] = []
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
     monkeypatch.setattr(ray, "init", lambda **options: joined.append(options["address"]))
-    monkeypatch.setenv("HOME", str(tmp_path))
-    for key in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH", "RAY_AUTH_MODE"):
-        monkeypatch.delenv(key, raising=False)
+    monkeypatch.setattr(ray, "shutdown", lambda: joined.append("left"))
+    monkeypatch.setattr(ray, "get_runtime_context", lambda: SimpleNamespace(gcs_address="10.0.0.1:6379"))
+    monkeypatch.setattr(cluster, "doubt_about_token", lambda address: f"{address} runs without token authentication")
     monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
-    with pytest.raises(InputError, match="allow_unauthenticated_cluster"):
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "invented")  # what the client has proves nothing
+    with pytest.raises(InputError, match="allow_unauthenticated_cluster") as refused:
         _join()
-    assert joined == []
+    assert refused.value.exit_code == ExitCode.CLUSTER
+    assert joined == ["10.0.0.1:6379", "left"]
     _join(allow_unauthenticated_cluster=True)
-    assert joined == ["10.0.0.1:6379"]
+    assert joined[2:] == ["10.0.0.1:6379"]

@@ -12,7 +12,7 @@ import ray
 from raypipe import rows
 from raypipe.notes.files import iter_notes
 from raypipe.settings.config import Data
-from raypipe.stream.source import read_notes
+from raypipe.stream.source import read_notes, read_stored
 
 pytestmark = pytest.mark.ray
 
@@ -37,3 +37,23 @@ def test_read_notes_equals_iter_notes(cluster, tmp_path):
     expected = pa.concat_tables(iter_notes(data)).sort_by("note_id")
     assert len(expected) == 291
     assert pa.concat_tables(blocks).sort_by("note_id") == expected
+
+
+def test_stored_rows_are_read_with_their_checksums(cluster, tmp_path):
+    stored = pa.table({"note_id": [f"{i:05d}" for i in range(3000)], "text": ["testo"] * 3000, "error": [None] * 3000})
+    stored = stored.cast(pa.schema([(name, pa.string()) for name in stored.schema.names]))
+    for part in range(3):
+        pq.write_table(
+            stored.slice(1000 * part, 1000), tmp_path / f"{part}.parquet", use_dictionary=False, **rows.WRITE
+        )
+    read = pa.concat_tables(read_stored(str(tmp_path)).iter_batches(batch_size=None, batch_format="pyarrow"))
+    assert read.sort_by("note_id") == stored
+    assert read_stored(str(tmp_path), ["text", "note_id"]).schema().names == ["text", "note_id"]
+
+    path = tmp_path / "1.parquet"
+    column = pq.read_metadata(path).row_group(0).column(0)
+    content = bytearray(path.read_bytes())
+    content[column.data_page_offset + column.total_compressed_size // 2] ^= 4
+    path.write_bytes(content)
+    with pytest.raises(Exception, match="CRC"):
+        read_stored(str(tmp_path)).materialize()

@@ -67,3 +67,38 @@ def test_state_of_another_user_is_not_loaded(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr(base_run, "prepare", lambda *_: pytest.fail("the search has started"))
     with pytest.raises(InputError, match="belongs to another user"):
         search.tune([plan], print)
+
+
+@pytest.fixture
+def state(tmp_path: Path) -> Path:
+    (tmp_path / "search" / "ray").mkdir(parents=True, mode=0o700)
+    (tmp_path / "search" / "ray" / "tuner.pkl").write_text("")
+    (tmp_path / "search" / "ray" / "tuner.pkl").chmod(0o600)
+    return tmp_path / "search"
+
+
+def test_state_that_nobody_else_can_write_is_restored(state: Path) -> None:
+    search._demand_own([state, state / "none"])
+
+
+@pytest.mark.parametrize("place", ["..", ".", "ray", "ray/tuner.pkl"])
+def test_state_that_anyone_can_write_is_not_unpickled(state: Path, place: str) -> None:
+    path = (state / place).resolve()
+    path.chmod(path.stat().st_mode | 0o002)
+    with pytest.raises(InputError, match="chmod go-w") as refused:
+        search._demand_own([state])
+    assert [problem.where for problem in refused.value.problems] == [str(path)]
+
+
+def test_state_behind_a_link_is_not_unpickled(state: Path, tmp_path: Path) -> None:
+    (tmp_path / "other.pkl").write_text("")
+    (state / "ray" / "tuner.pkl").unlink()
+    (state / "ray" / "tuner.pkl").symlink_to(tmp_path / "other.pkl")
+    with pytest.raises(InputError, match="is a link"):
+        search._demand_own([state])
+
+
+def test_state_of_root_is_another_users(state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "getuid", lambda: os.stat(state).st_uid + 1)
+    with pytest.raises(InputError, match="belongs to another user"):
+        search._demand_own([state])

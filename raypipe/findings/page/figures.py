@@ -26,8 +26,8 @@ from raypipe.evaluation.layer_scores import LayerScore
 from raypipe.evaluation.uncertainty import Estimate
 from raypipe.findings.finetunings import Gain
 from raypipe.findings.page.layer_curves import NAMES, POOLINGS, shown
-from raypipe.findings.page.printable import printable
 from raypipe.findings.probing import STAGES, Probing
+from raypipe.guard.terminal import printable
 from raypipe.runs.names import BACKBONE
 
 MARKERS = "osD^vPX*"

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby, pairwise
 
-from raypipe.findings.page.printable import printable
+from raypipe.guard.terminal import printable
 
 Span = tuple[int, int]
 SHADES = 8

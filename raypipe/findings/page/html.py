@@ -15,8 +15,8 @@ from raypipe.evaluation.faithfulness_table import where_to_start
 from raypipe.evaluation.uncertainty import CAVEATS, Estimate
 from raypipe.findings.page import figures, heatmap
 from raypipe.findings.page.layer_curves import shown
-from raypipe.findings.page.printable import printable
 from raypipe.findings.page.report import Report, outcome, verdict
+from raypipe.guard.terminal import printable
 
 MINUS, NOTHING = "\u2212", "\u2013"
 CAVEAT_MARKS = dict(zip(CAVEATS, "†‖‡¶§◊", strict=True))

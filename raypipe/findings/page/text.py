@@ -9,6 +9,7 @@ from raypipe.evaluation.uncertainty import CAVEATS, Estimate
 from raypipe.findings.page.layer_curves import shown
 from raypipe.findings.page.report import ArmRow, Report, outcome, verdict
 from raypipe.findings.probing import Probing
+from raypipe.guard.terminal import printable
 
 
 def text_table(report: Report) -> str:
@@ -24,7 +25,7 @@ def _headline(report: Report) -> str:
     lines = [["arm", "macro F1", "95 % interval", f"vs {report.reference}", "95 % interval", "W/T/L"]]
     lines[0] += ["p (Holm)", "AUC", "AUC difference", "F1 matched", "F1 cv", "verdict"]
     lines += [_arm(row, report) for row in report.arms]
-    notes = [f"  note: {_printable(f'{name}: {what}')}" for name, what in report.remarks.items()]
+    notes = [f"  note: {_one_line(f'{name}: {what}')}" for name, what in report.remarks.items()]
     return "\n".join([_align(lines), *_caveats(report), *notes])
 
 
@@ -35,7 +36,7 @@ def _caveats(report: Report) -> Iterator[str]:
         those, others = ([name for name, has in has_it.items() if has is wanted] for wanted in (True, False))
         if those:
             on = f" on {', '.join(those)}" if len(those) <= len(others) else f" on all but {', '.join(others)}"
-            yield _printable(f"  note{on if others else ''}: {sentence}")
+            yield _one_line(f"  note{on if others else ''}: {sentence}")
 
 
 def _estimates(row: ArmRow) -> list[Estimate]:
@@ -160,14 +161,14 @@ def _points(share: float | None) -> str:
     return "-" if share is None else f"{100 * share:.1f}"
 
 
-def _printable(text: str) -> str:
-    """A name with control characters must not drive the terminal."""
-    return "".join(c if c.isprintable() else "?" for c in text)
+def _one_line(text: str) -> str:
+    """A name must not break the table."""
+    return printable(text).replace("\n", " ").replace("\t", " ")
 
 
 def _align(lines: Sequence[Sequence[str]]) -> str:
     """First and last column to the left, the others to the right; a rule below the head."""
-    lines = [[_printable(cell) for cell in line] for line in lines]
+    lines = [[_one_line(cell) for cell in line] for line in lines]
     widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
     outer = {0, len(widths) - 1}
     rows = [

@@ -10,6 +10,7 @@ from typing import Any
 
 from raypipe.findings.page.html import html
 from raypipe.findings.page.report import Report
+from raypipe.runs.folder import refuse_links
 
 
 def write_report(report: Report, folder: Path) -> Path:
@@ -17,6 +18,7 @@ def write_report(report: Report, folder: Path) -> Path:
 
     metrics.json holds every field but the heat maps: it never holds note text.
     """
+    refuse_links(folder)
     folder.mkdir(parents=True, exist_ok=True)
     page = folder / "report.html"
     page.write_text(html(report), encoding="utf-8")

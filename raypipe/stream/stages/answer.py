@@ -10,11 +10,11 @@ import pyarrow as pa
 
 from raypipe import rows
 from raypipe.errors import Code
+from raypipe.guard.quiet import quiet
 from raypipe.models.prompts import PromptEncoder, in_place
 from raypipe.notes.tasks import Task
 from raypipe.settings import config
-from raypipe.stream.stages.quiet import quiet
-from raypipe.training.examples import STORED
+from raypipe.training.examples import STORED, receipt
 from raypipe.training.pseudo_labels import Limits, is_kept
 from raypipe.training.supervised import training_rows
 
@@ -60,7 +60,7 @@ class Answer:
 
 @quiet
 class Teach:
-    """Answered notes in, fine-tuning rows of each arm out, made of the answers that the arm accepts."""
+    """Answered notes in; out fine-tuning rows of each arm, made of the answers that it accepts, and receipts."""
 
     def __init__(
         self,
@@ -88,4 +88,5 @@ class Teach:
                 encoded = self.encoder.encode(note["note_id"], note["text"], list(chosen))
                 for part, row in enumerate(training_rows(encoded, chosen, self.encoder.eos_id)):
                     out.append({"arm": arm, "key": f"{note['note_id']}\t{part}", "draw": 0, **row})
+        out += [receipt(note_id) for note_id in table["note_id"].to_pylist()]
         return rows.table(out, STORED)

@@ -10,11 +10,11 @@ import pyarrow as pa
 
 from raypipe import rows
 from raypipe.errors import Code
+from raypipe.guard.quiet import quiet
 from raypipe.hashing import generator
 from raypipe.models.prompts import EncodedNote, PromptEncoder, in_place
 from raypipe.notes.tasks import Task
 from raypipe.settings import config
-from raypipe.stream.stages.quiet import quiet
 from raypipe.words import F32, SIGNS, relevance_of_words, word_spans
 
 if TYPE_CHECKING:

@@ -7,8 +7,8 @@ import pyarrow.compute as pc
 
 from raypipe import rows
 from raypipe.errors import Code
+from raypipe.guard.quiet import quiet
 from raypipe.masking.counting import count_block, merge, relevance_block
-from raypipe.stream.stages.quiet import quiet
 
 
 @quiet

@@ -9,9 +9,9 @@ import numpy as np
 import pyarrow as pa
 
 from raypipe import rows
+from raypipe.guard.quiet import quiet
 from raypipe.models import loading
 from raypipe.settings import config
-from raypipe.stream.stages.quiet import quiet
 from raypipe.training.examples import STORED
 
 

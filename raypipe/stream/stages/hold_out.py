@@ -8,9 +8,9 @@ import pyarrow as pa
 
 from raypipe import rows
 from raypipe.errors import Code
+from raypipe.guard.quiet import quiet
 from raypipe.hashing import stable_hash
 from raypipe.notes.leakage import Guard, is_of_other_part
-from raypipe.stream.stages.quiet import quiet
 
 
 @quiet

@@ -11,9 +11,9 @@ import pyarrow.compute as pc
 
 from raypipe import rows
 from raypipe.errors import RowError
+from raypipe.guard.quiet import quiet
 from raypipe.masking import Masker, Statistics
 from raypipe.settings import config
-from raypipe.stream.stages.quiet import quiet
 
 
 @quiet

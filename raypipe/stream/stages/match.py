@@ -9,8 +9,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from raypipe import rows
+from raypipe.guard.quiet import quiet
 from raypipe.stream.stages.attribute import WITH_TEXT
-from raypipe.stream.stages.quiet import quiet
 
 # Rows of both inputs in one stream
 NOTE_OR_RELEVANCE = pa.schema([*WITH_TEXT, ("is_stored", pa.bool_())])

@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from raypipe import rows
 from raypipe.evaluation.control import content_word, control_labels
 from raypipe.evaluation.heads import PooledStates, fit_probe
+from raypipe.guard.quiet import quiet
 from raypipe.notes.tasks import Task
 from raypipe.settings import config
-from raypipe.stream.stages.quiet import quiet
 
 
 @quiet
@@ -30,8 +29,8 @@ class Fit:
         seed: int,
     ) -> None:
         self.stored, self.tasks, self.split, self.settings, self.seed = states, tasks, split, settings, seed
-        labelled = pq.read_table(notes, columns=["note_id", "group_id", "text"]).to_pylist()
-        self.labels = pq.read_table(labels)
+        labelled = rows.read(notes, columns=["note_id", "group_id", "text"]).to_pylist()
+        self.labels = rows.read(labels)
         self.group_of = {note["note_id"]: note["group_id"] for note in labelled}
         self.control = None
         if settings.control:
@@ -42,7 +41,7 @@ class Fit:
         out = [rows.PROBED.empty_table()]
         for unit in table.to_pylist():
             column = f"{unit['pooling']}_{unit['layer']}"
-            states = pq.read_table(self.stored, columns=["note_id", "task_id", column])
+            states = rows.read(self.stored, columns=["note_id", "task_id", column])
             pooled = PooledStates.read(states, unit["layer"], unit["pooling"])
             args = (self.labels, self.group_of, self.tasks, self.split, self.settings, self.control, self.seed)
             out.append(fit_probe(pooled, *args))

@@ -13,14 +13,14 @@ import pyarrow.dataset as pds
 
 from raypipe import rows
 from raypipe.errors import RowError
+from raypipe.guard.quiet import quiet
 from raypipe.masking import Renderer
 from raypipe.masking.tally import Tally
 from raypipe.models import loading
 from raypipe.models.prompts import PromptEncoder
 from raypipe.notes.tasks import Task
 from raypipe.settings import config
-from raypipe.stream.stages.quiet import quiet
-from raypipe.training.examples import STORED
+from raypipe.training.examples import STORED, receipt
 
 _SUMS = [("plans", "count"), ("plans", "sum"), ("n_spans", "sum"), ("n_cut_tokens", "sum")]
 # What training reads, and how much of the note an example hides or does not show
@@ -29,7 +29,7 @@ RENDERED = pa.schema([*STORED, ("n_spans", pa.int16()), ("n_cut_tokens", pa.int3
 
 @quiet
 class Render:
-    """Notes with plans in, training rows out: one or several for each plan."""
+    """Notes with plans in; out one training row or several for each plan, and a receipt for each note."""
 
     def __init__(
         self,
@@ -49,7 +49,8 @@ class Render:
 
     def __call__(self, table: pa.Table) -> pa.Table:
         notes = table.to_pylist()
-        return rows.table([row for n in notes for plan in n["plans"] or [] for row in self._rows(n, plan)], RENDERED)
+        rendered = [row for n in notes for plan in n["plans"] or [] for row in self._rows(n, plan)]
+        return rows.table([*rendered, *(receipt(n["note_id"]) for n in notes)], RENDERED)
 
     def _rows(self, note: dict[str, Any], plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
         try:
@@ -67,7 +68,8 @@ def counts(rendered: Path, planned: Mapping[str, Tally]) -> dict[str, dict[str, 
     sums_of: Counter[tuple[str, str]] = Counter()
     columns = {name: pds.field(name) for name in ("arm", "n_spans", "n_cut_tokens")}
     first = {"plans": pc.ends_with(pds.field("key"), "\t0").cast("int64")}  # the first row of each plan
-    for batch in pds.dataset(rendered).to_batches(columns=columns | first):
+    of_arms = pds.field("arm").is_valid()
+    for batch in rows.dataset(rendered).to_batches(columns=columns | first, filter=of_arms):
         per_arm = pa.Table.from_batches([batch]).group_by("arm").aggregate(_SUMS)
         for row in per_arm.to_pylist():
             sums_of.update({(row["arm"], name): value for name, value in row.items() if name != "arm"})

@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from functools import partial
 
 import pyarrow as pa
-import pyarrow.parquet as pq
+import pyarrow.compute as pc
 
 from raypipe import rows
+from raypipe.guard.quiet import quiet
 from raypipe.models.prompts import PromptEncoder, in_place
 from raypipe.notes.tasks import Task
 from raypipe.settings import config
-from raypipe.stream.stages.quiet import quiet
 
 
 @quiet
@@ -39,7 +39,7 @@ class Score:
         self.answer = generate if evaluation.mode == "generate" else scorer.score
         self.rows_of = partial(prediction_rows, options={task.id: task.options for task in tasks})
         self.labels: dict[str, dict[str, str]] = defaultdict(dict)
-        for label in pq.read_table(labels, filters=[("split", "=", split)]).to_pylist():
+        for label in rows.read(labels, filters=pc.field("split") == split).to_pylist():
             self.labels[label["note_id"]][label["task_id"]] = label["label"]
 
     def __call__(self, table: pa.Table) -> pa.Table:

@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
+import pyarrow.compute as pc
 
 from raypipe import rows
+from raypipe.guard.quiet import quiet
 from raypipe.models.prompts import EncodedNote, PromptEncoder
 from raypipe.notes.tasks import Task
 from raypipe.settings import config
-from raypipe.stream.stages.quiet import quiet
 
 
 @quiet
@@ -40,7 +40,7 @@ class States:
         self.layers = layers_at(probe.layers, self.loaded.model.config.num_hidden_layers)
         self.batch_tokens = probe.batch_tokens
         self.tasks_of: dict[str, list[str]] = defaultdict(list)
-        for label in pq.read_table(labels, filters=[("split", "in", list(splits))]).to_pylist():
+        for label in rows.read(labels, filters=pc.field("split").isin(list(splits))).to_pylist():
             self.tasks_of[label["note_id"]].append(label["task_id"])
 
     def __call__(self, table: pa.Table) -> pa.Table:

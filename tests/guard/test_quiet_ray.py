@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 import ray
 
-from raypipe.stream.stages.quiet import quiet
+from raypipe.guard.quiet import quiet
 
 pytestmark = pytest.mark.ray
 CANARY = "Mario Rossi, nato a Pavia"

@@ -11,8 +11,8 @@ import pytest
 
 from raypipe.errors import InputError, Problem
 from raypipe.evaluation import conformal
+from raypipe.guard.quiet import quiet
 from raypipe.stream.stages import attribute, count, cut, hold_out, mask, match, probe, render, score, states
-from raypipe.stream.stages.quiet import quiet
 
 CANARY = "Mario Rossi, nato a Pavia"
 

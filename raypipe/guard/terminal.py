@@ -1,0 +1,33 @@
+"""The one place where lines are printed: what they hold can neither drive a terminal nor show a credential.
+
+Ids, labels, names of files and arms, values of a config and notes may hold anything.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+
+_FORMATS = range(0x202A, 0x202F), range(0x2066, 0x206A)  # overrides that let a text read as another: bidi controls
+_HARMLESS = "\n\t"
+_CREDENTIAL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*:/{1,3})[^\s/@:]*(?::|%3[aA])[^\s@]*@")
+
+
+def printable(text: str) -> str:
+    """Control characters, bidi overrides and lone surrogates become U+FFFD, one for one: character offsets stay."""
+    return text if text.isprintable() else "".join(c if _is_plain(c) else "\ufffd" for c in text)
+
+
+def _is_plain(c: str) -> bool:
+    n = ord(c)
+    is_control = n < 0x20 or 0x7F <= n <= 0x9F or n in (0x2028, 0x2029)  # C0, DEL, C1, separators of lines
+    return c in _HARMLESS or not (is_control or 0xD800 <= n <= 0xDFFF or any(n in formats for formats in _FORMATS))
+
+
+def say(text: object, is_error: bool = False) -> None:
+    """Print lines; errors go to stderr."""
+    line = printable(_CREDENTIAL.sub(r"\1***@", str(text)))
+    stream = sys.stderr if is_error else sys.stdout
+    encoding = getattr(stream, "encoding", None) or "utf-8"
+    # a terminal of another encoding shows a question mark instead of ending the command
+    print(line.encode(encoding, "replace").decode(encoding), file=stream, flush=True)

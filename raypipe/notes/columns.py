@@ -1,0 +1,162 @@
+"""A look at an unknown table: which column holds the text, the ids, the patients, the labels? For `raypipe init`.
+
+Holds numbers, and the values of columns with a few distinct ones; never a text. Nothing here prints.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from raypipe.errors import InputError, Problem
+from raypipe.notes import cleaning, storage
+from raypipe.notes.reading import raw_rows
+from raypipe.settings.yamlfile import did_you_mean
+
+MAX_OPTIONS = 10  # distinct values of a column that looks like a label
+MAX_LABEL = 40  # characters of a label
+MAX_ID = 64  # characters of what looks like an id
+MIN_TEXT = 15  # characters on average of what looks like a note
+MIN_OF_CLASS = 5  # rows of the second most frequent value
+MAX_NAME = 60  # characters of a column's name; a longer one is a line of data, and so is a number
+MAX_CHARS = 200_000
+SPLITS = {"train", "dev", "test"}
+PATIENT = re.compile(r"pat|paz|subj|sogg|person|mrn|nosol|group|grupp|grp|fiscale|hadm", re.IGNORECASE)
+NOTE = re.compile(r"(?<![a-z])(id|note|nota|refert|report|doc|record|key|cod)", re.IGNORECASE)
+
+
+@dataclass
+class Column:
+    """What was counted of one column."""
+
+    name: str
+    n_rows: int = 0
+    n_filled: int = 0
+    n_unusable: int = 0  # neither text nor whole numbers
+    n_characters: int = 0
+    longest: int = 0
+    hashes: set[int] = field(default_factory=set)  # of distinct values, as far as they are short
+    values: Counter[str] | None = field(default_factory=Counter)  # None: more than MAX_OPTIONS
+
+    def add(self, raw: Iterable[Any]) -> None:
+        """Count some more rows."""
+        for value in raw:
+            self.n_rows += 1
+            is_number = isinstance(value, int) and not isinstance(value, bool)
+            text = str(value) if is_number else cleaning.as_text(value)
+            if text is None or not text.strip():
+                self.n_unusable += value is not None and text is None
+                continue
+            self.n_filled += 1
+            self.n_characters += len(text)
+            self.longest = max(self.longest, len(text))
+            if len(text) <= cleaning.MAX_ID:
+                self.hashes.add(hash(text))
+            if self.values is not None:
+                self.values[text] += 1
+                if len(self.values) > MAX_OPTIONS or len(text) > cleaning.MAX_ID:
+                    self.values = None
+
+    @property
+    def mean(self) -> float:
+        """Characters of a filled cell."""
+        return self.n_characters / max(1, self.n_filled)
+
+    @property
+    def is_unique(self) -> bool:
+        """Has every row a short value of its own?"""
+        return 0 < len(self.hashes) == self.n_filled == self.n_rows and self.longest <= MAX_ID
+
+    @property
+    def options(self) -> list[str]:
+        """The values of a column that looks like a label; else none."""
+        if self.values is None or self.n_unusable or self.longest > MAX_LABEL:
+            return []
+        frequent = sorted(self.values.values(), reverse=True)
+        return sorted(self.values) if len(frequent) > 1 and frequent[1] >= MIN_OF_CLASS else []
+
+    @property
+    def why_no_label(self) -> str:
+        """Why it is not taken for a label."""
+        if self.n_unusable:
+            return "holds neither text nor whole numbers"
+        if not self.n_filled:
+            return "is empty"
+        if self.values is None:
+            return f"more than {MAX_OPTIONS} different values"
+        return "longer values than a label has" if self.longest > MAX_LABEL else "one value nearly everywhere"
+
+
+def look(path: str, option: str) -> list[Column]:
+    """The columns of a table: .parquet, .jsonl or .csv. `option`: what named it, for messages.
+
+    Raises `InputError` if it cannot be read, or if its first line holds data in place of names.
+    """
+    columns: dict[str, Column] = {}
+    for file in storage.find(path, option):
+        names, rows = raw_rows(file, MAX_CHARS)
+        if not names or any(map(_is_data, names)):
+            what = "the first line does not look like names of columns; add a line with names"
+            raise InputError([Problem(f"{option}: {file.path}", what)])
+        if len(set(names)) < len(names):
+            raise InputError([Problem(f"{option}: {file.path}", "two columns have the same name")])
+        for raw in rows:
+            for name in names:
+                columns.setdefault(name, Column(name)).add(raw[name])
+    if not any(column.n_filled for column in columns.values()):
+        raise InputError([Problem(option, f"{storage.redact(path)} holds no row")])
+    return list(columns.values())
+
+
+def _is_data(name: str) -> bool:
+    """Is it a cell of a table without a line of names? Names are printed, and cells must not be."""
+    return not name.strip() or len(name) > MAX_NAME or "\n" in name or re.fullmatch(r"[\d.,:/ -]+", name) is not None
+
+
+def named(columns: Sequence[Column], name: str, option: str) -> Column:
+    """The column called `name`. Raises `InputError` if there is none."""
+    names = [column.name for column in columns]
+    if name not in names:
+        raise InputError([Problem(option, f"there is no column {name!r}{did_you_mean(name, names)}")])
+    return columns[names.index(name)]
+
+
+def text_of(columns: Sequence[Column]) -> tuple[Column, str]:
+    """The column with the notes, and why. Raises `InputError` if none looks like it."""
+    best = max(columns, key=lambda column: column.mean)
+    if best.mean < MIN_TEXT:
+        raise InputError([Problem("--text", "no column looks like notes: name it")])
+    others = [column.name for column in columns if column is not best and column.values is None and column.mean > 60]
+    more = f"; also long: {', '.join(others[:3])}" if others else ""
+    return best, f"the longest text, {best.mean:.0f} characters on average{more}"
+
+
+def id_of(columns: Sequence[Column], option: str = "--id") -> tuple[Column, str]:
+    """The column with the ids of notes, and why. Raises `InputError` if no column has a value of its own per row."""
+    unique = [column for column in columns if column.is_unique]
+    if not unique:
+        what = (
+            "no column has a value of its own in every row: name the notes' ids, or add a column that numbers the rows"
+        )
+        raise InputError([Problem(option, what)])
+    telling = [column for column in unique if NOTE.search(column.name) and not PATIENT.search(column.name)]
+    return (telling or unique)[0], "a value of its own in every row"
+
+
+def group_of(columns: Sequence[Column]) -> tuple[Column | None, str]:
+    """The column with the patients, by its name, and why; None if no name says so."""
+    by_name = [c for c in columns if PATIENT.search(c.name) and c.n_filled and c.longest <= MAX_ID and not c.options]
+    if by_name:
+        best = min(by_name, key=lambda column: len(column.hashes))
+        return best, f"its name says so; {len(best.hashes):,} values in {best.n_filled:,} rows"
+    repeated = [c.name for c in columns if c.values is None and c.longest <= MAX_ID and len(c.hashes) < c.n_filled]
+    hint = f" (perhaps {', '.join(repeated[:3])})" if repeated else ""
+    return None, f"no column's name says patient: notes of one patient may be in two splits; name it with --group{hint}"
+
+
+def split_of(columns: Sequence[Column]) -> Column | None:
+    """The column with train, dev and test."""
+    return next((c for c in columns if c.values and {"train"} < set(c.values) <= SPLITS and c.n_unusable == 0), None)

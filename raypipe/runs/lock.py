@@ -1,0 +1,176 @@
+"""One writer: a command that writes in a run's folder holds `lock.json` there, and a second one is refused.
+
+Readers never ask. The file is created exclusively, which shared file systems do as one act (not all have flock), and
+says who made it and since when. Its time is renewed while the command lives. A lock is dead, and taken over, if its
+process is gone, which can be seen on the same machine; of another machine, if its time is older than `DEAD_S`. Times
+are compared as the file system gives them, because the machines' clocks may differ.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import tempfile
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from raypipe.errors import InputError, Problem
+
+NAME = "lock.json"
+BEAT_S, DEAD_S = 20.0, 300.0
+
+Holder = dict[str, Any]
+
+
+@contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """Hold the lock of a run's folder, which is made if it is not there. Raises `InputError` if another command has it.
+
+    If another machine takes it over meanwhile, because this one stood still for too long, the command ends.
+    """
+    lock, own = folder / NAME, _this_process()
+    stop, lost = threading.Event(), threading.Event()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        _take(lock, own)
+    except OSError as error:
+        raise InputError([Problem(str(folder), f"cannot be written to: {error.strerror}")]) from None
+    beat = threading.Thread(target=_renew, args=(lock, own, stop, lost), daemon=True)
+    beat.start()
+    try:
+        yield
+    except KeyboardInterrupt:
+        if lost.is_set():
+            raise InputError([Problem(str(folder), f"was taken over {_who(_read(lock))}")]) from None
+        raise
+    finally:
+        stop.set()
+        beat.join()
+        if _read(lock) == own:
+            lock.unlink(missing_ok=True)
+        with suppress(OSError):  # it is not empty: something was made
+            folder.rmdir()
+
+
+def run_of(step: Path) -> Path:
+    """The run's folder that a step's folder lies in: cells, trials and variants have no lock of their own."""
+    inside = [path for path in step.resolve().parents if (path / "config.yaml").exists() or (path / "tune").is_dir()]
+    return inside[-1] if inside else step.resolve().parent
+
+
+def _take(lock: Path, own: Holder) -> None:
+    for _ in range(3):  # a dead lock, and at worst the guard of one who died removing it
+        with suppress(FileExistsError):
+            _create(lock, own)
+            return
+        if _is_alive(lock, own):
+            break
+        _remove_dead(lock, own)
+    wait = f"if that job is gone, the lock ends {DEAD_S / 60:.0f} minutes after it"
+    raise InputError([Problem(str(lock.parent), f"is being written to {_who(_read(lock))}; wait, or {wait}")])
+
+
+def _create(lock: Path, own: Holder) -> None:
+    with lock.open("x") as file:
+        try:
+            json.dump(own, file)
+            file.flush()
+        except OSError:  # a full disk: an empty lock would outlive this command
+            lock.unlink()
+            raise
+
+
+def _remove_dead(lock: Path, own: Holder) -> None:
+    """Of several commands that wait for a dead lock, one removes it, and none removes another's new one."""
+    guard = lock.with_suffix(".guard")
+    try:
+        guard.open("x").close()
+    except FileExistsError:
+        if _age(guard) > DEAD_S:
+            guard.unlink(missing_ok=True)  # its maker died within this function; the next attempt succeeds
+        return
+    try:
+        if not _is_alive(lock, own):
+            lock.unlink(missing_ok=True)
+    finally:
+        guard.unlink(missing_ok=True)
+
+
+def _is_alive(lock: Path, own: Holder) -> bool:
+    holder = _read(lock)
+    if holder is not None and holder.get("machine") == own["machine"]:
+        return bool(_start_of(holder["pid"]) == holder["started"])
+    return _age(lock) < DEAD_S  # of another machine; or just created, and not written yet
+
+
+def _age(path: Path) -> float:
+    """Seconds since a file was written; 0 if it is gone."""
+    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f"{NAME}.") as now, suppress(FileNotFoundError):
+        return os.stat(now.name).st_mtime - path.lstat().st_mtime
+    return 0.0
+
+
+def _renew(lock: Path, own: Holder, stop: threading.Event, lost: threading.Event) -> None:
+    while not stop.wait(BEAT_S):
+        with suppress(OSError):  # a file server that does not answer for a while
+            if _read(lock) in (own, None):
+                if lock.exists():
+                    os.utime(lock)
+                else:
+                    _create(lock, own)
+            else:
+                lost.set()
+                os.kill(os.getpid(), signal.SIGINT)
+                return
+
+
+def _read(lock: Path) -> Holder | None:
+    """Who holds the lock; None if nobody does, or if it is not written yet."""
+    try:
+        holder = json.loads(lock.read_text())
+    except (OSError, ValueError):
+        return None
+    return holder if isinstance(holder, dict) else None
+
+
+def _who(holder: Holder | None) -> str:
+    if holder is None:
+        return "by another command"
+    return f"by process {holder.get('pid')} on {holder.get('host')} since {holder.get('since')}"
+
+
+def _this_process() -> Holder:
+    pid = os.getpid()
+    since = time.strftime("%Y-%m-%d %H:%M:%S %z")
+    about = {"host": socket.gethostname(), "pid": pid, "since": since, "id": uuid.uuid4().hex}
+    return about | {"machine": _machine(), "started": _start_of(pid)}
+
+
+def _machine() -> str:
+    """Where process ids mean the same: a host since it was started, and a container's own ids."""
+    parts = [socket.gethostname()]
+    with suppress(OSError):  # not Linux
+        parts.append(Path("/proc/sys/kernel/random/boot_id").read_text().strip())
+        parts.append(os.readlink("/proc/self/ns/pid"))
+    return " ".join(parts)
+
+
+def _start_of(pid: int) -> str | None:
+    """When a process of this machine was started, as the kernel counts; None if there is no such process."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return None
+    except PermissionError:
+        pass  # another user's
+    with suppress(OSError):
+        after_name = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return None if after_name[0] == "Z" else after_name[19]
+    return "?"  # not Linux

@@ -1,0 +1,123 @@
+"""`raypipe init`: from a user's own table to a project that passes its check, without a text or a label printed."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import pytest
+
+from raypipe import cli
+from raypipe.errors import InputError
+from raypipe.notes.tasks import load_tasks
+from raypipe.runs import project
+from raypipe.runs.check import check
+from raypipe.runs.project import CONFIG, SCHEMA, TASKS, Named, propose, write
+from raypipe.settings import configfile
+from tests.exports import wide_export
+
+
+@pytest.fixture
+def export(tmp_path: Path) -> Path:
+    return wide_export(tmp_path / "export.csv")
+
+
+def test_a_wide_export_becomes_a_project_that_passes_its_check(export: Path, tmp_path: Path) -> None:
+    write(tmp_path / "p", propose(str(export), None, Named(answers=("sì", "no"))), None, ("sì", "no"))
+    config = configfile.load(tmp_path / "p" / CONFIG)
+    assert config.data.columns.group_id == "Codice paziente"
+    report = check(config)
+    assert [task.id for task in report.tasks] == ["febbre_38", "dispnea"]
+    assert report.tasks[0].answers == ("sì", "no")
+    assert (report.n_notes, report.labels.num_rows) == (84, 120)
+    assert set(report.labels["split"].to_pylist()) == {"train", "dev", "test"}
+    assert config.runs == str(tmp_path / "p" / "runs")
+    assert (tmp_path / "p" / SCHEMA).exists()
+
+
+def test_neither_text_nor_label_is_printed(export: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    cli.init(tmp_path / "p", str(export))
+    out = capsys.readouterr().out
+    with export.open(newline="", encoding="utf-8") as file:
+        rows = list(csv.reader(file, delimiter=";"))[1:]
+    words = {word for row in rows for word in row[3].split() if len(word) > 7}
+    assert not [word for word in words if word in out]
+    assert "SÌ" not in out
+    assert "Codice paziente  its name says so" in out
+    assert "raypipe makes one by patient" in out
+    assert out.strip().splitlines()[-1].startswith("ok, 0 warnings; next: raypipe run --config")
+
+
+def test_what_the_user_names_is_taken(export: Path) -> None:
+    said = Named(id="Nr. referto", text="Referto PS", group="Nr. referto", labels=("Dispnea",))
+    proposal = propose(str(export), None, said)
+    assert ([task.id for task in proposal.tasks], proposal.group) == (["dispnea"], "Nr. referto")
+    with pytest.raises(InputError, match="--label: 'Età' cannot be a label: more than 10 different values"):
+        propose(str(export), None, Named(labels=("Età",)))
+    with pytest.raises(InputError, match="--label: there is no column 'Dispnoea'"):
+        propose(str(export), None, Named(labels=("Dispnoea",)))
+
+
+@pytest.mark.parametrize("split", [True, False])
+def test_labels_in_a_table_of_their_own_with_a_row_per_task_and_note(tmp_path: Path, split: bool) -> None:
+    lines = [["doc", "body", "patient"]]
+    lines += [[f"d{i}", f"A note of some length, number {i}.", f"p{i // 2}"] for i in range(60)]
+    (tmp_path / "n.csv").write_text("\n".join(",".join(line) for line in lines))
+    labels = [["report", "item", "value", *(["part"] if split else [])]]
+    for i in range(60):
+        part = ("train", "train", "dev", "dev", "test", "test")[i % 6]
+        for item in ("fever", "cough", "bad name!"):
+            labels.append([f"d{i}", item, "01"[(i // 6) % 2], *([part] if split else [])])
+    (tmp_path / "l.csv").write_text("\n".join(",".join(line) for line in labels))
+    proposal = propose(str(tmp_path / "n.csv"), str(tmp_path / "l.csv"), Named())
+    columns = proposal.label_columns
+    assert (columns.note_id, columns.task_id, columns.label) == ("report", "item", "value")
+    assert columns.split == ("part" if split else None)
+    assert [task.id for task in proposal.tasks] == ["cough", "fever"]
+    assert ("left out", "bad name!", "a task's id has letters, digits, dots, dashes only") in proposal.said
+    write(tmp_path / "p", proposal, None, ("yes", "no"))
+    assert check(configfile.load(tmp_path / "p" / CONFIG)).labels.num_rows == 120
+
+
+def test_which_column_is_the_task_is_not_guessed_among_three(tmp_path: Path) -> None:
+    (tmp_path / "n.csv").write_text("id,body\n" + "\n".join(f"d{i},A note of some length {i}." for i in range(12)))
+    lines = [f"d{i},{item},{i % 2},{'ab'[i % 2]}" for i in range(12) for item in ("fever", "cough")]
+    (tmp_path / "l.csv").write_text("id,item,value,who\n" + "\n".join(lines))
+    tables = str(tmp_path / "n.csv"), str(tmp_path / "l.csv")
+    for named in (Named(), Named(task_column="item")):
+        with pytest.raises(InputError, match="which column is the task, which the label"):
+            propose(*tables, named)
+    columns = propose(*tables, Named(task_column="item", label_column="value")).label_columns
+    assert (columns.task_id, columns.label) == ("item", "value")
+
+
+def test_labels_in_a_wide_table_of_their_own(export: Path, tmp_path: Path) -> None:
+    rows = [["id", "smokes"], *([f"R{i:04d}", "10"[i % 2]] for i in range(50))]
+    (tmp_path / "l.csv").write_text("\n".join(",".join(row) for row in rows))
+    proposal = propose(str(export), str(tmp_path / "l.csv"), Named())
+    assert (proposal.label_columns.note_id, proposal.label_columns.task_id) == ("id", None)
+    assert [task.id for task in proposal.tasks] == ["smokes"]
+    (tmp_path / "other.csv").write_text("id,smokes\n" + "\n".join(f"X{i},1" for i in range(9)))
+    with pytest.raises(InputError, match="--labels-id: no column of the labels holds ids of the notes"):
+        propose(str(export), str(tmp_path / "other.csv"), Named())
+
+
+def test_a_project_is_never_overwritten(export: Path, tmp_path: Path) -> None:
+    proposal = propose(str(export), None, Named())
+    write(tmp_path / "p", proposal, None, ("yes", "no"))
+    before = (tmp_path / "p" / TASKS).read_text()
+    (tmp_path / "p" / CONFIG).unlink()
+    with pytest.raises(InputError, match="is there already: nothing was written"):
+        write(tmp_path / "p", proposal, None, ("yes", "no"))
+    assert (tmp_path / "p" / TASKS).read_text() == before
+    assert not (tmp_path / "p" / CONFIG).exists()
+
+
+def test_a_model_of_the_users_own(export: Path, tmp_path: Path) -> None:
+    write(tmp_path / "p", propose(str(export), None, Named()), "/models/absent", ("yes", "no"))
+    config = configfile.load(tmp_path / "p" / CONFIG)
+    assert (config.model.path, config.pretrain) == ("/models/absent", None)
+    assert config.train.lora is not None
+    assert config.finetune.lora is not None
+    assert load_tasks(str(config.data.tasks))
+    assert config.prompt.max_tokens == project.MAX_TOKENS
