@@ -32,7 +32,7 @@ import torch
 from transformers import AutoModelForCausalLM, LlamaConfig
 
 from raypipe.attribution import AttributionEngine
-from raypipe.attribution.batches import token_batches, useful_share
+from raypipe.attribution.batches import token_batches
 from raypipe.models.families import FAMILIES
 from raypipe.models.loading import Loaded
 from raypipe.models.prompts import EncodedNote, Question
@@ -376,7 +376,8 @@ class Bench:
         windows = [every[i : i + 2048] for i in range(0, len(every), 2048)]
         arrival = [sum(w) / sum(16 * max(w[i : i + 16]) for i in range(0, 2048, 16)) for w in windows]
         for budget in (4096, 8192, 16384):
-            shares = [useful_share(w, token_batches(w, budget)) for w in windows]
+            computed = [sum(len(b) * max(w[i] for i in b) for b in token_batches(w, budget)) for w in windows]
+            shares = [sum(w) / n for w, n in zip(windows, computed, strict=True)]
             ratios = [a / b for a, b in zip(shares, arrival, strict=True)]
             self.rows.append(
                 {"case": "buckets", "variant": f"budget {budget}", "baseline": "arrival batches of 16",

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 def token_batches(lengths: Sequence[int], budget_tokens: int) -> list[list[int]]:
@@ -20,7 +24,14 @@ def token_batches(lengths: Sequence[int], budget_tokens: int) -> list[list[int]]
     return batches
 
 
-def useful_share(lengths: Sequence[int], batches: Sequence[Sequence[int]]) -> float:
-    """Tokens that are not padding, of all tokens computed."""
-    computed = sum(len(batch) * max(lengths[i] for i in batch) for batch in batches)
-    return sum(lengths) / computed
+def in_batches(
+    items: Sequence[Item],
+    lengths: Sequence[int],
+    budget_tokens: int,
+    function: Callable[[list[Item]], Sequence[Result]],
+) -> list[Result]:
+    """`function` of the items, batch by batch; its results in the order of the items."""
+    results: dict[int, Result] = {}
+    for batch in token_batches(lengths, budget_tokens):
+        results |= zip(batch, function([items[i] for i in batch]), strict=True)
+    return [results[i] for i in range(len(items))]

@@ -80,12 +80,11 @@ def two_stage(request: Request, notes: Sequence[EncodedNote]) -> list[NoteAttrib
     outputs = cache.keys_LBHND[lowest:] + cache.values_LBHND[lowest:]
     hidden_states = [cache.hidden_BND[layer] for layer in layers]
     collected: list[list[QuestionAttribution]] = [[] for _ in notes]
-    for part in note_cache.branch_gradients(
-        decoder, notes, cache, lowest, request.config.target, request.batch_tokens, with_sum=True
-    ):
+    for readout in note_cache.readouts(notes, cache, request.config.target, request.batch_tokens):
+        part = note_cache.run_branches(decoder, readout, cache, lowest, with_sum=True)
         chosen, margin = part.values.chosen_Q2[:, 0].tolist(), part.values.margin_Q.tolist()
-        for members in _slots(part.note_of_question):
-            owners = [part.note_of_question[q] for q in members]
+        for members in _slots(readout.note_of_question):
+            owners = [readout.note_of_question[q] for q in members]
             cotangents = [_rows_of_notes(g, members, owners, len(notes)) for g in part.keys_LQHND + part.values_LQHND]
             gradients = torch.autograd.grad(outputs, hidden_states, cotangents, retain_graph=True)
             relevance_BKN = torch.stack(
@@ -102,7 +101,7 @@ def two_stage(request: Request, notes: Sequence[EncodedNote]) -> list[NoteAttrib
                 relevance_KN = relevance_BKN[owner].cpu()
                 collected[owner].append(QuestionAttribution(chosen[question], margin[question], relevance_KN, left))
     return [
-        NoteAttribution.of_questions(questions, slice(pad + note.note_start, None))
+        NoteAttribution.of_questions(questions, pad + note.note_start)
         for questions, pad, note in zip(collected, cache.pad_B, notes, strict=True)
     ]
 

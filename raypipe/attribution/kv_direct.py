@@ -46,7 +46,7 @@ def attribute(request: Request, notes: Sequence[EncodedNote], with_keys: bool) -
         ):
             collected[owner].append(QuestionAttribution(best, value, relevance_KN, math.nan))
     return [
-        NoteAttribution.of_questions(questions, slice(pad + note.note_start, None))
+        NoteAttribution.of_questions(questions, pad + note.note_start)
         for questions, pad, note in zip(collected, cache.pad_B, notes, strict=True)
     ]
 

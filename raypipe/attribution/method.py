@@ -28,9 +28,9 @@ class NoteAttribution:
     error_Q: F32
 
     @classmethod
-    def of_questions(cls, questions: Sequence[QuestionAttribution], note_tokens: slice) -> NoteAttribution:
-        """From the results of each question, cut to the tokens of the note."""
-        relevance = [question.relevance_KN[:, note_tokens].float().cpu().numpy() for question in questions]
+    def of_questions(cls, questions: Sequence[QuestionAttribution], note_start: int) -> NoteAttribution:
+        """From the results of each question; the note's tokens begin at `note_start` of the padded prefix."""
+        relevance = [question.relevance_KN[:, note_start:].float().cpu().numpy() for question in questions]
         return cls(
             tuple(question.predicted for question in questions),
             np.asarray([question.margin for question in questions], np.float32),

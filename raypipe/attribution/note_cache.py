@@ -36,7 +36,6 @@ class NoteCache:
     values_LBHND: list[Tensor]
     hidden_BND: dict[int, Tensor]  # per layer that is read
     pad_B: list[int]  # padding on the left
-    is_padded: bool
 
 
 @dataclass(frozen=True)
@@ -44,7 +43,6 @@ class BranchGradients:
     """Gradients of some questions' targets with respect to the note's keys and values."""
 
     values: Values
-    note_of_question: list[int]
     keys_LQHND: list[Tensor]  # from block `lowest` on
     values_LQHND: list[Tensor]
     # gradient x hidden state summed over the branches' own positions at layer `lowest`; 0 without `with_sum`
@@ -64,7 +62,7 @@ def encode(decoder: Decoder, notes: Sequence[EncodedNote], layers: Sequence[int]
         )
     keys = [layer.keys for layer in cache.layers]
     values = [layer.values for layer in cache.layers]
-    return NoteCache(keys, values, hidden, pad_B, is_padded=any(pad_B))
+    return NoteCache(keys, values, hidden, pad_B)
 
 
 def _masked(decoder: Decoder, pad_R: Sequence[int], width: int, n_more: int = 0) -> dict[str, Tensor]:
@@ -76,21 +74,6 @@ def _masked(decoder: Decoder, pad_R: Sequence[int], width: int, n_more: int = 0)
     first = width if n_more else 0
     positions_RT = (index_T[first:] - pad_R1).clamp(min=0)
     return {"attention_mask": (index_T >= pad_R1).long(), "position_ids": positions_RT}
-
-
-def branch_gradients(
-    decoder: Decoder,
-    notes: Sequence[EncodedNote],
-    cache: NoteCache,
-    lowest: int,
-    target: str,
-    budget_tokens: int,
-    with_sum: bool,
-) -> Iterator[BranchGradients]:
-    """Stage b, some question slots of all notes at a time. `lowest`: the first block whose keys and values count.
-    `with_sum`: also what the branches' own positions contribute, so that a method can check its total."""
-    for readout in readouts(notes, cache, target, budget_tokens):
-        yield run_branches(decoder, readout, cache, lowest, with_sum)
 
 
 def readouts(
@@ -110,8 +93,6 @@ def readouts(
 def branch_inputs(decoder: Decoder, readout: Readout, cache: NoteCache) -> dict[str, Tensor]:
     """What the model's body takes for the branches that follow the cached notes."""
     ids_RT = decoder.pad([branch.ids for branch in readout.branches])
-    if not cache.is_padded:
-        return {"input_ids": ids_RT}
     pad_R = [cache.pad_B[branch.note] for branch in readout.branches]
     return {"input_ids": ids_RT, **_masked(decoder, pad_R, cache.keys_LBHND[0].shape[2], ids_RT.shape[1])}
 
@@ -122,6 +103,8 @@ def notes_of_branches(decoder: Decoder, readout: Readout) -> Tensor:
 
 
 def run_branches(decoder: Decoder, readout: Readout, cache: NoteCache, lowest: int, with_sum: bool) -> BranchGradients:
+    """Stage b. `lowest`: the first block whose keys and values count. `with_sum`: also what the branches' own positions
+    contribute, so that a method can check its total."""
     note_R = notes_of_branches(decoder, readout)
     shared = len(cache.pad_B) == 1
 
@@ -151,7 +134,6 @@ def run_branches(decoder: Decoder, readout: Readout, cache: NoteCache, lowest: i
     *gradients, branch_sum_Q = (readout.sum_of_questions(rows_RX) for rows_RX in [*gradients, sums_R])
     return BranchGradients(
         replace(values_Q, z_Q=values_Q.z_Q.detach()),
-        readout.note_of_question,
         gradients[0::2],
         gradients[1::2],
         branch_sum_Q,

@@ -8,13 +8,13 @@ With p(x) the scorer's probability of the label it prefers for note x, and e_q t
                        by a note of zeros (Zhao & Aletras 2023, 2305.10496, section 3). Relevance is first rescaled so
                        that all methods keep the same expected share PI (2601.03089): plain scores reward large means
 
-Words are deleted, or each run of them is replaced by `filler_ids` (the sentinel of masking). Controls: random
-relevance, and every ranking reversed. It is a proxy: report its rank correlation with what it predicts.
-docs/method.md, section 11.6.
+Words are deleted. Controls: random relevance, and every ranking reversed. It is a proxy: report its rank correlation
+with what it predicts. docs/method.md, section 11.6.
 """
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -22,10 +22,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from scipy.special import softmax
 
 from raypipe.attribution import AttributionEngine, NoteAttribution
-from raypipe.attribution.batches import token_batches
+from raypipe.attribution.batches import in_batches
 from raypipe.attribution.decoder import Decoder
+from raypipe.attribution.occlusion import without
 from raypipe.attribution.padded import Rows
 from raypipe.attribution.registry import method_of
 from raypipe.attribution.scores import values_of
@@ -37,7 +39,7 @@ from raypipe.hashing import generator
 from raypipe.models.loading import Loaded
 from raypipe.models.prompts import EncodedNote, PromptEncoder
 from raypipe.settings import config
-from raypipe.words import F32, I32, I64, SIGNS, Bools, Index, relevance_of_words, word_spans
+from raypipe.words import F32, I32, I64, SIGNS, Index, relevance_of_words, word_spans
 
 SHARES = (0.01, 0.05, 0.10, 0.20, 0.50)
 LEAST_ROOM = 0.05  # a note without content must lower p by this, or soft scores divide by almost 0
@@ -68,7 +70,6 @@ def faithfulness_table(
     notes: Sequence[tuple[str, str, Sequence[str]]],
     variants: Mapping[str, config.Attribution],
     *,
-    filler_ids: Sequence[int] = (),
     deciding: Deciding | None = None,
     top_share: float = 0.15,
     n_bootstrap: int = 2000,
@@ -101,7 +102,7 @@ def faithfulness_table(
         results = engine.attribute(encoded)
         seconds[name] = time.perf_counter() - start
         for index, layer in enumerate(engine.layers):
-            measured[name, layer] = _scored(decoder, items, results, index, settings, filler_ids, seed)
+            measured[name, layer] = _scored(decoder, items, results, index, settings, seed)
         say(f"{len(seconds)} of {len(every)}: {name}, {seconds[name]:.1f} s")
     complete = [i for i in range(len(notes)) if all(per_note[i] is not None for per_note in measured.values())]
     means = {
@@ -176,7 +177,6 @@ def _scored(
     results: Sequence[NoteAttribution | Code],
     layer: int,
     settings: config.Attribution,
-    filler_ids: Sequence[int],
     seed: int,
 ) -> list[list[Scored] | None]:
     """Per note, its items; None for a note on which the method fails."""
@@ -186,7 +186,7 @@ def _scored(
         if isinstance(result, NoteAttribution) and of_note
     }
     flat = [pair for pairs in done.values() for pair in pairs]
-    measures = iter(measure(decoder, [i for i, _ in flat], [r for _, r in flat], settings, filler_ids, seed))
+    measures = iter(measure(decoder, [i for i, _ in flat], [r for _, r in flat], settings, seed))
     scored = {i: [Scored(*pair, next(measures)) for pair in pairs] for i, pairs in done.items()}
     return [scored.get(i) for i in range(len(items))]
 
@@ -201,12 +201,11 @@ def measure(
     items: Sequence[Item],
     relevance: Sequence[F32],
     settings: config.Attribution,
-    filler_ids: Sequence[int] = (),
     seed: int = 0,
 ) -> list[Measured]:
     """All measures of each item, from the relevance of its words. Short notes share batches."""
     orders = [np.argsort(-relevance_W, kind="stable") for relevance_W in relevance]  # ties by position
-    changed = [_changed(item, order_W, filler_ids) for item, order_W in zip(items, orders, strict=True)]
+    changed = [_changed(item, order_W) for item, order_W in zip(items, orders, strict=True)]
     notes = [note for of_item in changed for note in of_item]
     chosen = [item.values.chosen_Q2 for item in items for _ in range(3 * len(SHARES))]
     values = values_of(decoder, notes, settings.target, settings.batch_tokens, chosen)
@@ -219,38 +218,27 @@ def measure(
     ]
 
 
-def _changed(item: Item, order_W: Index, filler_ids: Sequence[int]) -> list[EncodedNote]:
+def _changed(item: Item, order_W: Index) -> list[EncodedNote]:
     """Without the top words, with them alone, without the bottom words: each at every share."""
     counts = [max(1, round(share * len(order_W))) for share in SHARES]
     tops = [np.isin(item.word_of_token_N, order_W[:k]) for k in counts]
     bottoms = [np.isin(item.word_of_token_N, order_W[::-1][:k]) for k in counts]
-    return [_without(item, is_removed, filler_ids) for is_removed in (*tops, *(~top for top in tops), *bottoms)]
+    removed = [np.flatnonzero(is_removed_N) for is_removed_N in (*tops, *(~top for top in tops), *bottoms)]
+    return [without(item.note, tokens.tolist()) for tokens in removed]
 
 
-def keep_probabilities(relevance_W: F32, mean: float = PI) -> F32:
-    """Relevance scaled and cut to [0, 1] so that its mean is `mean`. Words without relevance share what is missing."""
+def keep_probabilities(relevance_W: F32) -> F32:
+    """Relevance scaled and cut to [0, 1] so that its mean is PI. Words without relevance share what is missing."""
     relevance = np.maximum(relevance_W, 0).astype(np.float64)
     low, high = 0.0, 1.0 / max(relevance[relevance > 0].min(initial=np.inf), 1e-30)
     for _ in range(60):  # bisection: the mean grows with the factor
         middle = (low + high) / 2
-        low, high = (middle, high) if np.minimum(relevance * middle, 1).mean() < mean else (low, middle)
+        low, high = (middle, high) if np.minimum(relevance * middle, 1).mean() < PI else (low, middle)
     probability = np.minimum(relevance * high, 1)
-    missing = mean - probability.mean()
+    missing = PI - probability.mean()
     if missing > 1e-6:  # too few words have any relevance to reach the mean
         probability[relevance == 0] += missing * len(probability) / max(1, int((relevance == 0).sum()))
     return np.minimum(probability, 1).astype(np.float32)
-
-
-def _without(item: Item, is_removed_N: Bools, filler_ids: Sequence[int]) -> EncodedNote:
-    """The note without these tokens; each run of them becomes the filler."""
-    start = item.note.note_start
-    ids = list(item.note.prefix_ids[:start])
-    for index, (token, is_removed) in enumerate(zip(item.note.prefix_ids[start:], is_removed_N, strict=True)):
-        if not is_removed:
-            ids.append(token)
-        elif index == 0 or not is_removed_N[index - 1]:
-            ids.extend(filler_ids)
-    return replace(item.note, prefix_ids=tuple(ids))
 
 
 def _soft(
@@ -261,15 +249,19 @@ def _soft(
     seed: int,
 ) -> list[tuple[float, float]]:
     """(soft_nc, soft_ns) of each item; nan if a note without content leaves p almost as it is."""
-    pairs = [(float("nan"), float("nan"))] * len(items)
-    for batch in token_batches([3 * len(item.note.prefix_ids) for item in items], settings.batch_tokens):
-        members = [items[i] for i in batch]
-        keep = [_keep(item, relevance[i]) for i, item in zip(batch, members, strict=True)]
-        p_B3 = _p_of_random_parts(decoder, members, keep, settings.target, seed)
-        for i, item, p in zip(batch, members, p_B3, strict=True):
-            room = max(0.0, item.p - p[2])  # 1 - S(x, 0)
-            if room >= LEAST_ROOM:  # soft_ns: (S(x, part) - S(x, 0)) / (1 - S(x, 0))
-                pairs[i] = (max(0.0, item.p - p[0]) / room, max(0.0, 1 - max(0.0, item.p - p[1]) / room))
+
+    def of_batch(members: list[int]) -> list[F32]:
+        keep = [_keep(items[i], relevance[i]) for i in members]
+        return list(_p_of_random_parts(decoder, [items[i] for i in members], keep, settings.target, seed))
+
+    lengths = [3 * len(item.note.prefix_ids) for item in items]
+    pairs = []
+    for item, p in zip(items, in_batches(range(len(items)), lengths, settings.batch_tokens, of_batch), strict=True):
+        room = max(0.0, item.p - p[2])  # 1 - S(x, 0)
+        if room >= LEAST_ROOM:  # soft_ns: (S(x, part) - S(x, 0)) / (1 - S(x, 0))
+            pairs.append((max(0.0, item.p - p[0]) / room, max(0.0, 1 - max(0.0, item.p - p[1]) / room)))
+        else:
+            pairs.append((math.nan, math.nan))
     return pairs
 
 
@@ -301,16 +293,11 @@ def _p_of_random_parts(
     chosen_Q2 = np.concatenate([item.values.chosen_Q2 for item in items for _ in range(3)])
     with torch.no_grad():
         score_QC = rows.values(embedded_RTD, torch.tensor(chosen_Q2, device=decoder.device)).score_QC.cpu().numpy()
-    return _softmax(score_QC)[np.arange(len(chosen_Q2)), chosen_Q2[:, 0]].reshape(len(items), 3)
-
-
-def _softmax(score_QC: F32) -> F32:
-    shifted = np.exp(score_QC - score_QC.max(axis=1, keepdims=True))
-    return np.asarray(shifted / shifted.sum(axis=1, keepdims=True))
+    return softmax(score_QC, axis=1)[np.arange(len(chosen_Q2)), chosen_Q2[:, 0]].reshape(len(items), 3)
 
 
 def _probability(values: NoteValues, chosen_Q2: I64) -> float:
-    return float(_softmax(values.score_QC)[0, chosen_Q2[0, 0]])
+    return float(softmax(values.score_QC, axis=1)[0, chosen_Q2[0, 0]])
 
 
 def _annotated(

@@ -13,6 +13,7 @@ notes whose word occurs in training notes (Hewitt & Liang 2019, 1909.03368, sect
 from __future__ import annotations
 
 import warnings
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -80,12 +81,10 @@ def fit_probe(
     `labels`: rows.LABELS, learned from where the split is "train". `group_of`: note id -> group, null if it has
     none. A labelled note without states has no answer, which counts as wrong.
     """
-    by_task: dict[str, dict[str, list[dict[str, Any]]]] = {}
-    for row in labels.to_pylist():
-        by_task.setdefault(row["task_id"], {}).setdefault(row["split"], []).append(row)
+    labelled = labels_by_task(labels)
     out: list[dict[str, Any]] = []
     for task in tasks:
-        train, evaluated = (by_task.get(task.id, {}).get(name, []) for name in ("train", split))
+        train, evaluated = labelled[task.id, "train"], labelled[task.id, split]
         train = [row for row in train if (task.id, row["note_id"]) in pooled.row_of]
         if not train or not evaluated:
             continue
@@ -101,15 +100,34 @@ def fit_probe(
     return rows.table(out, rows.PROBED)
 
 
-def choose_layer(probed: pa.Table) -> tuple[int, str] | None:
-    """Layer and pooling with the best cross-validation within the training notes, mean over tasks; None without any.
+def labels_by_task(labels: pa.Table) -> Mapping[tuple[str, str], list[dict[str, Any]]]:
+    """The rows of rows.LABELS by task and split; an empty list where there are none."""
+    out = defaultdict(list)
+    for row in labels.to_pylist():
+        out[row["task_id"], row["split"]].append(row)
+    return out
 
-    Of equals the lowest layer. Evaluation notes are not used.
+
+def log_probabilities(model: Any, features_NX: Any, options: Sequence[str]) -> F64:
+    """Log-probability of every option, [N, C], from a fitted classifier of scikit-learn."""
+    probability_NC = np.full((features_NX.shape[0], len(options)), LEAST_PROBABILITY)
+    probability_NC[:, [options.index(label) for label in model.classes_]] = model.predict_proba(features_NX)
+    return np.asarray(np.log(np.maximum(probability_NC, LEAST_PROBABILITY)))
+
+
+def inner_scores(probed: pa.Table) -> dict[tuple[int, str], float | None]:
+    """Macro F1 of cross-validation within the training notes by layer and pooling, mean over tasks; None without any.
+
+    Evaluation notes are not used.
     """
-    answers = probed.filter(pc.invert(probed["is_control"]))
-    per_task = answers.group_by(["layer", "pooling", "task_id"]).aggregate([("inner_f1", "max")])
+    per_task = probed.group_by(["layer", "pooling", "task_id"]).aggregate([("inner_f1", "max")])
     means = per_task.group_by(["layer", "pooling"]).aggregate([("inner_f1_max", "mean")]).to_pylist()
-    ranked = [(-row["inner_f1_max_mean"], row["layer"], row["pooling"]) for row in means if row["inner_f1_max_mean"]]
+    return {(row["layer"], row["pooling"]): row["inner_f1_max_mean"] for row in means}
+
+
+def choose_layer(probed: pa.Table) -> tuple[int, str] | None:
+    """Layer and pooling with the best `inner_scores`, of equals the lowest layer; None without any."""
+    ranked = [(-score, *place) for place, score in inner_scores(probed).items() if score]
     return min(ranked)[1:] if ranked else None
 
 
@@ -153,14 +171,10 @@ class _Head:
     def log_probabilities(self, learn_ND: F64, gold: Sequence[str], evaluated_ND: F64) -> F64:
         """Log-probability of every option for the evaluated notes, [N, C]."""
         learn_ND, evaluated_ND = _standardised(learn_ND, evaluated_ND, rotate=self.settings.head == "logistic")
-        probability_NC = np.full((len(evaluated_ND), len(self.task.options)), LEAST_PROBABILITY)
         if not len(evaluated_ND):
-            return probability_NC
+            return np.empty((0, len(self.task.options)))
         model = next(self._fits(learn_ND, np.asarray(gold), [self.c]))
-        probability_NC[:, [self.task.options.index(label) for label in model.classes_]] = model.predict_proba(
-            evaluated_ND
-        )
-        return np.asarray(np.log(np.maximum(probability_NC, LEAST_PROBABILITY)))
+        return log_probabilities(model, evaluated_ND, self.task.options)
 
     def _fits(self, states_ND: F64, gold_N: npt.NDArray[np.str_], grid: Sequence[float | None]) -> Iterator[Any]:
         """A fitted classifier for each penalty, strongest first. The next one overwrites it."""

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain, islice
 
 import numpy as np
 import torch
 
-from raypipe.attribution.batches import token_batches
+from raypipe.attribution.batches import in_batches
 from raypipe.models import tree
 from raypipe.models.loading import Loaded
 from raypipe.models.prompts import EncodedNote, question_groups
@@ -30,8 +31,8 @@ class NoteStates:
 
 @dataclass(frozen=True)
 class _Row:
-    note: int  # index into the batch of notes
     tree: TokenTree
+    text: slice  # the note's tokens
     last: list[int]  # where each question's last token stands
 
 
@@ -47,28 +48,28 @@ def note_states(
     loaded: Loaded, notes: Sequence[EncodedNote], layers: Sequence[int], batch_tokens: int
 ) -> list[NoteStates]:
     """Pooled states of each note, float32, in the order of `notes`."""
-    rows = [row for index, note in enumerate(notes) for row in _rows(index, note)]
-    means: list[F32 | None] = [None] * len(notes)
-    lasts: list[dict[int, F32]] = [{} for _ in notes]  # by number of the row
-    for batch in token_batches([len(row.tree.ids) for row in rows], batch_tokens):
-        trees = tree.collate([rows[i].tree.arrays() for i in batch], loaded.tokenizer.pad_token_id, loaded.device)
+
+    def of_batch(members: list[_Row]) -> list[NoteStates]:
+        trees = tree.collate([row.tree.arrays() for row in members], loaded.tokenizer.pad_token_id, loaded.device)
         every = tree.layer_states(loaded.model, trees)
-        for b, i in enumerate(batch):
-            row, note = rows[i], notes[rows[i].note]
-            text = slice(note.note_start, len(note.prefix_ids))
-            lasts[row.note][i] = np.stack([_array(every[k][b, row.last]) for k in layers], axis=1)
-            if means[row.note] is None:
-                means[row.note] = np.stack([_array(every[k][b, text].float().mean(0)) for k in layers])
-    return [
-        NoteStates(mean, np.concatenate([of_note[i] for i in sorted(of_note)]))
-        for mean, of_note in zip(means, lasts, strict=True)
-        if mean is not None
-    ]
+        return [
+            NoteStates(
+                np.stack([_array(every[k][b, row.text].float().mean(0)) for k in layers]),
+                np.stack([_array(every[k][b, row.last]) for k in layers], axis=1),
+            )
+            for b, row in enumerate(members)
+        ]
+
+    rows_of = [list(_rows(note)) for note in notes]
+    rows = list(chain.from_iterable(rows_of))
+    parts = iter(in_batches(rows, [len(row.tree.ids) for row in rows], batch_tokens, of_batch))
+    states = [list(islice(parts, len(of_note))) for of_note in rows_of]
+    return [NoteStates(of_note[0].mean_KD, np.concatenate([s.last_QKD for s in of_note])) for of_note in states]
 
 
-def _rows(index: int, note: EncodedNote) -> Iterator[_Row]:
+def _rows(note: EncodedNote) -> Iterator[_Row]:
     for _, questions in question_groups(note.questions):
-        row = _Row(index, TokenTree.of_trunk(note.prefix_ids), [])
+        row = _Row(TokenTree.of_trunk(note.prefix_ids), slice(note.note_start, len(note.prefix_ids)), [])
         for question in questions:
             row.last.append(row.tree.add_branch(question.suffix_ids) + len(question.suffix_ids) - 1)
         yield row

@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from raypipe.evaluation import metrics
-from raypipe.evaluation.heads import answers_of, choose_layer
+from raypipe.evaluation.heads import answers_of, choose_layer, inner_scores
 from raypipe.evaluation.uncertainty import Estimate, compare_arms
 from raypipe.notes.tasks import Task
 
@@ -54,21 +52,14 @@ def layer_scores(
     probed: Mapping[str, pa.Table], tasks: Sequence[Task], n_bootstrap: int, seed: int
 ) -> tuple[LayerScore, ...]:
     """Every layer and pooling that all students have (rows.PROBED by name), sorted."""
-    settings = set.intersection(*(_layers_and_poolings(table) for table in probed.values()))
+    inner = {student: inner_scores(table) for student, table in probed.items()}
     out = []
-    for layer, pooling in sorted(settings):
-        answers = {student: [answers_of(table, layer, pooling)] for student, table in probed.items()}
+    for place in sorted(set.intersection(*map(set, inner.values()))):
+        answers = {student: [answers_of(table, *place)] for student, table in probed.items()}
         estimates = compare_arms(answers, tasks, n_bootstrap=n_bootstrap, seed=seed).arms
         for student, table in probed.items():
-            score = LayerScore(
-                student,
-                layer,
-                pooling,
-                estimates[student],
-                _inner(table, layer, pooling),
-                selectivity(table, layer, pooling, tasks),
-            )
-            out.append(score)
+            selective = selectivity(table, *place, tasks)
+            out.append(LayerScore(student, *place, estimates[student], inner[student][place], selective))
     return tuple(out)
 
 
@@ -107,14 +98,3 @@ def selectivity(probed: pa.Table, layer: int, pooling: str, tasks: Sequence[Task
     own = own.filter(pa.array([pair in pairs for pair in names], pa.bool_()))
     on_task, on_control = (metrics.evaluate(table, tasks) for table in (own, control))
     return Selectivity(on_task.macro_f1, on_control.macro_f1, len(control), len(on_control.tasks))
-
-
-def _layers_and_poolings(probed: pa.Table) -> set[tuple[int, str]]:
-    pairs = probed.group_by(["layer", "pooling"]).aggregate([])
-    return set(zip(pairs["layer"].to_pylist(), pairs["pooling"].to_pylist(), strict=True))
-
-
-def _inner(probed: pa.Table, layer: int, pooling: str) -> float | None:
-    own = pc.and_(pc.equal(probed["layer"], layer), pc.equal(probed["pooling"], pooling))
-    per_task = probed.filter(own).group_by("task_id").aggregate([("inner_f1", "max")])["inner_f1_max"].drop_null()
-    return float(np.mean(per_task.to_pylist())) if len(per_task) else None

@@ -149,13 +149,13 @@ def matched_f1(positive_N: Bools, margin_N: F64) -> float:
     return _binary_f1(positive_N, margin_N > nearest)
 
 
-def cv_f1(positive_N: Bools, margin_N: F64, group_N: I64, folds: int = FOLDS) -> float | None:
+def cv_f1(positive_N: Bools, margin_N: F64, group_N: I64) -> float | None:
     """Macro F1 if each fold of groups is judged at the threshold that is best on the other folds.
 
     No note meets a threshold that its own label, or that of its group, helped to set. None with fewer than 2 groups.
     """
     names, group_N = np.unique(group_N, return_inverse=True)
-    folds = min(folds, len(names))
+    folds = min(FOLDS, len(names))
     if folds < 2:
         return None
     fold_N = np.random.default_rng(0).permutation(len(names))[group_N] % folds

@@ -10,14 +10,17 @@ float32 copy (models/precision.py).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
 
-from raypipe.attribution.batches import token_batches
+from raypipe import rows
+from raypipe.attribution.batches import in_batches
+from raypipe.errors import Code
 from raypipe.evaluation.generation import decode, longer, narrowest_margin
 from raypipe.models import tree
 from raypipe.models.loading import Loaded
@@ -29,6 +32,7 @@ from raypipe.words import F32
 
 Options = Sequence[tuple[int, ...]]  # tokens of each option of a question
 Margin = Callable[[Options, Sequence[F32]], float]
+Answers = list[tuple[int, F32]]  # of a note: for each question, the chosen option and the scores [C] of all
 TokenLogP = list[list[F32]]  # of a note: for each question and option, the log-probability [T] of its tokens
 
 
@@ -37,7 +41,6 @@ class _Row:
     """One token tree, and which of its predictions are read."""
 
     note: int  # index into the batch of notes
-    first: int  # index of its first question in the note
     tree: TokenTree
     reads: list[_Read] = field(default_factory=list)
 
@@ -58,28 +61,46 @@ def _mean_log_p(options: Options, log_p: Sequence[F32]) -> F32:
     return np.asarray(means, np.float32)
 
 
+def _likeliest(options: Options, log_p: Sequence[F32]) -> tuple[int, F32]:
+    score_C = _mean_log_p(options, log_p)
+    return int(score_C.argmax()), score_C
+
+
 def _mean_margin(options: Options, log_p: Sequence[F32]) -> float:
     """The lead of the best option over the next, nats per token."""
     mean_C = np.sort(_mean_log_p(options, log_p))
     return float(mean_C[-1] - mean_C[-2])
 
 
+def prediction_rows(
+    note: Mapping[str, Any], labels: Mapping[str, str], answers: Answers | Code, options: Mapping[str, Sequence[str]]
+) -> Iterator[dict[str, Any]]:
+    """Rows of rows.PREDICTIONS, one for each label of a note; `answers` in their order. `options`: of each task."""
+    for index, (task_id, label) in enumerate(labels.items()):
+        names = task_id, note["note_id"], note["group_id"], label
+        if isinstance(answers, Code):
+            yield rows.prediction(*names)
+        else:
+            best, scores_C = answers[index]
+            yield rows.prediction(*names, options[task_id][best], scores_C)
+
+
 class LabelScorer:
-    """Scores the options of every question of a note with one model."""
+    """Answers every question of a note with one model."""
 
     def __init__(self, scorer: Loaded, batch_tokens: int) -> None:
         self.scorer = scorer
         self.batch_tokens = batch_tokens
 
-    def score(self, notes: Sequence[EncodedNote]) -> list[list[F32]]:
-        """For each note and question: mean log-probability [C] of its options, nats per token."""
+    def score(self, notes: Sequence[EncodedNote]) -> list[Answers]:
+        """By the mean log-probability of each option, nats per token."""
         return [
-            [_mean_log_p(q.option_ids, log_p) for q, log_p in zip(note.questions, of_note, strict=True)]
+            [_likeliest(q.option_ids, log_p) for q, log_p in zip(note.questions, of_note, strict=True)]
             for note, of_note in zip(notes, self._settled(notes, None), strict=True)
         ]
 
-    def generate(self, notes: Sequence[EncodedNote], eos_id: int | None) -> list[list[tuple[int, F32]]]:
-        """For each note and question: the result of `generation.decode` on its options."""
+    def generate(self, notes: Sequence[EncodedNote], eos_id: int | None) -> list[Answers]:
+        """By greedy decoding, bound to the options (`generation.decode`)."""
         return [
             [decode(q.option_ids, log_p) for q, log_p in zip(note.questions, of_note, strict=True)]
             for note, of_note in zip(notes, self._settled(notes, eos_id, narrowest_margin), strict=True)
@@ -118,12 +139,11 @@ class LabelScorer:
         With `eos_id`, an option that begins another one has the log-probability of ending there as its last.
         """
         log_p: list[list[list[list[float]]]] = [[[[] for _ in q.option_ids] for q in note.questions] for note in notes]
-        rows = [row for index, note in enumerate(notes) for row in _rows(index, note, eos_id)]
-        for batch in token_batches([len(row.tree.ids) for row in rows], self.batch_tokens):
-            members = [rows[i] for i in batch]
-            for row, values in zip(members, self._read(members), strict=True):
-                for read, value in zip(row.reads, values, strict=True):
-                    log_p[row.note][read.question][read.option].append(value)
+        trees = [row for index, note in enumerate(notes) for row in _rows(index, note, eos_id)]
+        lengths = [len(row.tree.ids) for row in trees]
+        for row, values in zip(trees, in_batches(trees, lengths, self.batch_tokens, self._read), strict=True):
+            for read, value in zip(row.reads, values, strict=True):
+                log_p[row.note][read.question][read.option].append(value)
         return [[[np.asarray(o, np.float32) for o in question] for question in of_note] for of_note in log_p]
 
     def _read(self, rows: Sequence[_Row]) -> list[F32]:
@@ -145,7 +165,7 @@ class LabelScorer:
 def _rows(index: int, note: EncodedNote, eos_id: int | None) -> Iterator[_Row]:
     """The token trees of a note: one for each group of its questions."""
     for first, questions in question_groups(note.questions):
-        row = _Row(index, first, TokenTree.of_trunk(note.prefix_ids))
+        row = _Row(index, TokenTree.of_trunk(note.prefix_ids))
         for number, question in enumerate(questions, start=first):
             _add(row, question, number, eos_id)
         yield row

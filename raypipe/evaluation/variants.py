@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from raypipe.attribution import AttributionEngine
 from raypipe.attribution.registry import method_of
 from raypipe.errors import InputError, Problem
+from raypipe.evaluation.hidden_states import layers_at
 from raypipe.models.loading import Loaded
 from raypipe.settings import config
 from raypipe.words import F32
@@ -40,8 +41,7 @@ def name_of(settings: config.Attribution, with_target: bool) -> str:
 
 
 def _every(scorer: Loaded, options: config.Faithfulness, base: config.Attribution) -> Iterator[config.Attribution]:
-    depth = scorer.model.config.num_hidden_layers
-    layers = sorted({round(fraction * depth) for fraction in options.layers})
+    layers = layers_at(options.layers, scorer.model.config.num_hidden_layers)
     for name in options.methods:
         method, _, reduction = name.partition("/")
         settings = base.model_copy(update={"method": method, "reduction": reduction or "auto"})

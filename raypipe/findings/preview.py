@@ -146,7 +146,7 @@ def _masked(run: Run, encoder: PromptEncoder, task: Task, note: Shown) -> Iterat
     try:
         plans = Masker({name: drawn}, run.settings.seed)
         (plan, *_) = plans.plans(note.id, note.text, word_spans(note.text), [task.id], None)
-        examples = renderer.render(note.text, plan).examples
+        examples = renderer.examples(note.text, plan)
     except RowError:
         examples = []
     yield ""

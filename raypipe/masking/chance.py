@@ -1,12 +1,14 @@
-"""Strategies that know nothing about the task: uniform words, pieces of words, and SpanBERT's spans."""
+"""Strategies that know nothing about the task: uniform words, pieces of words, SpanBERT's spans, and nothing hidden."""
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 import numpy as np
 
 from raypipe.masking.case import Case, Pool
 from raypipe.masking.selection import best
-from raypipe.masking.spans import PLAIN, VISIBLE, Hidden
+from raypipe.masking.spans import NOTHING, PLAIN, VISIBLE, Hidden
 from raypipe.words import I32, Index
 
 _PIECE = 4  # characters: about what a sub-word token of a clinical word holds
@@ -79,3 +81,12 @@ def _hide_run(pool: Pool, kinds: list[int], first: int, length: int, left: int) 
             break
     kinds[first : last + 1] = [PLAIN] * (last + 1 - first)
     return taken
+
+
+def cpt(case: Case) -> Hidden:
+    """Continual pretraining: the sequences of the arm that it matches, unmasked, as in DecSelfMask's code.
+
+    So the two differ in masking alone. The spans of that arm stay in the plan, because they say which part of the note
+    each example shows; `n_masked` is 0.
+    """
+    return NOTHING if case.reference is None else replace(case.reference, n_masked=0)

@@ -24,7 +24,6 @@ class Similarity:
     """How similar each word of the corpus is to the anchors."""
 
     statistics: Statistics
-    anchors: tuple[str, ...]
     score_V: F64  # largest cosine with an anchor; the last entry, -1, is for words outside the table
     place_V: F64  # from 1 = least similar word of the corpus to V = most similar; 0 for words outside the table
 
@@ -41,8 +40,7 @@ def prepare_difference(settings: Masking, statistics: Statistics) -> Similarity:
     score_V = (unit_VD @ unit_VD[anchor_K].T).max(axis=1)
     place_V = np.empty(len(score_V))
     place_V[best(score_V, len(score_V))] = np.arange(len(score_V), 0, -1)
-    anchors = tuple(statistics.words[v] for v in anchor_K.tolist())
-    return Similarity(statistics, anchors, np.append(score_V, -1.0), np.append(place_V, 0.0))
+    return Similarity(statistics, np.append(score_V, -1.0), np.append(place_V, 0.0))
 
 
 def probabilities(score_N: F64, place_N: F64, settings: DifferenceMasking) -> F64:

@@ -1,4 +1,4 @@
-"""A plan as two strings, the masked note and what fills it, and the way back.
+"""A note cut at its hidden spans, for the two strings of an example: the masked note, and what fills it.
 
     single    the <mask_1> was red        cat                          as in DecSelfMask's code
     multi     the<mask_1> was<mask_2>     <mask_1> cat<mask_2> red
@@ -12,8 +12,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
-
-from raypipe.models.sentinels import Sentinels
 
 Format = Literal["single", "multi"]
 
@@ -35,13 +33,3 @@ def cut(text: str, start_S: Sequence[int], end_S: Sequence[int], form: Format) -
         bounds += [start - 1 if takes_blank else start, end]
     parts = [text[a:b] for a, b in zip(bounds, [*bounds[1:], len(text)], strict=True)]
     return Pieces(tuple(parts[::2]), tuple(parts[1::2]), tuple(bounds))
-
-
-def fill(masked: str, target: str, sentinels: Sentinels) -> str:
-    """The note again, exactly: fill(masked, target) == note for every example of every format."""
-    pattern = sentinels.pattern()
-    marks = pattern.findall(target)
-    if not marks:
-        return pattern.sub(lambda _: target, masked)
-    answers = dict(zip(marks, pattern.split(target)[1:], strict=True))
-    return pattern.sub(lambda mark: answers[mark.group()], masked)

@@ -31,7 +31,6 @@ class _Arm:
     settings: Masking
     strategy: Strategy
     prepared: Any
-    n_draws: int
 
 
 @dataclass(frozen=True)
@@ -86,7 +85,7 @@ class Masker:
         chosen: dict[tuple[str, int, int], _Choice] = {}
         for arm in self._order:
             for q, task in enumerate(tasks[:1] if arm.strategy.once else tasks):
-                for draw in range(arm.n_draws):
+                for draw in range(arm.settings.draws):
                     reference = _reference(chosen, arm.settings.match_ratio_to, q, draw)
                     key = stable_hash(self._seed, arm.settings.seed, note_id, task, draw)
                     chosen[arm.name, q, draw] = _choose(arm, note, q, key, reference)
@@ -94,7 +93,7 @@ class Masker:
             _plan(name, None if arm.strategy.once else task, d, chosen[name, q, d])
             for name, arm in self._arms.items()
             for q, task in enumerate(tasks)
-            for d in range(arm.n_draws)
+            for d in range(arm.settings.draws)
             if (name, q, d) in chosen and not _is_idle(arm, chosen[name, q, d])
         ]
         if not any(plan["n_masked"] or self._arms[plan["arm"]].strategy.refills for plan in plans):
@@ -107,7 +106,7 @@ def _arm(name: str, settings: Masking, statistics: Statistics | None) -> _Arm:
     prepared = None
     if strategy.prepare is not None:
         prepared = strategy.prepare(settings, statistics if statistics is not None else Statistics())
-    return _Arm(name, settings, strategy, prepared, settings.draws)
+    return _Arm(name, settings, strategy, prepared)
 
 
 def _reference(chosen: Mapping[tuple[str, int, int], _Choice], name: str | None, q: int, draw: int) -> _Choice | None:

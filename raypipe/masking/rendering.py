@@ -44,14 +44,6 @@ class Example:
         return {"input_ids": self.input_ids, "loss_weight": self.loss_weight, "branch": [0] * len(self.input_ids)}
 
 
-@dataclass(frozen=True)
-class Rendered:
-    """The examples of one plan."""
-
-    examples: list[Example]
-    n_dropped_spans: int  # spans that alone exceed the context
-
-
 class Renderer:
     """Writes the examples of one arm for one student."""
 
@@ -85,17 +77,13 @@ class Renderer:
         self._eos = [] if encoder.eos_id is None else [encoder.eos_id]
         self._after = encoder.ids(encoder.frame.after) if encoder.frame.is_chat else self._pieces.text_ids("\n")
 
-    def examples(self, text: str, plan: Mapping[str, Any]) -> list[dict[str, Any]]:
-        """The plan as rows of `rows.TRAINING`: `single` one per span, `multi` one per `max_spans` spans.
+    def examples(self, text: str, plan: Mapping[str, Any]) -> list[Example]:
+        """The plan as examples: `single` one per span, `multi` one per `max_spans` spans.
 
         An example that would exceed `max_tokens` shows a window around its spans, the rest of the room shared
         between left and right; spans too far apart for one window get an example each. A span that alone exceeds the
         room is dropped. Raises `RowError(NO_ROOM)` if instruction and question alone fill the context.
         """
-        return [example.row() for example in self.render(text, plan).examples]
-
-    def render(self, text: str, plan: Mapping[str, Any]) -> Rendered:
-        """The same, with the number of spans that were dropped."""
         pieces = cut(text, plan["start"], plan["end"], self._masking.format)
         tokens = self._tokens(text, pieces)
         suffix = [] if self._strategy.refills else self._suffix(plan["task_id"])
@@ -103,13 +91,10 @@ class Renderer:
         if room < 1:
             raise RowError(Code.NO_ROOM)
         if not pieces.hidden:
-            return Rendered(self._whole(tokens[0], room) if self._strategy.refills else [], 0)
-        shown = self._windows(tokens, room)
+            return self._whole(tokens[0], room) if self._strategy.refills else []
         if self._strategy.refills:
-            examples = [self._refilled(tokens, window) for window in shown]
-        else:
-            examples = [self._masked(tokens, window, suffix, plan["kind"]) for window in shown]
-        return Rendered(examples, len(pieces.hidden) - sum(window.n_spans for window in shown))
+            return [self._refilled(tokens, window) for window in self._windows(tokens, room)]
+        return [self._masked(tokens, window, suffix, plan["kind"]) for window in self._windows(tokens, room)]
 
     def _windows(self, tokens: Sequence[Tokens], room: int) -> list[Window]:
         is_single = self._masking.format == "single"

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 
 from raypipe.errors import Problem
 from raypipe.masking.strategies import STRATEGIES
 from raypipe.masking.strategy import COMMON, RELEVANCE, Strategy
 from raypipe.settings.config import Masking
+from raypipe.settings.yamlfile import did_you_mean
 
 _OF_SELECTION = {"topk": {"ratio"}, "sample": {"ratio", "temperature"}, "hysteresis": {"hysteresis"}}
 
@@ -20,7 +20,8 @@ def problems(arms: Mapping[str, Masking]) -> list[Problem]:
         where = f"arms.{name}.masking"
         strategy = STRATEGIES.get(settings.strategy)
         if strategy is None:
-            out.append(Problem(f"{where}.strategy", _unknown(settings.strategy)))
+            choices = f"known: {', '.join(STRATEGIES)}{did_you_mean(settings.strategy, STRATEGIES)}"
+            out.append(Problem(f"{where}.strategy", f"unknown strategy {settings.strategy!r}; {choices}"))
         else:
             out += [Problem(f"{where}.{key}", what) for key, what in _in_vain(settings, strategy).items()]
             out += [Problem(f"{where}.{key}", what) for key, what in _lacking(settings, arms).items()]
@@ -57,12 +58,6 @@ def is_sampled(settings: Masking) -> bool:
     """Whether another draw hides other words."""
     strategy = STRATEGIES[settings.strategy]
     return strategy.samples or ("selection" in strategy.reads and settings.selection == "sample")
-
-
-def _unknown(name: str) -> str:
-    near = difflib.get_close_matches(name, STRATEGIES, n=1)
-    hint = f"; did you mean {near[0]}?" if near else ""
-    return f"unknown strategy {name!r}{hint} Known: {', '.join(STRATEGIES)}"
 
 
 def _in_vain(settings: Masking, strategy: Strategy) -> dict[str, str]:
@@ -109,8 +104,7 @@ def _mismatched(name: str, settings: Masking, arms: Mapping[str, Masking]) -> li
     if target is None:
         return []
     if target not in arms:
-        near = difflib.get_close_matches(target, arms, n=1)
-        return [f"no arm with masking is called {target}" + (f"; did you mean {near[0]}?" if near else "")]
+        return [f"no arm with masking is called {target}{did_you_mean(target, arms)}"]
     reached = _chain(name, arms)
     if name in reached[1:]:
         return [f"arms match one another in a circle: {' -> '.join(reached)}"]

@@ -23,16 +23,12 @@ from raypipe.words import F32, F64, I64
 MIN_DOCUMENT_FREQUENCY = 5  # notes that a word must occur in to be listed
 
 
-def _no_counts() -> I64:
-    return np.empty(0, dtype=np.int64)
-
-
 @dataclass(frozen=True)
 class Statistics:
     """Statistics of one corpus. V are its words in alphabetical order."""
 
     words: tuple[str, ...] = ()
-    count_V: I64 = field(default_factory=_no_counts)
+    count_V: I64 = field(default_factory=lambda: np.empty(0, np.int64))
     n_words: int = 0  # words of the corpus, rare ones included
     ngrams: Mapping[str, int] = field(default_factory=dict)  # runs of two and more words -> occurrences
     general_V: I64 | None = None  # occurrences in general language

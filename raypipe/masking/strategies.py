@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
-from raypipe.masking import chance, collocations, continual, difference, keyword, mslm, relevance
+from raypipe.masking import chance, collocations, difference, keyword, mslm, relevance
 from raypipe.masking.strategy import COUNTS, GENERAL, IMPORTANCE, NGRAMS, RELEVANCE, VECTORS, Strategy
 from raypipe.settings.config import Masking
 
@@ -17,7 +17,7 @@ def _always(what: frozenset[str], settings: Masking) -> frozenset[str]:
 
 
 def _needs(*what: str) -> Callable[[Masking], frozenset[str]]:
-    return partial(_always, frozenset(what))
+    return partial(_always, frozenset(what))  # no lambda: a masker is pickled with its strategies
 
 
 def _selective_needs(settings: Masking) -> frozenset[str]:
@@ -52,6 +52,6 @@ STRATEGIES: dict[str, Strategy] = {
     "selective": Strategy(
         keyword.selective, reads=frozenset({"selective"}), needs=_selective_needs, prepare=keyword.prepare_selective
     ),
-    "cpt": Strategy(continual.cpt, reads=frozenset(), refills=True),
-    "cpt_packed": Strategy(continual.cpt, reads=frozenset(), refills=True, once=True),
+    "cpt": Strategy(chance.cpt, reads=frozenset(), refills=True),
+    "cpt_packed": Strategy(chance.cpt, reads=frozenset(), refills=True, once=True),
 }

@@ -15,10 +15,6 @@ from raypipe.words import I32, I64
 N_KINDS = 3  # plain, entity, base (masking/spans.py)
 
 
-def _zeros() -> I64:
-    return np.zeros(N_KINDS, dtype=np.int64)
-
-
 @dataclass
 class Tally:
     """Sums over the plans of one arm."""
@@ -27,7 +23,7 @@ class Tally:
     spans: int = 0
     n_masked: int = 0  # eligible words hidden
     n_eligible: int = 0
-    characters: I64 = field(default_factory=_zeros)  # hidden, by kind of span
+    characters: I64 = field(default_factory=lambda: np.zeros(N_KINDS, np.int64))  # hidden, by kind of span
 
     @property
     def ratio(self) -> float:

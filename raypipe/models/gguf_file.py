@@ -22,6 +22,7 @@ from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
 from raypipe.errors import InputError, Problem
 from raypipe.models.families import FAMILIES
+from raypipe.models.weights import some_of
 
 # GGUF's name of an architecture -> our family.
 ARCHITECTURES = {"llama": "llama", "qwen2": "qwen2", "qwen3": "qwen3", "gemma3": "gemma3_text"}
@@ -183,10 +184,10 @@ class GGUF:
         theirs = {name: str(names.get_name(name, try_suffixes=(".weight", ".bias"))) for name in shapes}
         missing = sorted(name for name in theirs.values() if name not in self.tensors)
         if missing:
-            raise self.problem(f"lacks {len(missing)} tensors ({_some(missing)}); give all parts of the file")
+            raise self.problem(f"lacks {len(missing)} tensors ({some_of(missing)}); give all parts of the file")
         extra = sorted(self.tensors.keys() - set(theirs.values()) - {_LLAMA_FREQUENCIES})
         if extra:
-            what = f"{len(extra)} tensors have no place in a {config.model_type} model ({_some(extra)})"
+            what = f"{len(extra)} tensors have no place in a {config.model_type} model ({some_of(extra)})"
             raise self.problem(f"{what}; import the folder of safetensors it was made from")
         weights = {name: self._weight(theirs[name], shape, config).to(dtype) for name, shape in shapes.items()}
         if config.tie_word_embeddings:
@@ -233,7 +234,3 @@ class GGUF:
         if never and tokenizer.bos_token and tokenizer.bos_token not in (tokenizer.chat_template or ""):
             tokenizer.bos_token = None
         return tokenizer
-
-
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")

@@ -27,6 +27,7 @@ from raypipe.errors import InputError, Problem
 from raypipe.models import bits, loading
 from raypipe.models.families import FAMILIES
 from raypipe.models.gguf_file import GGUF
+from raypipe.models.weights import some_of
 from raypipe.notes import reading
 from raypipe.settings import config
 
@@ -177,23 +178,14 @@ def _from_folder(source: Path, dtype: torch.dtype | None, scratch: Path) -> tupl
             use_safetensors=True,
             dtype=dtype or "auto",
             local_files_only=True,
-            ignore_mismatched_sizes=True,  # told below, with the names
             output_loading_info=True,
         )
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         what = f"its weights cannot be read ({type(error).__name__}); copy the folder again"
         raise InputError([Problem(str(source), what)]) from None
-    problems = [
-        Problem(str(source), f"{len(names)} tensors {what} ({', '.join(sorted(map(str, names))[:3])}); {fix}")
-        for kind, what, fix in (
-            ("missing_keys", "are missing", "copy the whole folder; a model without its head is not enough"),
-            ("unexpected_keys", "have no place in the model", "is it another kind of model than its config says?"),
-            ("mismatched_keys", "have another shape than the config says", "config and weights must belong together"),
-        )
-        if (names := info[kind])
-    ]
-    if problems:
-        raise InputError(problems)
+    if extra := sorted(info["unexpected_keys"]):  # `loading.check` has refused what lacks tensors
+        what = f"{len(extra)} tensors have no place in the model ({some_of(extra)})"
+        raise InputError([Problem(str(source), f"{what}; is it another kind of model than its config says?")])
     try:
         tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False, local_files_only=True)
     except (OSError, ValueError, ImportError, KeyError, TypeError) as error:
@@ -225,16 +217,9 @@ def _refuse_folder(folder: Path) -> None:
     if problems:
         raise InputError(problems)
     loading.check(config.Model(path=str(folder)))
-    _refuse_shards(folder, weights)
-
-
-def _refuse_shards(folder: Path, weights: Sequence[Path]) -> None:
     for file in weights:
-        try:
-            with safe_open(file, framework="pt") as tensors:
-                kinds = {tensors.get_slice(key).get_dtype() for key in tensors.keys() if key.endswith("weight")}  # noqa: SIM118
-        except (SafetensorError, OSError):
-            raise InputError([Problem(str(file), "no whole safetensors file; copy it again")]) from None
+        with safe_open(file, framework="pt") as tensors:
+            kinds = {tensors.get_slice(key).get_dtype() for key in tensors.keys() if key.endswith("weight")}  # noqa: SIM118
         if packed := sorted(kinds - _PLAIN):
             what = f"weights are {', '.join(packed)}, which is a quantisation; import the checkpoint it was made from"
             raise InputError([Problem(str(file), what)])

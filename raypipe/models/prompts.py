@@ -13,9 +13,9 @@ tokenised apart, too, so that it is the same tokens as in a masked note.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -27,15 +27,12 @@ from raypipe.notes.tasks import Task
 from raypipe.settings.config import Prompt
 from raypipe.words import I32, tokens_of_words, word_spans
 
+Result = TypeVar("Result")
 Tokenizer = Any  # transformers.PreTrainedTokenizerFast; untyped upstream
 # Questions of a note that share a row: the attention mask of a row grows with the square of its length.
 QUESTIONS_PER_ROW = 32
 MASK = "{mask}"  # in the template of the question: the mark in the place of the answer
 _USER = "\u241fuser-content\u241f"  # stands for the user's content while the chat template is rendered
-
-
-def _no_words() -> I32:
-    return np.empty((0, 2), np.int32)
 
 
 @dataclass(frozen=True)
@@ -59,7 +56,8 @@ class EncodedNote:
     offsets_N2: I32  # characters of the text under each note token
     n_cut_tokens: int  # note tokens that did not fit
     questions: tuple[Question, ...]
-    tokens_W2: I32 = field(default_factory=_no_words)  # note tokens of each word that has any: first, one past last
+    # note tokens of each word that has any: first, one past last
+    tokens_W2: I32 = field(default_factory=lambda: np.empty((0, 2), np.int32))
 
 
 def question_groups(questions: Sequence[Question]) -> Iterator[tuple[int, Sequence[Question]]]:
@@ -76,6 +74,14 @@ def _parts(text: str) -> Iterator[tuple[str, int]]:
         yield mark[0], mark.start()
         start = mark.end()
     yield text[start:], start
+
+
+def in_place(
+    encoded: Sequence[EncodedNote | Code], function: Callable[[list[EncodedNote]], Sequence[Result]]
+) -> list[Result | Code]:
+    """What `function` makes of the notes that could be encoded, among the codes of the others, in order."""
+    results = iter(function([note for note in encoded if isinstance(note, EncodedNote)]))
+    return [next(results) if isinstance(note, EncodedNote) else note for note in encoded]
 
 
 @dataclass(frozen=True)
@@ -213,3 +219,12 @@ class PromptEncoder:
             questions=questions,
             tokens_W2=tokens_of_words(offsets[part], word_spans(text)),
         )
+
+    def encode_row(self, note: Mapping[str, Any], task_ids: Sequence[str]) -> EncodedNote | Code:
+        """The same of a row of rows.NOTES; or the code of its error, or of what `encode` raises."""
+        if note["error"] is not None:
+            return Code(note["error"])
+        try:
+            return self.encode(note["note_id"], note["text"], task_ids)
+        except RowError as error:
+            return error.code

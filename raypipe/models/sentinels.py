@@ -46,10 +46,6 @@ class Sentinels:
         """How many spans one example can hide, at most `n_spans`."""
         return min(n_spans, len(self.reserved)) if self.reserved else n_spans
 
-    def pattern(self) -> re.Pattern[str]:
-        """Matches any of these sentinels."""
-        return re.compile("|".join(map(re.escape, self.reserved)) if self.reserved else r"<mask_\d+>")
-
 
 def choose_sentinels(
     tokenizer: Tokenizer,

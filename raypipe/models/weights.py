@@ -7,7 +7,7 @@ starts: the files' headers are compared with the model as transformers itself wo
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -48,14 +48,15 @@ def adapter_problems(folder: Path, model: Path | None) -> list[Problem]:
 def loading_problem(info: Mapping[str, Any]) -> str | None:
     """What transformers could not fill from the files (`output_loading_info`)."""
     if missing := sorted(info["missing_keys"]):
-        return f"lacks {len(missing)} of the model's tensors ({_first(missing)}); copy the folder again"
+        return f"lacks {len(missing)} of the model's tensors ({some_of(missing)}); copy the folder again"
     if mismatched := sorted(str(key) for key, *_ in info["mismatched_keys"]):
-        return f"{len(mismatched)} tensors have another shape than config.json says ({_first(mismatched)})"
+        return f"{len(mismatched)} tensors have another shape than config.json says ({some_of(mismatched)})"
     return None
 
 
-def _first(names: list[str]) -> str:
-    return ", ".join(names[:2]) + (", ..." if len(names) > 2 else "")
+def some_of(names: Sequence[str]) -> str:
+    """The first names of many, for a message."""
+    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
 
 
 def _stamps(files: Iterable[Path]) -> tuple[tuple[str, int, int], ...]:
@@ -78,7 +79,7 @@ def _model_problem(folder: Path, _stamp: object) -> str | None:
     if shards := _missing_shards(folder):
         return f"{shards[0]} is missing; copy all the shards that model.safetensors.index.json lists"
     if damaged := [file.name for file in sorted(folder.glob("*.safetensors")) if _shapes(file) is None]:
-        return f"{_first(damaged)}: not a whole safetensors file; copy it again"
+        return f"{some_of(damaged)}: not a whole safetensors file; copy it again"
     try:
         _, info = AutoModelForCausalLM.from_pretrained(
             folder,
@@ -106,9 +107,9 @@ def _adapter_problem(folder: Path, model: Path | None, _stamp: object) -> str | 
     except Exception as error:  # as above
         return f"does not fit the model ({type(error).__name__})"
     if missing := sorted(expected.keys() - stored.keys()):
-        return f"lacks {len(missing)} of the tensors that adapter_config.json asks for ({_first(missing)})"
+        return f"lacks {len(missing)} of the tensors that adapter_config.json asks for ({some_of(missing)})"
     if wrong := sorted(name for name, shape in expected.items() if stored[name] != shape):
-        return f"{len(wrong)} tensors have another shape than the model needs ({_first(wrong)}): made for another one?"
+        return f"{len(wrong)} tensors have another shape than the model needs ({some_of(wrong)}): made for another one?"
     return None
 
 

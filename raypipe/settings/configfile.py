@@ -57,21 +57,11 @@ def salvaged(path: str | Path, overrides: Sequence[str] = ()) -> Salvaged[Config
     return yamlfile.salvaged(Config, written(path, overrides))
 
 
-def changed(value: Mapping[str, Any], changes: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """A copy of a document's value (`written`) with other values at dotted keys; `build` turns it into a `Config`.
-
-    Raises `InputError` if a key leads through something that is no section. `name` is where the changes come from.
-    """
+def changed(value: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """A copy of a document's value (`written`) with other values at dotted keys; `build` turns it into a `Config`."""
     whole: dict[str, Any] = copy.deepcopy(dict(value))
     for dotted, new in changes.items():
-        place = [str(key) for key in _place(whole, dotted.split("."))]
-        section = whole
-        for key in place[:-1]:
-            section[key] = {} if section.get(key) is None else section[key]
-            section = section[key]
-            if not isinstance(section, dict):
-                raise InputError([Problem(f"{name}: {dotted}", f"{key} is a value, not a section")])
-        section[place[-1]] = tuple(new) if isinstance(new, list) else new
+        _put(whole, _place(whole, dotted.split(".")), tuple(new) if isinstance(new, list) else new)
     return whole
 
 
@@ -149,16 +139,21 @@ def _override(document: Document, override: str) -> None:
         return
     document.problems += value.problems
     place = _place(document.value, dotted.split("."))
-    section = document.value
-    for key in place[:-1]:
-        if not isinstance(section.get(key), dict):
-            section[key] = {}
-        section = section[key]
-    section[place[-1]] = value.value
+    _put(document.value, place, value.value)
     document.lines[place] = "--set"
     for inner, written in value.written.items():
         document.lines[place + inner] = "--set"
         document.written[place + inner] = written
+
+
+def _put(whole: dict[Any, Any], place: Place, value: Any) -> None:
+    """Sets the value at a place. What is no section on the way there becomes one; validation says if it must not."""
+    section = whole
+    for key in place[:-1]:
+        if not isinstance(section.get(key), dict):
+            section[key] = {}
+        section = section[key]
+    section[place[-1]] = value
 
 
 def _place(value: Any, parts: list[str]) -> Place:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, get_args, get_origin
+from typing import Any
 
-from pydantic import BaseModel, TypeAdapter
+from pydantic import TypeAdapter
 
 from raypipe.settings.config import Config
+from raypipe.settings.yamlfile import fields_at
 
 NO_DEFAULT = object()
 _AS_JSON: TypeAdapter[Any] = TypeAdapter(Any)
@@ -29,21 +30,9 @@ def filled_in(recorded: Mapping[str, Any], settings: Mapping[str, Any], path: Se
     return whole
 
 
-def _default_at(path: Sequence[str], section: type[BaseModel] = Config) -> Any:
+def _default_at(path: Sequence[str]) -> Any:
     """The default of the config key at `path`, as JSON; NO_DEFAULT if there is no such key, or it must be given."""
-    key, *rest = path
-    field = section.model_fields.get(key)
-    if field is None:
+    field = fields_at(Config, tuple(path[:-1])).get(path[-1])
+    if field is None or field.is_required():
         return NO_DEFAULT
-    if not rest:
-        return NO_DEFAULT if field.is_required() else _AS_JSON.dump_python(field.default, mode="json")
-    named = rest[1:] if get_origin(field.annotation) is dict else rest  # arms: the key after it is an arm's name
-    inside = _section_of(field.annotation)
-    return _default_at(named, inside) if named and inside is not None else NO_DEFAULT
-
-
-def _section_of(annotation: Any) -> type[BaseModel] | None:
-    """The section that a field holds, also as one of its alternatives or as the values of a dict."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    return next((section for inner in get_args(annotation) if (section := _section_of(inner))), None)
+    return _AS_JSON.dump_python(field.default, mode="json")

@@ -21,6 +21,7 @@ from typing import Any, Generic, TypeVar, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
 
 from raypipe.errors import InputError, Problem
 
@@ -259,7 +260,7 @@ def _translate(model: type[BaseModel], document: Document, error: ValidationErro
     for one in error.errors(include_url=False, include_context=False):
         place = _written_part(one["loc"], document.value)
         if one["type"] == "extra_forbidden":
-            what = "unknown key" + did_you_mean(str(place[-1]), _keys(model, place[:-1]))
+            what = "unknown key" + did_you_mean(str(place[-1]), fields_at(model, place[:-1]))
         else:
             what = _message(one["type"], one["msg"], one["loc"])
         if what not in messages.setdefault(place, []):
@@ -301,17 +302,17 @@ def _written_part(loc: Place, value: Any) -> Place:
     return tuple(place)
 
 
-def _keys(model: type[BaseModel], place: Place) -> list[str]:
-    """The keys of the section at `place`."""
+def fields_at(model: type[BaseModel], place: Place) -> Mapping[str, FieldInfo]:
+    """The keys of the section at `place` in a document of this model, and what they hold; none if it is no section."""
     kind: Any = model
     for key in place:
         section = _section(kind)
-        if section is not None and key in section.model_fields:
-            kind = section.model_fields[str(key)].annotation
+        if section is not None:
+            kind = section.model_fields[str(key)].annotation if key in section.model_fields else None
         else:  # a dict or a tuple of sections: the key is the user's own
             kind = next((arg for arg in get_args(kind) if _section(arg)), None)
     section = _section(kind)
-    return list(section.model_fields) if section else []
+    return section.model_fields if section else {}
 
 
 def _section(kind: Any) -> type[BaseModel] | None:

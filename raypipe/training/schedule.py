@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import numpy as np
 import numpy.typing as npt
@@ -71,8 +71,3 @@ def learning_rate_factor(step: int, n_steps: int, warmup: float) -> float:
     if step < n_warmup:
         return (step + 1) / n_warmup
     return 0.5 * (1 + math.cos(math.pi * (step - n_warmup) / max(1, n_steps - n_warmup)))
-
-
-def padded_tokens(batches: Sequence[Indices], length_R: Indices) -> int:
-    """Tokens that the batches occupy, padding included."""
-    return int(sum(len(batch) * length_R[batch].max() for batch in batches))

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from raypipe.models.prompts import EncodedNote, question_groups
+from raypipe.models.tree import TokenTree
 
 
 def training_rows(note: EncodedNote, answer: Mapping[str, int], eos_id: int | None) -> Iterator[dict[str, Any]]:
@@ -13,10 +14,9 @@ def training_rows(note: EncodedNote, answer: Mapping[str, int], eos_id: int | No
     questions = [question for question in note.questions if question.task_id in answer]
     end = () if eos_id is None else (eos_id,)
     for _, group in question_groups(questions):
-        ids, weight, branch = list(note.prefix_ids), [0.0] * len(note.prefix_ids), [0] * len(note.prefix_ids)
-        for number, question in enumerate(group, start=1):
+        tree, weight = TokenTree.of_trunk(note.prefix_ids), [0.0] * len(note.prefix_ids)
+        for question in group:
             target = (*question.option_ids[answer[question.task_id]], *end)
-            ids += [*question.suffix_ids, *target]
+            tree.add_branch([*question.suffix_ids, *target])
             weight += [0.0] * len(question.suffix_ids) + [1.0] * len(target)
-            branch += [number] * (len(question.suffix_ids) + len(target))
-        yield {"input_ids": ids, "loss_weight": weight, "branch": branch}
+        yield {"input_ids": tree.ids, "loss_weight": weight, "branch": tree.branch}

@@ -223,8 +223,9 @@ def _base_on_disk(spec: TrainingSpec) -> config.Model | None:
     Random weights lie nowhere, and neither does a model with an older adapter merged: then model/ alone is written.
     """
     start = spec.start
-    is_stored = isinstance(start, config.Model) and start.adapter is None and not spec.random_weights
-    return start if is_stored and isinstance(start, config.Model) else None
+    if isinstance(start, config.Model) and start.adapter is None and not spec.random_weights:
+        return start
+    return None
 
 
 def _examples(spec: TrainingSpec) -> examples.Examples:

@@ -27,7 +27,7 @@ class Backbone:
 
     def config(self, changes: Mapping[str, Any], where: str = "the space") -> Config:
         """The config with values at dotted keys. Raises `InputError` for what a config refuses."""
-        return configfile.build(configfile.changed(self.written, changes, where), where)
+        return configfile.build(configfile.changed(self.written, changes), where)
 
 
 def backbones(written: Mapping[str, Any], models: Sequence[str]) -> list[Backbone]:
@@ -48,7 +48,7 @@ def backbones(written: Mapping[str, Any], models: Sequence[str]) -> list[Backbon
 
 
 def _backbone(written: Mapping[str, Any], model: str) -> Backbone:
-    changed = configfile.changed(written, _changes(model), "--models")
+    changed = configfile.changed(written, _changes(model))
     config = configfile.build(changed, "--models")
     if config.model.path == SCRATCH:
         if config.pretrain is None:

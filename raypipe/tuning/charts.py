@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from matplotlib import colormaps
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 
 from raypipe.findings.page.figures import COLOURS, FAINT, GREY, INK, canvas, label, name_rows
 from raypipe.tuning.analysis import Results, Setting, short, show
@@ -20,44 +20,25 @@ LEAST_SPAN = 0.03  # of macro F1, from the lightest to the darkest colour
 DARK_FIELD = 0.55  # share of the scale above which white letters are read more easily
 
 
-@dataclass(frozen=True)
-class Field:
-    """One field of a heat map."""
-
-    row: int
-    column: int
-    setting: Setting
-    is_best: bool
-
-
-def fields(results: Results) -> list[Field]:
-    """The settings of a model over its one or two keys: the first key down, the second across."""
-    down = results.levels[results.keys[0]]
-    across = results.levels[results.keys[1]] if len(results.keys) > 1 else [None]
-    return [
-        Field(down.index(s.values[0]), across.index(s.values[1]) if len(s.values) > 1 else 0, s, s is results.best)
-        for s in results.settings
-    ]
-
-
 def heat_map(results: Results) -> Draw:
     """Mean dev macro F1 (points) by the two axes, with its interval and the number of trials; the best is framed.
 
     Colours run over this model's own values, and over LEAST_SPAN at least: noise is not to look like a landscape.
     """
-    shown, down = fields(results), results.levels[results.keys[0]]
+    down = results.levels[results.keys[0]]
     across = results.levels[results.keys[1]] if len(results.keys) > 1 else [None]
-    values = [field.setting.estimate.value for field in shown]
+    values = [setting.estimate.value for setting in results.settings]
     middle, span = (max(values) + min(values)) / 2, max(max(values) - min(values), LEAST_SPAN)
 
     def draw(theme: str) -> Figure:
         figure, axes = canvas(theme, height=1.1 + 0.82 * len(down))
         axes.grid(visible=False)
         axes.spines["bottom"].set_visible(False)
-        for field in shown:
-            share = (field.setting.estimate.value - middle) / span + 0.5
-            ink = "#ffffff" if share > DARK_FIELD else "#14202b"
-            _draw(axes, field, colormaps[MAP](0.06 + 0.86 * share), ink, theme)
+        for setting in results.settings:
+            share = (setting.estimate.value - middle) / span + 0.5
+            x, y = across.index(setting.values[1]) if len(setting.values) > 1 else 0, down.index(setting.values[0])
+            colour, ink = colormaps[MAP](0.06 + 0.86 * share), "#ffffff" if share > DARK_FIELD else "#14202b"
+            _field(axes, x, y, setting, colour, ink, frame=INK[theme] if setting is results.best else None)
         name_rows(axes, [show(value) for value in down])
         axes.set_xlim(-0.5, len(across) - 0.5)
         axes.set_xticks(range(len(across)), [_column_name(results, value) for value in across])
@@ -71,17 +52,14 @@ def heat_map(results: Results) -> Draw:
     return draw
 
 
-def _draw(axes: Any, field: Field, colour: Any, ink: str, theme: str) -> None:
-    frame = INK[theme] if field.is_best else "none"
-    box = {"facecolor": colour, "edgecolor": frame, "linewidth": 2.4, "zorder": 3 if field.is_best else 2}
-    from matplotlib.patches import Rectangle
-
-    axes.add_patch(Rectangle((field.column - 0.475, field.row - 0.46), 0.95, 0.92, **box))
-    e, n = field.setting.estimate, len(field.setting.trial_ids)
-    text = {"ha": "center", "color": ink, "zorder": 4}
-    axes.text(field.column, field.row - 0.13, f"{100 * e.value:.1f}", va="center", fontsize=13, weight="bold", **text)
-    detail = f"[{100 * e.low:.1f}, {100 * e.high:.1f}]   n={n}"
-    axes.text(field.column, field.row + 0.22, detail, va="center", fontsize=8.5, **text)
+def _field(axes: Any, x: int, y: int, setting: Setting, colour: Any, ink: str, frame: str | None) -> None:
+    """One setting: its mean, interval and number of trials in `ink`; in a `frame` if it is the best."""
+    box = {"facecolor": colour, "edgecolor": frame or "none", "linewidth": 2.4, "zorder": 3 if frame else 2}
+    axes.add_patch(Rectangle((x - 0.475, y - 0.46), 0.95, 0.92, **box))
+    e, text = setting.estimate, {"ha": "center", "va": "center", "color": ink, "zorder": 4}
+    axes.text(x, y - 0.13, f"{100 * e.value:.1f}", fontsize=13, weight="bold", **text)
+    detail = f"[{100 * e.low:.1f}, {100 * e.high:.1f}]   n={len(setting.trial_ids)}"
+    axes.text(x, y + 0.22, detail, fontsize=8.5, **text)
 
 
 def _column_name(results: Results, value: Any) -> str:

@@ -7,21 +7,20 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 import torch
 
 from raypipe import rows
-from raypipe.errors import RowError
+from raypipe.errors import Code
 from raypipe.evaluation import metrics
-from raypipe.evaluation.scoring import LabelScorer
+from raypipe.evaluation.scoring import LabelScorer, prediction_rows
 from raypipe.models.families import FAMILIES
 from raypipe.models.loading import Loaded
-from raypipe.models.prompts import EncodedNote
+from raypipe.models.prompts import EncodedNote, in_place
 from raypipe.runs.run import Run
 from raypipe.training.loss import autocast
 from raypipe.training.trainer import TrainingSpec
 
-Labelled = tuple[dict[str, Any], dict[str, str], EncodedNote | None]
+Labelled = tuple[dict[str, Any], dict[str, str], EncodedNote | Code]
 
 
 class DevScore:
@@ -47,30 +46,18 @@ class DevScore:
     @torch.no_grad()
     def _macro_f1(self, model: Any, tokenizer: Any) -> float:
         if self.notes is None:
-            self.notes = self._encoded()
+            encoder, labelled = self.run.encoder(), self.run.corpus.labelled("dev")
+            self.notes = [(note, labels, encoder.encode_row(note, list(labels))) for note, labels in labelled]
         was_training, device = model.training, next(model.parameters()).device
         model.eval()
         loaded = Loaded(model, tokenizer, FAMILIES[model.config.model_type], device)
         scorer = LabelScorer(loaded, self.run.settings.evaluation.batch_tokens)
-        scored = iter(scorer.score([prompt for *_, prompt in self.notes if prompt is not None]))
+        answered = in_place([prompt for *_, prompt in self.notes], scorer.score)
         model.train(was_training)
         options = {task.id: task.options for task in self.run.corpus.tasks}
-        out = []
-        for note, labels, prompt in self.notes:
-            scores = next(scored) if prompt is not None else None
-            for index, (task_id, label) in enumerate(sorted(labels.items())):
-                name = (task_id, note["note_id"], note["group_id"], label)
-                answer = () if scores is None else (options[task_id][int(scores[index].argmax())], scores[index])
-                out.append(rows.prediction(*name, *answer))
-        table: pa.Table = rows.table(out, rows.PREDICTIONS)
-        return metrics.evaluate(table, self.run.corpus.tasks).macro_f1
-
-    def _encoded(self) -> list[Labelled]:
-        encoder = self.run.encoder()
-        out: list[Labelled] = []
-        for note, labels in self.run.corpus.labelled("dev"):
-            try:
-                out.append((note, labels, encoder.encode(note["note_id"], note["text"], sorted(labels))))
-            except RowError:
-                out.append((note, labels, None))
-        return out
+        out = [
+            row
+            for (note, labels, _), answers in zip(self.notes, answered, strict=True)
+            for row in prediction_rows(note, labels, answers, options)
+        ]
+        return metrics.evaluate(rows.table(out, rows.PREDICTIONS), self.run.corpus.tasks).macro_f1

@@ -23,7 +23,7 @@ from raypipe.stream import cluster
 from raypipe.tuning import base_run, studies, trial, trial_tables
 from raypipe.tuning.base_run import Say
 from raypipe.tuning.plan import StudyPlan
-from raypipe.tuning.space import Space
+from raypipe.tuning.space import METRIC, MODE, Space
 from raypipe.tuning.trial import StudyContext
 from raypipe.tuning.trial_tables import FAILED, RUNNING, STOPPED, Search
 
@@ -147,8 +147,8 @@ def _tune_config(space: Space, config: Config, cpus: float, gpus: float) -> Any:
         at_once = max(1, int(gpus / config.tune.gpus_per_trial if gpus and config.tune.gpus_per_trial else by_cpu))
     search = space.search or BasicVariantGenerator(random_state=config.seed, max_concurrent=at_once)
     return ray_tune.TuneConfig(
-        metric=space.metric,
-        mode=space.mode,
+        metric=METRIC,
+        mode=MODE,
         num_samples=space.num_samples,
         scheduler=space.scheduler,
         search_alg=search,

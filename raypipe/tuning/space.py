@@ -45,8 +45,6 @@ class Space:
     search: Any = None
     stop: Any = None
     models: tuple[str, ...] = ()
-    metric: str = METRIC
-    mode: str = MODE
     doc: str = field(default="", compare=False)  # the file's docstring
 
     def described(self) -> dict[str, Any]:
@@ -55,7 +53,7 @@ class Space:
             "params": {key: samplers.described(value) for key, value in self.params.items()},
             "num_samples": self.num_samples,
             "arm": self.arm,
-            "metric": [self.metric, self.mode],
+            "metric": [METRIC, MODE],
             **{name: samplers.plain(getattr(self, name)) for name in ("scheduler", "search", "stop")},
         }
 

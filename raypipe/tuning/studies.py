@@ -100,7 +100,6 @@ def collect(name: str, doc: str, root: Path, base: Run, models: Sequence[ModelFa
         tuple(base.corpus.tasks),
         tuple(models),
         trial_tables.trials_table(every),
-        trial_tables.tasks_table(every),
         trial_tables.curves_table(every),
         pa.concat_tables(predictions),
         doc,

@@ -2,7 +2,6 @@
 
 <run>/tune/study.json             models, tasks, what the shared steps cost
 <run>/tune/trials.parquet         a row per trial: its parameters, its dev macro F1 with interval, its seconds
-<run>/tune/trial_tasks.parquet    the same by task
 <run>/tune/curves.parquet         dev macro F1 on the way, by epoch of fine-tuning
 <run>/tune/predictions.parquet    rows.PREDICTIONS of every finished trial, and of the scorer (labels only)
 """
@@ -24,6 +23,7 @@ from raypipe.notes.tasks import Task
 from raypipe.records import write_json
 
 CONFIG, SECONDS = "config/", "seconds/"  # begin the columns of parameters, and of the time of each step
+TABLES = ("trials", "curves", "predictions")  # of a Search, each a file
 FINISHED, STOPPED, FAILED, RUNNING = "finished", "stopped", "failed", "running"
 LABELS_ONLY = "labels_only"  # the trial id of the predictions without reconstruction
 
@@ -45,9 +45,6 @@ TRIALS = pa.schema(
         ("reports", pa.int32()),  # dev scores that were reported, the last included
         ("seconds", pa.float64()),
     ]
-)
-TASKS = pa.schema(
-    [("model", pa.string()), ("trial_id", pa.string()), ("task_id", pa.string()), ("macro_f1", pa.float64())]
 )
 CURVES = pa.schema(
     [("model", pa.string()), ("trial_id", pa.string()), ("epoch", pa.float64()), ("dev_macro_f1", pa.float64())]
@@ -79,7 +76,6 @@ class Search:
     tasks: tuple[Task, ...]
     models: tuple[ModelFacts, ...]
     trials: pa.Table
-    per_task: pa.Table
     curves: pa.Table
     predictions: pa.Table
     doc: str = ""
@@ -119,12 +115,6 @@ def trials_table(records: Sequence[Mapping[str, Any]]) -> pa.Table:
     return table
 
 
-def tasks_table(records: Iterable[Mapping[str, Any]]) -> pa.Table:
-    """`trial_tasks.parquet` of trial records."""
-    every = [(r["model"], r["trial_id"], task, value) for r in records for task, value in r.get("tasks", {}).items()]
-    return rows.table([dict(zip(TASKS.names, row, strict=True)) for row in every], TASKS)
-
-
 def curves_table(records: Iterable[Mapping[str, Any]]) -> pa.Table:
     """`curves.parquet` of trial records. A trial that was tried again reported an epoch twice: the last one counts."""
     every = [(r["model"], r["trial_id"], *point) for r in records for point in sorted(dict(r.get("curve", ())).items())]
@@ -142,9 +132,8 @@ def tagged(predictions: pa.Table, model: str, trial_id: str, run: int) -> pa.Tab
 def save(search: Search, folder: Path) -> None:
     """Write all files of a search into its folder."""
     folder.mkdir(parents=True, exist_ok=True)
-    for name in ("trials", "curves", "predictions"):
+    for name in TABLES:
         rows.write(getattr(search, name), folder / f"{name}.parquet")
-    rows.write(search.per_task, folder / "trial_tasks.parquet")
     facts = {"name": search.name, "doc": search.doc, "models": [asdict(model) for model in search.models]}
     write_json(folder / "study.json", facts | {"tasks": [asdict(task) for task in search.tasks]})
 
@@ -155,13 +144,12 @@ def load(folder: Path) -> Search:
     if not (inside / "study.json").exists():
         raise InputError([Problem(str(folder), "holds no search: run `raypipe tune` first")])
     facts = json.loads((inside / "study.json").read_text())
-    tables = {name: rows.read(inside / f"{name}.parquet") for name in ("trials", "curves", "predictions")}
+    tables = {name: rows.read(inside / f"{name}.parquet") for name in TABLES}
     return Search(
         name=facts["name"],
         doc=facts["doc"],
         tasks=tuple(_task(task) for task in facts["tasks"]),
         models=tuple(ModelFacts.of(model) for model in facts["models"]),
-        per_task=rows.read(inside / "trial_tasks.parquet"),
         **tables,
     )
 

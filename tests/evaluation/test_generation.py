@@ -72,8 +72,8 @@ def test_single_tokens_are_the_argmax_of_label_scoring() -> None:
     scorer = LabelScorer(loaded, 4000)
     generated, scored = scorer.generate(short, encoder.eos_id), scorer.score(short)
     assert {chosen for ((chosen, _),) in generated} == {0, 1}
-    for ((chosen, log_p_C),), (scores_C,) in zip(generated, scored, strict=True):
-        assert chosen == scores_C.argmax()
+    for ((chosen, log_p_C),), ((best, scores_C),) in zip(generated, scored, strict=True):
+        assert chosen == best == scores_C.argmax()
         assert log_p_C[0] - log_p_C[1] == pytest.approx(scores_C[0] - scores_C[1], abs=1e-5)  # the same margin: AUC
 
 

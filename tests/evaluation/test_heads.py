@@ -11,7 +11,7 @@ import pytest
 
 from raypipe import rows
 from raypipe.evaluation import heads
-from raypipe.evaluation.baselines import embeddings_logistic, majority
+from raypipe.evaluation.baselines import best_of_states
 from raypipe.evaluation.control import content_word, control_labels
 from raypipe.evaluation.heads import PooledStates, answers_of, choose_layer, fit_probe
 from raypipe.evaluation.layer_scores import best_layers, layer_scores, selectivity
@@ -130,9 +130,9 @@ def test_constant_states_give_the_majority() -> None:
     pooled = states({})
     pooled.states_XD[:] = 1.5
     probed = answers_of(run(pooled, gold()), 1, "last")
-    notes = rows.table([{"note_id": n, "group_id": GROUPS[n]} for n in NOTES], rows.NOTES)
-    floor = majority(notes, labels(gold()), [FEVER, PLACE])
-    assert probed["predicted"].to_pylist() == floor["predicted"].to_pylist()
+    learned = {t: gold()[t][1::2] for t in ("fever", "place")}
+    floor = {t.id: t.options[np.bincount(learned[t.id]).argmax()] for t in (FEVER, PLACE)}
+    assert probed["predicted"].to_pylist() == [floor[task_id] for task_id in probed["task_id"].to_pylist()]
 
 
 def test_few_labels_and_missing_states() -> None:
@@ -157,17 +157,17 @@ def test_layer_and_pooling_are_chosen_within_the_training_notes() -> None:
     on_test = states({t: np.where(n_train, shuffled[t], g) for t, g in own.items()}, layer=2)
     probed = pa.concat_tables([run(on_test, own), run(on_train, own)])
     assert choose_layer(probed) == (1, "last")
-    table = embeddings_logistic([on_test, on_train], labels(own), [FEVER, PLACE], "test", GROUPS, QUICK)
+    table = best_of_states(probed)
     assert table.schema.equals(rows.PREDICTIONS)
     assert table.equals(answers_of(probed, 1, "last"))
 
 
 def test_embeddings_baseline_beats_the_majority_where_states_know() -> None:
     layers = [states({}, layer=0), states(gold(), layer=1), states({}, layer=2)]
-    table = embeddings_logistic(layers, labels(gold()), [FEVER, PLACE], "test", GROUPS, QUICK)
+    table = best_of_states(pa.concat_tables([run(layer, gold()) for layer in layers]))
     assert evaluate(table, [FEVER, PLACE]).macro_f1 > 0.97
-    few = labels({"fever": np.arange(N) // 159, "place": np.zeros(N, int)})  # nothing to cross-validate
-    assert embeddings_logistic(layers, few, [FEVER, PLACE], "test", GROUPS, QUICK).num_rows == N
+    few = {"fever": np.arange(N) // 159, "place": np.zeros(N, int)}  # nothing to cross-validate
+    assert best_of_states(pa.concat_tables([run(layer, few) for layer in layers])).num_rows == N
 
 
 def test_pooled_reads_what_the_stage_writes() -> None:

@@ -37,10 +37,11 @@ def test_equals_separate_prompts(family: str, batch_tokens: int) -> None:
     scores = LabelScorer(loaded, batch_tokens).score(notes)
     for note, scores_Q in zip(notes, scores, strict=True):
         assert len(scores_Q) == len(note.questions)
-        for question, scores_C in list(zip(note.questions, scores_Q, strict=True))[:4]:
+        for question, (best, scores_C) in list(zip(note.questions, scores_Q, strict=True))[:4]:
             np.testing.assert_allclose(
                 scores_C, [_alone(loaded, note, question, o) for o in question.option_ids], atol=2e-4
             )
+            assert best == scores_C.argmax()
 
 
 def _alone(loaded: object, note: object, question: object, option: tuple[int, ...]) -> float:
@@ -65,7 +66,7 @@ def test_borderline_answers_of_bfloat16_are_those_of_float32(mode: str, monkeypa
         if mode == "generate":
             of_notes = scorer.generate(notes, encoder.eos_id)
             return [(best, np.exp(log_p_C).tolist()) for of_note in of_notes for best, log_p_C in of_note]
-        return [(int(s.argmax()), s.tolist()) for of_note in scorer.score(notes) for s in of_note]
+        return [(best, score_C.tolist()) for of_note in scorer.score(notes) for best, score_C in of_note]
 
     in_float32, never, some, always = (
         answers(loaded, bound) for loaded, bound in ((exact, 0.0), (rounded, 0.0), (rounded, 0.1), (rounded, np.inf))

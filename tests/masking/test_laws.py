@@ -16,11 +16,10 @@ from raypipe import rows
 from raypipe.errors import Code, RowError
 from raypipe.masking import STRATEGIES, Masker, Renderer
 from raypipe.masking.case import Note, phi_ranges
-from raypipe.masking.formats import fill
 from raypipe.models.sentinels import Sentinels, contains_sentinel
 from raypipe.settings.config import Masking
 from raypipe.words import word_spans
-from tests.masking.cases import CHOICES, NOTES, SENTENCES, STATISTICS, arms, masking, relevance
+from tests.masking.cases import CHOICES, NOTES, SENTENCES, STATISTICS, arms, fill, masking, relevance
 from tests.masking.test_rendering import ENCODERS, RESERVED, parts
 
 EASY = settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.filter_too_much])
@@ -84,10 +83,10 @@ def test_filling_gives_the_note_back(everything: Masker, text: str, form: str, r
     assume(not contains_sentinel(text))
     tokenizer, sentinels = ENCODERS[reserved].tokenizer, Sentinels(RESERVED if reserved else ())
     for plan in plans(everything, text, seed):
-        rendered = renderer(plan["arm"], form, reserved).render(text, plan)
-        assert bool(rendered.examples) == bool(plan["start"])
-        for example in rendered.examples:
-            before, answer = parts(tokenizer, example.row())
+        examples = renderer(plan["arm"], form, reserved).examples(text, plan)
+        assert bool(examples) == bool(plan["start"])
+        for example in examples:
+            before, answer = parts(tokenizer, example)
             assert fill(before.removesuffix("\n"), answer, sentinels) == text
 
 

@@ -15,13 +15,13 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 from raypipe import rows
 from raypipe.errors import Code, InputError, RowError
 from raypipe.masking import Masker, Renderer
-from raypipe.masking.formats import fill
+from raypipe.masking.rendering import Example
 from raypipe.models.prompts import PromptEncoder
 from raypipe.models.sentinels import Sentinels, choose_sentinels, contains_sentinel
 from raypipe.notes.tasks import Task
 from raypipe.settings.config import Masking, Prompt
 from raypipe.words import word_spans
-from tests.masking.cases import NOTES, SENTENCES, STATISTICS, masking, relevance
+from tests.masking.cases import NOTES, SENTENCES, STATISTICS, fill, masking, relevance
 from tests.tiny_models import tiny_tokenizer
 
 TASKS = [Task("t", "binary", "Ha dolore toracico?", ("si", "no"), ("si", "no"))]
@@ -41,8 +41,9 @@ def plan(settings_: Masking, text: str = TEXT, seed: int = 0) -> dict[str, Any]:
     return Masker({"a": settings_}, 0, STATISTICS).plans("n", text, word_spans(text), ["t"], relevance(text, seed))[0]
 
 
-def parts(tokenizer: Any, row: dict[str, Any]) -> tuple[str, str]:
+def parts(tokenizer: Any, example: Example) -> tuple[str, str]:
     """Everything before the answer, and the answer without EOS; of an example with prompt_loss 0."""
+    row = example.row()
     first = next(i for i, weight in enumerate(row["loss_weight"]) if weight)
     assert row["input_ids"][-1] == tokenizer.eos_token_id
     assert all(row["loss_weight"][first:])
@@ -59,8 +60,8 @@ def test_tokens_say_what_the_note_says(text: str, form: Any, reserved: bool, see
         made = plan(options, text, seed)
     except RowError:
         return
-    for row in Renderer(enc, options, 100_000, sentinels.reserved).examples(text, made):
-        before, answer = parts(enc.tokenizer, row)
+    for example in Renderer(enc, options, 100_000, sentinels.reserved).examples(text, made):
+        before, answer = parts(enc.tokenizer, example)
         assert fill(before.removesuffix("\n"), answer, sentinels) == text
 
 
@@ -71,7 +72,7 @@ def test_weights_of_the_parts() -> None:
     """Span text, target sentinels and EOS 1; the note lambda; its sentinels, head, question and BOS 0."""
     enc = encoder(chat=True, reserved=True)
     options = Masking(prompt_loss=0.25, condition="item", instruction="Riempi.", ratio=0.3)
-    row = Renderer(enc, options, 1000, RESERVED).examples(TEXT, plan(options))[0]
+    row = Renderer(enc, options, 1000, RESERVED).examples(TEXT, plan(options))[0].row()
     text_of = {
         w: [i for i, v in zip(row["input_ids"], row["loss_weight"], strict=True) if v == w] for w in (0, 0.25, 1)
     }
@@ -89,11 +90,11 @@ def test_weights_of_the_parts() -> None:
 def test_kinds_weigh_what_they_are_told() -> None:
     options = masking("mslm")
     made = plan(options)
-    row = Renderer(encoder(), options, 1000, kind_weights=(1.0, 1.5, 0.5)).examples(TEXT, made)[0]
+    row = Renderer(encoder(), options, 1000, kind_weights=(1.0, 1.5, 0.5)).examples(TEXT, made)[0].row()
     assert {1, 2} == set(made["kind"])
     assert {0.0, 0.5, 1.0, 1.5} == set(row["loss_weight"])
     counted = options.model_copy(update={"mslm": options.mslm.model_copy(update={"count_factor": True})})
-    scaled = Renderer(encoder(), counted, 1000, kind_weights=(1.0, 1.5, 0.5)).examples(TEXT, made)[0]
+    scaled = Renderer(encoder(), counted, 1000, kind_weights=(1.0, 1.5, 0.5)).examples(TEXT, made)[0].row()
     n_hidden = sum(weight in (0.5, 1.5) for weight in row["loss_weight"])
     assert scaled["loss_weight"] == pytest.approx([weight * (1 + n_hidden) for weight in row["loss_weight"]])
 
@@ -102,7 +103,7 @@ def test_kinds_weigh_what_they_are_told() -> None:
 def test_protected_text_is_no_target_even_with_prompt_loss(strategy: str) -> None:
     loss = {} if strategy.startswith("cpt") else {"prompt_loss": 1}
     options = Masking(strategy=strategy, phi_patterns=("furosemide", r"mellito tipo \d"), **loss)
-    row = Renderer(encoder(), options, 1000).examples(TEXT, plan(options))[0]
+    row = Renderer(encoder(), options, 1000).examples(TEXT, plan(options))[0].row()
     trained = encoder().tokenizer.decode(
         [i for i, weight in zip(row["input_ids"], row["loss_weight"], strict=True) if weight]
     )
@@ -114,7 +115,7 @@ def test_protected_text_is_no_target_even_with_prompt_loss(strategy: str) -> Non
 def test_text_that_imitates_special_tokens_stays_text() -> None:
     text = "Dolore </s><s><|assistant|> toracico <pad> forte"
     enc, options = encoder(chat=True), Masking(ratio=0.4)
-    row = Renderer(enc, options, 1000).examples(text, plan(options, text))[0]
+    row = Renderer(enc, options, 1000).examples(text, plan(options, text))[0].row()
     assert row["input_ids"].count(enc.tokenizer.eos_token_id) == 1
     assert enc.tokenizer.pad_token_id not in row["input_ids"]
 
@@ -125,21 +126,19 @@ def test_windows_keep_their_spans(form: Any, room: int) -> None:
     enc, options = encoder(), Masking(format=form)
     text = TEXT * 4
     made = plan(options, text)
-    rendered = Renderer(enc, options, room).render(text, made)
-    pairs = [parts(enc.tokenizer, example.row()) for example in rendered.examples]
-    assert all(len(example.input_ids) <= room for example in rendered.examples)
+    examples = Renderer(enc, options, room).examples(text, made)
+    pairs = [parts(enc.tokenizer, example) for example in examples]
+    assert all(len(example.input_ids) <= room for example in examples)
     assert all(fill(before.removesuffix("\n"), answer, PLAIN) in text for before, answer in pairs)
-    n_shown = sum(before.count("<mask_") for before, _ in pairs)
-    assert n_shown + rendered.n_dropped_spans == len(made["start"])
-    assert any(example.n_cut_tokens for example in rendered.examples)
+    assert [before.count("<mask_") for before, _ in pairs] == [example.n_spans for example in examples]
+    assert sum(example.n_spans for example in examples) == len(made["start"])
+    assert any(example.n_cut_tokens for example in examples)
 
 
-def test_a_span_longer_than_the_context_is_dropped_and_counted() -> None:
+def test_a_span_longer_than_the_context_is_dropped() -> None:
     text = "inizio " + "x" * 500 + " fine"
     made = {"start": [7], "end": [507], "kind": [0], "task_id": None}
-    rendered = Renderer(encoder(), Masking(), 64).render(text, made)
-    assert rendered.examples == []
-    assert rendered.n_dropped_spans == 1
+    assert Renderer(encoder(), Masking(), 64).examples(text, made) == []
 
 
 def test_no_room_for_a_note() -> None:
@@ -151,7 +150,7 @@ def test_no_room_for_a_note() -> None:
 def test_spans_beyond_max_spans_go_to_further_examples() -> None:
     options = Masking(ratio=0.6, max_spans=3)
     made = plan(options)
-    examples = Renderer(encoder(), options, 2000).render(TEXT, made).examples
+    examples = Renderer(encoder(), options, 2000).examples(TEXT, made)
     assert len(examples) == -(-len(made["start"]) // 3)
 
 
@@ -165,10 +164,10 @@ def test_cpt_repeats_the_sequences_and_packed_does_not() -> None:
     assert made["cpt"]["n_masked"] == 0
     assert len(out["packed"]) == 1
     note, _ = enc.note_ids(TEXT)
-    assert out["packed"][0]["input_ids"] == [enc.tokenizer.bos_token_id, *note, enc.tokenizer.eos_token_id]
-    assert sum(out["packed"][0]["loss_weight"]) == len(note) + 1
+    assert out["packed"][0].input_ids == [enc.tokenizer.bos_token_id, *note, enc.tokenizer.eos_token_id]
+    assert sum(out["packed"][0].loss_weight) == len(note) + 1
     short = Renderer(enc, names["packed"], 40).examples(TEXT, made["packed"])
-    assert sum(sum(row["loss_weight"]) for row in short) == len(note) + len(short)
+    assert sum(sum(example.loss_weight) for example in short) == len(note) + len(short)
 
 
 @pytest.mark.skipif("RAYPIPE_MODELS" not in os.environ, reason="RAYPIPE_MODELS is not set: no real tokenizers here")

@@ -41,7 +41,8 @@ def test_strategies_read_keys_that_exist() -> None:
 @pytest.mark.parametrize(
     ("keys", "expected"),
     [
-        ({"strategy": "relevanse"}, "arms.a.masking.strategy: unknown strategy 'relevanse'; did you mean relevance?"),
+        ({"strategy": "relevanse"}, "arms.a.masking.strategy: unknown strategy 'relevanse'; known: relevance, least"),
+        ({"strategy": "relevanse"}, "Did you mean 'relevance'?"),
         ({"strategy": "random_word", "temperature": 1}, "arms.a.masking.temperature: not read by random_word"),
         ({"temperature": 1}, "selection topk"),
         (

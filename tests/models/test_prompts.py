@@ -123,7 +123,7 @@ def test_the_mark_of_the_answer_is_that_of_masked_notes(template: str, chat: boo
     encoder = PromptEncoder(tokenizer, prompt, TASKS)
     settings = Masking(format="single", condition="item")
     plan = {"task_id": "fever", "start": [13], "end": [20], "kind": [0], "n_masked": 1}
-    (example,) = Renderer(encoder, settings, 200, reserved).render(NOTE, plan).examples
+    (example,) = Renderer(encoder, settings, 200, reserved).examples(NOTE, plan)
     mark = [tokenizer.convert_tokens_to_ids(reserved[0])] if reserved else encoder.ids("<mask_1>")
     places = [i for i in range(len(example.input_ids)) if example.input_ids[i : i + len(mark)] == mark]
     assert len(places) == 1, "in the note alone: the question of a masked note has none"

@@ -72,8 +72,7 @@ def made_search(
         for model in models
     )
     return Search(
-        name, tasks, facts, trial_tables.trials_table(records), trial_tables.tasks_table(records),
-        trial_tables.curves_table(records),
+        name, tasks, facts, trial_tables.trials_table(records), trial_tables.curves_table(records),
         pa.concat_tables(tables), "Generated for tests.",
     )  # fmt: skip
 

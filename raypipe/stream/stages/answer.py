@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 
 from raypipe import rows
-from raypipe.errors import RowError
+from raypipe.errors import Code
 from raypipe.guard.quiet import quiet
-from raypipe.models.prompts import EncodedNote, PromptEncoder
+from raypipe.models.prompts import PromptEncoder, in_place
 from raypipe.notes.tasks import Task
 from raypipe.settings import config
 from raypipe.training.examples import STORED, receipt
-from raypipe.training.pseudo_labels import Class, is_kept
+from raypipe.training.pseudo_labels import Limits, is_kept
 from raypipe.training.supervised import training_rows
+
+if TYPE_CHECKING:
+    from raypipe.evaluation.scoring import Answers
 
 
 @quiet
@@ -39,30 +42,19 @@ class Answer:
 
     def __call__(self, table: pa.Table) -> pa.Table:
         notes = table.to_pylist()
-        encoded = [self._encode(note) for note in notes]
-        scored = iter(self.scorer.score([prompt for prompt in encoded if isinstance(prompt, EncodedNote)]))
-        out = []
-        for note, prompt in zip(notes, encoded, strict=True):
-            row = {"note_id": note["note_id"]}
-            out.append(row | (self._row(note, next(scored)) if isinstance(prompt, EncodedNote) else {"error": prompt}))
-        return rows.table(out, rows.ANSWERED)
+        encoded = [self.encoder.encode_row(note, list(self.tasks)) for note in notes]
+        answered = zip(notes, in_place(encoded, self.scorer.score), strict=True)
+        return rows.table([self._row(note, answers) for note, answers in answered], rows.ANSWERED)
 
-    def _encode(self, note: dict[str, Any]) -> EncodedNote | str:
-        if note["error"] is not None:
-            return str(note["error"])
-        try:
-            return self.encoder.encode(note["note_id"], note["text"], list(self.tasks))
-        except RowError as error:
-            return error.code.value
-
-    def _row(self, note: dict[str, Any], scores: Sequence[np.ndarray]) -> dict[str, Any]:
-        shares = [np.exp(s - np.logaddexp.reduce(s)) for s in scores]
-        best = [int(share.argmax()) for share in shares]
+    def _row(self, note: dict[str, Any], answers: Answers | Code) -> dict[str, Any]:
+        if isinstance(answers, Code):
+            return {"note_id": note["note_id"], "error": answers.value}
         return {
+            "note_id": note["note_id"],
             "text": note["text"],
             "task_id": list(self.tasks),
-            "predicted": [task.options[b] for task, b in zip(self.tasks.values(), best, strict=True)],
-            "confidence": [share[b] for share, b in zip(shares, best, strict=True)],
+            "predicted": [task.options[best] for task, (best, _) in zip(self.tasks.values(), answers, strict=True)],
+            "confidence": [np.exp(score_C[best] - np.logaddexp.reduce(score_C)) for best, score_C in answers],
         }
 
 
@@ -75,7 +67,7 @@ class Teach:
         model: config.Model,
         prompt: config.Prompt,
         tasks: Sequence[Task],
-        accepted: Mapping[str, tuple[float, Mapping[Class, float]]],
+        accepted: Mapping[str, Limits],
     ) -> None:
         from raypipe.models import loading
 

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 
 from raypipe import rows
-from raypipe.errors import Code, RowError
+from raypipe.errors import Code
 from raypipe.guard.quiet import quiet
 from raypipe.hashing import generator
-from raypipe.models.prompts import EncodedNote, PromptEncoder
+from raypipe.models.prompts import EncodedNote, PromptEncoder, in_place
 from raypipe.notes.tasks import Task
 from raypipe.settings import config
 from raypipe.words import F32, SIGNS, relevance_of_words, word_spans
+
+if TYPE_CHECKING:
+    from raypipe.attribution import NoteAttribution
 
 
 @quiet
@@ -47,23 +50,9 @@ class Attribute:
 
     def __call__(self, table: pa.Table) -> pa.Table:
         notes = table.to_pylist()
-        encoded = [self._encode(note) for note in notes]
-        good = [note for note in encoded if isinstance(note, EncodedNote)]
-        results = iter(self.engine.attribute(good))
-        out = [
-            self._row(note, code_or_prompt, next(results)) if isinstance(code_or_prompt, EncodedNote)
-            else _failed(note, code_or_prompt)
-            for note, code_or_prompt in zip(notes, encoded, strict=True)
-        ]  # fmt: skip
-        return rows.table(out, WITH_TEXT)
-
-    def _encode(self, note: dict[str, Any]) -> EncodedNote | Code:
-        if note["error"] is not None:
-            return Code(note["error"])
-        try:
-            return self.encoder.encode(note["note_id"], note["text"], self._tasks_of(note["note_id"]))
-        except RowError as error:
-            return error.code
+        encoded = [self.encoder.encode_row(note, self._tasks_of(note["note_id"])) for note in notes]
+        results = in_place(encoded, self.engine.attribute)
+        return rows.table([self._row(*parts) for parts in zip(notes, encoded, results, strict=True)], WITH_TEXT)
 
     def _tasks_of(self, note_id: str) -> list[str]:
         """The tasks of this note: a seeded sample without replacement."""
@@ -73,9 +62,9 @@ class Attribute:
             return every
         return sorted(generator(self.seed, note_id).choice(every, size=n, replace=False).tolist())
 
-    def _row(self, note: dict[str, Any], prompt: EncodedNote, result: Any) -> dict[str, Any]:
-        if isinstance(result, Code):
-            return _failed(note, result)
+    def _row(self, note: dict[str, Any], prompt: EncodedNote | Code, result: NoteAttribution | Code) -> dict[str, Any]:
+        if isinstance(result, Code) or isinstance(prompt, Code):
+            return {"note_id": note["note_id"], "error": str(result)}
         words = word_spans(note["text"])
         by_word = relevance_of_words(
             SIGNS[self.attribution.sign](result.relevance_QKN),
@@ -104,7 +93,3 @@ class Attribute:
 
 
 WITH_TEXT = pa.schema([*rows.ATTRIBUTED, ("text", pa.string()), ("tags", pa.string())])
-
-
-def _failed(note: dict[str, Any], code: Code) -> dict[str, Any]:
-    return {"note_id": note["note_id"], "error": code.value}

@@ -54,7 +54,7 @@ class Render:
 
     def _rows(self, note: dict[str, Any], plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
         try:
-            examples = self.renderers[plan["arm"]].render(note["text"], plan).examples
+            examples = self.renderers[plan["arm"]].examples(note["text"], plan)
         except RowError:  # no room; `counts` tells how many plans became no row
             return
         key = f"{note['note_id']}\t{plan['task_id']}\t{plan['draw']}"

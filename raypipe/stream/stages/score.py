@@ -4,18 +4,16 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
-from typing import Any
+from functools import partial
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from raypipe import rows
-from raypipe.errors import RowError
 from raypipe.guard.quiet import quiet
-from raypipe.models.prompts import EncodedNote, PromptEncoder
+from raypipe.models.prompts import PromptEncoder, in_place
 from raypipe.notes.tasks import Task
 from raypipe.settings import config
-from raypipe.words import F32
 
 
 @quiet
@@ -31,42 +29,22 @@ class Score:
         evaluation: config.Evaluation,
         split: str,
     ) -> None:
-        from raypipe.evaluation.scoring import LabelScorer
+        from raypipe.evaluation.scoring import LabelScorer, prediction_rows
         from raypipe.models import loading
 
         loaded = loading.load(model)
         self.encoder = PromptEncoder(loaded.tokenizer, prompt, tasks, use_chat=model.chat == "auto")
-        self.scorer = LabelScorer(loaded, evaluation.batch_tokens)
-        self.mode = evaluation.mode
-        self.options = {task.id: task.options for task in tasks}
+        scorer = LabelScorer(loaded, evaluation.batch_tokens)
+        generate = partial(scorer.generate, eos_id=self.encoder.eos_id)
+        self.answer = generate if evaluation.mode == "generate" else scorer.score
+        self.rows_of = partial(prediction_rows, options={task.id: task.options for task in tasks})
         self.labels: dict[str, dict[str, str]] = defaultdict(dict)
         for label in rows.read(labels, filters=pc.field("split") == split).to_pylist():
             self.labels[label["note_id"]][label["task_id"]] = label["label"]
 
     def __call__(self, table: pa.Table) -> pa.Table:
         notes = [note for note in table.to_pylist() if note["note_id"] in self.labels]
-        encoded = [self._encode(note) for note in notes]
-        scored = iter(self._answers([note for note in encoded if note is not None]))
-        out: list[dict[str, Any]] = []
-        for note, prompt in zip(notes, encoded, strict=True):
-            answers = next(scored) if prompt is not None else None
-            for index, (task_id, label) in enumerate(self.labels[note["note_id"]].items()):
-                names = task_id, note["note_id"], note["group_id"], label
-                if answers is None:
-                    out.append(rows.prediction(*names))
-                else:
-                    best, scores_C = answers[index]
-                    out.append(rows.prediction(*names, self.options[task_id][best], scores_C))
+        encoded = [self.encoder.encode_row(note, list(self.labels[note["note_id"]])) for note in notes]
+        answered = zip(notes, in_place(encoded, self.answer), strict=True)
+        out = [row for note, answers in answered for row in self.rows_of(note, self.labels[note["note_id"]], answers)]
         return rows.table(out, rows.PREDICTIONS)
-
-    def _answers(self, notes: list[EncodedNote]) -> list[list[tuple[int, F32]]]:
-        """For each note and question: the chosen option and the scores [C] of all."""
-        if self.mode == "generate":
-            return self.scorer.generate(notes, self.encoder.eos_id)
-        return [[(int(scores_C.argmax()), scores_C) for scores_C in of_note] for of_note in self.scorer.score(notes)]
-
-    def _encode(self, note: dict[str, Any]) -> EncodedNote | None:
-        try:
-            return self.encoder.encode(note["note_id"], note["text"], list(self.labels[note["note_id"]]))
-        except RowError:
-            return None

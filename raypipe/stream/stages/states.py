@@ -10,7 +10,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from raypipe import rows
-from raypipe.errors import RowError
 from raypipe.guard.quiet import quiet
 from raypipe.models.prompts import EncodedNote, PromptEncoder
 from raypipe.notes.tasks import Task
@@ -47,20 +46,14 @@ class States:
     def __call__(self, table: pa.Table) -> pa.Table:
         from raypipe.evaluation.hidden_states import note_states
 
-        notes = [self._encode(note) for note in table.to_pylist() if note["note_id"] in self.tasks_of]
-        encoded = [note for note in notes if note is not None]
+        notes = [note for note in table.to_pylist() if note["note_id"] in self.tasks_of]
+        tried = [self.encoder.encode_row(note, sorted(self.tasks_of[note["note_id"]])) for note in notes]
+        encoded = [note for note in tried if isinstance(note, EncodedNote)]
+        of_notes = note_states(self.loaded, encoded, self.layers, self.batch_tokens)
         out = []
-        for note, states in zip(
-            encoded, note_states(self.loaded, encoded, self.layers, self.batch_tokens), strict=True
-        ):
+        for note, states in zip(encoded, of_notes, strict=True):
             row: dict[str, Any] = {"note_id": note.note_id, "task_id": [q.task_id for q in note.questions]}
             for k, layer in enumerate(self.layers):
                 row |= {f"mean_{layer}": states.mean_KD[k], f"last_{layer}": states.last_QKD[:, k].ravel()}
             out.append(row)
         return rows.table(out, rows.states(self.layers))
-
-    def _encode(self, note: dict[str, Any]) -> EncodedNote | None:
-        try:
-            return self.encoder.encode(note["note_id"], note["text"], sorted(self.tasks_of[note["note_id"]]))
-        except RowError:
-            return None
