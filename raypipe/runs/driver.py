@@ -170,9 +170,10 @@ def _train(group: Sequence[Todo], at_once: int) -> None:
     """Run training steps one after the other on one set of workers."""
     folders = [_opened(t) for t in group]
     with integrity.blamed(path for t in group for path in t.reads):
-        outcomes = _fitted(group, folders, at_once)
-    for folder, outcome in zip(folders, outcomes, strict=True):
+        trained = _fitted(group, folders, at_once)
+    for t, folder, outcome in zip(group, folders, trained, strict=True):
         folder.finish(**vars(outcome))
+        t.run.say(outcomes.line(t.run, t.name))
 
 
 def _fitted(group: Sequence[Todo], folders: Sequence[StepFolder], at_once: int) -> list[Outcome]:
@@ -270,6 +271,9 @@ def run_all(run: Run) -> None:
     """The whole job but the report (findings/). The same call again goes on where the last one stopped."""
     _say_what_is_done(run, [*shared_steps(run), *(name for arm in run.settings.arms for name in steps_of(run, arm))])
     prepare(run)
+    unmeasured = [arm for arm in run.settings.arms if not is_measured(run, arm)]
+    if unmeasured:
+        run.cluster  # noqa: B018 (Ray's processes end with the thread that starts them: it must be this one)
     at_once = min(run.settings.resources.concurrent_arms, len(run.settings.arms)) if run.settings.resources.ray else 1
     with ThreadPoolExecutor(at_once) as pool:
         for arm in [pool.submit(learn, run, name, at_once) for name in run.settings.arms]:

@@ -78,8 +78,7 @@ def searched_before(folders: Sequence[Path]) -> list[ModelFacts]:
 
 def _but_model(folder: Path) -> dict[str, Any]:
     settings = integrity.read_json(folder / "settings.json")
-    config = {key: value for key, value in settings["config"].items() if key not in ("model", "pretrain")}
-    return settings | {"config": config}
+    return {key: value for key, value in settings.items() if key not in ("model", "pretrain")}
 
 
 def collect(name: str, doc: str, root: Path, base: Run, models: Sequence[ModelFacts]) -> Search:

@@ -73,7 +73,7 @@ def test_what_cannot_be_compared_is_refused_at_once(compared: tuple[Run, dict[co
     for key, value, said in (("budgets", (12, 24), "24. must be less than the 24"), ("pairs", (("sft", "x"),), "'x'")):
         asked = run.settings.comparison.model_copy(update={key: value})
         with pytest.raises(InputError, match=said):
-            compare.cells(Run(run.settings.model_copy(update={"comparison": asked})).open())
+            compare.compare(Run(run.settings.model_copy(update={"comparison": asked})).open())
 
 
 def test_the_report_of_a_comparison_is_made_again_from_its_cells(

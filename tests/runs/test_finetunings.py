@@ -118,7 +118,7 @@ def test_what_a_choice_needs_is_told_at_once(compared: tuple[Run, Cells]) -> Non
         ({"arms": {"decselfmask": run.settings.arms["decselfmask"]}}, "needs an arm of labels alone"),
     ):
         with pytest.raises(InputError, match=said):
-            compare.cells(Run(run.settings.model_copy(update=changes), run))
+            compare.compare(Run(run.settings.model_copy(update=changes), run))
 
 
 def test_a_fine_tuning_has_the_keys_of_finetune_that_it_does_not_give(tmp_path: Path) -> None:
