@@ -39,7 +39,7 @@ from raypipe.models.prompts import EncodedNote, Question
 from raypipe.settings import config
 from raypipe.training.throughput import matrix_peak
 
-# small: hot-path.md's model, 23.6M body and a tied head of 0.27 of that, as in Llama-3.2-1B. 1b and 8b: Llama's own.
+# small: a body of 23.6M and a tied head of 0.27 of that, as in Llama-3.2-1B. 1b and 8b: Llama's own.
 SIZES: dict[str, dict[str, Any]] = {
     "small": {"hidden_size": 512, "num_hidden_layers": 8, "num_attention_heads": 8, "num_key_value_heads": 4,
               "intermediate_size": 1408, "vocab_size": 12288},

@@ -78,7 +78,7 @@ def _gains(
 
 
 def _epochs(run: Run) -> str:
-    """Of a smaller budget, steps are what counts."""
+    """The length of a fine-tuning: steps where they are fixed, as with fewer labels, else epochs."""
     training = run.settings.finetune
     if training.max_steps is not None:
         return f"{training.max_steps} steps"

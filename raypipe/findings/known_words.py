@@ -1,4 +1,4 @@
-"""Do the most relevant words fall on those that are known to decide? Of the words that masking may hide."""
+"""How well relevance agrees with annotated deciding words, among the words that masking may hide."""
 
 from __future__ import annotations
 

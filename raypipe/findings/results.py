@@ -161,7 +161,7 @@ def _pseudo_labels(cells: Sequence[Run]) -> dict[str, str]:
 
 
 def _mixed(settings: config.Config) -> dict[str, str]:
-    """Whose reconstruction has steps of labels, too: its tokens with a loss are not all of masks."""
+    """Arms whose training rows are labelled ones in part, so that not every token with a loss was masked."""
     shares = {name: arm.label_share for name, arm in settings.arms.items() if arm.label_share}
     return {f"what {arm} learned from": f"{share:.0%} of its rows are labelled ones" for arm, share in shares.items()}
 

@@ -87,7 +87,7 @@ class Corpus:
 
     @cached_property
     def all_labels(self) -> pa.Table:
-        """The labels before any limit: a test note that this run does not score is still no note to learn from."""
+        """The labels before `max_test` and the like: test notes that this run does not score are held out, too."""
         return read_labels(self.data, self.tasks)
 
     @cached_property

@@ -50,7 +50,7 @@ def compute(run: Run, asks: CorpusNeeds) -> Statistics:
 
 
 def _counted(run: Run, asks: CorpusNeeds) -> Statistics:
-    """What passes over all notes count, no model involved: every run on the same corpus shares it."""
+    """Counts that need no model. All runs on the same corpus share them."""
     folder = cache_folder(run, asks)
     if folder.exists():
         return Statistics.load(folder)

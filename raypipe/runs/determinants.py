@@ -46,7 +46,8 @@ def _sections(name: str, config: Config) -> set[str]:
 def _of_scorer(config: Config, sections: set[str]) -> tuple[set[str], dict[str, Any]]:
     """The sections without `scorer`, and what the scorer was trained with.
 
-    It goes by the name `finetune`, as in steps that know no scorer of its own; beside another fine-tuning, by its own.
+    Recorded as `finetune`, the key of runs that are older than the section `scorer`; as `scorer.training` if the step
+    also has another fine-tuning.
     """
     if "scorer" not in sections:
         return sections, {}

@@ -109,7 +109,7 @@ def make(run: Run, names: Sequence[str], command: str | None = None, at_once: in
 
 
 def refuse_other_settings(todo: Sequence[Todo], names: Sequence[str]) -> None:
-    """Nothing is silently made from two configurations. Named are the steps that were asked for, if they differ."""
+    """Raise `InputError` if a step exists with other settings; those of `names` are named first."""
     other = [t for t in todo if t.run.step(t.name).state is State.OTHER]
     if other:
         raise InputError([t.run.step(t.name).problem() for t in [t for t in other if t.name in names] or other])

@@ -124,7 +124,7 @@ class StepFolder:
         write_json(self.path / MANIFEST, about | facts | files | {"versions": versions()})
 
     def clear(self) -> None:
-        """Delete the folder: moved aside first, because half of it would look whole; also what an earlier call left."""
+        """Delete the folder. It is renamed first, so that a crash leaves no half of it that looks whole."""
         aside = self.path.with_name(f"{self.path.name}~")  # no arm can have this name
         shutil.rmtree(aside, ignore_errors=True)
         self.path.rename(aside)

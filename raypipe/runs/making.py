@@ -83,7 +83,7 @@ def asked_of_the_corpus(settings: config.Config) -> dict[str, Any]:
     asks = corpus_needs(masking_of(settings))
     paths = [*asks.lexicons, settings.statistics.general_counts]
     files = {path: storage.listing(path, "") for path in paths if path and path != PRETRAINING}
-    # of all the layers whose relevance may be stored, one is averaged
+    # relevance may be stored at all layers; only this one is averaged
     layer = {"layer": settings.attribution.layer} if TYPE_RELEVANCE in asks.needs else {}
     return {"asked": asks.settings(), "files": files, **layer}
 

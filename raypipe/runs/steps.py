@@ -104,18 +104,18 @@ def _behind_scorer(config: Config, _: Arm) -> list[str]:
 
 
 def _with_scorer(*sections: str) -> Callable[[Config], Sequence[str]]:
-    """Sections of a step that reads the scorer: what an untuned one is, no step of fine-tuning says."""
+    """Sections of a step that reads the scorer. An untuned one has no fine-tuning that names `model`: it is added."""
     return lambda config: (*sections, *(("model",) if config.scorer.untuned else ()))
 
 
 def _scorer_in_job(config: Config) -> bool:
     """Is the scorer a student, or does some arm need its relevance or its answers?"""
-    is_asked = bool(needs(masking_of(config)) & RANKED) or bool(pseudo_of(config))
-    return config.scorer_is_a_student or is_asked
+    is_read = bool(needs(masking_of(config)) & RANKED) or bool(pseudo_of(config))
+    return config.scorer_is_a_student or is_read
 
 
 def _scorer_is_measured(config: Config) -> bool:
-    """Is it to be said how well a scorer of its own reads? That of a student is known."""
+    """Is the scorer evaluated by itself? Not if it is a student, which is evaluated anyway."""
     return _scorer_in_job(config) and not config.scorer.untuned and not config.scorer_is_a_student
 
 

@@ -208,7 +208,7 @@ def _train(model: Any, spec: TrainingSpec, device: Any, is_first: bool, sharding
         if is_first and (base := _base_on_disk(spec)) is not None:
             lora.save(adapted, base, folder / "adapter")
         model = lora.merge(adapted)
-    loading.cast_parameters(model, stored)  # what goes on from here in memory is what is read from the folder
+    loading.cast_parameters(model, stored)  # the next training goes on from exactly the weights that are saved
     if is_first:
         model.save_pretrained(folder / "model", safe_serialization=True)
         tokenizer.save_pretrained(folder / "model")

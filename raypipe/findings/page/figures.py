@@ -95,8 +95,8 @@ def gains(rows: Sequence[Gain], reference: str) -> Chart:
         figure.legend(handles=handles, **place, frameon=False, labelcolor=INK[theme])
         return figure
 
-    told = "; ".join(f"{r.arm} at {r.n_steps} steps {100 * r.gain.value:+.1f}" for r in shown if r.gain is not None)
-    return chart(draw, f"Gain in macro F1 over {reference}: {told}; the same numbers stand in the table")
+    steps = "; ".join(f"{r.arm} at {r.n_steps} steps {100 * r.gain.value:+.1f}" for r in shown if r.gain is not None)
+    return chart(draw, f"Gain in macro F1 over {reference}: {steps}; the same numbers stand in the table")
 
 
 def _gain_curve(axes: Any, rows: Sequence[Gain], measure: str, style: Mapping[str, Any], number: int) -> None:
@@ -284,8 +284,8 @@ def layers(probing: Probing) -> Chart:
         figure.legend(handles=handles, **place, frameon=False, labelcolor=INK[theme])
         return figure
 
-    found = ((shown(best.score.student), best.score) for best in probing.best)
-    best = "; ".join(f"{name} {100 * score.macro_f1.value:.1f} at layer {score.layer}" for name, score in found)
+    scores = ((shown(best.score.student), best.score) for best in probing.best)
+    best = "; ".join(f"{name} {100 * score.macro_f1.value:.1f} at layer {score.layer}" for name, score in scores)
     return chart(draw, f"Macro F1 of probes over the layers. Best layers: {best}")
 
 

@@ -64,7 +64,7 @@ def _template() -> Template:
 
 def environment(*folders: Path) -> Environment:
     """Templates of these folders and of this one, everything escaped, with our number formats."""
-    found = Environment(
+    templates = Environment(
         loader=FileSystemLoader([*folders, Path(__file__).parent]),
         autoescape=True,
         undefined=StrictUndefined,
@@ -73,11 +73,11 @@ def environment(*folders: Path) -> Environment:
         # type, not isinstance: what jinja has escaped already is a subclass of str, and must stay one
         finalize=lambda value: printable(value) if type(value) is str else value,
     )
-    found.filters |= {"points": points, "signed": signed, "count": count, "duration": duration, "plain": plain}
-    script = found.get_template("script.js").render()
+    templates.filters |= {"points": points, "signed": signed, "count": count, "duration": duration, "plain": plain}
+    script = templates.get_template("script.js").render()
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    found.globals |= {"terms_of": terms_of, "script_hash": f"sha256-{digest}"}
-    return found
+    templates.globals |= {"terms_of": terms_of, "script_hash": f"sha256-{digest}"}
+    return templates
 
 
 def points(share: float | None) -> str:

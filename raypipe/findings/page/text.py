@@ -38,7 +38,7 @@ def _caveats(report: Report) -> Iterator[str]:
     """A line for each caveat, with the arms it holds for, or does not, whichever are fewer."""
     for caveat, sentence in CAVEATS.items():
         has_it = {row.name: any(caveat in e.caveats for e in _estimates(row)) for row in report.arms}
-        those, others = ([name for name, has in has_it.items() if has is wanted] for wanted in (True, False))
+        those, others = ([name for name, has in has_it.items() if has is side] for side in (True, False))
         if those:
             on = f" on {', '.join(those)}" if len(those) <= len(others) else f" on all but {', '.join(others)}"
             yield _wrapped(f"  note{on if others else ''}: {sentence}", "    ")
