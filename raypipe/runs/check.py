@@ -61,10 +61,11 @@ class CheckReport:
         return "\n".join([*lines, total, *(f"warning: {warning}" for warning in self.warnings)])
 
 
-def check(config: Config, corpus: Corpus | None = None) -> CheckReport:
+def check(config: Config, corpus: Corpus | None = None, with_model: bool = True) -> CheckReport:
     """Check config, tasks, labels, notes and model against each other.
 
-    `corpus`: tables that passed this check before; only what other settings may have changed is checked again. Raises
+    `corpus`: tables that passed this check before; only what other settings may have changed is checked again.
+    `with_model`: False where the model need not be there yet. Raises
     `InputError` with every problem. Does not import ray; needs torch and transformers for the model only.
     """
     problems: list[Problem] = []
@@ -78,7 +79,8 @@ def check(config: Config, corpus: Corpus | None = None) -> CheckReport:
         report = _of_data(config.data, problems, tried)
     if report.tasks and (report.labels.num_rows or not problems):
         problems += _of_splits(config, report.labels)
-    tried(lambda: problems.extend(_model(config, report.tasks)))
+    if with_model:
+        tried(lambda: problems.extend(_model(config, report.tasks)))
     if problems:
         raise InputError(problems)
     return report

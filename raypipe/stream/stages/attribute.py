@@ -61,17 +61,10 @@ class Attribute:
         if note["error"] is not None:
             return Code(note["error"])
         try:
-            return self.encoder.encode(note["note_id"], note["text"], self._tasks_of(note["note_id"]))
+            tasks = tasks_of(note["note_id"], list(self.tasks), self.attribution.tasks_per_note, self.seed)
+            return self.encoder.encode(note["note_id"], note["text"], tasks)
         except RowError as error:
             return error.code
-
-    def _tasks_of(self, note_id: str) -> list[str]:
-        """The tasks of this note: a seeded sample without replacement."""
-        every = sorted(self.tasks)
-        n = self.attribution.tasks_per_note
-        if n is None or n >= len(every):
-            return every
-        return sorted(generator(self.seed, note_id).choice(every, size=n, replace=False).tolist())
 
     def _row(self, note: dict[str, Any], prompt: EncodedNote, result: Any) -> dict[str, Any]:
         if isinstance(result, Code):
@@ -104,6 +97,14 @@ class Attribute:
 
 
 WITH_TEXT = pa.schema([*rows.ATTRIBUTED, ("text", pa.string()), ("tags", pa.string())])
+
+
+def tasks_of(note_id: str, task_ids: Sequence[str], n: int | None, seed: int) -> list[str]:
+    """The `n` tasks of a note (None: all): a seeded sample without replacement."""
+    every = sorted(task_ids)
+    if n is None or n >= len(every):
+        return every
+    return sorted(generator(seed, note_id).choice(every, size=n, replace=False).tolist())
 
 
 def _failed(note: dict[str, Any], code: Code) -> dict[str, Any]:
