@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 
 from raypipe import rows
 from raypipe.attribution.layers import masking_layer, valid_layers
-from raypipe.errors import RowError
+from raypipe.errors import Code, RowError
 from raypipe.hashing import generator
 from raypipe.masking import Renderer
 from raypipe.masking.requirements import needs
@@ -26,6 +26,7 @@ from raypipe.masking.strategies import STRATEGIES
 from raypipe.masking.strategy import RELEVANCE
 from raypipe.models.families import FAMILIES
 from raypipe.models.prompts import EncodedNote, PromptEncoder
+from raypipe.notes.reading import TEXT_ROWS
 from raypipe.runs.names import LABELS
 from raypipe.runs.planning.sample import Drawn, Sample
 from raypipe.runs.planning.tokens import Model
@@ -41,6 +42,9 @@ from raypipe.training.examples import STORED
 from raypipe.words import word_spans
 
 
+MOST_LEFT_OUT = 20_000  # rows without text that are written to see what they take
+
+
 @dataclass(frozen=True)
 class Made:
     """What a step makes of a sample."""
@@ -54,9 +58,9 @@ class Made:
         """Rows in all."""
         return round(len(self.table) * self.scale)
 
-    def bytes(self, **written: Any) -> float:
+    def bytes(self) -> float:
         """On disk, in all."""
-        return stored_bytes(self.table, **written) * self.scale
+        return stored_bytes(self.table) * self.scale
 
     def of(self, arm: str) -> Made:
         """The training rows of one arm."""
@@ -68,6 +72,19 @@ def stored_bytes(table: pa.Table, **written: Any) -> int:
     sink = pa.BufferOutputStream()
     pq.write_table(table, sink, **{"compression": "zstd", **written})
     return sink.getvalue().size
+
+
+def stream_bytes(table: pa.Table, resources: config.Resources, n_left_out: int, **written: Any) -> int:
+    """The same of what a stream of notes writes: a file for each block, or without Ray a group for each table read.
+
+    `n_left_out`: notes that are held out or not sampled; of them, the id is stored and why.
+    """
+    left_out = [{"note_id": f"left-out-{n}", "error": Code.NOT_SAMPLED.value} for n in range(n_left_out)]
+    table = pa.concat_tables([table, rows.table(left_out, table.schema)]).combine_chunks()
+    if not resources.ray:
+        return stored_bytes(table, row_group_size=min(TEXT_ROWS, resources.rows_per_block), **written)
+    blocks = range(0, len(table), resources.rows_per_block)
+    return sum(stored_bytes(table.slice(first, resources.rows_per_block), **written) for first in blocks)
 
 
 class Material:
@@ -140,6 +157,12 @@ class Material:
         """Rows of an arm that learns the scorer's answers, were it sure of them all."""
         return self._once(("pseudo", arm), lambda: self._taught(arm))
 
+    def streamed_bytes(self, table: pa.Table, **written: Any) -> float:
+        """On disk, in all, of a stream whose sample is `table`."""
+        learn = self.sample.to_learn_from
+        n_left_out = round((self.sample.n_notes - learn.n_all) / max(1.0, learn.scale))
+        return stream_bytes(table, self.run.settings.resources, min(n_left_out, MOST_LEFT_OUT), **written) * learn.scale
+
     def _once(self, key: Any, make: Any) -> Made:
         if key not in self._made:
             began = time.perf_counter()
@@ -159,16 +182,17 @@ class Material:
         return mask(rows.table(out, WITH_TEXT)), self.sample.to_learn_from
 
     def _relevance(self, note: dict[str, Any], settings: config.Config, layers: tuple[int, ...]) -> dict[str, Any]:
-        """Columns of rows.ATTRIBUTED with random relevance: a few words stand out, as they do in real ones."""
+        """Columns of rows.ATTRIBUTED with random relevance: as in real ones, a few words and their neighbours stand out."""
         ids = tasks_of(
             note["note_id"], [task.id for task in self.tasks], settings.attribution.tasks_per_note, settings.seed
         )
         encoded = self.encoded(note, ids)
         if encoded is None:
-            return {"error": "E_NO_ROOM"}
+            return {"error": Code.NO_ROOM.value}
         words = word_spans(note["text"])
         rng = generator("plan", note["note_id"])
-        relevance = rng.lognormal(size=(len(ids), len(layers), len(words))).astype(np.float32)
+        draws = rng.lognormal(size=(len(ids), len(layers), len(words) + 1)).astype(np.float32)
+        relevance = draws[..., 1:] + draws[..., :-1] / 2
         first, last = encoded.offsets_N2[0, 0], encoded.offsets_N2[-1, 1]
         relevance *= (words[:, 1] > first) & (words[:, 0] < last)
         relevance /= relevance.max(axis=-1, keepdims=True, initial=1e-9)

@@ -82,8 +82,9 @@ def _training(material: Material, t: Todo, sampled: Examples, n_rows: int, train
     n_steps, n_learned, work = learning(sampled, n_rows, training)
     model = trained_model(material, training)
     flops = training_flops(model, work)
-    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    stored, has_base = material.model.stored.itemsize, t.kind.name != "pretrain"
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    trained = sum(p.numel() for p in parameters)
+    adapters = 4 * trained + HEADER_BYTES * len(parameters) if training.lora is not None else 0
     checkpoints = 12 * trained if training.checkpoint_every and n_steps >= training.checkpoint_every else 0
     resources = t.run.settings.resources
     at_once = min(resources.concurrent_arms, len(material.run.settings.arms)) if t.student else 1
@@ -94,7 +95,7 @@ def _training(material: Material, t: Todo, sampled: Examples, n_rows: int, train
         tokens=work.tokens,
         flops=flops,
         optimiser_steps=n_steps,
-        bytes=model_bytes(material, stored) + (4 * trained if training.lora and has_base else 0),
+        bytes=model_bytes(material, material.model.stored.itemsize) + adapters,
         scratch_bytes=checkpoints,
         workers=resources.training_workers * at_once if resources.ray else 1,
         remark="at most: if the scorer is sure of all answers" if _is_taught(t) else "",
@@ -151,7 +152,7 @@ def _attributes(material: Material, t: Todo) -> Step:
         rows=drawn.n_all,
         tokens=sum(len(note.prefix_ids) for note in notes) * drawn.scale,
         flops=None if per_note is None else sum(per_note) * drawn.scale,
-        bytes=stored_bytes(attributed, **rows.PARQUET) * drawn.scale,
+        bytes=material.streamed_bytes(attributed, **rows.PARQUET),
         shards=_blocks(material, material.sample.n_notes),
         workers=_actors(t),
         remark="" if per_note is not None else f"passes of {t.run.settings.attribution.method} are not counted",
@@ -161,7 +162,7 @@ def _attributes(material: Material, t: Todo) -> Step:
 def _masks(material: Material, t: Todo) -> Step:
     """Attribution and masking in one stream, unless relevance is stored by then."""
     made, drawn = material.masked(t.run), material.sample.to_learn_from
-    name, n_bytes = shown(material.run, t), made.bytes(**rows.PARQUET)
+    name, n_bytes = shown(material.run, t), material.streamed_bytes(made.table, **rows.PARQUET)
     shards, cpu = _blocks(material, material.sample.n_notes), made.seconds * drawn.scale
     is_stored = t.run.is_done("attribute") or t.run.folder / "attribute" in t.inputs
     if is_stored or RELEVANCE not in needs(masking_of(t.run.settings)):
@@ -170,7 +171,7 @@ def _masks(material: Material, t: Todo) -> Step:
     return Step(**{**vars(work), "name": name, "bytes": n_bytes, "cpu_seconds": cpu})
 
 
-def _writes(make: Callable[[Material, Todo], Iterator[Made]], **written: Any) -> Callable[[Material, Todo], Step]:
+def _writes(make: Callable[[Material, Todo], Iterator[Made]]) -> Callable[[Material, Todo], Step]:
     """A step that no model runs in."""
 
     def work(material: Material, t: Todo) -> Step:
@@ -179,7 +180,7 @@ def _writes(make: Callable[[Material, Todo], Iterator[Made]], **written: Any) ->
             shown(material.run, t),
             "rows",
             rows=sum(part.n_rows for part in parts),
-            bytes=sum(part.bytes(**written) for part in parts if len(part.table)),
+            bytes=sum(part.bytes() for part in parts if len(part.table)),
             cpu_seconds=sum(part.seconds * part.scale for part in parts),
         )
 
@@ -280,19 +281,19 @@ def _answers(material: Material, t: Todo) -> Step:
     flops, tokens = scoring(material, notes)
     rng = np.random.default_rng(0)
     texts = {note["note_id"]: note["text"] for note in drawn.notes}
-    ids, first = [task.id for task in material.tasks], [task.options[0] for task in material.tasks]
-    sure = [rng.random(len(ids)) for _ in notes]
-    out = [
-        {"note_id": note.note_id, "text": texts[note.note_id], "task_id": ids, "predicted": first, "confidence": p}
-        for note, p in zip(notes, sure, strict=True)
-    ]
+    ids = [task.id for task in material.tasks]
+    out = []
+    for note in notes:
+        row = {"note_id": note.note_id, "text": texts[note.note_id], "task_id": ids}
+        predicted = [str(rng.choice(task.options)) for task in material.tasks]
+        out.append(row | {"predicted": predicted, "confidence": rng.random(len(ids))})
     return Step(
         name=shown(material.run, t),
         kind="scoring",
         rows=drawn.n_all,
         tokens=tokens * drawn.scale,
         flops=flops * drawn.scale,
-        bytes=stored_bytes(rows.table(out, rows.ANSWERED)) * drawn.scale,
+        bytes=material.streamed_bytes(rows.table(out, rows.ANSWERED)),
         shards=_blocks(material, material.sample.n_notes),
         workers=_actors(t),
     )
