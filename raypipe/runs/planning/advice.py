@@ -70,7 +70,12 @@ def _of_masking(steps: Sequence[Step], stages: Sequence[Stage], most: int) -> It
     seconds = {stage.name: stage.seconds for stage in stages}
     for step in steps:
         on_gpu = seconds.get(step.name)
-        if step.kind == "attribution" and step.cpu_seconds and on_gpu and step.cpu_seconds / MASK_WORKERS > on_gpu / most:
+        if (
+            step.kind == "attribution"
+            and step.cpu_seconds
+            and on_gpu
+            and step.cpu_seconds / MASK_WORKERS > on_gpu / most
+        ):
             what = f"{step.name}: {MASK_WORKERS} CPU workers mask for {step.cpu_seconds / MASK_WORKERS / 3600:.1f} h"
             yield f"{what}, longer than {most} GPUs attribute: run `raypipe attribute` first, then `raypipe mask`"
 

@@ -11,7 +11,6 @@ from pathlib import Path
 import torch
 
 from raypipe.attribution import cost
-from raypipe.models.shape import Shape
 from raypipe.runs import compare
 from raypipe.runs.driver import Todo
 from raypipe.runs.planning import advice, figures, memory, rates, sample, tokens, work
@@ -68,7 +67,7 @@ def _plan(run: Run, options: Options, scratch: Path) -> figures.Plan:
     return figures.Plan(
         name=run.settings.name,
         model=model.name,
-        parameters=Shape.of(model.on_meta()).parameters,
+        parameters=material.shape.parameters,
         corpus=of_corpus,
         steps=steps,
         stages=stages,
@@ -142,7 +141,7 @@ def _corpus(material: Material, steps: Sequence[figures.Step], options: Options)
 def _saved(material: Material) -> float | None:
     """The share of attribution's arithmetic that is saved because the tasks of a note share it."""
     settings = material.run.settings
-    shape, layers = Shape.of(material.model.on_meta()), material.layers(settings.attribution)
+    shape, layers = material.shape, material.layers(settings.attribution)
     together = apart = 0.0
     for note in material.to_attribute(settings):
         size = cost.NoteSize.of(note)

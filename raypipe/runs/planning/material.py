@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,7 @@ from raypipe.masking.strategies import STRATEGIES
 from raypipe.masking.strategy import RELEVANCE
 from raypipe.models.families import FAMILIES
 from raypipe.models.prompts import EncodedNote, PromptEncoder
+from raypipe.models.shape import Shape
 from raypipe.notes.reading import TEXT_ROWS
 from raypipe.runs.names import LABELS
 from raypipe.runs.planning.sample import Drawn, Sample
@@ -41,7 +43,7 @@ from raypipe.training import supervised
 from raypipe.training.examples import STORED
 from raypipe.words import word_spans
 
-
+PLANS, FEWEST_MASKED = 4096, 64  # masking plans that are made for each arm, and of how many notes at least
 MOST_LEFT_OUT = 20_000  # rows without text that are written to see what they take
 
 
@@ -94,7 +96,14 @@ class Material:
         self.run, self.sample, self.model = run, sample, model
         self.tasks = sample.corpus.tasks
         self.encoder: PromptEncoder = model.encoder(run.settings, self.tasks)
+        per_note = run.settings.attribution.tasks_per_note or len(self.tasks)
+        self.to_mask: Drawn = sample.to_learn_from.first(max(FEWEST_MASKED, PLANS // per_note))
         self._made: dict[Any, Any] = {}
+
+    @cached_property
+    def shape(self) -> Shape:
+        """Sizes of the model."""
+        return Shape.of(self.model.on_meta())
 
     @property
     def depth(self) -> int:
@@ -109,6 +118,13 @@ class Material:
 
     def to_attribute(self, settings: config.Config) -> list[EncodedNote]:
         """The sample's notes to learn from, with the tasks that each is attributed for."""
+        key = "encoded", settings.attribution.tasks_per_note, settings.seed
+        if key not in self._made:
+            self._made[key] = self._with_tasks(settings)
+        encoded: list[EncodedNote] = self._made[key]
+        return encoded
+
+    def _with_tasks(self, settings: config.Config) -> list[EncodedNote]:
         n, seed = settings.attribution.tasks_per_note, settings.seed
         ids = [task.id for task in self.tasks]
         return [
@@ -118,9 +134,9 @@ class Material:
         ]
 
     def with_all_tasks(self) -> list[EncodedNote]:
-        """The same notes with every task."""
+        """Those of them that are masked, with every task."""
         ids = [task.id for task in self.tasks]
-        notes = self.sample.to_learn_from.notes
+        notes = self.to_mask.notes
         return [encoded for note in notes if (encoded := self.encoded(note, ids)) is not None]
 
     def labelled(self, split: str) -> Iterator[tuple[EncodedNote, dict[str, str]]]:
@@ -159,7 +175,7 @@ class Material:
 
     def streamed_bytes(self, table: pa.Table, **written: Any) -> float:
         """On disk, in all, of a stream whose sample is `table`."""
-        learn = self.sample.to_learn_from
+        learn = self.to_mask
         n_left_out = round((self.sample.n_notes - learn.n_all) / max(1.0, learn.scale))
         return stream_bytes(table, self.run.settings.resources, min(n_left_out, MOST_LEFT_OUT), **written) * learn.scale
 
@@ -175,14 +191,14 @@ class Material:
         arms, is_ranked = masking_of(settings), RELEVANCE in needs(masking_of(settings))
         layers = self.layers(settings.attribution)
         out = []
-        for note in self.sample.to_learn_from.notes:
+        for note in self.to_mask.notes:
             row = {key: note.get(key) for key in ("note_id", "text", "tags")}
             out.append(row | (self._relevance(note, settings, layers) if is_ranked else {}))
         mask = Mask({arm: _without_counts(masking) for arm, masking in arms.items()}, settings.seed, None, layers[0])
-        return mask(rows.table(out, WITH_TEXT)), self.sample.to_learn_from
+        return mask(rows.table(out, WITH_TEXT)), self.to_mask
 
     def _relevance(self, note: dict[str, Any], settings: config.Config, layers: tuple[int, ...]) -> dict[str, Any]:
-        """Columns of rows.ATTRIBUTED with random relevance: as in real ones, a few words and their neighbours stand out."""
+        """Columns of rows.ATTRIBUTED with random relevance: a few words and their neighbours stand out."""
         ids = tasks_of(
             note["note_id"], [task.id for task in self.tasks], settings.attribution.tasks_per_note, settings.seed
         )
@@ -217,7 +233,7 @@ class Material:
         }
         notes = self.masked(run).table.select(["note_id", "text", "plans"]).to_pylist()
         out = [row for n in notes for p in n["plans"] or [] for row in rows_of(renderers[p["arm"]], n, p)]
-        return rows.table(out, RENDERED), self.sample.to_learn_from
+        return rows.table(out, RENDERED), self.to_mask
 
     def _labelled(self, split: str) -> tuple[pa.Table, Drawn]:
         options = {task.id: task.options for task in self.tasks}
@@ -230,13 +246,11 @@ class Material:
     def _taught(self, arm: str) -> tuple[pa.Table, Drawn]:
         answers = {task.id: 0 for task in self.tasks}
         out = [row for note in self.with_all_tasks() for row in self._supervised(arm, note, answers)]
-        return rows.table(out, STORED), self.sample.to_learn_from
+        return rows.table(out, STORED), self.to_mask
 
     def _supervised(self, arm: str, note: EncodedNote, answers: dict[str, int]) -> list[dict[str, Any]]:
         learned = supervised.training_rows(note, answers, self.encoder.eos_id)
-        return [
-            {"arm": arm, "key": f"{note.note_id}\t{part}", "draw": 0, **row} for part, row in enumerate(learned)
-        ]
+        return [{"arm": arm, "key": f"{note.note_id}\t{part}", "draw": 0, **row} for part, row in enumerate(learned)]
 
     def _cut(self, pretrain: config.Pretrain) -> tuple[pa.Table, Drawn]:
         assert self.model.tokenizer_section is not None  # noqa: S101 (a model from scratch has its tokenizer)

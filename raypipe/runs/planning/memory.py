@@ -18,7 +18,7 @@ CONTEXT = 1.0e9  # bytes that CUDA, its libraries and the allocator's gaps take 
 
 def of_scorer(material: Material, attribution: config.Attribution, is_gpu: bool) -> Memory:
     """Attribution: weights, a batch of notes, and the copy that borderline answers are settled with."""
-    shape, section = Shape.of(material.model.on_meta()), material.run.settings.model
+    shape, section = material.shape, material.run.settings.model
     is_half = section.dtype != "float32" and (is_gpu or section.dtype == "bfloat16")
     element = 2 if is_half else 4
     above = (shape.depth - min(material.layers(attribution))) / shape.depth
@@ -40,7 +40,7 @@ def of_scorer(material: Material, attribution: config.Attribution, is_gpu: bool)
 def of_training(material: Material, name: str, training: config.Training, is_gpu: bool) -> Memory:
     """A training: weights, gradients and moments of what is trained, activations and logits of a forward pass."""
     model, resources = trained_model(material, training), material.run.settings.resources
-    shape = Shape.of(material.model.on_meta())
+    shape = material.shape
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
     frozen = sum(p.numel() for p in model.parameters() if not p.requires_grad)
     is_half = training.precision != "float32" and (is_gpu or training.precision == "bfloat16")

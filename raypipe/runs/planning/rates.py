@@ -182,4 +182,3 @@ def seconds_of(rate: Rate, flops: float | None, n_notes: float) -> float | None:
     if flops is None:
         return None if rate.seconds_per_note is None else rate.seconds_per_note * n_notes
     return flops / rate.flops
-

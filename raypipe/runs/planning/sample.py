@@ -25,7 +25,7 @@ Note = dict[str, Any]  # a row of rows.NOTES
 
 @dataclass(frozen=True)
 class Drawn:
-    """Some notes, and of how many they are drawn."""
+    """Some notes in a random order, and of how many they are drawn."""
 
     notes: list[Note]
     n_all: int  # that can be read
@@ -36,6 +36,10 @@ class Drawn:
         """All notes for each that was drawn."""
         return self.n_all / max(1, len(self.notes))
 
+    def first(self, n: int) -> Drawn:
+        """Fewer notes of the same."""
+        return Drawn(self.notes[:n], self.n_all, self.n_unreadable)
+
     def as_if(self, n_all: int | None) -> Drawn:
         """The same notes as a sample of another number of them. None: as it is."""
         return self if n_all is None else Drawn(self.notes, n_all, 0)
@@ -43,7 +47,7 @@ class Drawn:
 
 @dataclass(frozen=True)
 class Sample:
-    """Notes of each kind. Near copies of test notes are still among those to learn from: only the job compares texts."""
+    """Notes of each kind. Near copies of test notes are among those to learn from: only the job compares texts."""
 
     corpus: Corpus
     n_notes: int  # in the files
@@ -107,19 +111,18 @@ def _pretraining(corpus: Corpus) -> Drawn:
 
 
 def _read(data: config.Data, kinds: dict[str, list[str]]) -> dict[str, Drawn]:
-    """Of each kind (ids in a random order) the first notes, and how many of all can be read: one pass over the texts."""
+    """Of each kind (ids in random order) the first notes, and how many of all can be read: one pass over the texts."""
     columns = sorted({*rows.NOTES.names, *all_columns(data)})
     every = {kind: pa.array(ids, pa.string()) for kind, ids in kinds.items()}
-    first = {kind: frozenset(ids[:SAMPLE]) for kind, ids in kinds.items()}
     texts: dict[str, Note] = {}
     n_readable = dict.fromkeys(kinds, 0)
-    chosen = pa.array(frozenset().union(*first.values()), pa.string())
+    chosen = pa.array({note_id for ids in kinds.values() for note_id in ids[:SAMPLE]}, pa.string())
     for table in iter_notes(data, columns):
         readable = table.filter(pc.is_null(table["error"]))
         for kind, ids in every.items():
             n_readable[kind] += pc.sum(pc.is_in(readable["note_id"], ids)).as_py() or 0
         texts |= {note["note_id"]: note for note in readable.filter(pc.is_in(readable["note_id"], chosen)).to_pylist()}
     return {
-        kind: Drawn([texts[i] for i in sorted(first[kind]) if i in texts], n_readable[kind], len(ids) - n_readable[kind])
+        kind: Drawn([texts[i] for i in ids[:SAMPLE] if i in texts], n_readable[kind], len(ids) - n_readable[kind])
         for kind, ids in kinds.items()
     }

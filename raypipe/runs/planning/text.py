@@ -13,7 +13,9 @@ def text(plan: Plan) -> str:
     """All of it, in the order in which one asks: how much, how long, does it fit, what to change."""
     parts = [_head(plan), _steps(plan), _sources(plan), _gpus(plan), _memory(plan), _storage(plan), _several(plan)]
     lines = [line for part in parts for line in (*part, "")]
-    lines += [f"! {line}" for line in plan.advice] or ["nothing would starve, overflow or not fit, as far as a plan sees"]
+    lines += [f"! {line}" for line in plan.advice] or [
+        "nothing would starve, overflow or not fit, as far as a plan sees"
+    ]
     return "\n".join([*lines, "", *(f"supposed: {line}" for line in plan.assumptions)])
 
 
@@ -51,7 +53,8 @@ def _head(plan: Plan) -> Iterator[str]:
         yield f"            {c.unreadable:,} cannot be read and become dead letters"
     t = c.tokens
     mean = t.value / max(1, c.to_learn_from)
-    yield f"tokens      {number(t.value)}, 95 % [{number(t.low)}, {number(t.high)}], {mean:.0f} a note; {c.sampled:,} read"
+    interval = f"95 % [{number(t.low)}, {number(t.high)}]"
+    yield f"tokens      {number(t.value)}, {interval}, {mean:.0f} a note; {c.sampled:,} notes read"
     yield f"            by {c.tokenizer}; {c.truncated:.1%} of the notes are cut"
     if c.questions_per_note:
         saved = "not counted" if c.flops_saved is None else f"{c.flops_saved:.0%} of attribution's arithmetic"

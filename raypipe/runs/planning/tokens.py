@@ -13,8 +13,8 @@ from raypipe.models import loading, shape
 from raypipe.models.families import FAMILIES
 from raypipe.models.prompts import PromptEncoder, with_mark
 from raypipe.notes.tasks import Task
-from raypipe.runs.run import Run
 from raypipe.runs.planning.sample import Sample
+from raypipe.runs.run import Run
 from raypipe.settings import config
 
 # Characters of a token where there is no tokenizer: about what vocabularies of 100,000 and more make of plain prose.
@@ -61,9 +61,7 @@ def model_of(run: Run, model_config: Path | None, sample: Sample, scratch: Path)
         tokenizer = loading.load_tokenizer(section)
         stored = loading.stored_dtype(section)
         n_bytes = _size(Path(section.path)) if Path(section.path).is_dir() else _saved(tokenizer, scratch)
-        return Model(
-            section.path, architecture, tokenizer, "the model's tokenizer", section, n_bytes, stored, section
-        )
+        return Model(section.path, architecture, tokenizer, "the model's tokenizer", section, n_bytes, stored, section)
     pretrain = run.settings.pretrain
     if pretrain is None:
         raise InputError([Problem("model.path", "is pretrain, but there is no section pretrain")])

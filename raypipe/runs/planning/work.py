@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 
 from raypipe import rows
 from raypipe.attribution import cost
@@ -14,7 +13,7 @@ from raypipe.masking.corpus_needs import corpus_needs
 from raypipe.masking.requirements import needs
 from raypipe.masking.strategy import IMPORTANCE, RELEVANCE
 from raypipe.models.prompts import EncodedNote
-from raypipe.models.shape import Shape, on_meta
+from raypipe.models.shape import on_meta
 from raypipe.runs import driver
 from raypipe.runs.driver import Todo
 from raypipe.runs.making import CALIBRATION
@@ -57,14 +56,15 @@ def shown(run: Run, t: Todo) -> str:
 def trained_model(material: Material, training: config.Training) -> Any:
     """The model as a training changes it, on the meta device: what is trained asks for gradients."""
     model = material.model.on_meta()
-    if training.lora is None:
+    adapters = training.lora
+    if adapters is None:
         return model
-    return on_meta(lambda: lora.add(model, training.lora)).get_base_model()
+    return on_meta(lambda: lora.add(model, adapters)).get_base_model()
 
 
 def learning(sampled: Examples, n_rows: int, training: config.Training) -> tuple[int, int, Work]:
     """Optimiser steps, rows and work of a training on `n_rows` rows, of which some were sampled."""
-    if not len(sampled):
+    if not len(sampled) or not n_rows:
         return 0, 0, Work()
     n = min(n_rows, ROWS)
     open_end = training if n == n_rows else training.model_copy(update={"max_steps": None})
@@ -104,7 +104,7 @@ def _training(material: Material, t: Todo, sampled: Examples, n_rows: int, train
 
 def model_bytes(material: Material, element: int) -> int:
     """A model's folder: weights with their headers, and the tokenizer."""
-    shape = Shape.of(material.model.on_meta())
+    shape = material.shape
     return shape.parameters * element + shape.tensors * HEADER_BYTES + material.model.tokenizer_bytes
 
 
@@ -137,7 +137,7 @@ def _trains(material: Material, t: Todo) -> Step:
 
 def attribution_flops(material: Material, settings: config.Config, notes: list[EncodedNote]) -> list[float] | None:
     """FLOPs of attributing each note; None if they are not counted for this method."""
-    shape, layers = Shape.of(material.model.on_meta()), material.layers(settings.attribution)
+    shape, layers = material.shape, material.layers(settings.attribution)
     every = [cost.flops(shape, settings.attribution, layers, cost.NoteSize.of(note)) for note in notes]
     return None if None in every else [flops for flops in every if flops is not None]
 
@@ -163,7 +163,7 @@ def _masks(material: Material, t: Todo) -> Step:
     """Attribution and masking in one stream, unless relevance is stored by then."""
     made, drawn = material.masked(t.run), material.sample.to_learn_from
     name, n_bytes = shown(material.run, t), material.streamed_bytes(made.table, **rows.PARQUET)
-    shards, cpu = _blocks(material, material.sample.n_notes), made.seconds * drawn.scale
+    shards, cpu = _blocks(material, material.sample.n_notes), made.seconds * made.scale
     is_stored = t.run.is_done("attribute") or t.run.folder / "attribute" in t.inputs
     if is_stored or RELEVANCE not in needs(masking_of(t.run.settings)):
         return Step(name, "rows", rows=drawn.n_all, bytes=n_bytes, shards=shards, cpu_seconds=cpu)
@@ -234,7 +234,7 @@ def scoring(material: Material, notes: Iterable[EncodedNote]) -> tuple[float, in
     """FLOPs and tokens of scoring these notes' questions."""
     from raypipe.evaluation.scoring import sizes_of
 
-    shape, flops, tokens = Shape.of(material.model.on_meta()), 0.0, 0
+    shape, flops, tokens = material.shape, 0.0, 0
     for note in notes:
         for length, n_reads in sizes_of(note):
             flops += shape.forward(length, length**2) + shape.head(n_reads)
@@ -277,7 +277,7 @@ def _prediction_bytes(material: Material, notes: list[tuple[EncodedNote, dict[st
 
 
 def _answers(material: Material, t: Todo) -> Step:
-    drawn, notes = material.sample.to_learn_from, material.with_all_tasks()
+    drawn, notes = material.to_mask, material.with_all_tasks()
     flops, tokens = scoring(material, notes)
     rng = np.random.default_rng(0)
     texts = {note["note_id"]: note["text"] for note in drawn.notes}
@@ -302,7 +302,7 @@ def _answers(material: Material, t: Todo) -> Step:
 def _states(material: Material, t: Todo) -> Step:
     work = _scores()(material, t)
     layers = range(material.depth + 1) if t.run.settings.probe.layers == "all" else t.run.settings.probe.layers
-    per_layer = 4 * Shape.of(material.model.on_meta()).hidden * len(layers)
+    per_layer = 4 * material.shape.hidden * len(layers)
     n_vectors = sum(
         (1 + len(labels)) * material.sample.labelled[split].scale
         for split in sorted({"train", t.run.settings.evaluation.split})
