@@ -10,6 +10,7 @@ from raypipe.settings.config import Config
 FEW_SHARDS = 4  # for each GPU: with fewer, the last blocks keep some GPUs waiting
 MASK_WORKERS = 4  # at most, in the stream (stream/cluster.py, `light`)
 MUCH_CUT = 0.05
+MUCH_HOST = 64e9  # bytes of training rows beside the other workers of a machine
 
 
 def advice(
@@ -20,8 +21,12 @@ def advice(
     on_gpus: Sequence[OnGpus],
     memory: Sequence[Memory],
     limit: float | None,
+    host_bytes: float = 0.0,
 ) -> Iterator[str]:
     """One line for each."""
+    if host_bytes > MUCH_HOST:
+        what = f"each training worker holds {host_bytes / 1e9:,.0f} GB of training rows in the memory of its machine"
+        yield f"{what}: lower attribution.tasks_per_note, data.max_unlabelled or the arms' draws"
     most = max(of.gpus for of in on_gpus)
     yield from _of_pool(settings, steps, most)
     yield from _of_masking(steps, stages, most)
@@ -44,13 +49,13 @@ def _of_pool(settings: Config, steps: Sequence[Step], most: int) -> Iterator[str
     if most > 1 and not resources.ray:
         yield f"resources.ray is false: of {most} GPUs, one works. Set it to true"
         return
-    for step in steps:
-        if step.kind in ("attribution", "scoring") and step.shards < min(most * FEW_SHARDS, step.rows):
-            n = max(1, round(step.rows / (most * FEW_SHARDS)))
-            starves = "fewer than" if step.shards < most else f"less than {FEW_SHARDS} for each of"
-            what = f"{step.name}: {step.shards:,} blocks of {resources.rows_per_block} rows, {starves} {most} GPUs"
-            yield f"{what}: set resources.rows_per_block to {n} or less"
-            break  # the first one is the largest stream, or decides no hours
+    streams = [step for step in steps if step.kind in ("attribution", "scoring")]
+    largest = max(streams, key=lambda step: step.flops or 0, default=None)
+    if largest is not None and largest.shards < min(most * FEW_SHARDS, largest.rows):
+        n = max(1, round(largest.rows / (most * FEW_SHARDS)))
+        starves = "fewer than" if largest.shards < most else f"less than {FEW_SHARDS} for each of"
+        what = f"{largest.name}: {largest.shards:,} blocks of {resources.rows_per_block} rows, {starves} {most} GPUs"
+        yield f"{what}: set resources.rows_per_block to {n} or less"
     if resources.attribution_actors != "auto" and resources.attribution_actors < most:
         what = f"resources.attribution_actors is {resources.attribution_actors}, fewer than {most} GPUs"
         yield f"{what}: set it to auto"

@@ -61,6 +61,7 @@ def _plan(run: Run, options: Options, scratch: Path) -> figures.Plan:
     todo = work.todo(run)
     timed = _timed(material, todo, pace)
     is_gpu = options.peak is not None or torch.cuda.is_available()
+    host_bytes = memory.host_bytes(_row_tokens(material, todo))
     steps, stages = [t.step for t in timed], [figures.Stage(t.step.name, t.seconds, t.source) for t in timed]
     on_gpus = [_on_gpus(run.settings, timed, n, is_gpu) for n in options.gpus]
     of_corpus, held = _corpus(material, steps, options), _memory(material, todo, is_gpu)
@@ -75,12 +76,12 @@ def _plan(run: Run, options: Options, scratch: Path) -> figures.Plan:
         on_gpus=on_gpus,
         memory=held,
         memory_limit=options.memory,
-        host_bytes=memory.host_bytes(_row_tokens(material, todo)),
+        host_bytes=host_bytes,
         in_flight_bytes=_in_flight(material, run),
         shards=max((step.shards for step in steps), default=0),
         rows_per_block=run.settings.resources.rows_per_block,
         several=[*_comparison(run, material, timed, pace, scratch), *_searches(timed, options)],
-        advice=list(advice.advice(run.settings, of_corpus, steps, stages, on_gpus, held, options.memory)),
+        advice=list(advice.advice(run.settings, of_corpus, steps, stages, on_gpus, held, options.memory, host_bytes)),
         assumptions=_assumptions(model, is_gpu),
     )
 

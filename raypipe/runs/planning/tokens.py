@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -54,7 +55,7 @@ class Model:
 def model_of(run: Run, model_config: Path | None, sample: Sample, scratch: Path) -> Model:
     """The model that a run starts from. `model_config`: a config.json, or its folder, in place of the run's model."""
     if model_config is not None:
-        return _of_config(model_config)
+        return _of_config(model_config, [note["text"] for note in sample.to_learn_from.notes])
     section = run.settings.model
     if not run.pretrains:
         architecture = loading.check(section)
@@ -76,7 +77,7 @@ def model_of(run: Run, model_config: Path | None, sample: Sample, scratch: Path)
     return Model(name, architecture, tokenizer, source, own, _size(Path(own.path)), torch.float32, pretrain)
 
 
-def _of_config(path: Path) -> Model:
+def _of_config(path: Path, texts: Sequence[str]) -> Model:
     architecture = shape.read_config(path)
     stored = getattr(architecture, "dtype", None) or torch.float32
     stored = stored if isinstance(stored, torch.dtype) else getattr(torch, str(stored))
@@ -86,17 +87,18 @@ def _of_config(path: Path) -> Model:
         source = "the tokenizer beside the config"
         return Model(str(path), architecture, tokenizer, source, section, _size(path), stored, None)
     source = f"an estimate: {CHARACTERS} characters a token, because no tokenizer is there"
-    return Model(str(path), architecture, _by_characters(architecture.model_type), source, None, 0, stored, None)
+    return Model(str(path), architecture, _by_characters(architecture.model_type, texts), source, None, 0, stored, None)
 
 
-def _by_characters(family: str) -> Any:
-    """A tokenizer that cuts text every few characters: right lengths, no vocabulary."""
-    from tokenizers import Regex, Tokenizer, models, pre_tokenizers
+def _by_characters(family: str, texts: Sequence[str]) -> Any:
+    """A tokenizer that cuts text every few characters. It tells the pieces of `texts` apart, so that rows compress."""
+    from tokenizers import Regex, Tokenizer, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 
-    special = {loading.BEGIN: 0, loading.END: 1, loading.PAD: 2, "": 3}
-    cut = Tokenizer(models.WordLevel(special, unk_token=""))
+    special = [loading.BEGIN, loading.END, loading.PAD, ""]
+    cut = Tokenizer(models.WordLevel(unk_token=""))
     cut.pre_tokenizer = pre_tokenizers.Split(Regex(rf"[\s\S]{{1,{CHARACTERS}}}"), "isolated")
+    cut.train_from_iterator(texts, trainers.WordLevelTrainer(special_tokens=special, show_progress=False))
     fast = PreTrainedTokenizerFast(
         tokenizer_object=cut, bos_token=loading.BEGIN, eos_token=loading.END, pad_token=loading.PAD
     )

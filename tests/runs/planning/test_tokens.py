@@ -23,17 +23,18 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_characters_stand_for_tokens(folder: Path) -> None:
-    model = tokens._of_config(folder)
+    model = tokens._of_config(folder, TEXTS)
     assert "4 characters a token" in model.tokenizer_source
     encoder = PromptEncoder(model.tokenizer, Prompt(), [])
     ids, offsets = encoder.note_ids(TEXTS[0])
+    assert len(set(ids)) > len(ids) / 2
     assert len(ids) == -(-len(TEXTS[0]) // tokens.CHARACTERS)
     assert offsets[-1, 1] == len(TEXTS[0])
 
 
 def test_a_tokenizer_beside_the_config_is_used(folder: Path) -> None:
     tiny_tokenizer().save_pretrained(folder)
-    model = tokens._of_config(folder)
+    model = tokens._of_config(folder, TEXTS)
     assert model.tokenizer_source == "the tokenizer beside the config"
     assert len(model.tokenizer) == len(tiny_tokenizer())
 
