@@ -72,7 +72,7 @@ class Made:
 def stored_bytes(table: pa.Table, **written: Any) -> int:
     """Bytes of a table as Parquet."""
     sink = pa.BufferOutputStream()
-    pq.write_table(table, sink, **{"compression": "zstd", **written})
+    pq.write_table(table, sink, **{**rows.WRITE, **written})
     return sink.getvalue().size
 
 
