@@ -22,7 +22,7 @@ def text(plan: Plan) -> str:
 def size(n_bytes: float) -> str:
     """Bytes with a unit."""
     for unit, name in UNITS:
-        if n_bytes >= unit:
+        if n_bytes >= 0.9995 * unit:  # else rounded to 1e+03 of the smaller one
             return f"{n_bytes / unit:.3g} {name}"
     return f"{n_bytes:.0f} B"
 
