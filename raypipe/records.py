@@ -1,4 +1,4 @@
-"""JSON that is written whole or not at all, and which versions of which packages wrote it."""
+"""Files that are written whole or not at all, and which versions of which packages wrote it."""
 
 from __future__ import annotations
 
@@ -7,8 +7,11 @@ import importlib.metadata
 import json
 import os
 import platform
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+from raypipe.errors import InputError, Problem
 
 PACKAGES = ("raypipe", "ray", "torch", "transformers", "peft", "captum", "pyarrow", "scikit-learn", "numpy")
 
@@ -18,6 +21,24 @@ def write_json(path: Path, value: Any) -> None:
     fresh = path.with_name(f"{path.name}.{os.getpid()}.new")
     fresh.write_text(json.dumps(value, indent=1, ensure_ascii=False, default=str) + "\n")
     fresh.replace(path)
+
+
+@contextlib.contextmanager
+def new_file(path: Path) -> Iterator[Path]:
+    """Where to write a file that appears at `path` once the block has ended, or not at all.
+
+    Raises `InputError` if something lies there, or if there is no such folder.
+    """
+    if path.exists():
+        raise InputError([Problem(str(path), "is there already; name a new file, or delete it")])
+    if not path.absolute().parent.is_dir():
+        raise InputError([Problem(str(path), "there is no such folder to write in")])
+    fresh = path.with_name(f"{path.name}.{os.getpid()}.new")
+    try:
+        yield fresh
+        fresh.replace(path)
+    finally:
+        fresh.unlink(missing_ok=True)
 
 
 def versions() -> dict[str, str]:

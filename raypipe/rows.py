@@ -163,6 +163,20 @@ def layers_of(schema: pa.Schema) -> list[int]:
 # Words that decide a task, where a corpus says so, as character offsets into the note.
 DECIDING = pa.schema([("note_id", pa.string()), ("task_id", pa.string()), ("start", pa.int32()), ("end", pa.int32())])
 
+# What `raypipe export --what attributions` writes: a row per note, task, layer and word.
+ATTRIBUTIONS = pa.schema(
+    [
+        ("note_id", pa.string()),
+        ("task_id", pa.string()),
+        ("layer", pa.int16()),  # 0 = embeddings, k = output of decoder block k
+        ("word", pa.int32()),  # its number in the note, from 0
+        ("start", pa.int32()),  # character offsets into the note
+        ("end", pa.int32()),
+        ("relevance", pa.float32()),
+        ("text", pa.string()),  # the word itself: only where it was asked for
+    ]
+)
+
 DEAD_LETTERS = pa.schema([("note_id", pa.string()), ("step", pa.string()), ("error", pa.string())])
 
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from raypipe.errors import InputError, Problem
-from raypipe.runs import integrity, outcomes
+from raypipe.runs import integrity, model_card, outcomes
 from raypipe.runs.folder import State, StepFolder
 from raypipe.runs.run import Run
 from raypipe.runs.steps import STEPS, Step, named
@@ -25,6 +25,7 @@ from raypipe.settings.config import Arm
 from raypipe.stream.inline import Inline
 from raypipe.training import trainer
 from raypipe.training.loop import Outcome
+from raypipe.training.trainer import TrainingSpec
 
 # Steps that a command also makes although another command has their name: masks may need relevance to be stored first.
 ALSO_MAKES = {"mask": {"attribute"}}
@@ -170,16 +171,16 @@ def _train(group: Sequence[Todo], at_once: int) -> None:
     """Run training steps one after the other on one set of workers."""
     folders = [_opened(t) for t in group]
     with integrity.blamed(path for t in group for path in t.reads):
-        trained = _fitted(group, folders, at_once)
-    for t, folder, outcome in zip(group, folders, trained, strict=True):
+        specs = [t.kind.train(t.run, folder, t.student) for t, folder in zip(group, folders, strict=True)]  # type: ignore[misc]
+        trained = _fitted(group[0].run, specs, at_once)
+    for t, folder, spec, outcome in zip(group, folders, specs, trained, strict=True):
+        model_card.write(t.run, t.name, spec, outcome)
         folder.finish(**vars(outcome))
         t.run.say(outcomes.line(t.run, t.name))
 
 
-def _fitted(group: Sequence[Todo], folders: Sequence[StepFolder], at_once: int) -> list[Outcome]:
+def _fitted(run: Run, specs: Sequence[TrainingSpec], at_once: int) -> list[Outcome]:
     """What the trainings reported."""
-    run = group[0].run
-    specs = [t.kind.train(t.run, folder, t.student) for t, folder in zip(group, folders, strict=True)]  # type: ignore[misc]
     names = ", ".join(spec.name for spec in specs)
     if isinstance(run.cluster, Inline):
         run.say(f"{names}: training in this process")
