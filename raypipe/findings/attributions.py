@@ -44,18 +44,20 @@ class Attribution:
 
 def read(path: Path | str, with_text: bool = False) -> Iterator[Attribution]:
     """All notes with relevance, from the folder of a run or of its step `attribute` or `mask`; see there for errors."""
-    step = step_of(Path(path), needs_text=with_text)
-    integrity.demand_whole([step])
-    return _notes(step, with_text)
+    return _notes(step_of(Path(path), needs_text=with_text), with_text)
 
 
 def step_of(path: Path, needs_text: bool = False) -> Path:
-    """The folder of a finished step with relevance: the path itself, or the run's. Raises `InputError` if none is."""
+    """The folder of a finished step with relevance: the path itself, or the run's.
+
+    Raises `InputError` if there is none, or if files of it are damaged.
+    """
     steps = [path, *([] if needs_text else [path / "attribute"]), path / "mask"]
     finished = [step for step in steps if (step / integrity.MANIFEST).exists() and (step / "data").is_dir()]
     if not finished:
         what = "`raypipe mask`" if needs_text else "`raypipe attribute` or `raypipe mask`"
         raise InputError([Problem(str(path), f"holds no finished relevance; run {what} first")])
+    integrity.demand_whole(finished[:1])
     columns = {*COLUMNS, *(["text"] if needs_text else [])}
     if missing := columns - set(rows.dataset(finished[0] / "data").schema.names):
         raise InputError([Problem(str(finished[0]), f"has no {', '.join(sorted(missing))}; name `mask` or the run")])

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from raypipe import rows
 from raypipe.evaluation import metrics, uncertainty
 from raypipe.evaluation.operating_point import answers, calibration
-from raypipe.findings import finetunings, known_words, material, probing, training_curves
+from raypipe.findings import finetunings, known_words, material, model_cards, probing, training_curves
 from raypipe.findings.coverage import prediction_sets
 from raypipe.findings.gates import AUC_RESAMPLES, gates
 from raypipe.findings.heat_maps import heat_maps
@@ -42,9 +42,10 @@ def report(
     fewer_labels: Mapping[int, Sequence[Run]] | None = None,
     by_finetuning: finetunings.Cells | None = None,
 ) -> Path:
-    """Write report.html and metrics.json from what the steps left; print the table; return the page's path."""
+    """Write report.html, metrics.json and model cards, from what the steps left; print the table; return the page."""
     built = build(run, cells, fewer_labels, by_finetuning)
     page = write_report(built, run.folder / "report")
+    model_cards.write((cells or [run])[0], built, page.parent / "model-cards")
     say(text_table(built))
     return page
 

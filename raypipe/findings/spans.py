@@ -22,7 +22,6 @@ from raypipe.notes import annotation_tools
 from raypipe.notes.annotated_spans import Span
 from raypipe.notes.annotation_tools import Annotated, Tool
 from raypipe.records import new_file
-from raypipe.runs import integrity
 from raypipe.words import F32
 
 
@@ -80,7 +79,6 @@ def export(path: Path, out: Path, tool: Tool, which: Hidden | Relevant) -> tuple
     `path`: the folder of a run or of its step `mask`. Raises `InputError` if no note has such spans.
     """
     step = attributions.step_of(path, needs_text=True)
-    integrity.demand_whole([step])
     with new_file(out) as fresh:
         n_notes, n_spans = annotation_tools.write(_notes(step, which), tool, fresh, str(which))
         if not n_notes:

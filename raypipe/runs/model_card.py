@@ -25,6 +25,7 @@ TAUGHT = {
     "train": "A decoder that learned from unlabelled notes (DecSelfMask, arXiv 2606.09466). It answers no task yet.",
     "finetune": "A decoder that answers the tasks below about a note, fine-tuned on labelled notes.",
 }
+FIGURES = "## Figures"  # the last section
 PROTECTED = (
     "**Treat these weights as protected data: they hold words of your notes.** A language model can repeat what it was "
     "trained on. Keep it where the notes may lie, share it with those who may read them, and delete it when they go."
@@ -37,7 +38,7 @@ def write(run: Run, step: str, spec: TrainingSpec, outcome: Outcome) -> None:
         folder = Path(spec.folder) / kind
         if folder.is_dir():
             data = ModelCardData(
-                base_model=_base(spec),
+                base_model=_start(run, spec)[1],
                 library_name=library,
                 pipeline_tag="text-generation",
                 tags=["raypipe", *(["lora"] if kind == "adapter" else [])],
@@ -55,32 +56,31 @@ def _text(run: Run, step: str, spec: TrainingSpec, outcome: Outcome) -> str:
             f"Research at the institution whose notes it learned from, with raypipe {raypipe.__version__}. It is no "
             "medical device: no decision about a patient may rest on it."
         ),
-        "## Start": _start(run, spec),
+        "## Start": _start(run, spec)[0],
         "## Tasks": "\n".join(f"- `{task.id}`" for task in run.corpus.tasks),
         "## Data": "\n".join(f"- {line}" for line in _data(run, stage, outcome)),
         "## Training": f"{outcome.steps:,} steps; loss {outcome.loss:.4f} nats per weighted token at the last{dev}.\n\n"
         f"```yaml\n{training}\n```",
-        "## Figures": _figures(run, stage, student),
+        FIGURES: _figures(run, stage, student),
     }
     return "\n\n".join(f"{title}\n\n{text}" for title, text in sections.items()) + "\n"
 
 
-def _base(spec: TrainingSpec) -> str | None:
-    """What it was trained from, by name: a hub's id, or a folder without the path to it; None: nothing."""
+def _start(run: Run, spec: TrainingSpec) -> tuple[str, str | None]:
+    """What it was trained from, in a sentence; and its name, if it has one outside of the folder of runs."""
     if not isinstance(spec.start, config.Model) or spec.random_weights:
-        return None
-    local = Path(spec.start.path)
-    return local.name if local.is_dir() and local.name != "model" else None if local.is_dir() else spec.start.path
-
-
-def _start(run: Run, spec: TrainingSpec) -> str:
-    if not isinstance(spec.start, config.Model) or spec.random_weights:
-        return "Random weights."
-    folder = Path(spec.start.path)
-    if folder.is_relative_to(run.folder.parent):
-        return f"The model of `{folder.relative_to(run.folder.parent).parent}`, of the same folder of runs."
+        return "Random weights.", None
+    folder, runs = Path(spec.start.path), _runs(run)
+    if folder.is_relative_to(runs):
+        return f"The model of `{folder.relative_to(runs).parent}`, in the same folder of runs.", None
+    name = folder.name if folder.is_dir() else spec.start.path  # the path to it may name people and machines
     revision = f" at `{spec.start.revision}`" if spec.start.revision else ""
-    return f"`{_base(spec)}`{revision}."
+    return f"`{name}`{revision}.", name
+
+
+def _runs(run: Run) -> Path:
+    """The folder in which the run lies, or the one that it is a part of."""
+    return run.folder.parent if run.base is None else _runs(run.base)
 
 
 def _data(run: Run, stage: str, outcome: Outcome) -> list[str]:
@@ -97,9 +97,8 @@ def _data(run: Run, stage: str, outcome: Outcome) -> list[str]:
 def _figures(run: Run, stage: str, student: str) -> str:
     if stage != "finetune":
         return "None: it is the start of other models, which are measured."
-    arm = student.partition("@")[0]
-    whose = "the arm of labels only, or of the scorer" if student == SCORER else f"the arm `{arm}`"
-    return (
-        f"Macro F1 and AUC with 95 % intervals on notes that it never saw are in the run's `report/metrics.json` and "
-        f"`report/report.html`, for {whose}; they are computed after this card is written."
-    )
+    if student == SCORER and not run.settings.scorer_is_a_student:
+        return "None: it says which words matter, and is no arm of the report."
+    arms = [arm for arm in run.settings.arms if student in run.students(arm)]
+    cards = ", ".join(f"`report/model-cards/{arm}.md`" for arm in arms)
+    return f"They are computed after this card is written: {cards} of the run has this card with them."

@@ -19,7 +19,7 @@ To add a step, write the function that makes it and one entry here. Where each s
       states/<model>/ probe/<model>/    data/*.parquet: states of all layers; what classifiers on them answer
       variants/<arm>/                   a run of its own for an arm with another attribution
       cells/<seed>-<labels>/            a run of its own for each seed and label budget of a comparison
-      report/                           report.html metrics.json
+      report/                           report.html metrics.json model-cards/<arm>.md
     runs/.cache/statistics/             counts of a corpus, by fingerprint: shared by all runs in this folder
 """
 
