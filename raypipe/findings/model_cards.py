@@ -31,9 +31,10 @@ def write(run: Run, report: Report, folder: Path) -> None:
 def _figures(row: ArmRow, report: Report) -> str:
     f1 = row.macro_f1
     lacks = "".join(f" Note: {CAVEATS[caveat]}." for caveat in f1.caveats)
+    runs = "1 run" if f1.n_runs == 1 else f"{f1.n_runs:,} runs (seeds and repeats)"
     lines = [
-        f"Of the arm `{row.name}` over {f1.n_tasks:,} tasks and {f1.n_runs:,} run{'s' * (f1.n_runs != 1)} (seeds and repeats), of which this "
-        f"model is one; intervals are of 95 %.{lacks}",
+        f"Of the arm `{row.name}` over {f1.n_tasks:,} tasks and {runs}, of which this model is one; "
+        f"intervals are of 95 %.{lacks}",
         "",
         "| measure | mean | interval |",
         "|---|---|---|",
