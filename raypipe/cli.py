@@ -327,10 +327,10 @@ def export(
     ] = None,
     task: Annotated[str | None, typer.Option(help="spans: of this task alone; default: of all")] = None,
 ) -> None:
-    """Write relevance or spans of a run for other tools. `--what spans` and `--text` write note text: keep that file.
+    """Write relevance or spans of a run for other tools. `--what spans` and `--text` write note text.
 
-    Your file is readable by you alone, and nothing else is written or sent. Without `--text`, attributions hold ids,
-    offsets and numbers.
+    The file is readable by you alone; treat it as your notes where it holds their text. Without `--text`, attributions
+    hold ids, offsets and numbers.
     """
     run = _folder(config)
     if what == "attributions":

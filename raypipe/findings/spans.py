@@ -24,6 +24,8 @@ from raypipe.notes.annotation_tools import Annotated, Tool
 from raypipe.records import new_file
 from raypipe.words import F32
 
+VARIANT = "RUN/variants/ARM"
+
 
 @dataclass(frozen=True)
 class Hidden:
@@ -82,7 +84,14 @@ def export(path: Path, out: Path, tool: Tool, which: Hidden | Relevant) -> tuple
     with new_file(out) as fresh:
         n_notes, n_spans = annotation_tools.write(_notes(step, which), tool, fresh, str(which))
         if not n_notes:
-            raise InputError([Problem(str(step), f"no note has words {which}; look at `raypipe show`")])
+            raise InputError(
+                [
+                    Problem(
+                        str(step),
+                        f"no note has words {which} (an arm with an attribution of its own: --config {VARIANT})",
+                    )
+                ]
+            )
     return n_notes, n_spans
 
 

@@ -108,7 +108,7 @@ def _line(note: Annotated) -> Record:
 
 def _records(path: Path) -> Iterator[Any]:
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
         if text.lstrip()[:1] == "[":
             yield from json.loads(text)
         else:  # not splitlines: a note may hold other separators of lines
@@ -136,12 +136,12 @@ def _annotated(record: Any) -> Annotated | None:
         if annotations:
             raise ValueError(f"has {len(annotations)} annotations; leave the one that counts in Label Studio")
         return None
-    if any(quote is not None and _plain(quote) != _plain(text[s:e]) for (_, s, e), quote in spans):
+    if any(isinstance(quote, str) and _plain(quote) != _plain(text[s:e]) for (_, s, e), quote in spans):
         raise ValueError("quotes other words than its spans cover: the tool counted other characters (emoji?)")
     return Annotated(note_id, text, [span for span, _ in spans])
 
 
-Quoted = tuple[Span, str | None]  # a span, and the words that the tool says it covers
+Quoted = tuple[Span, object]  # a span, and the words that the tool says it covers
 
 
 def _annotations(task: Record) -> list[Record]:
