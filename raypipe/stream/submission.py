@@ -85,7 +85,7 @@ class Log:
 
 
 def connected(address: str) -> Client:
-    """Ray's client of the cluster at `address`. Raises what it raises, and `InputError` for a wrong address or token."""
+    """Ray's client of the cluster at `address`. Raises what it raises, or `InputError`: address, token."""
     from ray.exceptions import AuthenticationError
     from ray.job_submission import JobSubmissionClient
 

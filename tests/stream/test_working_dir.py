@@ -88,7 +88,7 @@ def test_every_path_of_a_config_travels_or_is_refused(here: Path) -> None:
         assert "does not travel" in _refusals(_settings(**{key.replace(".", "__"): path}))[key]
 
 
-def test_problems_are_told_at_once(here: Path) -> None:
+def test_all_problems_are_listed_at_once(here: Path) -> None:
     refusals = _refusals(
         _settings(runs="runs", data__notes="notes.csv", data__tasks="nowhere.yaml", model__path="model")
     )
