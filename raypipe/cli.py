@@ -449,6 +449,18 @@ def import_(
     say(importing.import_model(model, out, dtype, importing.sample(data) if data.notes else ()))
 
 
+@app.command()
+def bundle(
+    out: Annotated[Path, typer.Argument(help="a new folder, to be carried to the other machine")],
+    model: Annotated[list[Path] | None, typer.Option(help="a model's folder to take along; may be repeated")] = None,
+    source: Annotated[Path, typer.Option(help="raypipe's source, with constraints.txt")] = Path(),
+) -> None:
+    """All that a machine without internet needs: wheels, models, checksums, and install.sh. Made on a like machine."""
+    from raypipe.models import bundle as offline
+
+    say(offline.make(out, source, model or ()))
+
+
 @app.command("tune-report")
 def tune_report(config: ConfigPath) -> None:
     """Heat maps, best settings, effects of parameters, and costs of a search."""

@@ -138,10 +138,14 @@ def run(
         if left:
             say(f"lost ({why}); connecting again in {RECONNECT_S:.0f} s, {left} more", is_error=True)
             pause(RECONNECT_S)
-    hint = "the same command goes on where it stopped; --retry N does that by itself" if was_submitted else "is it up?"
-    raise InputError(
-        f"the cluster at {order.address} cannot be reached, or lost the job ({why}): {hint}", ExitCode.CLUSTER
-    )
+    if was_submitted:
+        what = (
+            f"{order.address} lost the job or the connection ({why}): the same command goes on where it stopped, and "
+        )
+        what += "with --retry N by itself"
+    else:
+        what = f"{order.address} cannot be reached ({why}): is the cluster up, and this the address of its jobs?"
+    raise InputError(what, ExitCode.CLUSTER)
 
 
 def _new_id() -> str:
@@ -186,4 +190,4 @@ def _exit_code(details: Any) -> int | None:
 
 
 def _first_line(message: object) -> str:
-    return next(iter(str(message or "no reason given").splitlines()), "")[:_MAX_MESSAGE]
+    return next(iter(str(message or "no reason given").splitlines()), "")[:_MAX_MESSAGE].rstrip(".")
