@@ -93,7 +93,7 @@ def connected(address: str) -> Client:
         raise InputError("--address: must look like http://HEAD:8265", ExitCode.CLUSTER)
     for name in ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS"):  # Ray would take them before the one that is named
         os.environ.pop(name, None)
-    for name in ("ray.dashboard.modules.job.sdk", "ray.dashboard.modules.dashboard_sdk"):
+    for name in ("ray", "ray.dashboard.modules.job.sdk", "ray.dashboard.modules.dashboard_sdk"):
         logging.getLogger(name).setLevel(logging.ERROR)
     try:
         return JobSubmissionClient(address)

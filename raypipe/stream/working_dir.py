@@ -29,6 +29,8 @@ def place_of(config: Path) -> Path:
 
 def files(config: Path, settings: Config, space: Path | None = None) -> dict[Path, Path]:
     """Place in the working directory -> file here. Raises `InputError` with everything that cannot travel."""
+    if not config.is_file():  # the folder of a run, which names its config elsewhere
+        raise InputError([Problem("--config", f"{config} is no file: name the config itself")])
     named = {place_of(config): config}
     problems = list(_left_behind(settings))
     for key, path in (*_small_files(settings), *([("--space", space)] if space else [])):

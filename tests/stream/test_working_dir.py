@@ -66,6 +66,11 @@ def test_a_config_from_elsewhere_lies_at_the_top(here: Path, tmp_path_factory: p
     assert working_dir.place_of(here / "sub/mine.yaml") == Path("sub/mine.yaml")
 
 
+def test_the_folder_of_a_run_is_no_config(here: Path) -> None:
+    with pytest.raises(InputError, match="--config: sub is no file"):
+        working_dir.files(Path("sub"), _settings())
+
+
 def _paths(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
     """Dotted keys of every setting that is a path (`Location`, `LocalPath`); an arm stands for all."""
     for name, field in model.model_fields.items():
