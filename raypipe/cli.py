@@ -217,6 +217,36 @@ def preview(
 
 
 @app.command()
+def plan(
+    config: ConfigPath,
+    gpus: Annotated[str, typer.Option(help="how many GPUs; several by commas: 1,8,64")] = "1",
+    peak: Annotated[float | None, typer.Option(help="FLOP/s of one GPU that is not here: 990e12")] = None,
+    share: Annotated[float, typer.Option(help="share of the peak that is reached, where it is not measured")] = 0.4,
+    memory: Annotated[str | None, typer.Option(help="of one GPU: 80GB")] = None,
+    model_config: Annotated[Path | None, typer.Option(help="a config.json or its folder, instead of a model")] = None,
+    notes: Annotated[int | None, typer.Option(help="plan for so many notes of the kind that data.notes has")] = None,
+    space: Annotated[Path | None, typer.Option(help="also count the trials of this search space; it is run")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="print all of it as JSON")] = False,
+    set_: Overrides = None,
+) -> None:
+    """What the job will take: tokens, time, memory, disk, and what would not fit. Starts nothing."""
+    import json
+    from dataclasses import asdict
+
+    from raypipe.runs.planning import estimate, options, text
+    from raypipe.tuning import trial_counts
+
+    run = _read(config, set_)
+    trials = trial_counts.of_space(space, configfile.written(config, set_ or ())) if space is not None else ()
+    given = options.parsed(gpus, peak, share, memory, model_config, notes, trials)
+    try:
+        planned = estimate.plan(run, given)
+    except InputError as error:
+        raise configfile.located(error, config) from None
+    say(json.dumps(asdict(planned), indent=1) if as_json else text.text(planned))
+
+
+@app.command()
 def pretrain(config: ConfigPath, set_: Overrides = None) -> None:
     """Train a tokenizer and a small decoder from scratch."""
     _make("pretrain", config, set_)

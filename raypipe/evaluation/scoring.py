@@ -162,6 +162,11 @@ class LabelScorer:
         return np.split(torch.cat(out).numpy(), np.cumsum([len(row.reads) for row in rows])[:-1])
 
 
+def sizes_of(note: EncodedNote) -> list[tuple[int, int]]:
+    """Tokens, and predictions that are read, of each row that scoring a note's questions takes: what it costs."""
+    return [(len(row.tree.ids), len({read.index for read in row.reads})) for row in _rows(0, note, None)]
+
+
 def _rows(index: int, note: EncodedNote, eos_id: int | None) -> Iterator[_Row]:
     """The token trees of a note: one for each group of its questions."""
     for first, questions in question_groups(note.questions):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+import warnings
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -29,7 +31,16 @@ logger = logging.getLogger(__name__)
 
 # As torch names them, on x86 (AVX-512, AMX) and on ARM.
 BFLOAT16_INSTRUCTIONS = ("avx512_bf16", "amx_bf16", "bf16", "sve_bf16")
+
 BEGIN, END, PAD = "<s>", "</s>", "<pad>"  # of tokenizers that `pretrain` makes
+
+
+@contextmanager
+def without_renamed() -> Iterator[None]:
+    """No warnings of transformers that activation checkpointing has another name now."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "`.*gradient_checkpointing.*` is deprecated", FutureWarning)
+        yield
 
 
 @dataclass(frozen=True)

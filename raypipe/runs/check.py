@@ -85,13 +85,14 @@ class CheckReport:
         return [*doubts_of_tasks(of_tasks), *self.warnings]
 
 
-def check(config: Config, corpus: Corpus | None = None) -> CheckReport:
+def check(config: Config, corpus: Corpus | None = None, with_model: bool = True) -> CheckReport:
     """Check config, tasks, labels, notes and model against each other.
 
-    `corpus`: tables that passed this check before; only what other settings may have changed is checked again. Raises
+    `corpus`: tables that passed this check before; only what other settings may have changed is checked again.
+    `with_model`: False where the model need not be there yet. Raises
     `InputError` with every problem. Does not import ray; needs torch and transformers for the model only.
     """
-    report, problems = _checked(config, corpus)
+    report, problems = _checked(config, corpus, with_model)
     if problems:
         raise InputError(problems)
     return report
@@ -122,7 +123,7 @@ def _tokenizer_of(config: Config) -> Model | None:
     return config.model.model_copy(update={"path": str(pretrain / "tokenizer")}) if is_made else None
 
 
-def _checked(config: Config, corpus: Corpus | None) -> tuple[CheckReport, list[Problem]]:
+def _checked(config: Config, corpus: Corpus | None, with_model: bool = True) -> tuple[CheckReport, list[Problem]]:
     problems: list[Problem] = []
     tried = _Collector(problems)
     tried(lambda: problems.extend(of_settings(config)))
@@ -134,7 +135,8 @@ def _checked(config: Config, corpus: Corpus | None) -> tuple[CheckReport, list[P
         report = _of_data(config, problems, tried)
     if report.tasks and (report.labels.num_rows or not problems):
         problems += _of_splits(config, report.labels)
-    tried(lambda: problems.extend(_model(config, report.tasks)))
+    if with_model:
+        tried(lambda: problems.extend(_model(config, report.tasks)))
     return report, folded(_in_tasks_file(problem, config.data) for problem in problems)
 
 

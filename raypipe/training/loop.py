@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import time
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -22,6 +21,7 @@ from torch import nn
 
 from raypipe.errors import InputError, Problem
 from raypipe.models import tree
+from raypipe.models.loading import without_renamed
 from raypipe.settings.config import Training
 from raypipe.training import checkpoint, schedule
 from raypipe.training.checkpoint import Progress
@@ -153,9 +153,7 @@ def mean_loss(core: WeightedLoss, pad_id: int, examples: Examples, training: Tra
 
 
 def _checkpoint_activations(model: Any, training: Training) -> None:
-    with warnings.catch_warnings():
-        # transformers renames these; the oldest version that we take has the old names alone
-        warnings.filterwarnings("ignore", "`.*gradient_checkpointing.*` is deprecated", FutureWarning)
+    with without_renamed():  # the oldest version that we take has the old names alone
         if training.gradient_checkpointing:
             model.gradient_checkpointing_enable({"use_reentrant": False})
         elif tree.computes_blocks_twice(model):  # by the training before

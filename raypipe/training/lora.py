@@ -16,6 +16,7 @@ from torch import nn
 
 from raypipe.errors import InputError, Problem
 from raypipe.models.families import FAMILIES
+from raypipe.models.loading import without_renamed
 from raypipe.settings import config
 from raypipe.training.loss import in_bfloat16
 
@@ -50,7 +51,8 @@ def add(model: Any, lora: config.Lora) -> Any:
         layers_to_transform=list(range(_first_block(lora, len(blocks)), len(blocks))),
         task_type="CAUSAL_LM",
     )
-    return get_peft_model(model, settings)
+    with without_renamed():  # PEFT asks the model by a name that transformers has given up
+        return get_peft_model(model, settings)
 
 
 def _first_block(lora: config.Lora, depth: int) -> int:

@@ -55,12 +55,7 @@ class Attribute:
         return rows.table([self._row(*parts) for parts in zip(notes, encoded, results, strict=True)], WITH_TEXT)
 
     def _tasks_of(self, note_id: str) -> list[str]:
-        """The tasks of this note: a seeded sample without replacement."""
-        every = sorted(self.tasks)
-        n = self.attribution.tasks_per_note
-        if n is None or n >= len(every):
-            return every
-        return sorted(generator(self.seed, note_id).choice(every, size=n, replace=False).tolist())
+        return tasks_of(note_id, list(self.tasks), self.attribution.tasks_per_note, self.seed)
 
     def _row(self, note: dict[str, Any], prompt: EncodedNote | Code, result: NoteAttribution | Code) -> dict[str, Any]:
         if isinstance(result, Code) or isinstance(prompt, Code):
@@ -93,3 +88,11 @@ class Attribute:
 
 
 WITH_TEXT = pa.schema([*rows.ATTRIBUTED, ("text", pa.string()), ("tags", pa.string())])
+
+
+def tasks_of(note_id: str, task_ids: Sequence[str], n: int | None, seed: int) -> list[str]:
+    """The `n` tasks of a note (None: all): a seeded sample without replacement."""
+    every = sorted(task_ids)
+    if n is None or n >= len(every):
+        return every
+    return sorted(generator(seed, note_id).choice(every, size=n, replace=False).tolist())

@@ -49,18 +49,20 @@ class Render:
 
     def __call__(self, table: pa.Table) -> pa.Table:
         notes = table.to_pylist()
-        rendered = [row for n in notes for plan in n["plans"] or [] for row in self._rows(n, plan)]
-        return rows.table([*rendered, *(receipt(n["note_id"]) for n in notes)], RENDERED)
+        made = [row for n in notes for p in n["plans"] or [] for row in rows_of(self.renderers[p["arm"]], n, p)]
+        return rows.table([*made, *(receipt(n["note_id"]) for n in notes)], RENDERED)
 
-    def _rows(self, note: dict[str, Any], plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
-        try:
-            examples = self.renderers[plan["arm"]].examples(note["text"], plan)
-        except RowError:  # no room; `counts` tells how many plans became no row
-            return
-        key = f"{note['note_id']}\t{plan['task_id']}\t{plan['draw']}"
-        for part, example in enumerate(examples):
-            counts = {"n_spans": example.n_spans, "n_cut_tokens": example.n_cut_tokens}
-            yield {"arm": plan["arm"], "key": f"{key}\t{part}", "draw": plan["draw"], **example.row(), **counts}
+
+def rows_of(renderer: Renderer, note: Mapping[str, Any], plan: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """One plan of a note as rows of RENDERED."""
+    try:
+        examples = renderer.examples(note["text"], plan)
+    except RowError:  # no room; `counts` tells how many plans became no row
+        return
+    key = f"{note['note_id']}\t{plan['task_id']}\t{plan['draw']}"
+    for part, example in enumerate(examples):
+        counts = {"n_spans": example.n_spans, "n_cut_tokens": example.n_cut_tokens}
+        yield {"arm": plan["arm"], "key": f"{key}\t{part}", "draw": plan["draw"], **example.row(), **counts}
 
 
 def counts(rendered: Path, planned: Mapping[str, Tally]) -> dict[str, dict[str, int]]:
