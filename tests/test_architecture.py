@@ -25,7 +25,7 @@ LAYERS = (
     "tuning",
     "cli",
 )
-KNOW_RAY = {"stream.cluster", "stream.source", "training.trainer", "tuning.search"}
+KNOW_RAY = {"stream.cluster", "stream.source", "stream.submission", "training.trainer", "tuning.search"}
 MAX_LOOSE = 6  # modules beside the folders
 PICKLES = {"pickle", "cloudpickle", "dill", "joblib", "marshal", "shelve"}
 

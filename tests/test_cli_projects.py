@@ -85,11 +85,11 @@ def test_version_schema_and_completion(capsys: pytest.CaptureFixture[str]) -> No
 
 
 def test_every_command_names_a_run_in_the_same_way() -> None:
-    """`--config`: a file or a folder. Those without a run are init, import-spans, list, repair and schema."""
+    """`--config`: a file or a folder. Those without a run are bundle, init, import-spans, list, repair and schema."""
     import typer.main
 
     commands = typer.main.get_command(cli.app).commands  # type: ignore[attr-defined]
-    without = {"init", "import-spans", "list", "repair", "schema"}  # `repair` takes the folder of a step
+    without = {"bundle", "init", "import-spans", "list", "repair", "schema"}  # `repair` takes the folder of a step
     named = {name for name, command in commands.items() if any("--config" in p.opts for p in command.params)}
     assert set(commands) - named == without
     assert not [name for name, command in commands.items() if any("--run" in p.opts for p in command.params)]
