@@ -106,8 +106,8 @@ def _share_first(options: Sequence[Sequence[int]]) -> bool:
 
 def _questions(config: Config, tasks: Sequence[Task], out: Survey) -> None:
     """Questions that end twice."""
-    asked = {task.id: config.prompt.question.replace("{question}", task.question) for task in tasks}
-    doubled = [(id, "the question ends in `??`, once from prompt.question") for id, q in asked.items() if "??" in q]
+    questions = {task.id: config.prompt.question.replace("{question}", task.question) for task in tasks}
+    doubled = [(id, "the question ends in `??`, once from prompt.question") for id, q in questions.items() if "??" in q]
     out.warnings += doubts_of_tasks(doubled)
 
 
