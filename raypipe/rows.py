@@ -185,9 +185,9 @@ def table(rows: list[dict[str, Any]], schema: pa.Schema) -> pa.Table:
     return pa.Table.from_pydict({name: [row.get(name) for row in rows] for name in schema.names}, schema=schema)
 
 
-def write(table: pa.Table, path: Path) -> None:
-    """A table as one Parquet file."""
-    pq.write_table(table, path, **WRITE)
+def write(table: pa.Table, where: Path | pa.NativeFile, **options: Any) -> None:
+    """A table as one Parquet file. `options`: pyarrow's, beside the usual ones."""
+    pq.write_table(table, where, **{**WRITE, **options})
 
 
 def read(path: Path | str, columns: Sequence[str] | None = None, filters: pc.Expression | None = None) -> pa.Table:

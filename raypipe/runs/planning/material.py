@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from raypipe import rows
 from raypipe.attribution.layers import masking_layer, valid_layers
@@ -72,7 +71,7 @@ class Made:
 def stored_bytes(table: pa.Table, **written: Any) -> int:
     """Bytes of a table as Parquet."""
     sink = pa.BufferOutputStream()
-    pq.write_table(table, sink, **{**rows.WRITE, **written})
+    rows.write(table, sink, **written)
     return sink.getvalue().size
 
 
