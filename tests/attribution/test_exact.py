@@ -265,7 +265,7 @@ def test_last_two_layers_say_nothing_by_their_sum(family: str) -> None:
         assert share[1] < 1e-4
 
 
-@pytest.mark.skipif("RAYPIPE_MODELS" not in os.environ, reason="RAYPIPE_MODELS names no folder of trained models")
+@pytest.mark.skipif(not os.environ.get("RAYPIPE_MODELS"), reason="RAYPIPE_MODELS names no folder of trained models")
 @pytest.mark.parametrize("name", ["stories260k", "babyllama-char-0.9m"])
 def test_trained_models(name: str) -> None:
     """Really trained weights: equal to captum at every valid layer, shared note = separate prompts, and bfloat16 keeps

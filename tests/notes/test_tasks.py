@@ -169,7 +169,7 @@ def test_unknown_task_id_is_a_hint(tmp_path):
     assert problems_of(path, ["fevr"]) == ["data.task_ids: no task 'fevr'. Did you mean 'fever'?"]
 
 
-@pytest.mark.skipif("RAYPIPE_DATA" not in os.environ, reason="RAYPIPE_DATA is not set: no real corpora here")
+@pytest.mark.skipif(not os.environ.get("RAYPIPE_DATA"), reason="RAYPIPE_DATA is not set: no real corpora here")
 def test_leaflets_ask_italian_questions():
     tasks = load_tasks(str(LEAFLETS))
     assert len(tasks) == 150

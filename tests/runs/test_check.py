@@ -192,7 +192,7 @@ def test_generated_data_need_no_check():
     assert "generated" in str(found), "no count of what is not there yet"
 
 
-@pytest.mark.skipif("RAYPIPE_DATA" not in os.environ, reason="RAYPIPE_DATA is not set: no real corpora here")
+@pytest.mark.skipif(not os.environ.get("RAYPIPE_DATA"), reason="RAYPIPE_DATA is not set: no real corpora here")
 def test_a_large_corpus():
     folder = Path(os.environ["RAYPIPE_DATA"]) / "e3c_it_leaflets"
     data = Data(
