@@ -191,3 +191,14 @@ def test_a_run_with_a_local_model_opens_no_connection(tmp_path: Path) -> None:
     assert done.stdout.splitlines()[-1:] == ["RESULT 0 True []"], done.stderr[-2000:]
     private = [path for path in (tmp_path / "runs").rglob("*") if path.stat().st_mode & 0o077]
     assert private == [], "files of a run are their owner's alone"
+
+
+@pytest.mark.parametrize("arguments", [["show", "--note", "n1", "--config", "x"], ["preview"], []])
+def test_no_job_prints_a_note(arguments: list[str]) -> None:
+    """Ray keeps the log of a job."""
+    job = [sys.executable, str(Path(__file__).parents[1] / "jobs/step.py"), *arguments]
+    done = subprocess.run(job, capture_output=True, text=True, check=False)
+    assert done.returncode == ExitCode.CONFIG
+    assert done.stdout == ""
+    assert done.stderr.startswith("error: jobs/step.py runs check, run,")
+    assert done.stderr.count("\n") == 1
