@@ -18,7 +18,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
 from raypipe.errors import InputError, Problem
-from raypipe.models import weights
+from raypipe.models import tree, weights
 from raypipe.models.families import FAMILIES, Family, refusal
 from raypipe.settings import config
 from raypipe.words import F32
@@ -80,6 +80,11 @@ def _say_once(message: str) -> None:
     logger.warning(message)
 
 
+def attention_of(section: config.Model, model_config: Any) -> str:
+    """transformers' name of the attention that a model runs with."""
+    return tree.FLEX if section.attention == "flex" else FAMILIES[model_config.model_type].attention
+
+
 def check(section: config.Model) -> Any:
     """The model's config. Raises `InputError` with every reason why the model cannot be used.
 
@@ -94,6 +99,8 @@ def check(section: config.Model) -> Any:
     except Exception as error:  # a broken config.json can fail anywhere in transformers
         raise InputError([Problem("model.path", f"not a readable model folder ({type(error).__name__})")]) from None
     problems = _config_problems(model_config)
+    if section.attention == "flex" and not problems:
+        problems += _flex_problems(section, model_config)
     if is_local and not problems:
         problems += weights.model_problems(Path(section.path))
     if section.adapter is not None:
@@ -102,6 +109,16 @@ def check(section: config.Model) -> Any:
     if problems:
         raise InputError(problems)
     return model_config
+
+
+def _flex_problems(section: config.Model, model_config: Any) -> list[Problem]:
+    """Why FlexAttention cannot run here."""
+    reasons = []
+    if device_of(section).type == "cpu":
+        reasons.append("`flex` needs a GPU: on a CPU it has no backward pass; take `sdpa`")
+    if not AutoModelForCausalLM._model_mapping[type(model_config)]._supports_flex_attn:
+        reasons.append(f"transformers has no `flex` for the family {model_config.model_type}; take `sdpa`")
+    return [Problem("model.attention", reason) for reason in reasons]
 
 
 def _config_problems(model_config: Any) -> list[Problem]:
@@ -137,7 +154,7 @@ def load(section: config.Model, dtype: torch.dtype | None = None) -> Loaded:
             trust_remote_code=False,
             use_safetensors=True,
             dtype=dtype or dtype_of(section, device),
-            attn_implementation=FAMILIES[model_config.model_type].attention,
+            attn_implementation=attention_of(section, model_config),
             output_loading_info=True,
             ignore_mismatched_sizes=True,  # reported below, in one line
         )
@@ -244,7 +261,7 @@ def from_scratch(pretrain: config.Pretrain, tokenizer: Any) -> Any:
 def random_like(section: config.Model) -> Any:
     """A model of the same architecture with random weights (seed torch first): the control for pretraining."""
     model_config = check(section)
-    attention = FAMILIES[model_config.model_type].attention
+    attention = attention_of(section, model_config)
     return AutoModelForCausalLM.from_config(model_config, attn_implementation=attention).float()
 
 

@@ -19,9 +19,12 @@ from torch.nn.functional import linear
 from transformers.modeling_outputs import BaseModelOutputWithPastAndCrossAttentions
 
 from raypipe.errors import InputError, Problem
+from raypipe.models import tree_masks
 from raypipe.models.families import FAMILIES, too_long
 from raypipe.models.swapping import attention_as, forward_as
 from raypipe.words import I32
+
+FLEX = "flex_attention"  # transformers' name
 
 # Attention weights of one block that may be written out (64 MiB in float32).
 WRITTEN_OUT = 2**24
@@ -57,7 +60,8 @@ class Trees:
 
     input_ids_BT: Tensor
     position_ids_BT: Tensor
-    sees_BTT: Tensor | None  # True where the row's token may look at the column's; None = plain causal
+    branch_BT: Tensor  # branch of every token; -1 for padding
+    is_plain: bool  # no row has a branch: the model's own causal attention is enough
     source_BT: Tensor  # index of the token whose hidden state predicts this one (its predecessor in the tree)
     longest: int  # tokens of the longest prompt: a trunk with one branch
 
@@ -78,16 +82,11 @@ def collate(rows: Sequence[tuple[I32, I32]], pad_id: int, device: torch.device) 
         branch[row, :n] = branch_T
         branch[row, n:] = -1  # padding: a branch that nobody is in
         position[row, :n], source[row, :n] = _paths(branch_T)
-    sees = None
-    if not is_plain:
-        b = torch.from_numpy(branch).to(device)
-        causal = torch.ones(width, width, dtype=torch.bool, device=device).tril()
-        # padding attends to itself, so that no softmax is empty
-        sees = causal & ((b[:, None, :] == 0) | (b[:, None, :] == b[:, :, None]))
     return Trees(
         torch.from_numpy(input_ids).to(device),
         torch.from_numpy(position).to(device),
-        sees,
+        torch.from_numpy(branch).to(device),
+        is_plain,
         torch.from_numpy(source).to(device),
         int(position.max()) + 1,
     )
@@ -152,26 +151,25 @@ def computes_blocks_twice(model: Any) -> bool:
 
 
 def _attention_mask(model: Any, trees: Trees) -> Any:
-    """What transformers takes as a ready-made mask: additive, [B, 1, T, T], for all layers or for each kind of them.
+    """What transformers takes as a ready-made mask, for all layers or for each kind of them.
 
     A config class that declares `layer_types` belongs to a model with a mask for each kind. All others have one mask,
     with the window if there is one.
     """
-    if trees.sees_BTT is None:
+    is_flex = model.config._attn_implementation == FLEX
+    if trees.is_plain and not is_flex:
         return None
-    sees_BTT, position = trees.sees_BTT, trees.position_ids_BT
+
+    def mask(window: int | None) -> Any:
+        rule = tree_masks.sees(trees.branch_BT, trees.position_ids_BT, window)
+        shape, device = trees.branch_BT.shape, trees.branch_BT.device
+        return tree_masks.blocks(rule, shape, device) if is_flex else tree_masks.dense(rule, shape, model.dtype, device)
+
     window = getattr(model.config, "sliding_window", None)
-    # distance on the path from the note to the end of the branch, not in the row
-    near = sees_BTT & (position[:, :, None] - position[:, None, :] < window) if window else sees_BTT
     if not hasattr(type(model.config), "layer_types"):
-        return _additive(near, model.dtype)
-    sees = {"full_attention": sees_BTT, "sliding_attention": near}
-    return {kind: _additive(sees[kind], model.dtype) for kind in set(model.config.layer_types)}
-
-
-def _additive(sees_BTT: Tensor, dtype: torch.dtype) -> Tensor:
-    mask = torch.zeros(sees_BTT.shape, dtype=dtype, device=sees_BTT.device)
-    return mask.masked_fill_(~sees_BTT, torch.finfo(dtype).min)[:, None]
+        return mask(window)
+    windows = {"full_attention": None, "sliding_attention": window}
+    return {kind: mask(windows[kind]) for kind in set(model.config.layer_types)}
 
 
 @dataclass

@@ -231,6 +231,9 @@ class Model(Section):
     CPU. `bfloat16`: there, too, if it has such products; what bfloat16 cannot settle is done again in float32."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where the model runs. `auto`: the GPU if there is one."""
+    attention: Literal["sdpa", "flex"] = "sdpa"
+    """How a note with many questions is read. `sdpa`: with a dense mask. `flex`: PyTorch's FlexAttention, which leaves
+    out what no question sees; for long notes with many questions on a GPU (benchmarks/bench_gpu.py compares both)."""
     chat: Literal["auto", "never"] = "auto"
     """`auto`: use the chat template if the tokenizer has one. `never`: plain text."""
 

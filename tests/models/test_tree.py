@@ -13,7 +13,7 @@ from tests.tiny_models import CONFIGS, VARIANTS, tiny_model
 TRUNK, BRANCHES = [*range(5, 25)], [[30, 31, 32], [33, 34], [30, 35, 36, 37]]
 
 
-def _tree() -> tuple[np.ndarray, np.ndarray]:
+def a_tree() -> tuple[np.ndarray, np.ndarray]:
     ids = TRUNK + [token for branch in BRANCHES for token in branch]
     branch = [0] * len(TRUNK) + [i for i, b in enumerate(BRANCHES, start=1) for _ in b]
     return np.asarray(ids, np.int32), np.asarray(branch, np.int32)
@@ -24,7 +24,7 @@ def test_logits_of_a_tree_equal_the_models_own_of_separate_prompts(name: str) ->
     """Beside a shorter row, all states, by the model's own forward function."""
     model = tiny_model(name)
     short = (np.asarray(TRUNK[:3], np.int32), np.zeros(3, np.int32))
-    trees = tree.collate([_tree(), short], pad_id=0, device=torch.device("cpu"))
+    trees = tree.collate([a_tree(), short], pad_id=0, device=torch.device("cpu"))
     with torch.no_grad():
         hidden = tree.hidden_states(model, trees)
         at = len(TRUNK)
@@ -59,7 +59,7 @@ def test_windows_change_the_logits_here(name: str) -> None:
 
 
 def test_sources_are_the_predecessors_on_the_path() -> None:
-    ids, branch = _tree()
+    ids, branch = a_tree()
     trees = tree.collate([(ids, branch)], 0, torch.device("cpu"))
     source, n = trees.source_BT[0].tolist(), len(TRUNK)
     assert source[1:n] == list(range(n - 1))
@@ -72,14 +72,14 @@ def test_plain_rows_need_no_mask() -> None:
     """Their padding goes on counting: transformers would read a new start as another sequence."""
     rows = [(np.asarray(TRUNK[:n], np.int32), np.zeros(n, np.int32)) for n in (9, 4)]
     trees = tree.collate(rows, 0, torch.device("cpu"))
-    assert trees.sees_BTT is None
+    assert trees.is_plain
     assert trees.position_ids_BT.tolist() == [[*range(9)]] * 2
 
 
 def test_short_rows_in_bfloat16_are_read_without_the_fused_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
     """To the same states, as far as bfloat16 goes; everything else keeps the model's own attention."""
     model = tiny_model("gemma3_text").bfloat16()
-    trees = tree.collate([_tree()], pad_id=0, device=torch.device("cpu"))
+    trees = tree.collate([a_tree()], pad_id=0, device=torch.device("cpu"))
     assert tree._attention(model, trees) == "eager"
     with torch.no_grad():
         written_out = tree.hidden_states(model, trees)
