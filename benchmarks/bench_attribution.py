@@ -39,8 +39,11 @@ from raypipe.models.prompts import EncodedNote, Question
 from raypipe.settings import config
 from raypipe.training.throughput import matrix_peak
 
-# small: a body of 23.6M and a tied head of 0.27 of that, as in Llama-3.2-1B. 1b and 8b: Llama's own.
+# tiny: to see that a script runs. small: a body of 23.6M and a tied head of 0.27 of that, as in Llama-3.2-1B. 1b and
+# 8b: Llama's own.
 SIZES: dict[str, dict[str, Any]] = {
+    "tiny": {"hidden_size": 64, "num_hidden_layers": 4, "num_attention_heads": 4, "num_key_value_heads": 2,
+             "intermediate_size": 96, "vocab_size": 12288},
     "small": {"hidden_size": 512, "num_hidden_layers": 8, "num_attention_heads": 8, "num_key_value_heads": 4,
               "intermediate_size": 1408, "vocab_size": 12288},
     "1b": {"hidden_size": 2048, "num_hidden_layers": 16, "num_attention_heads": 32, "num_key_value_heads": 8,
@@ -69,13 +72,17 @@ def lengths(n: int, seed: int = 0) -> list[int]:
     return np.clip(generator.lognormal(np.log(150), np.log(700 / 150) / 1.645, n), 8, 2048).astype(int).tolist()
 
 
-def scorer_of(size: str, device: str) -> Loaded:
-    """A Llama with random weights."""
+def model_of(size: str, device: str, attention: str = "sdpa") -> Any:
+    """A Llama with random weights: bfloat16 on a GPU."""
     torch.manual_seed(0)
     shape = LlamaConfig(**SIZES[size], max_position_embeddings=4096, tie_word_embeddings=True)
     dtype = torch.bfloat16 if device == "cuda" else torch.float32
     with torch.device(device):
-        model = AutoModelForCausalLM.from_config(shape, attn_implementation="sdpa", dtype=dtype)
+        return AutoModelForCausalLM.from_config(shape, attn_implementation=attention, dtype=dtype)
+
+
+def scorer_of(model: Any, device: str) -> Loaded:
+    """The model as the engine takes it."""
     return Loaded(model.eval(), None, FAMILIES["llama"], torch.device(device))
 
 
@@ -435,7 +442,9 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     start = time.perf_counter()
     bench = Bench(
-        scorer_of(arguments.size, arguments.device), 1 if arguments.quick else arguments.rounds, arguments.quick
+        scorer_of(model_of(arguments.size, arguments.device), arguments.device),
+        1 if arguments.quick else arguments.rounds,
+        arguments.quick,
     )
     report: dict[str, Any] = {"machine": machine(arguments.device, arguments.threads), "size": arguments.size}
     for name in arguments.only or CASES:

@@ -18,7 +18,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
 from raypipe.errors import InputError, Problem
-from raypipe.models import tree, weights
+from raypipe.models import tree_masks, weights
 from raypipe.models.families import FAMILIES, Family, refusal
 from raypipe.settings import config
 from raypipe.words import F32
@@ -82,7 +82,7 @@ def _say_once(message: str) -> None:
 
 def attention_of(section: config.Model, model_config: Any) -> str:
     """transformers' name of the attention that a model runs with."""
-    return tree.FLEX if section.attention == "flex" else FAMILIES[model_config.model_type].attention
+    return tree_masks.FLEX if section.attention == "flex" else FAMILIES[model_config.model_type].attention
 
 
 def check(section: config.Model) -> Any:

@@ -24,8 +24,6 @@ from raypipe.models.families import FAMILIES, too_long
 from raypipe.models.swapping import attention_as, forward_as
 from raypipe.words import I32
 
-FLEX = "flex_attention"  # transformers' name
-
 # Attention weights of one block that may be written out (64 MiB in float32).
 WRITTEN_OUT = 2**24
 
@@ -156,7 +154,7 @@ def _attention_mask(model: Any, trees: Trees) -> Any:
     A config class that declares `layer_types` belongs to a model with a mask for each kind. All others have one mask,
     with the window if there is one.
     """
-    is_flex = model.config._attn_implementation == FLEX
+    is_flex = model.config._attn_implementation == tree_masks.FLEX
     if trees.is_plain and not is_flex:
         return None
 

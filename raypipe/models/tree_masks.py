@@ -12,6 +12,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from transformers import AttentionInterface, AttentionMaskInterface
+from transformers.integrations.flex_attention import flex_attention_forward
+from transformers.masking_utils import flex_attention_mask
+
+FLEX = "raypipe_flex"  # under which transformers finds `_flex_attention`
 
 # May the query's token look at the key's, given (row, head, query, key) as indices of shapes that broadcast?
 Sees = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
@@ -45,3 +50,18 @@ def blocks(rule: Sees, shape: torch.Size, device: torch.device) -> Any:
 
     rows, width = shape
     return create_block_mask(rule, rows, None, width, width, device=device)
+
+
+def _flex_attention(
+    module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: Any, **more: Any
+) -> tuple[Tensor, Tensor | None]:
+    """FlexAttention under autocast, which does not know it: rotary positions leave queries and keys in float32 and the
+    values in bfloat16, and the kernel takes one dtype."""
+    if torch.is_autocast_enabled(query.device.type):
+        dtype = torch.get_autocast_dtype(query.device.type)
+        query, key, value = query.to(dtype), key.to(dtype), value.to(dtype)
+    return flex_attention_forward(module, query, key, value, attention_mask, **more)
+
+
+AttentionInterface.register(FLEX, _flex_attention)
+AttentionMaskInterface.register(FLEX, flex_attention_mask)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -53,8 +54,23 @@ def test_flex_attention_gives_the_same_states(name: str, is_plain: bool, monkeyp
     is_real = trees.branch_BT >= 0
     with torch.no_grad():
         dense = tree.hidden_states(model, trees)
-        model.set_attn_implementation(tree.FLEX)
+        model.set_attn_implementation(tree_masks.FLEX)
         torch.testing.assert_close(tree.hidden_states(model, trees)[is_real], dense[is_real], atol=1e-4, rtol=1e-4)
+
+
+def test_under_autocast_the_kernel_gets_one_dtype(monkeypatch: pytest.MonkeyPatch) -> None:
+    dtypes: list[set[torch.dtype]] = []
+
+    def spy(*inputs: torch.Tensor, **more: Any) -> torch.Tensor:
+        dtypes.append({x.dtype for x in inputs})
+        return flex_attention(*inputs, **more)
+
+    monkeypatch.setattr(WrappedFlexAttention, "__call__", lambda _: spy)
+    model = tiny_model("llama")
+    model.set_attn_implementation(tree_masks.FLEX)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        tree.hidden_states(model, _trees())
+    assert dtypes == [{torch.bfloat16}] * 4
 
 
 @pytest.mark.slow  # a C++ compiler makes the kernel
@@ -63,12 +79,12 @@ def test_compiled_flex_attention_gives_the_same_states() -> None:
     is_real = trees.branch_BT >= 0
     with torch.no_grad():
         dense = tree.hidden_states(model, trees)
-        model.set_attn_implementation(tree.FLEX)
+        model.set_attn_implementation(tree_masks.FLEX)
         torch.testing.assert_close(tree.hidden_states(model, trees)[is_real], dense[is_real], atol=1e-4, rtol=1e-4)
 
 
 def test_blocks_that_nobody_sees_are_left_out() -> None:
-    """A trunk and four branches of one block (128 tokens) each: of 25, 5 on the diagonal, 4 of branches on the trunk."""
+    """A trunk and four branches of one block (128 tokens) each: of 25, 5 on the diagonal, 4 of branches to trunk."""
     branch_BT = torch.arange(5).repeat_interleave(128)[None]
     rule = tree_masks.sees(branch_BT, branch_BT, None)
     made = tree_masks.blocks(rule, branch_BT.shape, CPU)
