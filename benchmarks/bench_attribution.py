@@ -4,10 +4,13 @@
     python benchmarks/bench_attribution.py --json bench.json --quick    the same cases, one round, fewer notes
     python benchmarks/bench_attribution.py --json bench.json --only one_task integrated
     python benchmarks/bench_attribution.py --device cuda --size 1b --json bench.json
+    python benchmarks/bench_attribution.py --model pretrained/smollm2-135m --threads 2 --only one_task many_tasks
+    python benchmarks/bench_attribution.py --note 512 --question 12 --only many_tasks
 
-Random weights (speed does not depend on them), random notes. Baselines are what a user would write: captum per note
-with the forward pass that finds the label, the same in padded arrival batches with a correct mask, captum with a list
-of layers, and the recipe of the authors' code. All variants of a case run in turn, round by round, so that noise hits
+Random weights (speed does not depend on them) or those of a model folder, random notes. Baselines are what a user would
+write: captum per note with the forward pass that finds the label, as it comes and told to compute the last logits only,
+the same in padded arrival batches with a correct mask, captum with a list of layers, and the recipe of the authors'
+code. All variants of a case run in turn, round by round, so that noise hits
 them alike; a ratio is baseline time / variant time, the median over rounds. `error` and `overlap` compare relevance
 with captum's on NOTE tokens (largest difference relative to the note's largest value; top 20 % in common). What
 arithmetic allows is `flop_model` in the JSON. No figures of a GPU have been taken so far.
@@ -33,6 +36,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig
 
 from raypipe.attribution import AttributionEngine
 from raypipe.attribution.batches import token_batches
+from raypipe.models import loading
 from raypipe.models.families import FAMILIES
 from raypipe.models.loading import Loaded
 from raypipe.models.prompts import EncodedNote, Question
@@ -52,8 +56,6 @@ SIZES: dict[str, dict[str, Any]] = {
            "intermediate_size": 14336, "vocab_size": 128256, "head_dim": 128},
 }  # fmt: skip
 CASES = ("one_task", "batched", "many_tasks", "integrated", "bfloat16", "buckets")
-SUFFIX = 24  # tokens of a question
-NOTE = 200  # tokens of the note that is asked many questions
 
 Relevance = list[np.ndarray]  # per note and question: [N]
 
@@ -86,12 +88,12 @@ def scorer_of(model: Any, device: str) -> Loaded:
     return Loaded(model.eval(), None, FAMILIES["llama"], torch.device(device))
 
 
-def note_of(n_tokens: int, n_questions: int, seed: int) -> EncodedNote:
-    """A random note with random questions of two one-token labels."""
+def note_of(n_tokens: int, n_questions: int, seed: int, question: int = 24) -> EncodedNote:
+    """A random note with random questions of so many tokens and two one-token labels."""
     draw = np.random.default_rng(seed)
     ids = tuple(draw.integers(10, 12000, n_tokens).tolist())  # before the questions: the same note for any number
     questions = tuple(
-        Question(f"t{q}", tuple(draw.integers(10, 12000, SUFFIX).tolist()), ((q + 10,), (q + 500,)))
+        Question(f"t{q}", tuple(draw.integers(10, 12000, question).tolist()), ((q + 10,), (q + 500,)))
         for q in range(n_questions)
     )
     offsets = np.stack([np.arange(n_tokens), np.arange(1, n_tokens + 1)], axis=1).astype(np.int32)
@@ -131,9 +133,9 @@ class Baselines:
         return margin, ids
 
     def captum(self, notes: Sequence[EncodedNote], layers: Sequence[int], keep_last: bool = False) -> Relevance:
-        """LayerGradientXActivation on one batch; several layers in one call. Layers count from 1 as in raypipe."""
+        """LayerGradientXActivation on one batch; several layers in one call. Layers as in raypipe: 0 is the embeddings."""
         margin, ids = self._margins(notes, keep_last)
-        blocks = [self.model.model.layers[layer - 1] for layer in layers]
+        blocks = [self.model.model.layers[k - 1] if k else self.model.get_input_embeddings() for k in layers]
         explainer = captum.attr.LayerGradientXActivation(margin, blocks if len(blocks) > 1 else blocks[0])
         found = explainer.attribute(ids)
         return self._cut(found if len(blocks) > 1 else [found], notes)
@@ -186,7 +188,7 @@ class Baselines:
         for layer in found:
             values = (layer[0] if isinstance(layer, tuple) else layer).detach().float().sum(-1).cpu().numpy()
             for row, note in zip(values, notes, strict=True):
-                start = len(row) - SUFFIX - len(note.prefix_ids)
+                start = len(row) - len(note.questions[0].suffix_ids) - len(note.prefix_ids)
                 result.append(row[start : start + len(note.prefix_ids)])
         return result
 
@@ -194,10 +196,12 @@ class Baselines:
 class Bench:
     """Runs cases and collects the rows of the table."""
 
-    def __init__(self, scorer: Loaded, rounds: int, quick: bool) -> None:
-        self.scorer, self.rounds, self.quick = scorer, rounds, quick
+    def __init__(
+        self, scorer: Loaded, rounds: int, quick: bool, *, depth: float = 3 / 8, note: int = 200, question: int = 24
+    ) -> None:
+        self.scorer, self.rounds, self.quick, self.note, self.question = scorer, rounds, quick, note, question
         self.depth = scorer.model.config.num_hidden_layers
-        self.layer = self.depth * 3 // 8
+        self.layer = int(self.depth * depth)
         self.base = Baselines(scorer, self.layer)
         c = scorer.model.config
         head_width = getattr(c, "head_dim", None) or c.hidden_size // c.num_attention_heads
@@ -301,46 +305,55 @@ class Bench:
         The engine gets one note on a CPU, and enough of them to fill a batch on a GPU."""
         counts, sample = (8, 32, 136), 8 if self.quick else 16
         n_notes = 32 if self.scorer.device.type == "cuda" else 1
-        notes = {t: [note_of(NOTE, t, seed) for seed in range(n_notes)] for t in (1, *counts)}
+        notes = {t: [note_of(self.note, t, seed, self.question) for seed in range(n_notes)] for t in (1, *counts)}
         engine, direct = self.engine(), self.engine(method="kv_direct", layer="all")
         separate = [replace_questions(notes[136][0], q) for q in range(sample)]
         variants: dict[str, Callable[[], Relevance]] = {
             "captum": lambda: [self.base.captum([x], [self.layer])[0] for x in separate],
+            "captum last": lambda: [self.base.captum([x], [self.layer], keep_last=True)[0] for x in separate],
             **{f"engine {t}": lambda t=t: relevance_of(engine, notes[t]) for t in (1, *counts)},
             **{f"kv {t}": lambda t=t: relevance_of(direct, notes[t]) for t in counts[1:]},
         }
         timed = self.time(self.rounds, variants)
         peak = matrix_peak(self.scorer.device, self.scorer.model.dtype, self.clock)
-        against = f"captum per task + prediction ({sample} run)"
-        for t in (1, *counts):
-            slow, fast = self.work(t)
-            flops = 2 * self.block * fast * n_notes / min(timed[f"engine {t}"].seconds)
-            self.row(
-                f"tasks_{t}",
-                "engine, note shared",
-                timed[f"engine {t}"],
-                against,
-                timed["captum"],
-                t * n_notes / sample,
-                flop_model=round(slow / fast, 2),
-                of_peak=round(flops / peak, 2),
-                note_tasks_per_s=round(t * n_notes / min(timed[f"engine {t}"].seconds), 1),
-            )
-        for t in counts[1:]:
-            row = (timed[f"kv {t}"], against, timed["captum"], t * n_notes / sample)
-            self.row(f"kv_direct_{t}", "kv_direct, all layers", *row, differs=True)
+        against = {
+            "captum": f"captum per task + prediction ({sample} run)",
+            "captum last": "the same, last logits only",
+        }
+        for baseline, name in against.items():
+            for t in (1, *counts):
+                slow, fast = self.work(t, all_logits=baseline == "captum")
+                flops = 2 * self.block * fast * n_notes / min(timed[f"engine {t}"].seconds)
+                self.row(
+                    f"tasks_{t}",
+                    "engine, note shared",
+                    timed[f"engine {t}"],
+                    name,
+                    timed[baseline],
+                    t * n_notes / sample,
+                    flop_model=round(slow / fast, 2),
+                    of_peak=round(flops / peak, 2),
+                    note_tasks_per_s=round(t * n_notes / min(timed[f"engine {t}"].seconds), 1),
+                )
+            for t in counts[1:]:
+                slow, _ = self.work(t, all_logits=baseline == "captum")
+                fast = (self.note + 2 * t * self.question) * self.depth  # all layers, as kv_direct gives them
+                row = (timed[f"kv {t}"], name, timed[baseline], t * n_notes / sample)
+                model = round(slow / fast, 2)
+                self.row(f"kv_direct_{t}", "kv_direct, all layers", *row, differs=True, flop_model=model)
 
-    def work(self, t: int) -> tuple[float, float]:
+    def work(self, t: int, all_logits: bool) -> tuple[float, float]:
         """(captum, engine): linear-layer work for t tasks on one note, in units of one block on one token. Their
         quotient is the ratio that arithmetic allows."""
-        c = self.scorer.model.config
+        c, note, question = self.scorer.model.config, self.note, self.question
         head, above = c.vocab_size * c.hidden_size / self.block, self.depth - self.layer
-        slow = t * (NOTE + SUFFIX) * (2 * (self.depth + head) + above + head)
+        logits = head if all_logits else 0  # of one position: nothing
+        slow = t * (note + question) * (2 * (self.depth + logits) + above + logits)
         if t == 1:  # one row, twice above the layer
-            return slow, (NOTE + SUFFIX) * (self.depth + above)
+            return slow, (note + question) * (self.depth + above)
         # the last block of the note is entered by its keys and values alone
         pulled_back = above - 1 + self.key_value / self.block
-        return slow, NOTE * self.depth + t * SUFFIX * (self.depth + above) + t * NOTE * pulled_back
+        return slow, note * self.depth + t * question * (self.depth + above) + t * note * pulled_back
 
     def integrated(self) -> None:
         notes = [note_of(length, 1, i) for i, length in enumerate([150, 235][: 1 if self.quick else 2])]
@@ -435,18 +448,28 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--size", choices=list(SIZES), default="small")
+    parser.add_argument("--model", type=Path, help="a model folder instead of random weights")
+    parser.add_argument(
+        "--depth", type=float, default=3 / 8, help="layer that is attributed, of all; 0: the embeddings"
+    )
+    parser.add_argument("--note", type=int, default=200, help="tokens of the note with many tasks")
+    parser.add_argument("--question", type=int, default=24, help="tokens of each of its questions")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--only", nargs="+", choices=CASES)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     start = time.perf_counter()
-    bench = Bench(
-        scorer_of(model_of(arguments.size, arguments.device), arguments.device),
-        1 if arguments.quick else arguments.rounds,
-        arguments.quick,
-    )
-    report: dict[str, Any] = {"machine": machine(arguments.device, arguments.threads), "size": arguments.size}
+    if arguments.model is None:
+        scorer = scorer_of(model_of(arguments.size, arguments.device), arguments.device)
+    else:
+        scorer = loading.load(config.Model(path=str(arguments.model), device=arguments.device))
+    rounds, sizes = 1 if arguments.quick else arguments.rounds, ("depth", "note", "question")
+    bench = Bench(scorer, rounds, arguments.quick, **{name: getattr(arguments, name) for name in sizes})
+    report: dict[str, Any] = {
+        "machine": machine(arguments.device, arguments.threads),
+        "size": str(arguments.model or arguments.size),
+    }
     for name in arguments.only or CASES:
         getattr(bench, name)()
         report["rows"] = bench.rows
