@@ -12,7 +12,7 @@ write: captum per note with the forward pass that finds the label, as it comes a
 the same in padded arrival batches with a correct mask, captum with a list of layers, and the recipe of the authors'
 code. All variants of a case run in turn, round by round, so that noise hits
 them alike; a ratio is baseline time / variant time, the median over rounds. `error` and `overlap` compare relevance
-with captum's on NOTE tokens (largest difference relative to the note's largest value; top 20 % in common). What
+with captum's on tokens of the note (largest difference relative to the note's largest value; top 20 % in common). What
 arithmetic allows is `flop_model` in the JSON. No figures of a GPU have been taken so far.
 """
 
@@ -133,7 +133,7 @@ class Baselines:
         return margin, ids
 
     def captum(self, notes: Sequence[EncodedNote], layers: Sequence[int], keep_last: bool = False) -> Relevance:
-        """LayerGradientXActivation on one batch; several layers in one call. Layers as in raypipe: 0 is the embeddings."""
+        """LayerGradientXActivation on one batch; several layers in one call. Layer 0 is the embeddings."""
         margin, ids = self._margins(notes, keep_last)
         blocks = [self.model.model.layers[k - 1] if k else self.model.get_input_embeddings() for k in layers]
         explainer = captum.attr.LayerGradientXActivation(margin, blocks if len(blocks) > 1 else blocks[0])
@@ -206,7 +206,11 @@ class Bench:
         c = scorer.model.config
         head_width = getattr(c, "head_dim", None) or c.hidden_size // c.num_attention_heads
         self.key_value = 2 * c.hidden_size * c.num_key_value_heads * head_width  # parameters
-        self.block = 2 * c.hidden_size**2 + self.key_value + 3 * c.hidden_size * c.intermediate_size
+        self.block = (
+            2 * c.hidden_size * c.num_attention_heads * head_width
+            + self.key_value
+            + 3 * c.hidden_size * c.intermediate_size
+        )
         self.rows: list[dict[str, Any]] = []
         # one thread: its own CPU time, which neighbours on the machine disturb less than the wall clock
         is_alone = scorer.device.type == "cpu" and torch.get_num_threads() == 1
