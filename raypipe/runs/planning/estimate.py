@@ -61,7 +61,6 @@ def _plan(run: Run, options: Options, scratch: Path) -> figures.Plan:
     todo = work.todo(run)
     timed = _timed(material, todo, pace)
     is_gpu = options.peak is not None or torch.cuda.is_available()
-    host_bytes = memory.host_bytes(_row_tokens(material, todo))
     steps, stages = [t.step for t in timed], [figures.Stage(t.step.name, t.seconds, t.source) for t in timed]
     on_gpus = [_on_gpus(run.settings, timed, n, is_gpu) for n in options.gpus]
     of_corpus, held = _corpus(material, steps, options), _memory(material, todo, is_gpu)
@@ -76,12 +75,11 @@ def _plan(run: Run, options: Options, scratch: Path) -> figures.Plan:
         on_gpus=on_gpus,
         memory=held,
         memory_limit=options.memory,
-        host_bytes=host_bytes,
         in_flight_bytes=_in_flight(material, run),
         shards=max((step.shards for step in steps), default=0),
         rows_per_block=run.settings.resources.rows_per_block,
         several=[*_comparison(run, material, timed, pace, scratch), *_searches(timed, options)],
-        advice=list(advice.advice(run.settings, of_corpus, steps, stages, on_gpus, held, options.memory, host_bytes)),
+        advice=list(advice.advice(run.settings, of_corpus, steps, stages, on_gpus, held, options.memory)),
         assumptions=_assumptions(model, is_gpu),
     )
 
@@ -171,16 +169,6 @@ def _memory(material: Material, todo: Sequence[Todo], is_gpu: bool) -> list[figu
             name = f"{t.name.split('/')[0]} ({'adapters' if training.lora else 'all weights'})"
             held.setdefault(name, memory.of_training(material, name, training, is_gpu))
     return list(held.values())
-
-
-def _row_tokens(material: Material, todo: Sequence[Todo]) -> list[float]:
-    """Tokens of the rows of each training."""
-    out = []
-    for t in todo:
-        if t.kind.train is not None:
-            sampled, n_rows, _ = work.training_of(material, t)
-            out.append(float(len(sampled.ids)) * n_rows / max(1, len(sampled)))
-    return out
 
 
 def _in_flight(material: Material, run: Run) -> float:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 import torch
 
 from raypipe.models.shape import Shape
@@ -72,8 +70,3 @@ def _activations(shape: Shape, training: config.Training, element: int) -> int:
     if training.gradient_checkpointing:
         return 4 * shape.hidden * shape.depth + per_block
     return per_block * shape.depth
-
-
-def host_bytes(tokens_of_trainings: Iterable[float]) -> float:
-    """Training rows in the memory of each worker (training/examples.py): ids, weights and branches."""
-    return 10 * max(tokens_of_trainings, default=0.0)

@@ -76,7 +76,3 @@ def test_a_method_without_a_graph_of_the_note_holds_less() -> None:
     material = _Material()
     of = [memory.of_scorer(material, Attribution(method=m), True).total for m in ("kv_direct", "grad_x_activation")]  # type: ignore[arg-type]
     assert of[0] < of[1]
-
-
-def test_rows_of_the_largest_training_lie_in_every_worker() -> None:
-    assert memory.host_bytes([5.0, 100.0]) == 1000.0
