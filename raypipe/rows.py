@@ -11,6 +11,7 @@ a column that is all null in one block and text in another, and the two could no
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -193,10 +194,9 @@ def records(table: pa.Table) -> list[dict[str, Any]]:
 
 def _values(column: pa.Array) -> list[Any]:
     if not pa.types.is_list(column.type) or not pa.types.is_primitive(column.type.value_type):
-        return column.to_pylist()  # type: ignore[no-any-return]
-    values, ends = column.values.to_numpy(), column.offsets.to_numpy()
-    cut = [values[start:end] for start, end in zip(ends[:-1], ends[1:], strict=True)]
-    return [part if valid else None for part, valid in zip(cut, column.is_valid().to_pylist(), strict=True)]
+        return column.to_pylist()
+    values, cuts = column.values.to_numpy(), pairwise(column.offsets.to_numpy())
+    return [values[a:b] if valid else None for (a, b), valid in zip(cuts, column.is_valid().to_pylist(), strict=True)]
 
 
 def write(table: pa.Table, where: Path | pa.NativeFile, **options: Any) -> None:

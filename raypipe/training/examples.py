@@ -2,7 +2,8 @@
 
 A training's rows are written once as one Arrow file, which every worker maps into its memory instead of reading it:
 the pages that are in use lie in the system's cache, once for all workers of a machine, and go when others need the
-room. So 1.9M notes of 330 tokens are 6 GB of disk, and in a worker's own memory some 30 bytes a row.
+room. So 1.9M notes of 330 tokens are 6 GB of disk; a worker's own memory grows by some 50 bytes a row
+(docs/experiments/scale.md).
 
 Every worker sees all rows. That is what makes the order of training a function of the seed alone: a step's rows are
 the same on 1 and on 8 workers, and a resumed run goes on exactly where it stopped.

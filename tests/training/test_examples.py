@@ -11,7 +11,7 @@ import pytest
 from raypipe.training import examples
 from raypipe.training.examples import Examples
 
-KEYS = [f"{name}\t{part}" for name in ("z", "é", "a-10", "a-9", "Ω", "a", "😀", "ａ") for part in range(12)]
+KEYS = [f"{name}\t{part}" for name in ("z", "é", "a-10", "a-9", "Ω", "a", "😀") for part in range(12)]
 
 
 def _row(key: str, arm: str, rng: np.random.Generator) -> dict[str, object]:
@@ -81,7 +81,7 @@ def test_no_half_of_a_file_is_taken_for_it(folder: Path, tmp_path: Path, monkeyp
     damaged = bytearray(shard.read_bytes())
     damaged[len(damaged) // 3] ^= 1
     shard.write_bytes(damaged)
-    with pytest.raises(OSError, match="[Cc]hecksum|corrupt|CRC"):
+    with pytest.raises(OSError, match=r"[Cc]hecksum|CRC"):
         examples.store(folder, "a", tmp_path / "a.arrow")
     assert (tmp_path / "a.arrow").read_bytes() == whole
 

@@ -61,6 +61,7 @@ def _plan(run: Run, options: Options, scratch: Path) -> figures.Plan:
     todo = work.todo(run)
     timed = _timed(material, todo, pace)
     is_gpu = options.peak is not None or torch.cuda.is_available()
+    host_bytes = _host_bytes(material, todo)
     steps, stages = [t.step for t in timed], [figures.Stage(t.step.name, t.seconds, t.source) for t in timed]
     on_gpus = [_on_gpus(run.settings, timed, n, is_gpu) for n in options.gpus]
     of_corpus, held = _corpus(material, steps, options), _memory(material, todo, is_gpu)
@@ -75,11 +76,12 @@ def _plan(run: Run, options: Options, scratch: Path) -> figures.Plan:
         on_gpus=on_gpus,
         memory=held,
         memory_limit=options.memory,
+        host_bytes=host_bytes,
         in_flight_bytes=_in_flight(material, run),
         shards=max((step.shards for step in steps), default=0),
         rows_per_block=run.settings.resources.rows_per_block,
         several=[*_comparison(run, material, timed, pace, scratch), *_searches(timed, options)],
-        advice=list(advice.advice(run.settings, of_corpus, steps, stages, on_gpus, held, options.memory)),
+        advice=list(advice.advice(run.settings, of_corpus, steps, stages, on_gpus, held, options.memory, host_bytes)),
         assumptions=_assumptions(model, is_gpu),
     )
 
@@ -169,6 +171,12 @@ def _memory(material: Material, todo: Sequence[Todo], is_gpu: bool) -> list[figu
             name = f"{t.name.split('/')[0]} ({'adapters' if training.lora else 'all weights'})"
             held.setdefault(name, memory.of_training(material, name, training, is_gpu))
     return list(held.values())
+
+
+def _host_bytes(material: Material, todo: Sequence[Todo]) -> float:
+    """Of the largest training."""
+    trainings = [work.training_of(material, t)[1:] for t in todo if t.kind.train is not None]
+    return max((memory.host_bytes(n_rows, training) for n_rows, training in trainings), default=0.0)
 
 
 def _in_flight(material: Material, run: Run) -> float:

@@ -70,3 +70,11 @@ def _activations(shape: Shape, training: config.Training, element: int) -> int:
     if training.gradient_checkpointing:
         return 4 * shape.hidden * shape.depth + per_block
     return per_block * shape.depth
+
+
+def host_bytes(n_rows: float, training: config.Training) -> float:
+    """What a worker holds of the training rows, which it maps from a file: where each is, and in what order they come.
+
+    While it sorts them, it needs half as much again.
+    """
+    return n_rows * (18 + 16 * training.epochs)

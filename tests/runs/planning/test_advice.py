@@ -17,10 +17,11 @@ TRAINING = Step("train/decselfmask", "training", rows=100, flops=1.0, optimiser_
 
 def _said(*steps: Step, gpus: int = 8, corpus: Corpus = CORPUS, seconds: float = 1e6, **changes: Any) -> str:
     memory, limit = changes.pop("memory", ()), changes.pop("limit", None)
+    host_bytes = changes.pop("host_bytes", 0.0)
     of_run = settings(Path("."), **{"resources__ray": True, "resources__training_workers": 8, **changes})
     stages = [Stage(step.name, seconds, "") for step in steps]
     on_gpus = [OnGpus(gpus, 1.0, 1.0, 1.0, 1.0)]
-    return "\n".join(advice(of_run, corpus, steps, stages, on_gpus, memory, limit))
+    return "\n".join(advice(of_run, corpus, steps, stages, on_gpus, memory, limit, host_bytes))
 
 
 def test_a_job_that_fits_is_not_commented_on() -> None:
@@ -65,6 +66,10 @@ def test_a_float32_copy_that_does_not_fit_stops_nothing() -> None:
 def test_notes_that_are_cut_or_cannot_be_read() -> None:
     assert "prompt.max_tokens" in _said(STREAM, corpus=replace(CORPUS, truncated=0.2))
     assert "max_error_rate" in _said(STREAM, corpus=replace(CORPUS, unreadable=5_000))
+
+
+def test_rows_that_fill_the_memory_of_a_machine() -> None:
+    assert "attribution.tasks_per_note" in _said(STREAM, host_bytes=1e12)
 
 
 def test_what_is_not_counted_is_said() -> None:
