@@ -61,3 +61,14 @@ def test_tables_are_written_and_read_in_one_place() -> None:
         if any(call in path.read_text() for call in calls)
     }
     assert elsewhere == {"rows.py", "masking/general.py"}
+
+
+@pytest.mark.parametrize("part", [slice(0, 4), slice(1, 3), slice(2, 2)])
+def test_records_are_the_rows_and_numbers_stay_arrays(part: slice) -> None:
+    made = {"note_id": ["a", "b", "c", "d"], "words": [[1, 2], None, [], [3]], "layers": [["x"], [], None, ["y"]]}
+    schema = pa.schema([("note_id", pa.string()), ("words", pa.list_(pa.int32())), ("layers", pa.list_(pa.string()))])
+    table = pa.table(made, schema=schema).slice(part.start, part.stop - part.start)
+    records = rows.records(table)
+    assert rows.table(records, schema) == table.combine_chunks()
+    assert [record["layers"] for record in records] == table["layers"].to_pylist()
+    assert all(record["words"] is None or record["words"].dtype == np.int32 for record in records)

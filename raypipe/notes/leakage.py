@@ -10,6 +10,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -91,12 +92,17 @@ def shingle_hashes(text: str) -> Hashes:
     Equal words give equal hashes in every process. Empty for a text without words.
     """
     text = normalise(text)
-    words = [zlib.crc32(text[a:b].lower().encode("utf-8", "surrogatepass")) for a, b in word_spans(text).tolist()]
+    words = [_word_hash(text[a:b]) for a, b in word_spans(text).tolist()]
     if not words:
         return np.empty(0, dtype=np.uint64)
     width = min(_SHINGLE, len(words))
     runs = np.lib.stride_tricks.sliding_window_view(np.array(words, dtype=np.uint64) * _MIX, width)
     return np.unique(_mixed((runs * _POWERS[:width]).sum(axis=1, dtype=np.uint64)))
+
+
+@lru_cache(maxsize=1 << 16)
+def _word_hash(word: str) -> int:
+    return zlib.crc32(word.lower().encode("utf-8", "surrogatepass"))
 
 
 def _mixed(z: Hashes) -> Hashes:

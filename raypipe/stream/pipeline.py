@@ -67,6 +67,8 @@ Stream = Any  # ray.data.Dataset, or what stands in for it in this process: inli
 # One block in, one block out, as Arrow: every other batch format changes column types on the way.
 BLOCK: dict[str, Any] = {"batch_size": None, "batch_format": "pyarrow"}
 
+SHUFFLED = 16_384  # notes that meet their relevance in one worker, about: 100 MB at two tasks and one layer
+
 
 @dataclass(frozen=True)
 class Job:
@@ -259,7 +261,8 @@ def _with_relevance(job: Job, stored: Path) -> Stream:
     notes = _notes(job).map_batches(as_note_or_relevance, fn_kwargs={"is_stored": False}, num_cpus=0.5, **BLOCK)
     relevance = job.workers.parquet(str(stored))
     relevance = relevance.map_batches(as_note_or_relevance, fn_kwargs={"is_stored": True}, **BLOCK)
-    pairs = notes.union(relevance).repartition(max(1, int(job.workers.cpus)), keys=["note_id"])
+    n_parts = max(1, int(job.workers.cpus), job.corpus.facts["notes"] // SHUFFLED)
+    pairs = notes.union(relevance).repartition(n_parts, keys=["note_id"])
     return pairs.map_batches(match, num_cpus=0.5, **BLOCK)
 
 

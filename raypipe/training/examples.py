@@ -1,6 +1,11 @@
-"""Training rows in memory, flat: about 10 bytes a token, so 1.9M notes of 330 tokens are 6 GB per worker.
+"""Training rows, in an order that does not depend on files or workers. About 10 bytes a token.
 
-Every worker holds all rows. That is what makes the order of training a function of the seed alone: a step's rows are
+A training's rows are written once as one Arrow file, which every worker maps into its memory instead of reading it:
+the pages that are in use lie in the system's cache, once for all workers of a machine, and go when others need the
+room. So 1.9M notes of 330 tokens are 6 GB of disk; a worker's own memory grows by some 50 bytes a row
+(docs/experiments/scale.md).
+
+Every worker sees all rows. That is what makes the order of training a function of the seed alone: a step's rows are
 the same on 1 and on 8 workers, and a resumed run goes on exactly where it stopped.
 """
 
@@ -8,48 +13,62 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.dataset as pds
 
 from raypipe import rows
 from raypipe.errors import InputError
+from raypipe.training.schedule import Indices
 from raypipe.words import F32, I32
 
 # What is stored on disk: a training row, whose it is, and a key to sort by (files have no order).
 STORED = pa.schema([("arm", pa.string()), ("key", pa.string()), ("draw", pa.int16()), *rows.TRAINING])
 
 
+BATCH = 1024  # rows that are copied at once
+
+
 @dataclass(frozen=True)
 class Examples:
-    """R training rows. `rows.TRAINING` documents the columns."""
+    """R training rows."""
 
-    ids: I32  # all rows' tokens, one after the other
-    weight: F32
-    branch: npt.NDArray[np.int16]
-    start: npt.NDArray[np.int64]  # [R + 1] offsets into the above
+    table: pa.Table  # of schema `STORED`, in any order: in memory, or mapped from a file
+    place: Indices  # [R] where in the table each row stands; a row may be there for several
+    length: Indices  # [R] tokens of each row
     draw: npt.NDArray[np.int16]  # [R] which redraw of the masks the row belongs to
 
     def __len__(self) -> int:
-        return len(self.start) - 1
+        return len(self.place)
 
-    @property
-    def length(self) -> npt.NDArray[np.int64]:
-        """Tokens of each row [R]."""
-        return np.diff(self.start)
-
-    def total_weight_of(self, rows: npt.NDArray[np.int64]) -> float:
+    def total_weight_of(self, rows: Indices) -> float:
         """Sum of the loss weights of some rows."""
-        return float(sum(self.weight[self.start[row] : self.start[row + 1]].sum(dtype=np.float64) for row in rows))
+        return float(sum(self.row(int(row))[1].sum(dtype=np.float64) for row in rows))
 
     def row(self, index: int) -> tuple[I32, F32, I32]:
         """Tokens, loss weights and branches of one row."""
-        span = slice(self.start[index], self.start[index + 1])
-        return self.ids[span], self.weight[span], self.branch[span].astype(np.int32)
+        place = self.place[index]
+        number = int(np.searchsorted(self._ends, place, side="right"))
+        batch = self._batches[number]
+        at = int(place) - int(self._ends[number]) + len(batch)
+        ids, weight, branch = (np.asarray(batch[name][at].values) for name in rows.TRAINING.names)
+        return ids, weight, branch.astype(np.int32)
+
+    @cached_property
+    def _batches(self) -> list[pa.RecordBatch]:
+        """The table as it lies in its file."""
+        return self.table.to_batches()
+
+    @cached_property
+    def _ends(self) -> Indices:
+        """Where in the table each batch ends."""
+        return np.cumsum([len(batch) for batch in self._batches], dtype=np.int64)
 
 
 def mixed(rows: Examples, others: Examples, share: float) -> Examples:
@@ -57,28 +76,21 @@ def mixed(rows: Examples, others: Examples, share: float) -> Examples:
     if not len(others):
         raise InputError("there are no labelled rows to learn between the masks: see arms.*.label_share")
     n_others = np.round(np.bincount(rows.draw) * share / (1 - share)).astype(np.int64)
-    lengths = others.length[np.arange(n_others.sum()) % len(others)]
+    in_turn = np.arange(n_others.sum()) % len(others)
     return Examples(
-        ids=np.concatenate([rows.ids, np.resize(others.ids, lengths.sum())]),
-        weight=np.concatenate([rows.weight, np.resize(others.weight, lengths.sum())]),
-        branch=np.concatenate([rows.branch, np.resize(others.branch, lengths.sum())]),
-        start=np.concatenate([rows.start, rows.start[-1] + np.cumsum(lengths)]),
+        table=pa.concat_tables([rows.table, others.table]),
+        place=np.concatenate([rows.place, len(rows.table) + others.place[in_turn]]),
+        length=np.concatenate([rows.length, others.length[in_turn]]),
         draw=np.concatenate([rows.draw, np.repeat(np.arange(len(n_others), dtype=np.int16), n_others)]),
     )
 
 
 def from_table(table: pa.Table) -> Examples:
     """Rows of schema `STORED` (in any order) as `Examples`, sorted by key."""
-    table = table.take(np.argsort(table["key"].to_numpy(zero_copy_only=False).astype(str), kind="stable"))
-    ids = table["input_ids"].combine_chunks()
-    lengths = np.asarray(ids.value_lengths())
-    return Examples(
-        ids=np.asarray(ids.flatten(), dtype=np.int32),
-        weight=np.asarray(table["loss_weight"].combine_chunks().flatten(), dtype=np.float32),
-        branch=np.asarray(table["branch"].combine_chunks().flatten(), dtype=np.int16),
-        start=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
-        draw=np.asarray(table["draw"], dtype=np.int16),
-    )
+    table = table.select(STORED.names)
+    place = pc.sort_indices(table["key"]).to_numpy().astype(np.int64)
+    length = pc.list_value_length(table["input_ids"]).to_numpy()
+    return Examples(table, place, length[place].astype(np.int64), table["draw"].to_numpy()[place])
 
 
 def from_rows(training_rows: Sequence[dict[str, Any]]) -> Examples:
@@ -91,6 +103,28 @@ def read(folder: str | Path, arm: str) -> Examples:
     """The rows of one arm from a folder of Parquet files."""
     table = rows.dataset(folder, STORED).to_table(filter=pds.field("arm") == arm)
     return from_table(table)
+
+
+def store(folder: str | Path, arm: str, file: Path) -> None:
+    """The rows of one arm, from a folder of Parquet files to one Arrow file. In bounded memory, however many they are.
+
+    The file is there as a whole or not at all.
+    """
+    file.parent.mkdir(parents=True, exist_ok=True)
+    fresh = file.with_name(f"{file.name}.new")
+    of_arm = rows.dataset(folder, STORED).scanner(
+        filter=pds.field("arm") == arm, batch_size=BATCH, batch_readahead=2, fragment_readahead=1
+    )
+    with pa.OSFile(str(fresh), "wb") as sink, pa.ipc.new_file(sink, STORED) as writer:
+        for batch in of_arm.to_batches():
+            writer.write_batch(batch)
+    fresh.replace(file)
+
+
+def mapped(file: Path) -> Examples:
+    """What `store` wrote. The file may be deleted while it is in use."""
+    with pa.memory_map(str(file)) as source:
+        return from_table(pa.ipc.open_file(source).read_all())
 
 
 def write(training_rows: Sequence[dict[str, Any]], path: Path) -> None:

@@ -75,6 +75,7 @@ def fit(
     import ray.train
     from ray.train.torch import TorchTrainer
 
+    _store_rows(specs)
     logs = Path(specs[0].folder) / "ray_train"
     trainer = TorchTrainer(
         _work,
@@ -137,24 +138,43 @@ def _work(loop_config: dict[str, Any]) -> None:
     torch.set_num_threads(loop_config["threads"])
     specs = loop_config["specs"]
     device = torch.device("cpu") if specs[0].tokenizer.device == "cpu" else ray.train.torch.get_device()
-    run(specs, device, ray.train.get_context().get_world_rank() == 0, loop_config["sharding"])
+    _train_all(specs, device, ray.train.get_context().get_world_rank() == 0, loop_config["sharding"])
 
 
-def run(
+def run(specs: Sequence[TrainingSpec], device: Any, watch: Watch | None = None) -> None:
+    """The trainings in this process, which is the only worker."""
+    _store_rows(specs)
+    _train_all(specs, device, watch=watch)
+
+
+def _unfinished(specs: Sequence[TrainingSpec]) -> list[TrainingSpec]:
+    return [spec for spec in specs if not (Path(spec.folder) / "outcome.json").exists()]
+
+
+def _store_rows(specs: Sequence[TrainingSpec]) -> None:
+    """Write the rows that workers map, anew at every attempt: what a crash left on the disk is not to be trusted."""
+    for spec in _unfinished(specs):
+        examples.store(spec.rows, spec.arm, _rows_file(spec))
+
+
+def _rows_file(spec: TrainingSpec) -> Path:
+    """Where they lie: with what else a training keeps until it has ended."""
+    return Path(spec.folder) / "checkpoint" / "rows.arrow"
+
+
+def _train_all(
     specs: Sequence[TrainingSpec],
     device: Any,
     is_first: bool = True,
     sharding: str = "ddp",
     watch: Watch | None = None,
 ) -> None:
-    """The trainings in this process; without Ray and torch.distributed it is a single worker."""
+    """What each worker does."""
     import torch
     import torch.distributed as dist
 
     model, in_memory = None, ""
-    for spec in specs:
-        if (Path(spec.folder) / "outcome.json").exists():
-            continue
+    for spec in _unfinished(specs):
         torch.manual_seed(spec.training.seed)
         if not isinstance(spec.start, config.Model) or spec.start.path != in_memory:
             model = _start(spec)
@@ -229,7 +249,7 @@ def _base_on_disk(spec: TrainingSpec) -> config.Model | None:
 
 
 def _examples(spec: TrainingSpec) -> examples.Examples:
-    own, mixed = examples.read(spec.rows, spec.arm), spec.mixed
+    own, mixed = examples.mapped(_rows_file(spec)), spec.mixed
     return own if mixed is None else examples.mixed(own, examples.read(mixed.rows, mixed.arm), mixed.share)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ State = dict[str, torch.Tensor]
 
 
 def rows_of_many_lengths(n: int = 24, seed: int = 0) -> examples.Examples:
-    """Rows of different lengths, a third of them trees with two branches."""
+    """Rows of different lengths, a third of them trees with two branches, mapped from a file as in a real training."""
     rng = np.random.default_rng(seed)
     rows = []
     for i in range(n):
@@ -30,8 +31,12 @@ def rows_of_many_lengths(n: int = 24, seed: int = 0) -> examples.Examples:
             branch = [0] * (length - 4) + [1, 1, 2, 2]
         weight = rng.choice([0.0, 1.0, 0.5], size=length).astype(float)
         weight[0], weight[-1] = 0.0, 1.0
-        rows.append({"input_ids": rng.integers(3, 300, length), "loss_weight": weight, "branch": branch})
-    return examples.from_rows(rows)
+        row = {"input_ids": rng.integers(3, 300, length), "loss_weight": weight, "branch": branch}
+        rows.append({"arm": "a", "key": f"{i:04d}", "draw": 0, **row})
+    with tempfile.TemporaryDirectory() as folder:  # what is mapped stays readable
+        examples.write(rows, Path(folder, "rows/0.parquet"))
+        examples.store(Path(folder, "rows"), "a", Path(folder, "rows.arrow"))
+        return examples.mapped(Path(folder, "rows.arrow"))
 
 
 def settings(**changes: object) -> Training:

@@ -171,6 +171,7 @@ def test_every_artefact_reloads_to_what_is_evaluated(dtype: torch.dtype, adapter
         evaluated = logits(loading.load(start.model_copy(update={"path": f"{spec.folder}/model"})).model)
         assert {t.dtype for t in load_file(f"{spec.folder}/model/model.safetensors").values()} == {dtype}
         assert (evaluated - untrained).abs().max() > 0.2, "it did learn"
+        assert not Path(spec.folder, "checkpoint").exists(), "nor the rows that it mapped"
         assert Path(spec.folder, "adapter").exists() == (adapters is not None)
         if adapters is not None:
             labelled = AutoPeftModelForCausalLM.from_pretrained(f"{spec.folder}/adapter", dtype=torch.float32)

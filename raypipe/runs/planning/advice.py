@@ -10,7 +10,7 @@ from raypipe.settings.config import Config
 FEW_SHARDS = 4  # for each GPU: with fewer, the last blocks keep some GPUs waiting
 MASK_WORKERS = 4  # at most, in the stream (stream/cluster.py, `light`)
 MUCH_CUT = 0.05
-MUCH_HOST = 64e9  # bytes of training rows beside the other workers of a machine
+MUCH_HOST = 64e9  # bytes beside the other workers of a machine
 
 
 def advice(
@@ -25,7 +25,7 @@ def advice(
 ) -> Iterator[str]:
     """One line for each."""
     if host_bytes > MUCH_HOST:
-        what = f"each training worker holds {host_bytes / 1e9:,.0f} GB of training rows in the memory of its machine"
+        what = f"each training worker holds {host_bytes / 1e9:,.0f} GB for the order of training rows"
         yield f"{what}: lower attribution.tasks_per_note, data.max_unlabelled or the arms' draws"
     most = max(of.gpus for of in on_gpus)
     yield from _of_pool(settings, steps, most)

@@ -61,7 +61,7 @@ def _plan(run: Run, options: Options, scratch: Path) -> figures.Plan:
     todo = work.todo(run)
     timed = _timed(material, todo, pace)
     is_gpu = options.peak is not None or torch.cuda.is_available()
-    host_bytes = memory.host_bytes(_row_tokens(material, todo))
+    host_bytes = _host_bytes(material, todo)
     steps, stages = [t.step for t in timed], [figures.Stage(t.step.name, t.seconds, t.source) for t in timed]
     on_gpus = [_on_gpus(run.settings, timed, n, is_gpu) for n in options.gpus]
     of_corpus, held = _corpus(material, steps, options), _memory(material, todo, is_gpu)
@@ -173,14 +173,10 @@ def _memory(material: Material, todo: Sequence[Todo], is_gpu: bool) -> list[figu
     return list(held.values())
 
 
-def _row_tokens(material: Material, todo: Sequence[Todo]) -> list[float]:
-    """Tokens of the rows of each training."""
-    out = []
-    for t in todo:
-        if t.kind.train is not None:
-            sampled, n_rows, _ = work.training_of(material, t)
-            out.append(float(len(sampled.ids)) * n_rows / max(1, len(sampled)))
-    return out
+def _host_bytes(material: Material, todo: Sequence[Todo]) -> float:
+    """Of the largest training."""
+    trainings = [work.training_of(material, t)[1:] for t in todo if t.kind.train is not None]
+    return max((memory.host_bytes(n_rows, training) for n_rows, training in trainings), default=0.0)
 
 
 def _in_flight(material: Material, run: Run) -> float:

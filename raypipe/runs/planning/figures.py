@@ -140,7 +140,7 @@ class Plan:
     on_gpus: list[OnGpus]
     memory: list[Memory]
     memory_limit: float | None
-    host_bytes: float  # training rows in the memory of each worker
+    host_bytes: float  # the order of training rows, in the memory of each worker
     in_flight_bytes: float  # blocks in Ray's object store
     shards: int
     rows_per_block: int

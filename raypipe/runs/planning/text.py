@@ -105,7 +105,7 @@ def _memory(plan: Plan) -> Iterator[str]:
     limit = "" if plan.memory_limit is None else f" (there are {size(plan.memory_limit)})"
     yield f"memory of one GPU{limit}"
     yield from (_parts(of) for of in plan.memory)
-    yield f"  in the memory of each training worker: {size(plan.host_bytes)} of training rows"
+    yield f"  in the memory of each training worker's machine: {size(plan.host_bytes)} for the order of training rows"
 
 
 def _parts(of: Memory) -> str:
@@ -115,7 +115,7 @@ def _parts(of: Memory) -> str:
 
 def _storage(plan: Plan) -> Iterator[str]:
     scratch = max((step.scratch_bytes for step in plan.steps), default=0)
-    yield f"disk {size(plan.bytes)} in the end, and {size(scratch)} for the largest checkpoint while it trains"
+    yield f"disk {size(plan.bytes)} in the end, and {size(scratch)} for rows and checkpoint of the largest training"
     blocks = f"{plan.shards:,} blocks of {plan.rows_per_block} notes"
     yield f"{blocks}; in the object store {size(plan.in_flight_bytes)} for each GPU"
 

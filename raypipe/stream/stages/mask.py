@@ -32,7 +32,7 @@ class Mask:
         self.layer = layer
 
     def __call__(self, table: pa.Table) -> pa.Table:
-        return rows.table([self._row(note) for note in table.to_pylist()], rows.MASKED)
+        return rows.table([self._row(note) for note in rows.records(table)], rows.MASKED)
 
     def _row(self, note: dict[str, Any]) -> dict[str, Any]:
         if note["error"] is not None:

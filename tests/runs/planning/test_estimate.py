@@ -16,6 +16,7 @@ from raypipe.runs.planning import estimate, figures
 from raypipe.runs.planning.options import Options
 from raypipe.runs.run import Run
 from raypipe.settings import configfile
+from raypipe.training import examples
 from raypipe.training.examples import STORED
 from tests.small_run import settings
 
@@ -98,6 +99,12 @@ def test_bytes_of_rows(both: Both, name: str) -> None:
     dead_letters = both.run.step(name).path / "dead_letters.parquet"
     stored -= dead_letters.stat().st_size if dead_letters.exists() else 0
     assert both.step(name).bytes == pytest.approx(stored, rel=0.1)
+
+
+def test_scratch_is_the_file_of_rows_that_workers_map(both: Both, tmp_path: Path) -> None:
+    examples.store(both.run.step("train/rows").data, "decselfmask", tmp_path / "rows.arrow")
+    stored = (tmp_path / "rows.arrow").stat().st_size
+    assert both.step("train/decselfmask").scratch_bytes == pytest.approx(stored, rel=0.1)
 
 
 @pytest.mark.parametrize("name", ["pretrain", "train/decselfmask", "finetune/scorer"])

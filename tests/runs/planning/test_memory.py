@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from raypipe.runs.planning import memory
 from raypipe.runs.planning.tokens import Model
 from raypipe.runs.run import Run
 from raypipe.settings.config import Attribution, Lora, Training
+from raypipe.training import examples, schedule
 from tests.small_run import settings
 from tests.tiny_models import tiny_config, tiny_model, tiny_tokenizer
 
@@ -78,5 +80,15 @@ def test_a_method_without_a_graph_of_the_note_holds_less() -> None:
     assert of[0] < of[1]
 
 
-def test_rows_of_the_largest_training_lie_in_every_worker() -> None:
-    assert memory.host_bytes([5.0, 100.0]) == 1000.0
+def test_the_order_of_rows_in_a_worker_is_what_a_plan_says(tmp_path: Path) -> None:
+    n, training = 50_000, Training(epochs=2, batch_rows=16)
+    row = {"input_ids": [1], "loss_weight": [1.0], "branch": [0], "arm": "a", "draw": 0}
+    examples.write([{**row, "key": f"{i:09d}"} for i in range(n)], tmp_path / "rows/0.parquet")
+    examples.store(tmp_path / "rows", "a", tmp_path / "rows.arrow")
+    tracemalloc.start()  # numpy and Python tell it what they hold
+    mapped = examples.mapped(tmp_path / "rows.arrow")
+    order = schedule.steps(mapped.length, mapped.draw, training)
+    held = tracemalloc.get_traced_memory()[0]
+    tracemalloc.stop()
+    assert len(order) == 2 * n / 16
+    assert memory.host_bytes(n, training) == pytest.approx(held, rel=0.1)
