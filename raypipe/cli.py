@@ -296,15 +296,15 @@ def show(
     task: Annotated[str | None, typer.Option(help="a task that the note was asked; default: its first")] = None,
 ) -> None:
     """Print one note and what each arm hides in it, side by side. Shows the note's text on the terminal."""
-    from raypipe.findings.show import show_note
+    from raypipe.findings.show import masks_of, show_note
     from raypipe.runs import integrity
 
-    masks = _folder(config) / "mask"
-    if not (masks / "manifest.json").exists():
-        raise InputError(f"{masks} is not there or not finished: run `raypipe mask` first")
-    integrity.demand_whole([masks])
-    with integrity.blamed([masks]):
-        say(show_note(masks / "data", note, task))
+    run = _folder(config)
+    if not (masks := masks_of(run)):
+        raise InputError(f"{run / 'mask'} is not there or not finished: run `raypipe mask` first")
+    integrity.demand_whole(masks)
+    with integrity.blamed(masks):
+        say(show_note([folder / "data" for folder in masks], note, task))
 
 
 @app.command()
