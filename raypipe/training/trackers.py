@@ -25,8 +25,12 @@ EVERY_S = 5.0
 ANSWER_S = 5.0  # for a server to say that it is there
 SENT_AT_ONCE = 1000  # numbers: what MLflow takes in one request
 NO_CURVES = {"step", "steps", "seconds"}
-# Otherwise a server that is gone would hold a training up for minutes
-_IMPATIENT = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}
+# Otherwise a server that is gone would hold a training up for minutes, and the client would print lines of its own
+_CLIENT = {
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+}
 
 Point = tuple[int, float, dict[str, float]]  # optimiser step, when (seconds since 1970), numbers by name
 
@@ -70,7 +74,7 @@ class MLflow:
     """
 
     def __init__(self, uri: str, experiment: str, name: str) -> None:
-        for key, value in _IMPATIENT.items():
+        for key, value in _CLIENT.items():
             os.environ.setdefault(key, value)
         from mlflow import MlflowClient
 

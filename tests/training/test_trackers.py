@@ -213,10 +213,14 @@ def test_mlflow_gets_the_curves(training: Path, store: str) -> None:
 
 
 @pytest.mark.skipif(not SERVER, reason="RAYPIPE_MLFLOW names no MLflow server on this machine")
-def test_an_mlflow_server_gets_the_curves(training: Path, tmp_path: Path) -> None:
+def test_an_mlflow_server_gets_the_curves(
+    training: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
     pytest.importorskip("mlflow", reason="needs the extra raypipe[mlflow]")
     assert not list(trackers.problems(Tracking(mlflow=SERVER)))
     _write_a_training(training, str(SERVER), tmp_path.parent.name + tmp_path.name)
+    assert capsys.readouterr().out == "", "MLflow's client prints addresses"
 
 
 # A whole run
