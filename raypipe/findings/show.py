@@ -52,8 +52,9 @@ def show_note(masked: Sequence[Path], note_id: str, task_id: str | None = None) 
 def _lines(notes: Sequence[dict[str, Any]], task_id: str | None) -> list[str]:
     note = notes[0]
     words_W2, relevance_QW = rows.words_and_relevance(note)
-    is_asked = relevance_QW is not None and task_id in note["task_id"]
-    relevance = relevance_QW[note["task_id"].index(task_id)].tolist() if is_asked else []
+    relevance: list[float] = []
+    if relevance_QW is not None and task_id in note["task_id"]:
+        relevance = relevance_QW[note["task_id"].index(task_id)].tolist()
     plans = [p for n in notes for p in n["plans"] if p["task_id"] in (task_id, None) and p["draw"] == 0]
     spans = words_W2.tolist()
     marks = [[_mark(plan, start, end) for plan in plans] for start, end in spans]
