@@ -62,7 +62,7 @@ def _encoder(run: Run, task: Task) -> PromptEncoder:
     try:
         tokenizer = loading.load_tokenizer(run.tokenizer)
         prompt = with_mark(run.settings.prompt, tokenizer, sentinels, run.settings.train.lora is None)
-        return PromptEncoder(tokenizer, prompt, [task], run.settings.model.chat == "auto")
+        return PromptEncoder(tokenizer, prompt, [task], run.settings.model.chat)
     except (OSError, ValueError) as error:
         raise InputError([Problem("model.path", f"its tokenizer cannot be used ({type(error).__name__})")]) from None
 

@@ -17,28 +17,45 @@ import pyarrow.dataset as pds
 from raypipe import rows
 from raypipe.errors import InputError
 from raypipe.guard.terminal import printable
+from raypipe.runs.integrity import MANIFEST
 
 Plan = dict[str, Any]
 
 
-def show_note(masked: Path, note_id: str, task_id: str | None = None) -> str:
-    """A note of a folder of rows.MASKED, for its first task if none is named. Raises `InputError` if there is none."""
-    notes = rows.dataset(masked).to_table(filter=pds.field("note_id") == note_id).to_pylist()
+def masks_of(run: Path) -> list[Path]:
+    """The finished steps of a run that hide words: its own, and one for each arm with an attribution of its own."""
+    masks = [run / "mask", *sorted(run.glob("variants/*/mask"))]
+    return [folder for folder in masks if (folder / MANIFEST).exists()]
+
+
+def show_note(masked: Sequence[Path], note_id: str, task_id: str | None = None) -> str:
+    """A note of folders of rows.MASKED, for its first task if none is named. Raises `InputError` if there is none.
+
+    Relevance is that of the first folder; of the others, only what it leads to is shown.
+    """
+    found = [
+        note
+        for folder in masked
+        for note in rows.dataset(folder).to_table(filter=pds.field("note_id") == note_id).to_pylist()
+    ]
+    if not found:
+        raise InputError(f"no note {note_id} in {', '.join(map(str, masked))}")
+    notes = [note for note in found if note["error"] is None]
     if not notes:
-        raise InputError(f"no note {note_id} in {masked}")
-    note = notes[0]
-    if note["error"] is not None:
-        raise InputError(f"nothing is masked in note {note_id}: {note['error']}")
-    tasks = note["task_id"] or []
+        raise InputError(f"nothing is masked in note {note_id}: {found[0]['error']}")
+    tasks = list(dict.fromkeys(task for note in notes for task in note["task_id"] or []))
     if task_id is not None and task_id not in tasks:
         raise InputError(f"note {note_id} was asked {', '.join(tasks) or 'nothing'}, not {task_id}")
-    return "\n".join(_lines(note, task_id or next(iter(tasks), None)))
+    return "\n".join(_lines(notes, task_id or next(iter(tasks), None)))
 
 
-def _lines(note: dict[str, Any], task_id: str | None) -> list[str]:
+def _lines(notes: Sequence[dict[str, Any]], task_id: str | None) -> list[str]:
+    note = notes[0]
     words_W2, relevance_QW = rows.words_and_relevance(note)
-    relevance = [] if relevance_QW is None else relevance_QW[note["task_id"].index(task_id)].tolist()
-    plans = [plan for plan in note["plans"] if plan["task_id"] in (task_id, None) and plan["draw"] == 0]
+    relevance: list[float] = []
+    if relevance_QW is not None and task_id in note["task_id"]:
+        relevance = relevance_QW[note["task_id"].index(task_id)].tolist()
+    plans = [p for n in notes for p in n["plans"] if p["task_id"] in (task_id, None) and p["draw"] == 0]
     spans = words_W2.tolist()
     marks = [[_mark(plan, start, end) for plan in plans] for start, end in spans]
     shown = [number for number, row in enumerate(marks) if set(row) != {"."}]

@@ -1,4 +1,4 @@
-"""How each training went: loss, dev loss and learning rate by step, from the metrics that it left."""
+"""How each training went: loss, learning rate and what dev notes say, by step, from the metrics that it left."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ class Curve:
     loss: tuple[float, ...]  # nats per weighted token
     learning_rate: tuple[float, ...]  # empty: of a version that did not write it
     dev: tuple[tuple[int, float], ...]  # step and dev loss
+    dev_f1: tuple[tuple[int, float], ...] = ()  # step and macro F1 on dev, with tracking.dev_scores
 
     @property
     def stage(self) -> str:
@@ -65,6 +66,7 @@ def _curve(name: str, folder: StepFolder) -> Curve | None:
         tuple(_mean([line["loss"] for line in part]) for part in parts),
         tuple(_mean([line["learning_rate"] for line in part]) for part in parts) if has_rate else (),
         tuple(sorted(dev.items())),
+        tuple((line["step"], line["dev_macro_f1"]) for line in lines if "dev_macro_f1" in line),
     )
 
 

@@ -23,6 +23,7 @@ from raypipe.guard.terminal import say
 OFFLINE = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
 _OF_THE_USER = {name: os.environ[name] for name in OFFLINE if name in os.environ}
 NO_TELEMETRY = {"RAY_USAGE_STATS_ENABLED": "0", "HF_HUB_DISABLE_TELEMETRY": "1", "DO_NOT_TRACK": "1"}
+NO_TELEMETRY |= {"MLFLOW_DISABLE_TELEMETRY": "true"}
 # Ray would unpickle what a Parquet file says of its columns (CVE-2026-41486)
 NO_PICKLE = {"RAY_DATA_AUTOLOAD_CLOUDPICKLE_TENSOR_METADATA": "0"}
 

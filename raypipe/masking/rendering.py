@@ -149,7 +149,7 @@ class Renderer:
         """The system turn or plain instruction: empty for `cpt`, as in the authors' code; only BOS for `cpt_packed`."""
         encoder = self._encoder
         instruction = "" if self._strategy.refills else self._masking.instruction
-        before = frame(encoder.tokenizer, instruction, encoder.frame.is_chat).before
+        before = frame(encoder.tokenizer, instruction, encoder.chat).before
         head = [] if self._strategy.once else encoder.ids(before)
         bos = [] if encoder.tokenizer.bos_token_id is None else [encoder.tokenizer.bos_token_id]
         return head if head[:1] == bos else bos + head

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import takewhile
 from typing import Any, TypeVar
 
 import numpy as np
@@ -24,7 +25,7 @@ from raypipe.guard.limits import within_limit
 from raypipe.models.pieces import PieceEncoder
 from raypipe.models.sentinels import MARK, choose_sentinels, mark_ids
 from raypipe.notes.tasks import Task
-from raypipe.settings.config import Prompt
+from raypipe.settings.config import Chat, Prompt
 from raypipe.words import I32, tokens_of_words, word_spans
 
 Result = TypeVar("Result")
@@ -93,15 +94,16 @@ class Frame:
     is_chat: bool
 
 
-def frame(tokenizer: Tokenizer, instruction: str, use_chat: bool) -> Frame:
+def frame(tokenizer: Tokenizer, instruction: str, chat: Chat) -> Frame:
     """Text before and after the user's content, from the chat template if there is one.
 
     The template is rendered once around a placeholder and split there, so a note that imitates template syntax stays
     data. Templates without a system role get the instruction at the start of the user turn.
     """
-    if not (use_chat and getattr(tokenizer, "chat_template", None)):
+    if chat == "never" or not getattr(tokenizer, "chat_template", None):
         return Frame(instruction + "\n" if instruction else "", "", is_chat=False)
-    system = [{"role": "system", "content": instruction}] if instruction else []
+    # an empty system turn keeps a template from writing one of its own
+    system = [{"role": "system", "content": instruction}] if instruction or chat == "bare" else []
     for messages in (
         [*system, {"role": "user", "content": _USER}],
         [{"role": "user", "content": f"{instruction}\n{_USER}" if instruction else _USER}],
@@ -111,6 +113,21 @@ def frame(tokenizer: Tokenizer, instruction: str, use_chat: bool) -> Frame:
             before, after = rendered.split(_USER)
             return Frame(before, after, is_chat=True)
     raise ValueError("the chat template of this tokenizer does not accept a user turn; set model.chat to never")
+
+
+def added_system(tokenizer: Tokenizer) -> str:
+    """The system text that a chat template adds of its own where there is no instruction; empty if it adds none."""
+    own, bare = (frame(tokenizer, "", chat).before for chat in ("auto", "bare"))
+    if len(own) <= len(bare):
+        return ""
+    start = _n_shared(own, bare)
+    end = _n_shared(own[start:][::-1], bare[start:][::-1])
+    return own[start : len(own) - end].strip()
+
+
+def _n_shared(a: str, b: str) -> int:
+    """Characters that two texts begin with alike."""
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(a, b, strict=False)))
 
 
 def _rendered(tokenizer: Tokenizer, messages: list[dict[str, str]]) -> str | None:
@@ -139,13 +156,13 @@ def with_mark(prompt: Prompt, tokenizer: Tokenizer, of_family: Sequence[str], ro
 class PromptEncoder:
     """Encodes notes and questions for one tokenizer. Stateless but for caches; safe to build in every actor."""
 
-    def __init__(self, tokenizer: Tokenizer, prompt: Prompt, tasks: Sequence[Task], use_chat: bool = True) -> None:
+    def __init__(self, tokenizer: Tokenizer, prompt: Prompt, tasks: Sequence[Task], chat: Chat = "auto") -> None:
         if not tokenizer.is_fast:
             raise ValueError("a fast tokenizer is needed: character offsets come from it")
         self.tokenizer = tokenizer
-        self.prompt = prompt
+        self.prompt, self.chat = prompt, chat
         self._pieces = PieceEncoder(tokenizer)
-        self.frame = frame(tokenizer, prompt.instruction, use_chat)
+        self.frame = frame(tokenizer, prompt.instruction, chat)
         bos = [tokenizer.bos_token_id] if tokenizer.bos_token_id is not None else []
         head = self.ids(self.frame.before)
         self.head_ids = tuple(head if head[:1] == bos else bos + head)

@@ -32,12 +32,14 @@ from raypipe.runs.names import RESERVED
 from raypipe.runs.survey import survey
 from raypipe.settings.arms import PRETRAINING
 from raypipe.settings.config import Attribution, Config, Data, Masking, Model
+from raypipe.training import trackers
 
 if TYPE_CHECKING:
     from raypipe.models.prompts import PromptEncoder
 
 Result = TypeVar("Result")
 ONE_SIDED = 0.95  # share of the largest class from which on a task is a doubt
+SYSTEM_SHOWN = 80  # characters of a template's own system text
 SAMPLE = 8  # tables of reading.TEXT_ROWS notes whose text is looked at
 
 
@@ -101,6 +103,7 @@ def check(config: Config, corpus: Corpus | None = None, with_model: bool = True)
 def examine(config: Config) -> tuple[CheckReport, list[Problem]]:
     """The report, and every problem. Looks closer than `check`: at samples of the notes, and at their tokens."""
     report, problems = _checked(config, None)
+    problems += trackers.problems(config.tracking)
     if report.is_generated or not report.n_notes:
         return report, problems
     encoder = None
@@ -111,7 +114,22 @@ def examine(config: Config) -> tuple[CheckReport, list[Problem]]:
         closer = survey(config, report.tasks, report.labels, encoder)
     except InputError as error:
         return report, folded([*problems, *error.problems])
-    return replace(report, lines=closer.lines, warnings=[*report.warnings, *closer.warnings]), problems
+    of_template = _system_texts(config, encoder) if encoder is not None else ()
+    return replace(report, lines=closer.lines, warnings=[*report.warnings, *closer.warnings, *of_template]), problems
+
+
+def _system_texts(config: Config, encoder: PromptEncoder) -> Iterator[str]:
+    """Where the model would read a system text that nobody wrote: not in the config, and often not its language."""
+    from raypipe.models.prompts import added_system
+
+    if config.model.chat != "auto" or not (added := added_system(encoder.tokenizer)):
+        return
+    arms = {name: arm.masking.instruction for name, arm in config.arms.items() if arm.masking is not None}
+    where = [f"arms.{name}.masking.instruction" for name, instruction in arms.items() if not instruction]
+    where = [*where, *([] if config.prompt.instruction else ["prompt.instruction"])]
+    if where:
+        shown = added if len(added) <= SYSTEM_SHOWN else f"{added[:SYSTEM_SHOWN]}..."
+        yield f"without {', '.join(where)} the chat template adds its own {shown!r}: `model.chat: bare` leaves it out"
 
 
 def _tokenizer_of(config: Config) -> Model | None:
@@ -230,6 +248,8 @@ def of_settings(config: Config) -> Iterator[Problem]:
         yield Problem("probe.arms", f"no such arm: {name}")
     if config.evaluation.embeddings and config.probe.head != "logistic":
         yield Problem("evaluation.embeddings", f"is a logistic regression, but probe.head is {config.probe.head}")
+    if config.tracking.dev_scores and config.resources.sharding != "ddp":
+        yield Problem("tracking.dev_scores", "needs a whole model on each worker: set resources.sharding to ddp")
     if config.evaluation.conformal is not None and config.evaluation.split == "dev":
         yield Problem("evaluation.conformal", "is calibrated on dev, so evaluation.split must be another split")
 
@@ -412,7 +432,7 @@ def encoder_of(config: Config, tasks: Sequence[Task]) -> PromptEncoder:
     try:
         tokenizer = loading.load_tokenizer(config.model)
         prompt = with_mark(config.prompt, tokenizer, (), rows_train=False)  # plain text is the longest mark
-        return PromptEncoder(tokenizer, prompt, tasks, config.model.chat == "auto")
+        return PromptEncoder(tokenizer, prompt, tasks, config.model.chat)
     except (OSError, ValueError) as error:  # transformers' own; ours is an InputError and passes
         what = str(error) if type(error) is ValueError else type(error).__name__
         raise InputError([Problem("model.path", f"its tokenizer cannot be used: {what}")]) from None

@@ -17,13 +17,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from raypipe.errors import InputError, Problem
-from raypipe.runs import integrity, model_card, outcomes
+from raypipe.runs import integrity, lock, model_card, outcomes
+from raypipe.runs.dev_score import DevScore
 from raypipe.runs.folder import State, StepFolder
 from raypipe.runs.run import Run
 from raypipe.runs.steps import STEPS, Step, named
 from raypipe.settings.config import Arm
 from raypipe.stream.inline import Inline
-from raypipe.training import trainer
+from raypipe.training import trackers, trainer
 from raypipe.training.loop import Outcome
 from raypipe.training.trainer import TrainingSpec
 
@@ -181,14 +182,17 @@ def _train(group: Sequence[Todo], at_once: int) -> None:
 
 def _fitted(run: Run, specs: Sequence[TrainingSpec], at_once: int) -> list[Outcome]:
     """What the trainings reported."""
-    names = ", ".join(spec.name for spec in specs)
-    if isinstance(run.cluster, Inline):
-        run.say(f"{names}: training in this process")
-        return trainer.fit_here(specs, run.cluster.threads, run.cluster.has_gpu, run.watch, run.follow)
-    resources = run.settings.resources
-    each = run.cluster.worker(at_once, resources.cpus_per_worker, resources.training_workers)
-    run.say(f"{names}: training on {resources.training_workers} x {each}")
-    return trainer.fit(specs, resources, each, run.follow)
+    names, tracking = ", ".join(spec.name for spec in specs), run.settings.tracking
+    watch = run.watch or (DevScore(run.inline()) if tracking.dev_scores else None)
+    folders = [Path(spec.folder) for spec in specs]
+    with trackers.copied(folders, lock.run_of(folders[0]), tracking, run.say):
+        if isinstance(run.cluster, Inline):
+            run.say(f"{names}: training in this process")
+            return trainer.fit_here(specs, run.cluster.threads, run.cluster.has_gpu, watch, run.follow)
+        resources = run.settings.resources
+        each = run.cluster.worker(at_once, resources.cpus_per_worker, resources.training_workers)
+        run.say(f"{names}: training on {resources.training_workers} x {each}")
+        return trainer.fit(specs, resources, each, watch, run.follow)
 
 
 def _names(run: Run, kind: Step, arms: Sequence[str]) -> Iterator[str]:

@@ -253,7 +253,9 @@ pretrain: {{hidden_size: 64, intermediate_size: 128, layers: 3, context: {CONTEX
 prompt: {{question: "\\n{{question}} ({{options}})", max_tokens: {max_tokens}}} # of note and question
 """
     return f"""\
-model: {{path: {json.dumps(model, ensure_ascii=False)}}}
+model:
+  path: {json.dumps(model, ensure_ascii=False)}
+  chat: bare # the chat template, if there is one, without a system text of its own
 prompt: # `raypipe preview` shows what the model reads
   instruction: "Answer the question about the clinical note."
   question: "\\n\\n{{question}} ({{options}})"

@@ -42,7 +42,7 @@ class Run:
     settings: config.Config
     base: Run | None = None
     say: Callable[[str], None] = field(default_factory=Printer)
-    watch: Watch | None = None  # is called after every optimiser step of training that happens in this process
+    watch: Watch | None = None  # is called after every optimiser step of its trainings
     variants: dict[str, Run] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -216,5 +216,4 @@ class Run:
     def encoder(self) -> PromptEncoder:
         """Prompts of this run."""
         tokenizer = loading.load_tokenizer(self.tokenizer)
-        use_chat = self.settings.model.chat == "auto"
-        return PromptEncoder(tokenizer, self.prompt, self.corpus.tasks, use_chat)
+        return PromptEncoder(tokenizer, self.prompt, self.corpus.tasks, self.settings.model.chat)

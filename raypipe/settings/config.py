@@ -17,6 +17,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -27,6 +28,7 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 Name = Annotated[str, Field(pattern=NAME)]  # becomes a directory name
 Split = Literal["train", "dev", "test"]
+Chat = Literal["auto", "bare", "never"]
 Target = Literal["label_margin", "label_logprob", "item_mid_max"]
 ScratchFamily = Literal["llama", "qwen3", "gpt_neox"]  # what `pretrain` can build
 
@@ -234,8 +236,9 @@ class Model(Section):
     attention: Literal["sdpa", "flex"] = "sdpa"
     """How a note with many questions is read. `sdpa`: with a dense mask. `flex`: PyTorch's FlexAttention, which leaves
     out what no question sees; for long notes with many questions on a GPU (benchmarks/bench_gpu.py compares both)."""
-    chat: Literal["auto", "never"] = "auto"
-    """`auto`: use the chat template if the tokenizer has one. `never`: plain text."""
+    chat: Chat = "auto"
+    """`auto`: use the chat template if the tokenizer has one. `bare`: the same without the system text that some
+    templates (SmolLM2, Qwen2.5) add of their own where there is no instruction. `never`: plain text."""
 
 
 class Lora(Section):
@@ -759,6 +762,35 @@ class Tune(Section):
     """How often a failed trial is tried again."""
 
 
+def _server(uri: str) -> str:
+    if not re.match("https?://", _no_credential(uri)):
+        raise ValueError("must be the address of an MLflow server: http://HOST:5000")
+    return uri
+
+
+class Tracking(Section):
+    """Where the curves of trainings are shown beside the report (training/trackers.py): numbers alone, never text. No
+    step's output depends on it."""
+
+    tensorboard: bool = True
+    """Event files in the folders of the trainings: `tensorboard --logdir RUN`, with the package tensorboard."""
+    mlflow: Annotated[str, AfterValidator(_server)] | None = None
+    """An MLflow server, such as http://localhost:5000 (`pip install raypipe[mlflow]`). The password, if it asks for
+    one, is MLflow's own environment's. None: none."""
+    allow_remote: bool = False
+    """Whether the numbers, and the names of run, arms and steps, may go to an MLflow server on another machine."""
+    dev_scores: bool = False
+    """Macro F1 on the dev labels after each epoch of every fine-tuning, for its curve. Takes the time to score all dev
+    notes as often."""
+
+    @model_validator(mode="after")
+    def _stays_here(self) -> Tracking:
+        host = urlsplit(self.mlflow or "").hostname
+        if host not in (None, "localhost", "127.0.0.1", "::1") and not self.allow_remote:
+            raise ValueError(f"mlflow: {host} is another machine; `allow_remote: true` lets the numbers go there")
+        return self
+
+
 class Resources(Section):
     """What the cluster gives each step."""
 
@@ -840,6 +872,7 @@ class Config(Section):
     probe: Probe = Probe()
     comparison: ArmComparison = ArmComparison()
     tune: Tune = Tune()
+    tracking: Tracking = Tracking()
     resources: Resources = Resources()
 
     @model_validator(mode="before")

@@ -53,12 +53,13 @@ def fit(
     training: Training,
     folder: Path,
     dev: Examples | None = None,
-    on_step: Callable[[dict[str, Any]], None] = lambda metrics: None,
+    on_step: Callable[[dict[str, Any]], dict[str, float]] = lambda metrics: {},
     device: torch.device | None = None,
     sharding: str = "ddp",
 ) -> Outcome:
     """Train `model` in place on `examples`; metrics and checkpoints go to `folder`.
 
+    `on_step` hears of every optimiser step, and what it returns is added to the step's metrics.
     Under torch.distributed every worker calls this with the same arguments. Goes on from the checkpoint in `folder`
     if there is one, which may be of another number of workers. `device`: where to train; None: where the model is.
     """
@@ -92,11 +93,10 @@ def fit(
         metrics |= {"learning_rate": rate, "seconds": round(time.perf_counter() - began, 3), "tokens": work.tokens}
         if dev is not None and training.eval_every and (step + 1) % training.eval_every == 0:
             metrics["dev_loss"] = evaluate(examples=dev)
-        log.write(metrics)
+        log.write(metrics | on_step(metrics))
         if training.checkpoint_every and (step + 1) % training.checkpoint_every == 0:
             reached = Progress(step + 1, time.perf_counter() - began)
             checkpoint.save(folder / "checkpoint", trained, optimizer, reached, is_first=rank == 0)
-        on_step(metrics)
     dev_loss = evaluate(examples=dev) if dev is not None and len(dev) else None
     seconds, flops = time.perf_counter() - began, training_flops(parallel.model, work)
     parallel.finish()

@@ -64,8 +64,16 @@ def in_silence(name: str, unit: str, read: Read) -> AbstractContextManager[None]
     return nullcontext()
 
 
+# Hears of every optimiser step (the training, the model in it, its tokenizer, the step's metrics), and may add metrics.
+Watch = Callable[[TrainingSpec, Any, Any, dict[str, Any]], dict[str, float]]
+
+
 def fit(
-    specs: Sequence[TrainingSpec], resources: config.Resources, each: dict[str, float], follow: Follow = in_silence
+    specs: Sequence[TrainingSpec],
+    resources: config.Resources,
+    each: dict[str, float],
+    watch: Watch | None = None,
+    follow: Follow = in_silence,
 ) -> list[Outcome]:
     """Run the trainings one after the other on Ray Train workers, `each` worker's resources by name.
 
@@ -83,6 +91,7 @@ def fit(
             "specs": list(specs),
             "threads": int(each.get("CPU", 1)),
             "sharding": resources.sharding,
+            "watch": watch,
         },
         scaling_config=ray.train.ScalingConfig(
             num_workers=resources.workers, use_gpu="GPU" in each, resources_per_worker=each
@@ -96,10 +105,6 @@ def fit(
     with _followed(specs, follow), ThreadPoolExecutor(1) as pool:
         pool.submit(trainer.fit).result()  # in the main thread, Ray Train would take Ctrl-C for itself
     return [outcome(spec.folder) for spec in specs]
-
-
-# Hears of every optimiser step: the training, the model in it, its tokenizer, and the step's metrics.
-Watch = Callable[[TrainingSpec, Any, Any, dict[str, Any]], None]
 
 
 def fit_here(
@@ -138,7 +143,8 @@ def _work(loop_config: dict[str, Any]) -> None:
     torch.set_num_threads(loop_config["threads"])
     specs = loop_config["specs"]
     device = torch.device("cpu") if specs[0].tokenizer.device == "cpu" else ray.train.torch.get_device()
-    _train_all(specs, device, ray.train.get_context().get_world_rank() == 0, loop_config["sharding"])
+    is_first = ray.train.get_context().get_world_rank() == 0
+    _train_all(specs, device, is_first, loop_config["sharding"], loop_config["watch"])
 
 
 def run(specs: Sequence[TrainingSpec], device: Any, watch: Watch | None = None) -> None:
@@ -222,7 +228,7 @@ def _train(model: Any, spec: TrainingSpec, device: Any, is_first: bool, sharding
         dev=examples.read(spec.dev_rows, spec.arm) if spec.dev_rows else None,
         device=device,
         sharding=sharding,
-        on_step=lambda metrics: watch(spec, trained, tokenizer, metrics) if watch else None,
+        on_step=lambda metrics: watch(spec, trained, tokenizer, metrics) if watch else {},
     )
     if adapted is not None:
         if is_first and (base := _base_on_disk(spec)) is not None:

@@ -21,10 +21,10 @@ from raypipe.evaluation import metrics, uncertainty
 from raypipe.guard.quiet import without_text
 from raypipe.records import write_json
 from raypipe.runs import integrity
+from raypipe.runs.dev_score import DevScore
 from raypipe.runs.run import Run
 from raypipe.settings.config import Config, Resources
 from raypipe.tuning import base_run
-from raypipe.tuning.dev_score import DevScore
 from raypipe.tuning.plan import StudyPlan, configure, identity
 from raypipe.tuning.trial_tables import FAILED, FINISHED, RUNNING, score_columns
 
@@ -109,7 +109,8 @@ def _run(context: StudyContext, base: Run, values: Mapping[str, Any], record: Re
         report({"dev_macro_f1": value, "epoch": epoch, "is_final": False})
 
     own = Run(settings, base_run.shared_with(base, settings, Path(context.folder)), base_run.silent).open()
-    own.watch = DevScore(own, arm, on_epoch) if context.reports_epochs else None
+    if context.reports_epochs:
+        own.watch = DevScore(own, own.students(arm)[0], on_epoch, with_last=False)
     predictions = base_run.predict(own, arm)
     (own.folder / "evaluate").mkdir(exist_ok=True)
     for student, table in zip(own.students(arm), predictions, strict=True):

@@ -157,7 +157,10 @@ def full_report(word="plain", caveats=()):
         tasks={"sft": {word: estimate(0.62)}, other: {word: estimate(0.67)}},
         answers={other: {word: task_answers(word)}},
         calibration={other: Calibration((Bin(0.7, Rate(0.6, 0.5, 0.7), 40), Bin(0.9, Rate(0.8, 0.7, 0.9), 40)), 0.1)},
-        curves=(Curve(f"train/{word}", (1, 2), (3.0, 2.0), (1e-3, 5e-4), ((2, 2.5),)),),
+        curves=(
+            Curve(f"train/{word}", (1, 2), (3.0, 2.0), (1e-3, 5e-4), ((2, 2.5),)),
+            Curve(f"finetune/{word}", (1, 2), (3.0, 2.0), (1e-3, 5e-4), (), ((1, 0.4), (2, 0.6))),
+        ),
         gates=(Gate(word, 0.08, 0.0, True, word),),
         agreement=(AgreementRow(word, agreement),),
         conformal={word: Sets(0.1, "lac", 0.91, 1.2, 0.8, (TaskSets(word, 50, 80, 0.4, 0.91, 1.2, 2, 0.8),))},

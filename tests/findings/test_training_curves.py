@@ -14,7 +14,7 @@ def left(folder: Path, n: int, dev_loss: float | None = None, **more: float) -> 
     step = StepFolder(folder, {}).open()
     lines = [{"step": i + 1, "steps": n, "loss": float(n - i), **more} for i in range(n)]
     for line in lines[1::2]:
-        line["dev_loss"] = line["loss"] + 1
+        line |= {"dev_loss": line["loss"] + 1, "dev_macro_f1": 0.5}
     (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     step.finish(dev_loss=dev_loss)
     return step
@@ -26,6 +26,7 @@ def test_loss_dev_loss_and_learning_rate_by_step(tmp_path: Path) -> None:
     assert (curve.stage, curve.student) == ("train", "a")
     assert (curve.steps, curve.loss) == ((1, 2, 3, 4, 5), (5.0, 4.0, 3.0, 2.0, 1.0))
     assert curve.dev == ((2, 5.0), (4, 3.0), (5, 9.0))  # the last one is the manifest's
+    assert curve.dev_f1 == ((2, 0.5), (4, 0.5))
     assert curve.learning_rate == (0.1,) * 5
 
 

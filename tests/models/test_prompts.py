@@ -7,7 +7,7 @@ import pytest
 from raypipe.errors import Code, RowError
 from raypipe.guard import limits
 from raypipe.masking import Renderer
-from raypipe.models.prompts import PromptEncoder, frame, with_mark
+from raypipe.models.prompts import PromptEncoder, added_system, frame, with_mark
 from raypipe.notes.tasks import Task
 from raypipe.settings.config import Masking, Prompt
 from tests.tiny_models import tiny_tokenizer
@@ -85,9 +85,31 @@ def test_a_template_without_system_role_gets_the_instruction_in_the_user_turn() 
         "{% for m in messages %}{% if m['role'] == 'system' %}{{ raise_exception('no system') }}{% endif %}"
         "[{{ m['role'] }}] {{ m['content'] }}{% endfor %}[assistant] "
     )
-    found = frame(tokenizer, "Rispondi.", use_chat=True)
+    found = frame(tokenizer, "Rispondi.", chat="auto")
     assert (found.before, found.after) == ("[user] Rispondi.\n", "[assistant] ")
-    assert not frame(tokenizer, "Rispondi.", use_chat=False).is_chat
+    assert not frame(tokenizer, "Rispondi.", chat="never").is_chat
+
+
+# as SmolLM2's: a first turn that is not the system's gets a system turn of the template's own
+WITH_DEFAULT = (
+    "{% if messages[0]['role'] != 'system' %}[system] You are a helpful assistant.\n{% endif %}"
+    "{% for m in messages %}[{{ m['role'] }}] {{ m['content'] }}\n{% endfor %}[assistant] "
+)
+
+
+def test_a_system_text_of_the_templates_own_can_be_left_out() -> None:
+    tokenizer = tiny_tokenizer(chat=True)
+    assert added_system(tokenizer) == ""
+    tokenizer.chat_template = WITH_DEFAULT
+    own = "You are a helpful assistant."
+    assert added_system(tokenizer) == own
+    assert own in frame(tokenizer, "", chat="auto").before
+    assert frame(tokenizer, "", chat="bare").before == "[system] \n[user] "
+    assert frame(tokenizer, "Leggi.", "bare") == frame(tokenizer, "Leggi.", "auto")
+    masked = [Renderer(PromptEncoder(tokenizer, Prompt(instruction="Leggi."), [], chat), Masking(), 100)
+              for chat in ("auto", "bare")]  # fmt: skip
+    heads = [tokenizer.decode(renderer._head) for renderer in masked]
+    assert [own in head for head in heads] == [True, False]
 
 
 def test_options_and_question_fill_the_template() -> None:
@@ -173,4 +195,4 @@ def test_a_chat_template_without_end_is_refused(monkeypatch: pytest.MonkeyPatch)
     tokenizer = tiny_tokenizer(chat=True)
     tokenizer.chat_template = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}"
     with pytest.raises(ValueError, match=r"does not end; set model\.chat to never"):
-        frame(tokenizer, "", use_chat=True)
+        frame(tokenizer, "", chat="auto")

@@ -334,3 +334,25 @@ def test_a_check_looks_closer_than_what_a_run_needs(data, model):
     assert problems == []
     assert any(line.startswith("tokens of a note: median") for line in report.lines)
     assert check(settings).lines == []
+
+
+def test_a_system_text_of_the_template_is_told(data, model, tmp_path):
+    folder = tmp_path / "chat"
+    shutil.copytree(model, folder)
+    own = tiny_tokenizer(chat=True)
+    own.chat_template = (
+        "{% if messages[0]['role'] != 'system' %}[s] Sii utile.{% endif %}"
+        "{% for m in messages %}[{{ m['role'][0] }}] {{ m['content'] }}{% endfor %}[a] "
+    )
+    own.save_pretrained(folder)
+    options = {"arms": {"sft": Arm(), "m": Arm(masking=Masking())}, "pretrain": None}
+    doubts = examine(config(data, model=Model(path=str(folder)), **options))[0].doubts
+    what = "without arms.m.masking.instruction, prompt.instruction the chat template adds its own 'Sii utile.'"
+    assert f"{what}: `model.chat: bare` leaves it out" in doubts
+    bare = examine(config(data, model=Model(path=str(folder), chat="bare"), **options))[0].doubts
+    assert not any("chat template" in doubt for doubt in bare)
+
+
+def test_dev_scores_need_a_whole_model(data):
+    settings = config(data, tracking={"dev_scores": True}, resources={"sharding": "fsdp2"})
+    assert any(problem.startswith("tracking.dev_scores: needs a whole model") for problem in problems_of(settings))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from contextlib import nullcontext
 from copy import copy
 from pathlib import Path
 
@@ -159,7 +160,7 @@ def test_probes_of_the_first_seed_stand_in_the_report(
     shutil.copytree(run.folder, tmp_path / run.folder.name)
     copied = Run(run.settings.model_copy(update={"runs": str(tmp_path)})).open()
     assert results.build(copied, *compare.by_budget(compare.opened(copied))).probing is None
-    monkeypatch.setattr(cli, "_run", lambda *_: copied)
+    monkeypatch.setattr("raypipe.cli.steps.opened", lambda *_: nullcontext(copied))
     cli.probe(Path("unused"))
     assert (copied.folder / "cells/seed0-all/probe/report.html").exists()
     found = results.build(copied, *compare.by_budget(compare.opened(copied))).probing

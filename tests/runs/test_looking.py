@@ -66,7 +66,7 @@ def test_a_report_writes_its_page_and_nothing_else(half_done: Run, tmp_path: Pat
     assert {path for path in after if path not in before} == {"report", "report/report.html", "report/metrics.json"}
     assert {path: after[path] for path in before} == before
     masked = next(iter(compare.opened(half_done).values())).step("mask").data
-    show_note(masked, "unlabelled-00001")
+    show_note([masked], "unlabelled-00001")
     assert _tree(half_done.folder) == after
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from raypipe import rows
 from raypipe.errors import InputError
-from raypipe.findings import results
+from raypipe.findings import results, show
 from raypipe.models import loading
 from raypipe.notes.tasks import Task
 from raypipe.runs import determinants, driver, making
@@ -63,6 +63,14 @@ def test_a_run_is_reported_whole(base: Run) -> None:
     assert {m.arm for m in built.material} == {"pseudo", "decselfmask", "mixed", "kv"}
     assert {"pseudo-labels of pseudo", "what mixed learned from"} <= built.remarks.keys()
     assert len(built.agreement) == 2  # the run's relevance, and that of kv
+
+
+def test_a_note_is_shown_with_arms_of_another_attribution(base: Run) -> None:
+    masks = show.masks_of(base.folder)
+    assert masks == [base.folder / "mask", base.folder / "variants/kv/mask"]
+    page = show.show_note([folder / "data" for folder in masks], "unlabelled-00001")
+    captions = [line.split(" ")[1] for line in page.splitlines() if " eligible words, " in line]
+    assert captions == ["decselfmask:", "mixed:", "kv:"]
 
 
 def test_a_finished_run_does_nothing_again(base: Run) -> None:

@@ -70,11 +70,12 @@ class Stopped(Exception):
     """What ends a training in the middle."""
 
 
-def stop_after(step: int) -> Callable[[dict[str, Any]], None]:
-    """For `on_step` of `loop.fit`."""
+def stop_after(step: int) -> Callable[[dict[str, Any]], dict[str, float]]:
+    """For `on_step` of `loop.fit`: ends it in the step after."""
 
-    def stop(metrics: dict[str, Any]) -> None:
-        if metrics["step"] == step:
+    def stop(metrics: dict[str, Any]) -> dict[str, float]:
+        if metrics["step"] > step:
             raise Stopped
+        return {}
 
     return stop

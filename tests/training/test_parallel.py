@@ -74,7 +74,7 @@ def _worker(rank: int, folder: str, port: int) -> None:
         Path(folder, f"{name}.{rank}.passes").write_text(str(len(passes)))
     for sharding in ("ddp", "fsdp2"):  # lost after step 5, all start again at the checkpoint of step 4
         case = Path(folder, f"{sharding}_resumed")
-        for on_step in (stop_after(5), lambda metrics: None):
+        for on_step in (stop_after(5), lambda metrics: {}):
             try:
                 _save(case, fitted(case, RESUMED, sharding=sharding, on_step=on_step))
             except Stopped:

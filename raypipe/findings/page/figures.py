@@ -205,27 +205,30 @@ TRAININGS = {"pretrain": "pretraining", "train": "reconstruction", "finetune": "
 
 
 def training(curves: Sequence[Curve], reference: str) -> Chart:
-    """Loss by step, and the learning rate below it, a column per stage; dashed: the dev notes' loss."""
+    """Loss by step, a column per stage; dashed: the dev notes' loss. Below it their macro F1, and the learning rate."""
     stages = [stage for stage in TRAININGS if any(curve.stage == stage for curve in curves)]
     students = list(dict.fromkeys(curve.student for curve in curves if curve.student))
-    has_rates = any(curve.learning_rate for curve in curves)
+    below = [
+        *([_dev_f1] if any(curve.dev_f1 for curve in curves) else []),
+        *([_learning_rate] if any(curve.learning_rate for curve in curves) else []),
+    ]
 
     def draw(theme: str) -> Figure:
         style_of = dict(_styles(theme, students, reference)) | {"": _style(theme, 0)}
-        figure = Figure(figsize=(8.6, 4.6 if has_rates else 3.2), layout="constrained")
-        ratios = {"height_ratios": [3, 1]} if has_rates else None
-        grid = figure.subplots(1 + has_rates, len(stages), sharex="col", squeeze=False, gridspec_kw=ratios)
+        rows = [_loss, *below]
+        figure = Figure(figsize=(8.6, 3.2 + 1.4 * len(below)), layout="constrained")
+        ratios = {"height_ratios": [3, *(1 for _ in below)]}
+        grid = figure.subplots(len(rows), len(stages), sharex="col", squeeze=False, gridspec_kw=ratios)
         for axes in grid.flat:
             _plain_axes(axes, theme, "y")
         for j, stage in enumerate(stages):
             grid[0][j].set_title(TRAININGS[stage], color=INK[theme], fontsize=10)
             grid[-1][j].set_xlabel("optimiser step")
-            for curve in curves:
-                if curve.stage == stage:
-                    _training_curve(grid[:, j], curve, style_of[curve.student])
-        grid[0][0].set_ylabel("loss, nats per token")
-        if has_rates:
-            grid[1][0].set_ylabel("learning rate")
+            for axes, plot in zip(grid[:, j], rows, strict=True):
+                drawn = [plot(axes, curve, style_of[curve.student]) for curve in curves if curve.stage == stage]
+                axes.yaxis.set_visible(any(drawn))  # dev notes have no labels that other stages learn
+        for axes, plot in zip(grid, rows, strict=True):
+            next(a for a in axes if a.yaxis.get_visible()).set_ylabel(LABEL_OF[plot])
         handles = [Line2D([], [], label=label(name), **style_of[name]) for name in students]
         if handles:
             columns = max(1, min(len(students), LEGEND_WIDTH // (6 + max(map(_width, students)))))
@@ -237,14 +240,27 @@ def training(curves: Sequence[Curve], reference: str) -> Chart:
     return chart(draw, f"Loss of {len(curves)} trainings by step; last loss: {ends}")
 
 
-def _training_curve(column: Any, curve: Curve, style: Mapping[str, Any]) -> None:
+def _loss(axes: Any, curve: Curve, style: Mapping[str, Any]) -> bool:
     """A marker at the end alone: a curve has many points."""
     line = {"color": style["color"], "linewidth": 1.3}
-    column[0].plot(curve.steps, curve.loss, marker=style["marker"], markevery=[-1], markersize=5, **line)
+    axes.plot(curve.steps, curve.loss, marker=style["marker"], markevery=[-1], markersize=5, **line)
     if curve.dev:
-        column[0].plot(*zip(*curve.dev, strict=True), linestyle="--", marker=style["marker"], markersize=4, **line)
-    if curve.learning_rate:
-        column[-1].plot(curve.steps, curve.learning_rate, **line)
+        axes.plot(*zip(*curve.dev, strict=True), linestyle="--", marker=style["marker"], markersize=4, **line)
+    return True
+
+
+def _dev_f1(axes: Any, curve: Curve, style: Mapping[str, Any]) -> bool:
+    steps = [step for step, _ in curve.dev_f1]
+    axes.plot(steps, [100 * value for _, value in curve.dev_f1], linestyle="--", linewidth=1.3, **style)
+    return bool(steps)
+
+
+def _learning_rate(axes: Any, curve: Curve, style: Mapping[str, Any]) -> bool:
+    axes.plot(curve.steps[: len(curve.learning_rate)], curve.learning_rate, color=style["color"], linewidth=1.3)
+    return bool(curve.learning_rate)
+
+
+LABEL_OF = {_loss: "loss, nats per token", _dev_f1: "dev macro F1", _learning_rate: "learning rate"}
 
 
 def _styles(theme: str, arms: Sequence[str], reference: str) -> list[tuple[str, dict[str, Any]]]:

@@ -154,8 +154,9 @@ class _Stopwatch:
         """Of the steps after the first, in the loop that every training runs."""
         marks: list[tuple[float, int]] = []
 
-        def mark(metrics: dict[str, Any]) -> None:
+        def mark(metrics: dict[str, Any]) -> dict[str, float]:
             marks.append((time.perf_counter(), metrics["tokens"]))
+            return {}
 
         pad_id = self.material.model.tokenizer.pad_token_id
         with tempfile.TemporaryDirectory() as scratch:

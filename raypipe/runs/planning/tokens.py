@@ -49,7 +49,7 @@ class Model:
         """Prompts of a run."""
         rows_train = settings.train.lora is None
         prompt = with_mark(settings.prompt, self.tokenizer, FAMILIES[self.family].sentinels, rows_train)
-        return PromptEncoder(self.tokenizer, prompt, tasks, settings.model.chat == "auto")
+        return PromptEncoder(self.tokenizer, prompt, tasks, settings.model.chat)
 
 
 def model_of(run: Run, model_config: Path | None, sample: Sample, scratch: Path) -> Model:

@@ -36,7 +36,7 @@ class Answer:
 
         torch.set_num_threads(threads)
         loaded = loading.load(model)
-        self.encoder = PromptEncoder(loaded.tokenizer, prompt, tasks, use_chat=model.chat == "auto")
+        self.encoder = PromptEncoder(loaded.tokenizer, prompt, tasks, model.chat)
         self.scorer = LabelScorer(loaded, batch_tokens)
         self.tasks = {task.id: task for task in tasks}
 
@@ -71,7 +71,7 @@ class Teach:
     ) -> None:
         from raypipe.models import loading
 
-        self.encoder = PromptEncoder(loading.load_tokenizer(model), prompt, tasks, use_chat=model.chat == "auto")
+        self.encoder = PromptEncoder(loading.load_tokenizer(model), prompt, tasks, model.chat)
         self.options = {task.id: task.options for task in tasks}
         self.accepted = accepted
 

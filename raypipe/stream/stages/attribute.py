@@ -45,7 +45,7 @@ class Attribute:
         self.attribution = attribution
         self.tasks = {task.id: task for task in tasks}
         self.seed = seed
-        self.encoder = PromptEncoder(scorer.tokenizer, prompt, tasks, use_chat=model.chat == "auto")
+        self.encoder = PromptEncoder(scorer.tokenizer, prompt, tasks, model.chat)
         self.engine = AttributionEngine(scorer, attribution, seed, idf_V)
 
     def __call__(self, table: pa.Table) -> pa.Table:

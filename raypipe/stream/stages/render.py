@@ -41,7 +41,7 @@ class Render:
         rows_train: bool,
         kind_weights: Mapping[str, Sequence[float]],
     ) -> None:
-        encoder = PromptEncoder(loading.load_tokenizer(model), prompt, tasks, use_chat=model.chat == "auto")
+        encoder = PromptEncoder(loading.load_tokenizer(model), prompt, tasks, model.chat)
         self.renderers = {
             arm: Renderer(encoder, masking, prompt.max_tokens, of_family, rows_train, kind_weights[arm])
             for arm, masking in arms.items()

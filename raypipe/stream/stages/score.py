@@ -33,7 +33,7 @@ class Score:
         from raypipe.models import loading
 
         loaded = loading.load(model)
-        self.encoder = PromptEncoder(loaded.tokenizer, prompt, tasks, use_chat=model.chat == "auto")
+        self.encoder = PromptEncoder(loaded.tokenizer, prompt, tasks, model.chat)
         scorer = LabelScorer(loaded, evaluation.batch_tokens)
         generate = partial(scorer.generate, eos_id=self.encoder.eos_id)
         self.answer = generate if evaluation.mode == "generate" else scorer.score

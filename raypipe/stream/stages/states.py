@@ -36,7 +36,7 @@ class States:
         from raypipe.models import loading
 
         self.loaded = loading.load(model)
-        self.encoder = PromptEncoder(self.loaded.tokenizer, prompt, tasks, use_chat=model.chat == "auto")
+        self.encoder = PromptEncoder(self.loaded.tokenizer, prompt, tasks, model.chat)
         self.layers = layers_at(probe.layers, self.loaded.model.config.num_hidden_layers)
         self.batch_tokens = probe.batch_tokens
         self.tasks_of: dict[str, list[str]] = defaultdict(list)

@@ -1,9 +1,10 @@
-"""Dev macro F1 while a student is fine-tuned, once per epoch, so that a scheduler can stop trials that fall behind."""
+"""Macro F1 on dev notes after each epoch of a fine-tuning: a curve, by which a search stops trials early."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,25 +24,31 @@ from raypipe.training.trainer import TrainingSpec
 Labelled = tuple[dict[str, Any], dict[str, str], EncodedNote | Code]
 
 
+@dataclass
 class DevScore:
-    """Watches the fine-tuning of an arm's first student; `on_epoch(epoch, macro F1)` after each epoch but the last.
+    """Watches fine-tunings: their metrics get `dev_macro_f1` after each epoch, scored as `evaluation.mode: label` does.
 
-    The last is scored by the step `evaluate`, as every run does.
+    Of several workers each scores all dev notes: none waits for another.
     """
 
-    def __init__(self, run: Run, arm: str, on_epoch: Callable[[float, float], None]) -> None:
-        self.run, self.on_epoch = run, on_epoch
-        self.student = f"finetune/{run.students(arm)[0]}"
-        self.notes: list[Labelled] | None = None
+    run: Run
+    student: str | None = None  # whose fine-tuning; None: of all
+    on_epoch: Callable[[float, float], None] = lambda epoch, macro_f1: None
+    with_last: bool = True  # False: the step `evaluate` scores the model that the last epoch leaves
+    notes: list[Labelled] | None = field(default=None, init=False)
 
-    def __call__(self, spec: TrainingSpec, model: Any, tokenizer: Any, step: dict[str, Any]) -> None:
-        if not Path(spec.folder).match(self.student) or step["step"] >= step["steps"]:
-            return
+    def __call__(self, spec: TrainingSpec, model: Any, tokenizer: Any, step: dict[str, Any]) -> dict[str, float]:
+        of_another = self.student is not None and not Path(spec.folder).match(f"finetune/{self.student}")
+        if spec.dev_rows is None or of_another:
+            return {}
         epochs = max(1, math.ceil(spec.training.epochs))
-        ends = {round(step["steps"] * epoch / epochs): epoch for epoch in range(1, epochs)}
-        if step["step"] in ends:
-            with autocast(spec.training, model.device):  # as it trains: its frozen weights may be bfloat16
-                self.on_epoch(float(ends[step["step"]]), self._macro_f1(model, tokenizer))
+        ends = {round(step["steps"] * epoch / epochs): epoch for epoch in range(1, epochs + self.with_last)}
+        if step["step"] not in ends:
+            return {}
+        with autocast(spec.training, model.device):  # as it trains: its frozen weights may be bfloat16
+            macro_f1 = self._macro_f1(model, tokenizer)
+        self.on_epoch(float(ends[step["step"]]), macro_f1)
+        return {"dev_macro_f1": macro_f1}
 
     @torch.no_grad()
     def _macro_f1(self, model: Any, tokenizer: Any) -> float:

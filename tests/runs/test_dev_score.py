@@ -9,10 +9,10 @@ import torch
 
 from raypipe.models import loading
 from raypipe.runs import driver
+from raypipe.runs.dev_score import DevScore
 from raypipe.runs.run import Run
 from raypipe.settings.config import Model
 from raypipe.training import loss
-from raypipe.tuning.dev_score import DevScore
 from tests.small_run import TRAINING, settings
 
 ADAPTERS = TRAINING | {"max_steps": None, "epochs": 2, "precision": "bfloat16", "lora": {"rank": 2, "alpha": 4}}
@@ -32,7 +32,7 @@ def test_adapters_are_scored_between_epochs(
     changes = {"name": "adapters", "model__path": str(tmp_path / "stored"), "finetune": ADAPTERS}
     run = Run(settings(tmp_path, **changes), say=lambda line: None).open()
     curve: list[tuple[float, float]] = []
-    run.watch = DevScore(run, "decselfmask", lambda epoch, value: curve.append((epoch, value)))
+    run.watch = DevScore(run, "decselfmask", lambda epoch, value: curve.append((epoch, value)), with_last=False)
     driver.prepare(run)
     driver.learn(run, "decselfmask")
     assert [epoch for epoch, _ in curve] == [1.0]

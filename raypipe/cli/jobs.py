@@ -1,0 +1,98 @@
+"""Whole jobs, and the reports that they end with: a run, a comparison, a search."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from raypipe.cli.app import ConfigPath, Overrides, Verify, app, folder_of, opened, read, say_next, settings_of
+from raypipe.guard import process
+from raypipe.guard.terminal import say
+from raypipe.settings import configfile
+
+
+def _report(run: Any, *cells: Any) -> None:
+    """Write and print the report of a run or comparison. Broken files are named."""
+    from raypipe.findings import results
+    from raypipe.runs import integrity
+
+    with integrity.blamed(integrity.finished(run.folder)):
+        say(results.report(run, *cells))
+
+
+@app.command()
+def run(config: ConfigPath, set_: Overrides = None, verify: Verify = False) -> None:
+    """The whole job: pretrain, finetune, attribute and mask, train, finetune, evaluate, report."""
+    from raypipe.runs import driver
+
+    with opened(config, set_, verify) as whole:
+        driver.run_all(whole)
+        _report(whole)
+    say_next("run", config, set_)
+
+
+@app.command()
+def compare(config: ConfigPath, set_: Overrides = None, verify: Verify = False) -> None:
+    """The arms over seeds, label budgets and fine-tunings, into one table with intervals and gates."""
+    from raypipe.runs import compare as comparison
+
+    with opened(config, set_, verify) as run:
+        cells = comparison.compare(run)
+        _report(run, *comparison.by_budget(cells), comparison.by_finetuning(cells))
+    say_next("compare", config, set_)
+
+
+@app.command()
+def report(config: ConfigPath, set_: Overrides = None, verify: Verify = False) -> None:
+    """Tables, intervals and figures of a run or comparison, from what is there. Makes no step."""
+    from raypipe.runs import compare
+
+    run = read(config, set_, verify)
+    cells = compare.opened(run)
+    _report(run, *compare.by_budget(cells), compare.by_finetuning(cells))
+
+
+@app.command()
+def tune(
+    config: ConfigPath,
+    space: Annotated[Path, typer.Option(help="Python file that says what to try; it is run (tuning/space.py)")],
+    models: Annotated[str | None, typer.Option(help="backbones, by commas: folders, id@commit, pretrain:qwen3")] = None,
+    set_: Overrides = None,
+) -> None:
+    """Search settings on dev notes, one study per model. The same command again goes on where it stopped."""
+    settings = settings_of(config, set_)
+    from raypipe.tuning import space as spaces
+
+    loaded = spaces.load(space)
+    names = [name for name in (models or "").split(",") if name] or settings.tune.models or loaded.models
+    if any("@" in name for name in names):  # id@commit
+        process.allow_hub()
+    from raypipe.tuning import backbones, plan, search, search_report, studies
+
+    written = configfile.written(config, set_ or ())
+    plans = plan.plans(loaded, backbones.backbones(written.value, names))
+    from raypipe.runs import lock
+    from raypipe.runs.progress import Printer
+
+    with lock.held(studies.root_of(settings).parent):
+        results, folder = search.tune(plans, Printer())
+        say(search_report.text(results))
+        say(search_report.write(results, folder / "report"))
+    for best in sorted(folder.glob("*/best.yaml")):
+        say(f"next: {shlex.join(['raypipe', 'run', '--config', str(best)])}")
+    if (error := search.failed(results)) is not None:
+        raise error
+
+
+@app.command("tune-report")
+def tune_report(config: ConfigPath) -> None:
+    """Heat maps, best settings, effects of parameters, and costs of a search."""
+    from raypipe.tuning import search_report, trial_tables
+
+    run = folder_of(config)
+    search_tables = trial_tables.load(run)
+    say(search_report.text(search_tables))
+    say(search_report.write(search_tables, (run if (run / "study.json").exists() else run / "tune") / "report"))

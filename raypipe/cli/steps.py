@@ -1,0 +1,119 @@
+"""The steps of a run, one by one, and a step that is damaged."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from raypipe.cli.app import Arm, ConfigPath, Overrides, Verify, app, opened, say_next
+from raypipe.errors import InputError
+from raypipe.guard.terminal import say
+
+
+def _arms(run: Any, chosen: Sequence[str] | None) -> list[str]:
+    unknown = sorted(set(chosen or ()) - set(run.settings.arms))
+    if unknown:
+        raise InputError(f"no such arm: {', '.join(unknown)}; the config has {', '.join(run.settings.arms)}")
+    return list(chosen or run.settings.arms)
+
+
+def _make(command: str, config: Path, set_: Sequence[str] | None) -> None:
+    """Make the steps of the run that belong to a command."""
+    from raypipe.runs import driver
+
+    with opened(config, set_) as run:
+        driver.run_command(run, command)
+
+
+@app.command()
+def pretrain(config: ConfigPath, set_: Overrides = None) -> None:
+    """Train a tokenizer and a small decoder from scratch."""
+    _make("pretrain", config, set_)
+    say_next("pretrain", config, set_)
+
+
+@app.command()
+def finetune(config: ConfigPath, set_: Overrides = None, arm: Arm = None) -> None:
+    """Fine-tune the scorer on the labels; with --arm, the students of an arm."""
+    from raypipe.runs import driver
+
+    with opened(config, set_) as run:
+        driver.run_command(run, "finetune", _arms(run, arm) if arm else ())
+    say_next("finetune --arm" if arm else "finetune", config, set_)
+
+
+@app.command()
+def attribute(config: ConfigPath, set_: Overrides = None) -> None:
+    """Relevance of every word of the unlabelled notes, on all GPUs."""
+    _make("attribute", config, set_)
+    say_next("attribute", config, set_)
+
+
+@app.command()
+def faithfulness(config: ConfigPath, set_: Overrides = None) -> None:
+    """Compare methods, targets and layers of attribution on labelled dev notes. Needs the scorer, not Ray."""
+    from raypipe.findings.pages import faithfulness_page
+    from raypipe.runs import driver
+
+    with opened(config, set_) as run:
+        driver.run_command(run, "faithfulness")
+        say(faithfulness_page(run))
+    say_next("faithfulness", config, set_)
+
+
+@app.command()
+def mask(config: ConfigPath, set_: Overrides = None) -> None:
+    """Masking plans of all arms, from stored relevance or straight from attribution."""
+    _make("mask", config, set_)
+    say_next("mask", config, set_)
+
+
+@app.command()
+def train(config: ConfigPath, set_: Overrides = None, arm: Arm = None) -> None:
+    """Reconstruction: students learn to fill in what was masked."""
+    from raypipe.runs import driver
+
+    with opened(config, set_) as run:
+        arms = [name for name in _arms(run, arm) if arm or run.reconstructs(name)]
+        driver.run_command(run, "train", arms)
+    say_next("train", config, set_, arms)
+
+
+@app.command()
+def evaluate(config: ConfigPath, set_: Overrides = None, arm: Arm = None) -> None:
+    """Score the labelled notes of the evaluation split with the students."""
+    from raypipe.runs import driver
+
+    with opened(config, set_) as run:
+        driver.run_command(run, "evaluate", _arms(run, arm))
+    say_next("evaluate", config, set_)
+
+
+@app.command()
+def probe(config: ConfigPath, set_: Overrides = None, verify: Verify = False) -> None:
+    """What can be read off every layer of the backbone and of the arms' students. Needs what `run` leaves.
+
+    Of a comparison, the first seed's models.
+    """
+    from raypipe.findings.pages import probing_page
+    from raypipe.runs import compare, driver
+    from raypipe.runs.probing import probed_models
+
+    with opened(config, set_, verify) as whole:
+        run = compare.first(whole)
+        driver.make(run, [f"probe/{model}" for model in probed_models(run)], "probe")
+        say(probing_page(run))
+    say_next("probe", config, set_)
+
+
+@app.command()
+def repair(step: Annotated[Path, typer.Argument(help="a step's folder, such as runs/demo/mask")]) -> None:
+    """Delete what is damaged of a finished step, so that the same command as before makes that again and no more."""
+    from raypipe.runs import integrity, lock
+
+    with lock.held(lock.run_of(step)):
+        for line in integrity.repair(step.resolve()):
+            say(line)
