@@ -140,7 +140,9 @@ def location(uri: str) -> str:
 
 def _folder(path: str) -> str:
     if re.match(_SCHEME, _no_credential(path)):
-        raise ValueError("must be a path, and no URI: mount the store, or copy what is there (runs: raypipe upload, download)")
+        raise ValueError(
+            "must be a path, and no URI: mount the store, or copy what is there (runs: raypipe upload, download)"
+        )
     return path
 
 
