@@ -262,7 +262,7 @@ def test_inputs_are_read_from_a_store(bucket: str, s3: fs.FileSystem) -> None:
         file.write(b"task_id,note_id,label\nfebbre,1,yes\n")
     columns = Columns(spans="marks")
     for uri in (f"s3://{bucket}/notes", f"s3://{bucket}/notes/*.parquet"):
-        read = pa.concat_tables(iter_notes(Data(notes=uri, columns=columns), ["spans"])).to_pylist()
+        read = pa.concat_tables(iter_notes(Data(notes=uri, columns=columns), ["note_id", "text", "spans"])).to_pylist()
         assert [row["text"] for row in read] == notes["text"]
         assert [row["spans"] for row in read] == notes["marks"]
     labels = storage.read_strings(f"s3://{bucket}/labels.csv", ["note_id", "label"], "data.labels")
