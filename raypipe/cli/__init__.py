@@ -10,7 +10,7 @@ from raypipe.cli.steps import pretrain, finetune, attribute, faithfulness, mask,
 from raypipe.cli.jobs import run, compare, report, tune, tune_report
 from raypipe.cli.looking import show, status, list_, schema, clean
 from raypipe.cli.data import export, import_spans
-from raypipe.cli.cluster import SUBMITTED, parsed, submit, bundle
+from raypipe.cli.cluster import SUBMITTED, parsed, submit, upload, download, bundle
 
 __all__ = [
     "SUBMITTED",
@@ -20,6 +20,7 @@ __all__ = [
     "check",
     "clean",
     "compare",
+    "download",
     "evaluate",
     "export",
     "faithfulness",
@@ -45,4 +46,5 @@ __all__ = [
     "train",
     "tune",
     "tune_report",
+    "upload",
 ]

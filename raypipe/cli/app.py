@@ -60,11 +60,11 @@ def connected(settings: Config) -> Config:
     return settings
 
 
-def folder_of(path: Path) -> Path:
+def folder_of(path: Path, overrides: Sequence[str] | None = None) -> Path:
     """The folder of the run that --config names."""
     if path.is_dir():
         return path
-    settings = settings_of(path)
+    settings = settings_of(path, overrides)
     return Path(settings.runs) / settings.name
 
 

@@ -1,4 +1,4 @@
-"""Other machines: a job on a Ray cluster, and all that a machine without internet needs."""
+"""Other machines: a job on a Ray cluster, runs in an object store, and all that a machine without internet needs."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from raypipe.cli.app import Overrides, app
+from raypipe.cli.app import ConfigPath, Overrides, app, folder_of
 from raypipe.guard.terminal import say
 from raypipe.settings import configfile
 
@@ -54,6 +54,32 @@ def submit(
     where = f"{settings.runs}/{settings.name}"
     say(f"exit code {code}; on the cluster: {where}, its report in {where}/{'tune/' * (command_ == 'tune')}report")
     raise typer.Exit(code)
+
+
+StoreUri = Annotated[str, typer.Argument(help="where runs lie in an object store: s3://bucket/runs")]
+
+
+@app.command()
+def upload(store: StoreUri, config: ConfigPath, set_: Overrides = None) -> None:
+    """Copy the finished steps of a run to an object store. It then holds note text, as the run's folder does."""
+    from raypipe.runs import store as stores
+
+    folder = folder_of(config, set_)
+    n = stores.copy(stores.on_disk(folder), stores.in_store(store, folder.resolve().name), say)
+    say(f"{n} steps uploaded; the same command goes on where it stopped")
+
+
+@app.command()
+def download(store: StoreUri, config: ConfigPath, set_: Overrides = None) -> None:
+    """Copy the finished steps of a run from an object store to the folder that the config names."""
+    from raypipe.runs import lock
+    from raypipe.runs import store as stores
+
+    folder = folder_of(config, set_)
+    there, here = stores.in_store(store, folder.resolve().name), stores.on_disk(folder)
+    with lock.held(folder):
+        n = stores.copy(there, here, say)
+    say(f"{n} steps downloaded; next: {shlex.join(['raypipe', 'run', '--config', str(config)])}")
 
 
 @app.command()

@@ -110,7 +110,8 @@ def read_strings(uri: str, columns: Sequence[str], field: str, fix: str = "") ->
     return pa.concat_tables(tables)
 
 
-def _open(uri: str, field: str) -> tuple[fs.FileSystem, str]:
+def opened(uri: str, field: str) -> tuple[fs.FileSystem, str]:
+    """The file system that a path or URI names, and the path in it. Raises `InputError`."""
     match = _SCHEME.match(uri)
     if match is None:
         return fs.LocalFileSystem(), os.path.abspath(uri)  # a Ray worker has another working directory
@@ -129,7 +130,7 @@ def _open(uri: str, field: str) -> tuple[fs.FileSystem, str]:
 
 
 def _look(uri: str, field: str) -> tuple[fs.FileSystem, list[fs.FileInfo]]:
-    filesystem, path = _open(uri, field)
+    filesystem, path = opened(uri, field)
     try:
         infos = sorted(_infos(filesystem, path), key=lambda info: info.path)
     except BROKEN as error:

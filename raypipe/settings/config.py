@@ -133,7 +133,8 @@ def _no_credential(uri: str) -> str:
     return uri
 
 
-def _location(uri: str) -> str:
+def location(uri: str) -> str:
+    """A path or URI as it is. Raises `ValueError` if it is neither, or holds a credential."""
     if re.match(rf"{_SCHEME}(?!//)", _no_credential(uri)):
         raise ValueError("is neither a path nor a URI; write scheme://..., or ./ before a name with a colon")
     return uri
@@ -141,11 +142,13 @@ def _location(uri: str) -> str:
 
 def _folder(path: str) -> str:
     if re.match(_SCHEME, _no_credential(path)):
-        raise ValueError("must be a path, and no URI: mount the store, or copy what is there")
+        raise ValueError(
+            "must be a path, and no URI: mount the store, or copy what is there (runs: raypipe upload, download)"
+        )
     return path
 
 
-Location = Annotated[str, Field(min_length=1), AfterValidator(_location)]  # a path, or a URI without a credential
+Location = Annotated[str, Field(min_length=1), AfterValidator(location)]  # a path, or a URI without a credential
 LocalPath = Annotated[str, Field(min_length=1), AfterValidator(_folder)]
 
 
