@@ -1,7 +1,7 @@
 """Every setting of a run, in one place: one frozen section per part of the work.
 
 The sections stand in the order in which `Config`, at the end, lists them. First come those of a run, in the order in
-which a note meets them; then those of single commands (`faithfulness`, `probe`, `compare`, `tune`); last the cluster.
+which a note meets them; then those of single commands (`faithfulness`, `probe`, `canaries`, `compare`, `tune`); last the cluster.
 
 The string under a key is its description: `docs/settings.md` is generated from it (reference.py). *Paper* and *code*
 mark a value or a behaviour of the authors (arXiv 2606.09466 and its repository; for other methods, of the source that
@@ -691,6 +691,24 @@ class Probe(Section):
     """Most tokens of one forward pass, padding included."""
 
 
+class Canaries(Section):
+    """`raypipe canaries`: secrets are planted in a copy of the notes, the arms learn from it, and their students are
+    asked for the secrets (notes/canaries.py). How likely is each, among all secrets of its form?"""
+
+    sentence: str = Field("Cartella di {name}: {secret}.", pattern=r"^[^{}]*\{name\}[^{}]*\{secret\}[^{}]*$")
+    """What is written behind a note: about a person who does not exist, another one for each secret."""
+    secret: str = Field("####", pattern=r"^[^#\s]*(#[^#\s]*){1,5}$")
+    """The form of all secrets: each `#` is a digit that is drawn. With n of them there are 10^n candidates, and every
+    one is scored."""
+    copies: tuple[Annotated[int, Field(ge=0)], ...] = Field((0, 1, 4, 16), min_length=1)
+    """In how many notes a secret stands. 0 is the control: what a student says that cannot know it. Notes with training
+    labels are taken first, so that all arms read them."""
+    each: int = Field(4, ge=1)
+    """Secrets for each number of copies."""
+    seed: int = 0
+    """Another seed draws other secrets."""
+
+
 class Candidates(Section):
     """Values that dev labels choose from: those with the best macro F1 of labels alone, for each seed and label budget.
 
@@ -835,6 +853,7 @@ class Config(Section):
     evaluation: Evaluation = Evaluation()
     faithfulness: Faithfulness = Faithfulness()
     probe: Probe = Probe()
+    canaries: Canaries = Canaries()
     comparison: ArmComparison = ArmComparison()
     tune: Tune = Tune()
     resources: Resources = Resources()
