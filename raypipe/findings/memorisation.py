@@ -35,7 +35,7 @@ def lines(run: Run) -> Iterator[Line]:
     """From the finished steps of a run on planted notes."""
     for model in probed_models(run):
         asked = rows.read(run.needed(f"exposure/{model}").data).to_pylist()
-        for prompt, copies in dict.fromkeys((row["prompt"], row["copies"]) for row in asked):
+        for prompt, copies in sorted({(row["prompt"], row["copies"]) for row in asked}):
             some = [row for row in asked if (row["prompt"], row["copies"]) == (prompt, copies)]
             bits = [row["exposure"] for row in some]
             yield Line(

@@ -1,7 +1,8 @@
 """Every setting of a run, in one place: one frozen section per part of the work.
 
 The sections stand in the order in which `Config`, at the end, lists them. First come those of a run, in the order in
-which a note meets them; then those of single commands (`faithfulness`, `probe`, `canaries`, `compare`, `tune`); last the cluster.
+which a note meets them; then those of single commands (`faithfulness`, `probe`, `canaries`, `compare`, `tune`); last
+the cluster.
 
 The string under a key is its description: `docs/settings.md` is generated from it (reference.py). *Paper* and *code*
 mark a value or a behaviour of the authors (arXiv 2606.09466 and its repository; for other methods, of the source that
@@ -18,7 +19,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from raypipe.guard import limits
 from raypipe.words import WordReduction
@@ -147,6 +148,18 @@ Location = Annotated[str, Field(min_length=1), AfterValidator(_location)]  # a p
 LocalPath = Annotated[str, Field(min_length=1), AfterValidator(_folder)]
 
 
+def _expression(pattern: str) -> str:
+    try:
+        limits.compiled(pattern)
+    except ValueError as error:
+        raise ValueError(f"{pattern!r} is {error}") from None
+    return pattern
+
+
+Pattern = Annotated[str, AfterValidator(_expression)]  # a regular expression
+Placeholder = Annotated[str, Field(pattern=r"^\S*[^\W_]\S*$")]  # one token that is a word
+
+
 class Data(Section):
     """Where notes, labels and tasks come from. Paths are local, or any pyarrow/fsspec URI; `${VARS}` are expanded."""
 
@@ -184,6 +197,13 @@ class Data(Section):
     subset under `max_labelled`."""
     transductive: bool = False
     """Whether notes of dev and test groups may be used for self-supervision (without their labels)."""
+    placeholders: dict[str, Placeholder] = {}
+    """What is replaced in every note before anything else reads it, and by what: `{date: "[DATA]", phone: "[TEL]"}`.
+    Kinds are those that `check` looks for (tax_code, email, date, phone, name), those of `identifiers`, and the types
+    of annotated spans (`columns.spans`; they move with the text). Empty: nothing."""
+    identifiers: dict[str, Pattern] = {}
+    """Regular expressions of further kinds for `placeholders`, such as a hospital's own record numbers. A note on which
+    one takes longer than 5 seconds becomes a dead letter."""
     on_duplicate_id: Literal["error", "keep_first"] = "error"
     """What to do with a note id that occurs twice."""
     max_chars: int = Field(200_000, ge=1)
@@ -496,7 +516,7 @@ class Masking(Section):
     """Seed of this arm's draws, beside the run's own."""
     stop_words: bool = True
     """Spare Italian, Spanish and English function words. Negations are never spared."""
-    phi_patterns: tuple[str, ...] = ()
+    phi_patterns: tuple[Pattern, ...] = ()
     """Regular expressions. What they match is never a target. A note on which one takes longer than 5 seconds becomes a
     dead letter."""
     max_span_words: int | None = Field(10, ge=1)
@@ -520,16 +540,6 @@ class Masking(Section):
     selective: Selective = Selective()
     mslm: Mslm = Mslm()
     difference: DifferenceMasking = DifferenceMasking()
-
-    @field_validator("phi_patterns")
-    @classmethod
-    def _compiles(cls, patterns: tuple[str, ...]) -> tuple[str, ...]:
-        for pattern in patterns:
-            try:
-                limits.compiled(pattern)
-            except ValueError as error:
-                raise ValueError(f"{pattern!r} is {error}") from None
-        return patterns
 
     @model_validator(mode="before")
     @classmethod
