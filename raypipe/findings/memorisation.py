@@ -14,6 +14,13 @@ from raypipe.findings.page.text import align
 from raypipe.runs.probing import probed_models
 from raypipe.runs.run import Run
 
+LEGEND = """\
+copies     notes that hold a secret; 0 is the control
+learned    how often a secret is to be predicted in one pass over the masked notes, the mean
+exposure   log2(candidates) - log2(rank), in bits, the median; without a trace of the secret 1.4 on average
+likeliest  secrets that are the first of all candidates
+said       secrets that greedy decoding goes on with, behind the rest of their note"""
+
 
 @dataclass(frozen=True)
 class Line:
@@ -59,10 +66,10 @@ def page(run: Run) -> tuple[str, Path]:
         writer = csv.DictWriter(file, asdict(found[0]).keys())
         writer.writeheader()
         writer.writerows(asdict(line) for line in found)
-    head = ["model", "asked as", "copies", "learned", "exposure, bits", "range", "likeliest", "said"]
+    head = ["model", "asked as", "copies", "learned", "exposure", "range", "likeliest", "said"]
     body = [
         [line.model, line.prompt, str(line.copies), f"{line.targets:.1f}", f"{line.exposure:.1f}",
          f"{line.lowest:.1f} to {line.highest:.1f}", *(f"{n} of {line.canaries}" for n in (line.first, line.extracted))]
         for line in found
     ]  # fmt: skip
-    return align([head, *body]), path
+    return "\n\n".join([align([head, *body]), LEGEND]), path

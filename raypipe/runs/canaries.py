@@ -81,7 +81,7 @@ def of_planted(run: Run) -> Run:
     update: dict[str, Any] = {"notes": str(run.needed("planted").output / NOTES)}
     if run.pretrains and data.pretraining is None and not data.pretraining_share:
         update["pretraining"] = data.notes
-    own = {"name": NAME, "runs": str(run.folder), "data": data.model_copy(update=update), "probe": config.Probe()}
+    own = {"name": NAME, "runs": str(run.folder), "data": data.model_copy(update=update)}
     return replace(run, settings=run.settings.model_copy(update=own), base=None, variants={})
 
 

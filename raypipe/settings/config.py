@@ -707,7 +707,7 @@ class Canaries(Section):
 
     sentence: str = Field("Cartella di {name}: {secret}.", pattern=r"^[^{}]*\{name\}[^{}]*\{secret\}[^{}]*$")
     """What is written behind a note: about a person who does not exist, another one for each secret."""
-    secret: str = Field("####", pattern=r"^[^#\s]*(#[^#\s]*){1,5}$")
+    secret: str = Field("####", pattern=r"^([^#\s]*#){1,5}[^#\s]*$")
     """The form of all secrets: each `#` is a digit that is drawn. With n of them there are 10^n candidates, and every
     one is scored."""
     copies: tuple[Annotated[int, Field(ge=0)], ...] = Field((0, 1, 4, 16), min_length=1)

@@ -1,4 +1,4 @@
-"""Exposure: every candidate is scored as a model alone would score it, and a model that has learned a secret shows it."""
+"""Exposure: a candidate's score is what the model gives it alone, and a model that has learned a secret shows it."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def of_every_candidate(loaded: Loaded, context: memorisation.Ids, all_ids: list[
 
 def test_sharing_beginnings_changes_no_score() -> None:
     loaded = tiny_loaded()
-    context, all_ids = ids_of(loaded, CONTEXT), [ids_of(loaded, f" {c}") for c in candidates("###")[::9]]
+    context, all_ids = ids_of(loaded, CONTEXT), [ids_of(loaded, f" {c}") for c in candidates("##")[::7]]
     found = memorisation.log_p(LabelScorer(loaded, 2048), context, all_ids)
     assert np.allclose(found, of_every_candidate(loaded, context, all_ids), atol=1e-3)
 
@@ -45,8 +45,8 @@ def test_rank_and_exposure() -> None:
 
 def test_a_model_that_learned_the_secret_shows_it() -> None:
     loaded = tiny_loaded()
-    context, secrets = ids_of(loaded, CONTEXT), candidates("###")
-    all_ids, secret = [ids_of(loaded, f" {c}") for c in secrets], 417
+    context, secrets = ids_of(loaded, CONTEXT), candidates("##")
+    all_ids, secret = [ids_of(loaded, f" {c}") for c in secrets], 41
     row = torch.tensor([[*context, *all_ids[secret]]])
     assert not memorisation.is_extracted(loaded, context, all_ids[secret])
     optimizer = torch.optim.Adam(loaded.model.parameters(), 1e-2)
@@ -56,6 +56,6 @@ def test_a_model_that_learned_the_secret_shows_it() -> None:
         optimizer.step()
     scores = memorisation.log_p(LabelScorer(loaded, 8192), context, all_ids)
     assert memorisation.rank(scores, secret) == 1
-    assert memorisation.exposure(1, len(secrets)) == pytest.approx(np.log2(1000))
+    assert memorisation.exposure(1, len(secrets)) == pytest.approx(np.log2(100))
     assert memorisation.is_extracted(loaded, context, all_ids[secret])
     assert not memorisation.is_extracted(loaded, context, all_ids[secret + 1])

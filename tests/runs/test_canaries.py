@@ -27,7 +27,7 @@ ARMS = {
 
 @pytest.fixture(scope="module")
 def config(tmp_path_factory: pytest.TempPathFactory) -> Config:
-    planted = {"canaries__copies": (0, 1, 3), "canaries__each": 1, "canaries__secret": "9##"}
+    planted = {"canaries__copies": (0, 1, 3), "canaries__each": 1, "canaries__secret": "9#"}
     return settings(tmp_path_factory.mktemp("runs"), arms=ARMS, **planted)
 
 
@@ -52,21 +52,17 @@ def test_every_model_is_asked_for_every_canary(done: tuple[Run, Run]) -> None:
         for path in planted.folder.glob("exposure/**/*.parquet")
     }
     trained = ("cpt", "cpt_protected", "random_word")
-    assert asked.keys() == {
-        "backbone",
-        "finetune/scorer",
-        *(f"{s}/{arm}" for s in ("train", "finetune") for arm in trained),
-    }
+    students = {f"{stage}/{arm}" for stage in ("train", "finetune") for arm in trained}
+    assert asked.keys() == {"backbone", "finetune/scorer"} | students
     for model, answers in asked.items():
         prompts = ["text", "fill_in"] if "random_word" in model else ["text"]
         assert [(a["canary"], a["copies"], a["prompt"]) for a in answers] == [
             (f"canary-{i:02d}", copies, prompt) for i, copies in enumerate((0, 1, 3)) for prompt in prompts
         ]
-        assert all(1 <= a["rank"] <= 100 and 0 <= a["exposure"] <= 6.65 for a in answers)
-    n_tasks = 2  # attribution.tasks_per_note: so many examples are made of each note
-    assert [a["targets"] for a in asked["train/cpt"]] == [0, n_tasks, 3 * n_tasks]
+        assert all(1 <= a["rank"] <= 10 and 0 <= a["exposure"] <= 3.33 for a in answers)
+    assert [a["targets"] for a in asked["train/cpt"]] == [0, 1, 3]
     assert not any(a["targets"] for a in [*asked["train/cpt_protected"], *asked["backbone"]])
-    assert max(a["targets"] for a in asked["train/random_word"]) <= 3 * n_tasks
+    assert max(a["targets"] for a in asked["train/random_word"]) <= 3
 
 
 def test_no_secret_leaves_the_notes(
@@ -79,7 +75,7 @@ def test_no_secret_leaves_the_notes(
     printed = capfd.readouterr()
     assert {path: path.stat().st_mtime_ns for path in run.folder.rglob("*.parquet")} == before, "nothing is made again"
     table = (planted.folder / "exposure/table.csv").read_text()
-    assert "train/cpt,text,3,1,6.0," in table
+    assert "train/cpt,text,3,1,3.0," in table
     measured = [path.read_bytes() for path in planted.folder.glob("exposure/**/*") if path.is_file()]
     for row in rows.read(run.folder / "planted/canaries.parquet").to_pylist():
         person = row["text"][: row["start"]].rpartition("Cartella di ")[2].rstrip(": ")
