@@ -703,7 +703,7 @@ class Probe(Section):
 
 class Canaries(Section):
     """`raypipe canaries`: secrets are planted in a copy of the notes, the arms learn from it, and their students are
-    asked for the secrets (notes/canaries.py). How likely is each, among all secrets of its form?"""
+    asked how likely each secret is among all of its form (notes/canaries.py)."""
 
     sentence: str = Field("Cartella di {name}: {secret}.", pattern=r"^[^{}]*\{name\}[^{}]*\{secret\}[^{}]*$")
     """What is written behind a note: about a person who does not exist, another one for each secret."""
