@@ -39,7 +39,8 @@ class Code(enum.StrEnum):
     NO_SPAN = "E_NO_SPAN"  # nothing in the note may be masked
     SENTINEL = "E_SENTINEL"  # the note already contains a mask sentinel
     MODEL = "E_MODEL"  # the model failed on this note alone
-    PATTERN = "E_PATTERN"  # a regular expression of masking.phi_patterns takes too long on this note
+    PATTERN = "E_PATTERN"  # an expression of masking.phi_patterns or data.identifiers takes too long on this note
+    SPANS = "E_SPANS"  # its annotated spans cannot be read, so that data.placeholders would not replace them
     HELD_OUT = "HELD_OUT"  # no error: a dev or test note, or too close to one, so self-supervision must not see it
     NOT_SAMPLED = "NOT_SAMPLED"  # no error: beyond data.max_unlabelled, or set aside for pretraining
 

@@ -178,6 +178,31 @@ ATTRIBUTIONS = pa.schema(
     ]
 )
 
+# Secrets that `raypipe canaries` plants: a row for each note that holds one (notes/canaries.py).
+CANARIES = pa.schema(
+    [
+        ("canary", pa.string()),
+        ("copies", pa.int32()),  # notes that hold it; 0: none does, and it is asked about in this note all the same
+        ("note_id", pa.string()),
+        ("text", pa.string()),  # of the note with the canary
+        ("start", pa.int32()),  # characters of the secret
+        ("end", pa.int32()),
+    ]
+)
+
+# What a model knows of them: a row for each canary and way to ask (evaluation/memorisation.py). No secret, no text.
+EXPOSURES = pa.schema(
+    [
+        ("canary", pa.string()),
+        ("copies", pa.int32()),
+        ("prompt", pa.string()),  # text: the note up to the secret goes on; fill_in: the note with the secret hidden
+        ("targets", pa.int32()),  # how often the secret was to be predicted in one pass over the masked notes
+        ("rank", pa.int32()),  # of the secret among the candidates, the likeliest first, from 1
+        ("exposure", pa.float32()),  # log2(candidates) - log2(rank), bits
+        ("is_extracted", pa.bool_()),  # greedy decoding says the secret
+    ]
+)
+
 DEAD_LETTERS = pa.schema([("note_id", pa.string()), ("step", pa.string()), ("error", pa.string())])
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 from raypipe.cli.app import app, main
 from raypipe.cli.before import init, check, preview, plan, import_
 from raypipe.cli.steps import pretrain, finetune, attribute, faithfulness, mask, train, evaluate, probe, repair
-from raypipe.cli.jobs import run, compare, report, tune, tune_report
+from raypipe.cli.jobs import run, compare, canaries, report, tune, tune_report
 from raypipe.cli.looking import show, status, list_, schema, clean
 from raypipe.cli.data import export, import_spans
 from raypipe.cli.cluster import SUBMITTED, parsed, submit, upload, download, bundle
@@ -17,6 +17,7 @@ __all__ = [
     "app",
     "attribute",
     "bundle",
+    "canaries",
     "check",
     "clean",
     "compare",

@@ -46,6 +46,25 @@ def compare(config: ConfigPath, set_: Overrides = None, verify: Verify = False) 
 
 
 @app.command()
+def canaries(config: ConfigPath, set_: Overrides = None) -> None:
+    """Plant made-up secrets in a copy of the notes, train the arms on it, and measure what their students know of them.
+
+    Needs neither Ray nor what `run` leaves. Prints no secret and no text.
+    """
+    from raypipe.findings import memorisation
+    from raypipe.runs import canaries as of_run
+    from raypipe.runs import driver
+    from raypipe.runs.probing import probed_models
+
+    with opened(config, set_) as whole:
+        driver.make(whole, ["planted"], "canaries")
+        planted = of_run.of_planted(whole).open()
+        driver.make(planted, [f"exposure/{model}" for model in probed_models(planted)])
+        table, path = memorisation.page(planted)
+        say(f"{table}\n\n{path}")
+
+
+@app.command()
 def report(config: ConfigPath, set_: Overrides = None, verify: Verify = False) -> None:
     """Tables, intervals and figures of a run or comparison, from what is there. Makes no step."""
     from raypipe.runs import compare

@@ -63,6 +63,7 @@ class Renderer:
         Raises `InputError` for a sentinel with another role, or one that the tokenizer cannot write.
         """
         self._encoder, self._masking, self._max_tokens = encoder, masking, max_tokens
+        self.format = masking.format
         self._strategy = STRATEGIES[masking.strategy]
         self._sentinels = choose_sentinels(encoder.tokenizer, of_family, masking.sentinels, rows_train)
         self._kind_weights = tuple(kind_weights)

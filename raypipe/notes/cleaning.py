@@ -14,8 +14,9 @@ from typing import Any
 import pyarrow as pa
 
 from raypipe import rows
-from raypipe.errors import Code
+from raypipe.errors import Code, RowError
 from raypipe.notes import annotated_spans
+from raypipe.notes.placeholders import Replacer
 from raypipe.words import normalise
 
 MAX_ID = 512
@@ -32,11 +33,13 @@ def schema(columns: Sequence[str]) -> pa.Schema:
     return pa.schema([*fields, *((name, pa.string()) for name in EXTRA if name in columns)])
 
 
-def clean(raw: Raw, columns: Sequence[str], max_chars: int, place: str, first_row: int) -> pa.Table:
+def clean(
+    raw: Raw, columns: Sequence[str], max_chars: int, place: str, first_row: int, replace: Replacer | None = None
+) -> pa.Table:
     """Raw rows as a table with `schema(columns)`; `error` is null or one of `errors.Code`.
 
     `place` and `first_row` (its number within `place`) name a row that has no id. A `Code` in place of a text means
-    that the reader already refused the row.
+    that the reader already refused the row. `replace` puts placeholders into texts.
     """
     out: dict[str, list[str | None]] = {name: [] for name in ("note_id", "group_id", "text", "error", *EXTRA)}
     n_rows = len(raw["note_id"])
@@ -47,14 +50,20 @@ def clean(raw: Raw, columns: Sequence[str], max_chars: int, place: str, first_ro
         text, error = clean_text(raw_text, max_chars) if "text" in raw else (None, None)
         if note_id is None and not isinstance(raw_text, Code):
             error = Code.ID
+        extra = {name: None if error else as_text(value) for name, value in zip(EXTRA, raw_extra, strict=True)}
+        if extra["spans"] and (before := as_text(raw_text)) not in (None, text):
+            extra["spans"] = annotated_spans.in_nfc(extra["spans"], before)
+        if replace is not None and text is not None and not error:
+            try:
+                text, extra["spans"], extra["tags"] = replace(text, extra["spans"], extra["tags"])
+            except RowError as refused:
+                error, extra = refused.code, dict.fromkeys(EXTRA)
         out["note_id"].append(note_id or f"{Code.ID}:{place}:{first_row + i}")
         out["group_id"].append(as_id(raw_group))
         out["text"].append(None if error else text)
         out["error"].append(error)
-        for name, value in zip(EXTRA, raw_extra, strict=True):
-            out[name].append(None if error else as_text(value))
-        if out["spans"][-1] and (before := as_text(raw_text)) not in (None, text):
-            out["spans"][-1] = annotated_spans.in_nfc(out["spans"][-1], before)
+        for name in EXTRA:
+            out[name].append(extra[name])
     fields = schema(columns)
     return pa.Table.from_pydict({name: out[name] for name in fields.names}, schema=fields)
 

@@ -22,6 +22,7 @@ import pyarrow.parquet as pq
 
 from raypipe.errors import Code, ExitCode, InputError, Problem
 from raypipe.notes import cleaning, storage
+from raypipe.notes.placeholders import Replacer
 from raypipe.notes.storage import File
 from raypipe.settings.config import Data
 from raypipe.settings.yamlfile import did_you_mean
@@ -64,13 +65,15 @@ def units(data: Data, field: str = "data.notes") -> list[Unit]:
 
 def read_unit(unit: Unit, data: Data, columns: Sequence[str], selected: Mask | None = None) -> Iterator[pa.Table]:
     """The rows of one unit as small tables of `cleaning.schema(columns)`; only those that `selected` marks."""
-    names = {ours: theirs for ours, theirs in _named(data).items() if ours in columns}
+    replace = Replacer(data) if data.placeholders and "text" in columns else None
+    reads = {*columns, *(["spans"] if replace is not None and replace.reads_spans else [])}
+    names = {ours: theirs for ours, theirs in _named(data).items() if ours in reads}
     place = cleaning.hashed(unit.file.path) + (f".{unit.row_group}" if unit.row_group is not None else "")
     first = 0
     yield cleaning.schema(columns).empty_table()  # a unit without rows still has columns
     with _file_trouble(unit.file):
         for raw in _RAW[unit.file.format](unit, names, data.max_chars):
-            table = cleaning.clean(raw, columns, data.max_chars, place, first)
+            table = cleaning.clean(raw, columns, data.max_chars, place, first, replace)
             first += table.num_rows
             yield table if selected is None else table.filter(pa.array(selected[first - table.num_rows : first]))
 

@@ -25,6 +25,7 @@ from raypipe.notes import storage
 from raypipe.notes.corpus import Corpus
 from raypipe.notes.deciding import is_annotated, read_deciding
 from raypipe.notes.files import iter_notes
+from raypipe.notes.identifiers import PATTERNS
 from raypipe.notes.reading import read_unit, units
 from raypipe.notes.tasks import Task, lines_of_tasks, load_tasks
 from raypipe.runs.folded import doubts_of_tasks, folded
@@ -32,6 +33,7 @@ from raypipe.runs.names import RESERVED
 from raypipe.runs.survey import survey
 from raypipe.settings.arms import PRETRAINING
 from raypipe.settings.config import Attribution, Config, Data, Masking, Model
+from raypipe.settings.yamlfile import did_you_mean
 from raypipe.training import trackers
 
 if TYPE_CHECKING:
@@ -242,6 +244,7 @@ def of_settings(config: Config) -> Iterator[Problem]:
     yield from _attributions(config)
     if config.data.pretraining_share and (config.data.pretraining is not None or config.data.source == "synthetic"):
         yield Problem("data.pretraining_share", "is a share of data.notes, but pretraining has a corpus of its own")
+    yield from _placeholders(config.data)
     if not config.arms:
         yield Problem("arms", "is empty: there is nothing to compare")
     for name in sorted(set(config.probe.arms or ()) - set(config.arms)):
@@ -285,6 +288,18 @@ def _attributions(config: Config) -> Iterator[Problem]:
                     yield Problem(f"{where}.{key}", f"not read by {attribution.method}; remove it")
         except InputError as error:
             yield from (Problem(f"{where}.method", problem.what) for problem in error.problems)
+
+
+def _placeholders(data: Data) -> Iterator[Problem]:
+    """Can each kind of `data.placeholders` be found in a note, and is each of `data.identifiers` replaced?"""
+    kinds = {*PATTERNS, *data.identifiers}
+    for kind in sorted(data.placeholders.keys() - kinds) if data.columns.spans is None else ():
+        known = f"there are {', '.join(sorted(kinds))}, and types of spans if data.columns.spans is set"
+        yield Problem("data.placeholders", f"no such kind: {kind}; {known}{did_you_mean(kind, kinds)}")
+    for kind in sorted(data.identifiers.keys() - data.placeholders.keys()):
+        yield Problem(f"data.identifiers.{kind}", "has no placeholder: say in data.placeholders what replaces it")
+    if data.placeholders and data.source == "synthetic":
+        yield Problem("data.placeholders", "the generated notes hold no identifiers: remove it")
 
 
 def _sources(config: Config, arms: Mapping[str, Masking]) -> Iterator[Problem]:

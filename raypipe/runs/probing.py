@@ -41,16 +41,16 @@ def probed_models(run: Run) -> Iterator[str]:
 
 def states(run: Run, folder: StepFolder, student: str) -> dict[str, Any]:
     """States of the labelled notes, of every layer of a model."""
-    name = _model_of(run, folder)
+    name = model_of(run, folder)
     run.say(f"states/{name}: one pass over the labelled notes")
-    pipeline.states(run.job, _loaded_from(run, name, student), folder.data)
+    pipeline.states(run.job, loaded_from(run, name, student), folder.data)
     size = sum(path.stat().st_size for path in folder.data.glob("*.parquet"))
     return {"notes": rows.read(folder.data, columns=[]).num_rows, "megabytes": round(size / 1e6, 1)}
 
 
 def probe(run: Run, folder: StepFolder, _: str) -> dict[str, Any]:
     """What classifiers on the states of each layer answer."""
-    name = _model_of(run, folder)
+    name = model_of(run, folder)
     run.say(f"probe/{name}: {run.settings.probe.head} heads on every layer")
     pipeline.probe(run.job, run.needed(f"states/{name}").data, folder.data)
     return {"answers": rows.read(folder.data, columns=[]).num_rows}
@@ -62,12 +62,13 @@ def backbone_answers(run: Run) -> pa.Table | None:
     return best_of_states(rows.read(step.data)) if step.done and run.settings.probe.head == "logistic" else None
 
 
-def _model_of(run: Run, folder: StepFolder) -> str:
-    """`states/train/x` -> `train/x`."""
+def model_of(run: Run, folder: StepFolder) -> str:
+    """Whose step it is: `states/train/x` -> `train/x`."""
     return "/".join(folder.path.relative_to(run.folder).parts[1:])
 
 
-def _loaded_from(run: Run, name: str, student: str) -> config.Model:
+def loaded_from(run: Run, name: str, student: str) -> config.Model:
+    """The model that is called `name`."""
     if name == BACKBONE:
         return run.backbone
     return run.model(student or SCORER, name.partition("/")[0])

@@ -17,6 +17,9 @@ To add a step, write the function that makes it and one entry here. Where each s
       evaluate/<student>/               data/*.parquet: predictions
       calibrate/<student>/              data/*.parquet: predictions on dev, for evaluation.conformal
       states/<model>/ probe/<model>/    data/*.parquet: states of all layers; what classifiers on them answer
+      planted/                          notes with made-up secrets, and which secret is in which note
+      canaries/                         a run of its own that learns from those notes
+        exposure/<model>/               data/*.parquet: what a model knows of each secret
       variants/<arm>/                   a run of its own for an arm with another attribution
       cells/<seed>-<labels>/            a run of its own for each seed and label budget of a comparison
       report/                           report.html metrics.json model-cards/<arm>.md
@@ -32,7 +35,7 @@ from typing import TYPE_CHECKING, Any
 from raypipe.masking.corpus_needs import corpus_needs
 from raypipe.masking.requirements import needs
 from raypipe.masking.strategy import IMPORTANCE, RELEVANCE, TYPE_RELEVANCE
-from raypipe.runs import collect, faithfulness, making, of_arms, probing, specs
+from raypipe.runs import canaries, collect, faithfulness, making, of_arms, probing, specs
 from raypipe.runs.names import BACKBONE, SCORER
 from raypipe.settings.arms import masking_of, pseudo_of
 from raypipe.settings.config import Arm, Config
@@ -91,6 +94,7 @@ class Step:
 RANKED = {RELEVANCE, TYPE_RELEVANCE, IMPORTANCE}  # what the scorer must say before words can be masked
 _STATES = ("prompt", "model", "evaluation.split", "probe.layers")
 _HEAD = ("probe.head", "probe.c", "probe.folds", "seed")
+_ASKED = ("prompt", "model", "canaries")
 _PROBE = ("probe.pooling", "probe.control", *_HEAD)
 
 
@@ -205,6 +209,10 @@ STEPS: tuple[Step, ...] = (
     Step("probe/train/{arm}", probing.probe, settings=_PROBE, after=("states/train/{arm}",), in_job=False),
     Step("probe/finetune/{student}", probing.probe, settings=_PROBE, after=("states/finetune/{student}",),
          in_job=False),
+    Step("planted", canaries.plant, settings=("canaries",), after=("corpus",), in_job=False, command="canaries"),
+    Step(f"exposure/{BACKBONE}", canaries.expose, settings=_ASKED, after=("corpus", "pretrain"), in_job=False),
+    Step("exposure/train/{arm}", canaries.expose, settings=_ASKED, after=("train/{arm}",), in_job=False),
+    Step("exposure/finetune/{student}", canaries.expose, settings=_ASKED, after=("finetune/{student}",), in_job=False),
 )  # fmt: skip
 ORDER = {step.name: place for place, step in enumerate(STEPS)}
 

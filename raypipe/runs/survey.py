@@ -1,10 +1,12 @@
-"""What stops no run, but may spoil it: notes that are cut, test notes that training has seen, answers that look alike.
+"""What stops no run, but may spoil it: notes that are cut, test notes that training has seen, answers that look alike,
+identifiers of patients.
 
 For `raypipe check`. Looks at samples of the notes, and holds counts alone: no text leaves this file.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, islice
@@ -16,6 +18,7 @@ import pyarrow.compute as pc
 
 from raypipe.hashing import stable_hash
 from raypipe.notes.files import iter_notes
+from raypipe.notes.identifiers import found
 from raypipe.notes.leakage import Guard
 from raypipe.notes.reading import TEXT_ROWS, read_unit, units
 from raypipe.notes.tasks import Task
@@ -50,6 +53,7 @@ def survey(config: Config, tasks: Sequence[Task], labels: pa.Table, encoder: Pro
         _lengths(config, encoder, texts, out)
         _answers(tasks, encoder, out)
     _questions(config, tasks, out)
+    _identifiers(config.data, texts, out)
     if config.data.columns.group_id is None:
         out.warnings.append(
             "data.columns.group_id is not set: notes of one patient may be learned from and tested, or be in two splits"
@@ -109,6 +113,21 @@ def _questions(config: Config, tasks: Sequence[Task], out: Survey) -> None:
     questions = {task.id: config.prompt.question.replace("{question}", task.question) for task in tasks}
     doubled = [(id, "the question ends in `??`, once from prompt.question") for id, q in questions.items() if "??" in q]
     out.warnings += doubts_of_tasks(doubled)
+
+
+def _identifiers(data: Data, texts: Sequence[str], out: Survey) -> None:
+    """Likely identifiers that the model will read, by kind, and how often each placeholder stands in these notes."""
+    of_notes = [[kind for kind, _, _ in found(text)] for text in texts]
+    counts, n_notes = Counter(chain.from_iterable(of_notes)), sum(map(bool, of_notes))
+    if counts:
+        kinds = ", ".join(f"{kind} {n:,}" for kind, n in sorted(counts.items()))
+        out.warnings.append(
+            f"likely identifiers in {n_notes:,} of the first {len(texts):,} notes ({kinds}): data.placeholders "
+            "replaces them"
+        )
+    if data.placeholders:
+        counted = (f"{mark} {sum(text.count(mark) for text in texts):,}" for mark in data.placeholders.values())
+        out.lines.append(f"placeholders in the first {len(texts):,} notes: {', '.join(dict.fromkeys(counted))}")
 
 
 def _near_copies(data: Data, labels: pa.Table, out: Survey) -> None:

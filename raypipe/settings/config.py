@@ -1,7 +1,8 @@
 """Every setting of a run, in one place: one frozen section per part of the work.
 
 The sections stand in the order in which `Config`, at the end, lists them. First come those of a run, in the order in
-which a note meets them; then those of single commands (`faithfulness`, `probe`, `compare`, `tune`); last the cluster.
+which a note meets them; then those of single commands (`faithfulness`, `probe`, `canaries`, `compare`, `tune`); last
+the cluster.
 
 The string under a key is its description: `docs/settings.md` is generated from it (reference.py). *Paper* and *code*
 mark a value or a behaviour of the authors (arXiv 2606.09466 and its repository; for other methods, of the source that
@@ -19,7 +20,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from raypipe.guard import limits
 from raypipe.words import WordReduction
@@ -152,6 +153,18 @@ Location = Annotated[str, Field(min_length=1), AfterValidator(location)]  # a pa
 LocalPath = Annotated[str, Field(min_length=1), AfterValidator(_folder)]
 
 
+def _expression(pattern: str) -> str:
+    try:
+        limits.compiled(pattern)
+    except ValueError as error:
+        raise ValueError(f"{pattern!r} is {error}") from None
+    return pattern
+
+
+Pattern = Annotated[str, AfterValidator(_expression)]  # a regular expression
+Placeholder = Annotated[str, Field(pattern=r"^\S*[^\W_]\S*$")]  # one token that is a word
+
+
 class Data(Section):
     """Where notes, labels and tasks come from. Paths are local, or any pyarrow/fsspec URI; `${VARS}` are expanded."""
 
@@ -189,6 +202,13 @@ class Data(Section):
     subset under `max_labelled`."""
     transductive: bool = False
     """Whether notes of dev and test groups may be used for self-supervision (without their labels)."""
+    placeholders: dict[str, Placeholder] = {}
+    """What is replaced in every note before anything else reads it, and by what: `{date: "[DATA]", phone: "[TEL]"}`.
+    Kinds are those that `check` looks for (tax_code, email, date, phone, name), those of `identifiers`, and the types
+    of annotated spans (`columns.spans`; they move with the text). Empty: nothing."""
+    identifiers: dict[str, Pattern] = {}
+    """Regular expressions of further kinds for `placeholders`, such as a hospital's own record numbers. A note on which
+    one takes longer than 5 seconds becomes a dead letter."""
     on_duplicate_id: Literal["error", "keep_first"] = "error"
     """What to do with a note id that occurs twice."""
     max_chars: int = Field(200_000, ge=1)
@@ -505,7 +525,7 @@ class Masking(Section):
     """Seed of this arm's draws, beside the run's own."""
     stop_words: bool = True
     """Spare Italian, Spanish and English function words. Negations are never spared."""
-    phi_patterns: tuple[str, ...] = ()
+    phi_patterns: tuple[Pattern, ...] = ()
     """Regular expressions. What they match is never a target. A note on which one takes longer than 5 seconds becomes a
     dead letter."""
     max_span_words: int | None = Field(10, ge=1)
@@ -529,16 +549,6 @@ class Masking(Section):
     selective: Selective = Selective()
     mslm: Mslm = Mslm()
     difference: DifferenceMasking = DifferenceMasking()
-
-    @field_validator("phi_patterns")
-    @classmethod
-    def _compiles(cls, patterns: tuple[str, ...]) -> tuple[str, ...]:
-        for pattern in patterns:
-            try:
-                limits.compiled(pattern)
-            except ValueError as error:
-                raise ValueError(f"{pattern!r} is {error}") from None
-        return patterns
 
     @model_validator(mode="before")
     @classmethod
@@ -698,6 +708,24 @@ class Probe(Section):
     """Also learn random labels of first words, for selectivity."""
     batch_tokens: int = Field(8192, ge=1)
     """Most tokens of one forward pass, padding included."""
+
+
+class Canaries(Section):
+    """`raypipe canaries`: secrets are planted in a copy of the notes, the arms learn from it, and their students are
+    asked how likely each secret is among all of its form (notes/canaries.py)."""
+
+    sentence: str = Field("Cartella di {name}: {secret}.", pattern=r"^[^{}]*\{name\}[^{}]*\{secret\}[^{}]*$")
+    """What is written behind a note: about a person who does not exist, another one for each secret."""
+    secret: str = Field("####", pattern=r"^([^#\s]*#){1,5}[^#\s]*$")
+    """The form of all secrets: each `#` is a digit that is drawn. With n of them there are 10^n candidates, and every
+    one is scored."""
+    copies: tuple[Annotated[int, Field(ge=0)], ...] = Field((0, 1, 4, 16), min_length=1)
+    """In how many notes a secret stands. 0 is the control: what a student says that cannot know it. Notes with training
+    labels are taken first, so that all arms read them."""
+    each: int = Field(4, ge=1)
+    """Secrets for each number of copies."""
+    seed: int = 0
+    """Another seed draws other secrets."""
 
 
 class Candidates(Section):
@@ -873,6 +901,7 @@ class Config(Section):
     evaluation: Evaluation = Evaluation()
     faithfulness: Faithfulness = Faithfulness()
     probe: Probe = Probe()
+    canaries: Canaries = Canaries()
     comparison: ArmComparison = ArmComparison()
     tune: Tune = Tune()
     tracking: Tracking = Tracking()

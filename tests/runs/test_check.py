@@ -287,6 +287,18 @@ def test_general_counts_must_be_readable(data, tmp_path):
     assert "statistics.general_counts: is pretraining, but data.pretraining is not set" in said
 
 
+@pytest.mark.parametrize(
+    ("update", "expected"),
+    [
+        ({"placeholders": {"datee": "[D]"}}, "data.placeholders: no such kind: datee; there are date, email, name, "),
+        ({"placeholders": {"date": "[D]"}, "identifiers": {"ward": "R1"}}, "data.identifiers.ward: has no placeholder"),
+        ({"placeholders": {"date": "[D]"}, "source": "synthetic"}, "data.placeholders: the generated notes hold no"),
+    ],
+)
+def test_placeholders_that_replace_nothing_are_refused(data, update, expected):
+    assert [problem[: len(expected)] for problem in problems_of(config(data.model_copy(update=update)))] == [expected]
+
+
 def test_a_pattern_without_end_on_the_first_notes_is_refused(data, monkeypatch):
     monkeypatch.setattr(limits, "LIMIT_S", 0.05)
     notes = {"note_id": [f"n{i}" for i in range(20)], "text": ["a" * 80 + f"! {i}" for i in range(20)]}

@@ -67,6 +67,20 @@ def test_without_patients_it_is_said_what_that_means(data: Data) -> None:
     assert warning.startswith("data.columns.group_id is not set")
 
 
+def test_identifiers_are_counted_and_not_quoted(tmp_path: Path, data: Data) -> None:
+    notes = pq.read_table(str(data.notes)).to_pylist()
+    notes[0]["text"] += " Visto il 12/03/2021, tel. 347 1234567."
+    notes[1]["text"] += " Controllo il 3 marzo 2020."
+    pq.write_table(pa.Table.from_pylist(notes), tmp_path / "n.parquet")
+    (warning,) = _survey(data).warnings
+    assert warning.startswith("likely identifiers in 2 of the first 25 notes (date 2, phone 1): data.placeholders")
+    assert "2021" not in warning
+    marks = {"date": "[DATA]", "phone": "[TEL]", "email": "[EMAIL]"}
+    out = _survey(data.model_copy(update={"placeholders": marks}))
+    assert out.warnings == []
+    assert "placeholders in the first 25 notes: [DATA] 2, [TEL] 1, [EMAIL] 0" in out.lines
+
+
 def test_a_question_that_ends_twice(data: Data) -> None:
     (warning,) = _survey(data, question="\n{question}?").warnings
     assert warning == "1 task: the question ends in `??`, once from prompt.question (fever)"

@@ -31,7 +31,7 @@ def _headline(report: Report) -> str:
     lines += [_arm(row, report) for row in report.arms]
     warnings = [_wrapped(f"  warning: {sentence}", "    ") for sentence in report.single_answers]
     notes = [_wrapped(f"  note: {name}: {what}", "    ") for name, what in report.remarks.items()]
-    return "\n".join([_align(lines), *warnings, *_caveats(report), *notes])
+    return "\n".join([align(lines), *warnings, *_caveats(report), *notes])
 
 
 def _caveats(report: Report) -> Iterator[str]:
@@ -67,7 +67,7 @@ def _beside(report: Report) -> str:
         p = f"{row.difference.p_holm:.3f}" if row.difference else ""
         by_auc = "" if row.auc_difference is None else _signed(row.auc_difference)
         lines.append([row.name, p, by_auc, _points(row.matched_f1), _points(row.cv_f1), ""])
-    return _align(lines) if report.arms else ""
+    return align(lines) if report.arms else ""
 
 
 def _interval(low: float, high: float) -> str:
@@ -83,7 +83,7 @@ def _pairs(report: Report) -> str:
     for d in report.pairs:
         tasks = f"{d.wins}/{d.ties}/{d.losses}"
         lines.append([d.arm, d.reference, _signed(d.estimate), tasks, f"{d.p_holm:.3f}", outcome(d, report)])
-    return _align(lines) if report.pairs else ""
+    return align(lines) if report.pairs else ""
 
 
 def _budgets(report: Report) -> str:
@@ -92,7 +92,7 @@ def _budgets(report: Report) -> str:
         of_arm = [estimates.get(arm) for estimates in report.budgets.values()]
         shown = ["-" if e is None else f"{_points(e.value)} [{_points(e.low)}, {_points(e.high)}]" for e in of_arm]
         lines.append([arm, *shown, ""])
-    return _align(lines) if report.budgets else ""
+    return align(lines) if report.budgets else ""
 
 
 def _gains(report: Report) -> str:
@@ -101,7 +101,7 @@ def _gains(report: Report) -> str:
         measured = [(row.macro_f1, row.gain), (row.auc, row.auc_gain)]
         shown = [cell for e, gain in measured for cell in (_points(e.value), "" if gain is None else _signed(gain))]
         lines.append([row.finetuning, row.labels, f"{row.n_steps:,}", row.settings, row.arm, *shown, ""])
-    return _align(lines) if report.gains else ""
+    return align(lines) if report.gains else ""
 
 
 def _material(report: Report) -> str:
@@ -110,7 +110,7 @@ def _material(report: Report) -> str:
         counts = (m.planned_words, m.weighted_tokens, m.read_tokens, m.optimiser_steps)
         ratio = "-" if m.masking_ratio is None else f"{m.masking_ratio:.4f}"
         lines.append([m.arm, ratio, *("-" if n is None else f"{n:,}" for n in counts), ""])
-    return _align(lines) if report.material else ""
+    return align(lines) if report.material else ""
 
 
 def _agreement(report: Report) -> str:
@@ -122,7 +122,7 @@ def _agreement(report: Report) -> str:
         interval = f"[{_points(a.hit_interval[0])}, {_points(a.hit_interval[1])}]"
         shares = (a.chance, a.least_relevant_share)
         lines.append([row.name, f"{_points(a.hit_share)} %", interval, *map(_points, shares), ""])
-    return _align(lines)
+    return align(lines)
 
 
 def _gates(report: Report) -> str:
@@ -136,7 +136,7 @@ def _gates(report: Report) -> str:
         for gate in report.gates
         if gate.passed is None and gate.is_needed and gate.detail
     ]
-    return "\n".join([_align(lines), *reasons]) if report.gates else ""
+    return "\n".join([align(lines), *reasons]) if report.gates else ""
 
 
 def _faithfulness(report: Report) -> str:
@@ -154,7 +154,7 @@ def _faithfulness(report: Report) -> str:
         decide = (a.hit_share, a.chance, a.least_relevant_share) if a else (None, None, None)
         shares = (row.sufficiency, row.reversed, row.soft_nc, row.soft_ns, *decide)
         second.append([row.variant, *map(_points, shares), f"{row.seconds:.1f}"])
-    parts = [report.subtitle, _wrapped(report.summary), _align(first), _align(second), _wrapped(report.where_to_start)]
+    parts = [report.subtitle, _wrapped(report.summary), align(first), align(second), _wrapped(report.where_to_start)]
     return "\n\n".join(filter(None, parts))
 
 
@@ -163,7 +163,7 @@ def _conformal(report: Report) -> str:
     for arm, sets in report.conformal.items():
         shares = (_points(1 - sets.alpha), _points(sets.coverage), f"{sets.size:.2f}", _points(sets.singletons))
         lines.append([arm, *shares, ""])
-    return _align(lines) if report.conformal else ""
+    return align(lines) if report.conformal else ""
 
 
 def _probing(probing: Probing | None) -> str:
@@ -175,7 +175,7 @@ def _probing(probing: Probing | None) -> str:
         cells = [shown(best.score.student), str(best.score.layer), best.score.pooling, _points(e.value)]
         cells += [f"[{_points(e.low)}, {_points(e.high)}]", _signed(best.difference) if best.difference else ""]
         lines.append([*cells, _points(beyond.value if beyond else None), ""])
-    return _align(lines)
+    return align(lines)
 
 
 def _points(share: float | None) -> str:
@@ -191,7 +191,7 @@ def _wrapped(text: str, indent: str = "") -> str:
     return "\n".join(textwrap.wrap(_one_line(text), WIDTH, subsequent_indent=indent, break_on_hyphens=False))
 
 
-def _align(lines: Sequence[Sequence[str]]) -> str:
+def align(lines: Sequence[Sequence[str]]) -> str:
     """First and last column to the left, the others to the right; a rule below the head.
 
     Where that is wider than WIDTH, heads that are wider than what they stand over go over several lines, then the cells

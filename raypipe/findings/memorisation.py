@@ -1,0 +1,75 @@
+"""The table of `raypipe canaries`: what each model knows of the planted secrets, by how often they were planted."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from raypipe import rows
+from raypipe.findings.page.text import align
+from raypipe.runs.probing import probed_models
+from raypipe.runs.run import Run
+
+LEGEND = """\
+copies     notes that hold a secret; 0 is the control
+learned    how often a secret is to be predicted in one pass over the masked notes, the mean
+exposure   log2(candidates) - log2(rank), in bits, the median; without a trace of the secret 1.4 on average
+likeliest  secrets that are the first of all candidates
+said       secrets that greedy decoding goes on with, behind the rest of their note"""
+
+
+@dataclass(frozen=True)
+class Line:
+    """One model, one way to ask, one number of copies."""
+
+    model: str
+    prompt: str
+    copies: int
+    canaries: int
+    targets: float  # how often a secret was to be predicted in one pass over the masked notes, the mean
+    exposure: float  # bits, the median
+    lowest: float
+    highest: float
+    first: int  # canaries whose secret is the likeliest candidate
+    extracted: int  # canaries whose secret greedy decoding says
+
+
+def lines(run: Run) -> Iterator[Line]:
+    """From the finished steps of a run on planted notes."""
+    for model in probed_models(run):
+        asked = rows.read(run.needed(f"exposure/{model}").data).to_pylist()
+        for prompt, copies in sorted({(row["prompt"], row["copies"]) for row in asked}):
+            some = [row for row in asked if (row["prompt"], row["copies"]) == (prompt, copies)]
+            bits = [row["exposure"] for row in some]
+            yield Line(
+                model,
+                prompt,
+                copies,
+                canaries=len(some),
+                targets=float(np.mean([row["targets"] for row in some])),
+                exposure=float(np.median(bits)),
+                lowest=min(bits),
+                highest=max(bits),
+                first=sum(row["rank"] == 1 for row in some),
+                extracted=sum(row["is_extracted"] for row in some),
+            )
+
+
+def page(run: Run) -> tuple[str, Path]:
+    """The table as text, and the CSV file where it stands."""
+    found, path = list(lines(run)), run.folder / "exposure" / "table.csv"
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, asdict(found[0]).keys())
+        writer.writeheader()
+        writer.writerows(asdict(line) for line in found)
+    head = ["model", "asked as", "copies", "learned", "exposure", "range", "likeliest", "said"]
+    body = [
+        [line.model, line.prompt, str(line.copies), f"{line.targets:.1f}", f"{line.exposure:.1f}",
+         f"{line.lowest:.1f} to {line.highest:.1f}", *(f"{n} of {line.canaries}" for n in (line.first, line.extracted))]
+        for line in found
+    ]  # fmt: skip
+    return "\n\n".join([align([head, *body]), LEGEND]), path

@@ -1,0 +1,92 @@
+"""Placeholders: what is marked is gone from every column that is read, and spans and tags still mark their words."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from raypipe.notes.annotated_spans import of_tags, parsed
+from raypipe.notes.files import iter_notes
+from raypipe.notes.placeholders import replaced
+from raypipe.settings.config import Columns, Data
+
+KINDS = {"date": "[DATA]", "phone": "[TEL]"}
+TEXT = "Visto il 12/03/2021 per  febbre alta; tel. 347 1234567, poi tosse."
+
+
+def read(folder: Path, data: dict[str, Any], **columns: list[str | None]) -> dict[str, Any]:
+    path = folder / "notes.parquet"
+    pq.write_table(pa.table({"note_id": [f"n{i}" for i in range(len(columns["text"]))], **columns}), path)
+    names = Columns(**{name: name for name in columns if name != "text"})
+    settings = Data(notes=str(path), columns=names, **data)
+    return pa.concat_tables(iter_notes(settings, ["note_id", "text", "error", *names.model_fields_set])).to_pydict()
+
+
+def test_identifiers_are_replaced_and_spans_and_tags_move(tmp_path: Path) -> None:
+    words = ["febbre alta", "347 1234567", "tosse"]
+    spans = [["F", TEXT.index(word), TEXT.index(word) + len(word)] for word in words]
+    tags = ["O", "O", "B-D", "O", "B-F", "I-F", "O", "B-T", "I-T", "O", "B-F"]
+    notes = read(tmp_path, {"placeholders": KINDS}, text=[TEXT], spans=[json.dumps(spans)], tags=[" ".join(tags)])
+    (text,) = notes["text"]
+    assert text == "Visto il [DATA] per  febbre alta; tel. [TEL], poi tosse."
+    assert [text[a:b] for _, a, b in parsed(notes["spans"][0], len(text))] == ["febbre alta", "[TEL]", "tosse"]
+    of_tokens = {text[a:b] for _, a, b in of_tags(notes["tags"][0].split(), text)}
+    assert of_tokens == {"[DATA]", "febbre alta;", "[TEL],", "tosse."}
+
+
+def test_annotated_spans_are_replaced_also_where_the_column_is_not_asked_for(tmp_path: Path) -> None:
+    spans = json.dumps([["PATIENT", 0, 6], ["F", 7, 13]])
+    path = tmp_path / "notes.parquet"
+    pq.write_table(pa.table({"note_id": ["a"], "text": ["Perù\u0301x febbre"], "s": [spans]}), path)
+    data = Data(notes=str(path), columns=Columns(spans="s"), placeholders={"PATIENT": "[PAZ]"})
+    (table,) = [t for t in iter_notes(data, ["note_id", "text", "error"]) if t.num_rows]
+    assert table["text"].to_pylist() == ["[PAZ] febbre"]
+    assert table.column_names == ["note_id", "text", "error"]
+
+
+def test_a_note_whose_marks_cannot_be_read_is_a_dead_letter(tmp_path: Path) -> None:
+    cells = ["no json", None]
+    notes = read(tmp_path, {"placeholders": {"PATIENT": "[PAZ]"}}, text=[TEXT, TEXT], spans=cells)
+    assert notes["error"] == ["E_SPANS", None]
+    assert notes["text"] == [None, TEXT]
+    notes = read(tmp_path, {"placeholders": KINDS}, text=[TEXT], spans=["no json"])
+    assert notes["error"] == [None], "nothing is replaced by this column"
+    assert notes["spans"] == ["no json"]
+
+
+def test_an_expression_without_end_is_a_dead_letter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("raypipe.guard.limits.LIMIT_S", 0.05)
+    own = {"identifiers": {"x": r"(a|aa)+$"}, "placeholders": {"x": "[X]"}}
+    notes = read(tmp_path, own, text=["a" * 60 + "!", "due parole"])
+    assert notes["error"] == ["E_PATTERN", None]
+
+
+def test_without_the_setting_nothing_changes(tmp_path: Path) -> None:
+    assert read(tmp_path, {}, text=[TEXT])["text"] == [TEXT]
+
+
+@pytest.mark.parametrize("mark", ["", "two words", "[]"])
+def test_a_placeholder_is_one_word(mark: str) -> None:
+    with pytest.raises(ValidationError):
+        Data(placeholders={"date": mark})
+
+
+@given(
+    st.text(alphabet="ab .\n", min_size=1, max_size=30),
+    st.lists(st.tuples(st.integers(0, 29), st.integers(1, 6)), max_size=4),
+)
+def test_what_is_kept_stays_the_same_text(text: str, marks: list[tuple[int, int]]) -> None:
+    spans = [("k", start, min(start + n, len(text))) for start, n in marks if start < len(text)]
+    now = replaced(text, spans, {"k": "[K]"})
+    marked = {i for _, start, end in spans for i in range(start, end)}
+    for i, character in enumerate(text):
+        a, b = now.moved(i, i + 1)
+        assert now.text[a:b] == ("[K]" if i in marked else character)

@@ -1,0 +1,110 @@
+"""`raypipe canaries` on a run of seconds: what is planted, who learns it, and that no secret leaves the notes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from raypipe import rows
+from raypipe.cli import main
+from raypipe.errors import InputError
+from raypipe.notes.corpus import Corpus
+from raypipe.runs import canaries, driver
+from raypipe.runs.run import Run
+from raypipe.settings import configfile
+from raypipe.settings.config import Config
+from tests.small_run import settings
+
+ARMS = {
+    "sft": {},
+    "cpt": {"masking": {"strategy": "cpt"}},
+    "cpt_protected": {"masking": {"strategy": "cpt", "phi_patterns": ["Cartella.*"]}},
+    "random_word": {"masking": {"strategy": "random_word", "ratio": 0.5}},
+}
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory: pytest.TempPathFactory) -> Config:
+    planted = {"canaries__copies": (0, 1, 3), "canaries__each": 1, "canaries__secret": "9#"}
+    return settings(tmp_path_factory.mktemp("runs"), arms=ARMS, **planted)
+
+
+def command(config: Config, folder: Path) -> None:
+    (folder / "c.yaml").write_text(configfile.dump(config))
+    with pytest.raises(SystemExit) as end:
+        main(["canaries", "--config", str(folder / "c.yaml")])
+    assert end.value.code == 0
+
+
+@pytest.fixture(scope="module")
+def done(config: Config, tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, Run]:
+    command(config, tmp_path_factory.mktemp("config"))
+    run = Run(config)
+    return run, canaries.of_planted(run)
+
+
+def test_every_model_is_asked_for_every_canary(done: tuple[Run, Run]) -> None:
+    _, planted = done
+    asked = {
+        path.parent.parent.relative_to(planted.folder / "exposure").as_posix(): rows.read(path).to_pylist()
+        for path in planted.folder.glob("exposure/**/*.parquet")
+    }
+    trained = ("cpt", "cpt_protected", "random_word")
+    students = {f"{stage}/{arm}" for stage in ("train", "finetune") for arm in trained}
+    assert asked.keys() == {"backbone", "finetune/scorer"} | students
+    for model, answers in asked.items():
+        prompts = ["text", "fill_in"] if "random_word" in model else ["text"]
+        assert [(a["canary"], a["copies"], a["prompt"]) for a in answers] == [
+            (f"canary-{i:02d}", copies, prompt) for i, copies in enumerate((0, 1, 3)) for prompt in prompts
+        ]
+        assert all(1 <= a["rank"] <= 10 and 0 <= a["exposure"] <= 3.33 for a in answers)
+    assert [a["targets"] for a in asked["train/cpt"]] == [0, 1, 3]
+    assert not any(a["targets"] for a in [*asked["train/cpt_protected"], *asked["backbone"]])
+    assert max(a["targets"] for a in asked["train/random_word"]) <= 3
+
+
+def test_no_secret_leaves_the_notes(
+    config: Config, done: tuple[Run, Run], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Neither secrets nor sentences are in what is printed, in the table, or in what was measured."""
+    run, planted = done
+    before = {path: path.stat().st_mtime_ns for path in run.folder.rglob("*.parquet")}
+    command(config, tmp_path)
+    printed = capfd.readouterr()
+    assert {path: path.stat().st_mtime_ns for path in run.folder.rglob("*.parquet")} == before, "nothing is made again"
+    table = (planted.folder / "exposure/table.csv").read_text()
+    assert "train/cpt,text,3,1,3.0," in table
+    measured = [path.read_bytes() for path in planted.folder.glob("exposure/**/*") if path.is_file()]
+    for row in rows.read(run.folder / "planted/canaries.parquet").to_pylist():
+        person = row["text"][: row["start"]].rpartition("Cartella di ")[2].rstrip(": ")
+        assert person not in printed.out + printed.err + table
+        assert not [1 for content in measured if person.encode() in content]
+        assert f": {row['text'][row['start'] : row['end']]}" not in printed.out + printed.err + table
+
+
+def test_the_copy_differs_in_the_planted_notes_alone(done: tuple[Run, Run]) -> None:
+    run, planted = done
+    notes = {note["note_id"]: note["text"] for note in pq.read_table(run.corpus.data.notes).to_pylist()}
+    copy = {note["note_id"]: note["text"] for note in pq.read_table(planted.settings.data.notes).to_pylist()}
+    changed = {note_id for note_id, text in notes.items() if copy[note_id] != text}
+    canaries_of = rows.read(run.folder / "planted/canaries.parquet").to_pylist()
+    assert copy.keys() == notes.keys()
+    assert changed == {row["note_id"] for row in canaries_of if row["copies"]}
+    assert changed <= set(run.corpus.labels_of("train")["note_id"].to_pylist()), "all arms read them"
+
+
+def test_a_backbone_from_scratch_does_not_see_them(done: tuple[Run, Run]) -> None:
+    run, _ = done
+    data = run.corpus.data.model_copy(update={"pretraining": None})
+    run = Run(run.settings, say=run.say)
+    run.corpus = Corpus(run.folder / "corpus", data, [], rows.LABELS.empty_table())
+    assert canaries.of_planted(run).settings.data.pretraining == data.notes
+
+
+def test_other_secrets_are_another_run(done: tuple[Run, Run]) -> None:
+    run, _ = done
+    other = run.settings.model_copy(update={"canaries": run.settings.canaries.model_copy(update={"seed": 1})})
+    with pytest.raises(InputError, match=r"made with other settings \(canaries\.seed\)"):
+        driver.make(Run(other).open(), ["planted"], "canaries")
