@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from raypipe.guard import stalls
 from raypipe.guard.quiet import quiet
 from raypipe.records import write_json
 from raypipe.settings import config
@@ -82,6 +83,7 @@ def fit(
             "specs": list(specs),
             "threads": int(each.get("CPU", 1)),
             "sharding": resources.sharding,
+            "limit_s": resources.no_progress_timeout_s,
         },
         scaling_config=ray.train.ScalingConfig(
             num_workers=resources.workers, use_gpu="GPU" in each, resources_per_worker=each
@@ -137,7 +139,8 @@ def _work(loop_config: dict[str, Any]) -> None:
     torch.set_num_threads(loop_config["threads"])
     specs = loop_config["specs"]
     device = torch.device("cpu") if specs[0].tokenizer.device == "cpu" else ray.train.torch.get_device()
-    run(specs, device, ray.train.get_context().get_world_rank() == 0, loop_config["sharding"])
+    with stalls.ended_after(loop_config["limit_s"], ", ".join(spec.name for spec in specs)):
+        run(specs, device, ray.train.get_context().get_world_rank() == 0, loop_config["sharding"])
 
 
 def run(
