@@ -1,4 +1,4 @@
-"""A process that waits for what does not come ends, as if it had been killed; what goes on after a kill goes on after it.
+"""A process that waits for what does not come ends, as if it had been killed: what goes on after a kill goes on then.
 
 Ray Data has a limit of its own for its streams. This one is for whatever else works: a command without Ray, a task of a
 comparison, a trial, a training worker. A dead file server, a lost peer and a lock that nobody gives back all show in
@@ -22,7 +22,7 @@ LEAST_S = 1e-3  # of a CPU, between two checks, is a sign of life
 
 @contextmanager
 def ended_after(limit_s: float, what: str) -> Iterator[None]:
-    """End this process if the calling thread, in this block, gets no time of a CPU for `limit_s`. `what` it works on."""
+    """End this process if the calling thread, in this block, gets no time of a CPU for `limit_s`. `what`: its work."""
     clock, done = time.pthread_getcpuclockid(threading.get_ident()), threading.Event()
     watcher = threading.Thread(target=_watch, args=(clock, limit_s, what, done), daemon=True)
     watcher.start()

@@ -15,19 +15,20 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import cycle, islice
+from itertools import count, cycle, islice
 from pathlib import Path
 
 from raypipe import cli
+from raypipe.errors import ExitCode
 from raypipe.runs import integrity
-from tests.chaos import attempts, faults, jobs, twins
+from tests.chaos import attempts, faults, jobs, on_ray, twins
 from tests.chaos.attempts import Attempt, Moment
-from tests.chaos.faults import AFTER, CPU, FAULTS, STAGE, START, Fault
+from tests.chaos.faults import AFTER, FAULTS, START, Fault
 from tests.chaos.jobs import JOBS, Job
 from tests.chaos.twins import Verdict
 
 MOST_ATTEMPTS = 3  # of the same command after a fault
-REFUSED = 2  # the exit code of a second job
+REFUSED = ExitCode.CONFIG  # of a second job
 
 
 @dataclass
@@ -40,6 +41,10 @@ class Stage:
     @property
     def config(self) -> Path:
         return self.folder / "config.yaml"
+
+    @property
+    def ray_config(self) -> Path:
+        return self.folder / "ray.yaml"
 
     @property
     def runs(self) -> Path:
@@ -68,6 +73,9 @@ class Drawn:
     job: Job
     fault: Fault
     kind: str
+
+    def __str__(self) -> str:
+        return f"{self.job.name}: {self.fault.name}"
 
 
 def draw(n: int, seed: int, names: Sequence[str]) -> list[Drawn]:
@@ -102,17 +110,17 @@ def _struck(stage: Stage, drawn: Drawn, dice: random.Random) -> tuple[str, list[
         attempt = attempts.start(drawn.job, stage.config, stage.runs, drawn.fault, moment)
         code = attempt.ended()
         if (where := attempt.struck) is not None:
-            return f"{moment.kind}, {moment.at} of {highest} ({where})", list(_ill_ended(attempt, code, drawn.fault))
+            return f"{moment.kind}, {moment.at} of {highest} ({where})", list(_ill_ended(attempt, code, drawn))
         highest = max(1, highest * 3 // 4)  # this attempt took less than the twin, and is done
         drawn.job.begin(stage.twin(JOBS[WHOLE]), stage.runs)
 
 
-def _ill_ended(attempt: Attempt, code: int, fault: Fault) -> Iterator[str]:
+def _ill_ended(attempt: Attempt, code: int, drawn: Drawn) -> Iterator[str]:
     said = attempt.log.read_text(errors="replace")
-    if code not in fault.ends:
-        yield f"{fault.name}: exit code {code}: {_last_line(attempt)}"
+    if code not in drawn.fault.ends | ({ExitCode.PARTIAL} if drawn.job.is_partial else set()):
+        yield f"{drawn.fault.name}: exit code {code}: {_last_line(attempt)}"
     if "Traceback" in said:
-        yield f"{fault.name}: a traceback"
+        yield f"{drawn.fault.name}: a traceback"
 
 
 def _two_at_once(stage: Stage, drawn: Drawn, dice: random.Random) -> tuple[str, list[str]]:
@@ -136,8 +144,35 @@ def _damaged(stage: Stage, drawn: Drawn, twin: Path, dice: random.Random) -> tup
     return str(path.relative_to(stage.runs)), [] if code == 0 and found else [f"{drawn.fault.name}: is not found"]
 
 
+def disturb_ray(stage: Stage, fault: on_ray.RayFault, dice: random.Random) -> tuple[str, list[str], Verdict]:
+    """`disturb`, with Ray."""
+    twin, wrong, logs = stage.twin(fault.of), [], (stage.folder / f"ray{n}.log" for n in count())
+    fault.of.begin(stage.twin(JOBS[WHOLE]), stage.runs)
+    process = on_ray.start(fault, stage.ray_config, log := next(logs))
+    if fault.process:
+        if not on_ray.strike(fault, process, dice):
+            wrong.append(f"{fault.name}: there was no such process")
+        code = on_ray.ended(process)
+        if code not in on_ray.ENDS or "Traceback" in log.read_text(errors="replace"):
+            wrong.append(f"{fault.name}: exit code {code}: {_last(log)}")
+    else:
+        second = on_ray.start(fault, stage.ray_config, next(logs))
+        codes = {on_ray.ended(process), on_ray.ended(second)}
+        if codes != {0, REFUSED}:
+            wrong.append(f"two jobs at once end with {codes}")
+    if fault.process and code != 0:
+        again = on_ray.ended(on_ray.start(fault, stage.ray_config, log := next(logs)))
+        if again != 0:
+            wrong.append(f"{fault.name}: the same command ends with {again}: {_last(log)}")
+    return f"exit code {code}" if fault.process else f"exit codes {codes}", wrong, twins.compare(twin, stage.runs)
+
+
 def _last_line(attempt: Attempt) -> str:
-    return (attempt.log.read_text(errors="replace").strip().splitlines() or ["nothing said"])[-1]
+    return _last(attempt.log)
+
+
+def _last(log: Path) -> str:
+    return (log.read_text(errors="replace").strip().splitlines() or ["nothing said"])[-1]
 
 
 def main() -> int:
@@ -145,29 +180,32 @@ def main() -> int:
     parser.add_argument("--faults", type=int, default=100, help="how many")
     parser.add_argument("--seed", type=int, default=0, help="of the draw")
     parser.add_argument("--jobs", nargs="+", default=[job.name for job in JOBS], help="which jobs; default: all")
+    parser.add_argument("--ray", nargs="*", type=int, default=[], help="also faults with Ray: their numbers, or all")
     options = parser.parse_args()
     os.environ["OMP_NUM_THREADS"] = "1"  # threads of a library would be lost in the forks
     for module, _ in faults.STAGES.values():  # imported once, not by each attempt
         __import__(module)
     import transformers  # noqa: F401
 
-    began, total, wrong = time.perf_counter(), Verdict(), []
+    began, total, wrong, n_faults = time.perf_counter(), Verdict(), [], 0
+    drawn = draw(options.faults, options.seed, options.jobs)
+    on_its_ray = [on_ray.FAULTS[number] for number in options.ray]
     with tempfile.TemporaryDirectory(prefix="chaos") as folder:
         stage = Stage(Path(folder).resolve())
         jobs.write_config(stage.config, stage.runs)
-        for number, drawn in enumerate(draw(options.faults, options.seed, options.jobs)):
-            dice = random.Random(f"{options.seed} {number}")
-            where, ill, verdict = disturb(stage, drawn, dice)
-            said = f"{number + 1:3} {drawn.job.name}: {drawn.fault.name}: {where}"
-            print(f"{said}: {'as the twin' if verdict.is_equal and not ill else 'NOT AS THE TWIN'}", flush=True)
+        jobs.write_config(stage.ray_config, stage.runs, ray=True)
+        for one in (*drawn, *on_its_ray):
+            n_faults += 1
+            dice = random.Random(f"{options.seed} {n_faults}")
+            where, ill, verdict = disturb(stage, one, dice) if isinstance(one, Drawn) else disturb_ray(stage, one, dice)
+            is_well = verdict.is_equal and not ill
+            print(f"{n_faults:3} {one}: {where}: {'as the twin' if is_well else 'NOT AS THE TWIN'}", flush=True)
             for line in (*ill, *verdict.names[:5]):
                 print(f"      {line}", flush=True)
             wrong += ill
-            total.lost += verdict.lost
-            total.duplicated += verdict.duplicated
-            total.differing += verdict.differing
+            total.add(verdict)
     print(
-        f"faults {options.faults}, lost {total.lost}, duplicated {total.duplicated}, differing {total.differing}, "
+        f"faults {n_faults}, lost {total.lost}, duplicated {total.duplicated}, differing {total.differing}, "
         f"ill-ended {len(wrong)}; seed {options.seed}, {(time.perf_counter() - began) / 60:.1f} minutes"
     )
     return 0 if total.is_equal and not wrong else 1

@@ -66,9 +66,7 @@ def start(job: Job, config: Path, runs: Path, fault: Fault | None = None, moment
     return Attempt(pid, attempt.log, attempt.facts)
 
 
-def _work(
-    job: Job, config: Path, runs: Path, fault: Fault | None, moment: Moment | None, attempt: Attempt
-) -> int:
+def _work(job: Job, config: Path, runs: Path, fault: Fault | None, moment: Moment | None, attempt: Attempt) -> int:
     out = os.open(attempt.log, os.O_WRONLY | os.O_CREAT)
     os.dup2(out, 1)
     os.dup2(out, 2)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from raypipe import cli
+from raypipe.errors import ExitCode, InputError
 from raypipe.runs import lock
 from raypipe.settings import configfile
 from raypipe.tuning import base_run, search, studies, trial, trial_tables
@@ -30,13 +31,16 @@ class Job:
     work: Callable[[Path], object]  # gets the config
     missing: tuple[str, ...]  # folders that are deleted from a finished run; "." is all of it
     stages: tuple[str, ...]  # of faults.STAGES: what it calls
+    remade: tuple[
+        str, ...
+    ] = ()  # folders of steps that it makes again if they are damaged; none: all that were missing
+    is_partial: bool = False  # it goes on with other cells or trials, and says in the end that some are missing
 
     def outputs(self, runs: Path) -> list[Path]:
-        """Files of finished steps that the job makes, and would make again."""
-        made = [runs / NAME / name for name in self.missing if name != "report"]
+        """Files of finished steps that the job would make again."""
+        made = [runs / NAME / name for name in self.remade or self.missing if name != "report"]
         paths = sorted(path for folder in made for path in folder.rglob("*") if {"data", "model"} & set(path.parts))
-        # what a finished trial leaves is its record: its steps are not made again
-        return [path for path in paths if path.suffix in (".parquet", ".safetensors") and "trials" not in path.parts]
+        return [path for path in paths if path.suffix in (".parquet", ".safetensors")]
 
     def begin(self, whole: Path, runs: Path) -> None:
         """Put the folder of runs as the job finds it; `whole`: one with a finished run."""
@@ -55,13 +59,20 @@ def _command(*words: str) -> Callable[[Path], object]:
 
 def _search(config: Path) -> None:
     """Two trials as Ray Tune's workers run them, one after the other in this process; then the tables."""
-    (plan,) = plans(Space("space.py", {RATIO: {"grid_search": [0.1, 0.3]}}), backbones(configfile.written(config).value, []))
+    (plan,) = plans(
+        Space("space.py", {RATIO: {"grid_search": [0.1, 0.3]}}), backbones(configfile.written(config).value, [])
+    )
     whole = plan.backbone.config({})
     with lock.held(Path(whole.runs) / whole.name):
         folder = studies.claim(plan)
         base = base_run.prepare(plan, folder, base_run.silent)
         for ratio in (0.1, 0.3):
-            trial.run(search.context_of(plan, folder), base_run.for_workers(base), {RATIO: ratio}, lambda record: None)
+            try:
+                trial.run(
+                    search.context_of(plan, folder), base_run.for_workers(base), {RATIO: ratio}, lambda record: None
+                )
+            except trial.TrialError as failure:  # as search.failed
+                raise InputError(str(failure), ExitCode.PARTIAL) from None
         root = studies.root_of(whole)
         found = studies.collect(whole.name, "", root, base, [studies.facts_of(plan, base, folder)])
         trial_tables.save(found, root)
@@ -76,9 +87,11 @@ JOBS = (
     Job("fine-tuning", _command("finetune", "--arm", "decselfmask"), ("finetune/decselfmask",), _TRAIN),
     Job("evaluation", _command("evaluate", "--arm", "decselfmask"), ("evaluate/decselfmask",), ("scoring",)),
     Job("whole run", _command("run"), (".",), ("attribution", "masking", "rendering", "scoring", *_TRAIN)),
-    Job("comparison", _command("compare"), ("cells", "report"), ("attribution", "masking", "scoring", *_TRAIN)),
-    Job("search", _search, ("tune",), ("masking", "rendering", "scoring", *_TRAIN)),
-)
+    Job("comparison", _command("compare"), ("cells", "report"), ("attribution", "masking", "scoring", *_TRAIN),
+        is_partial=True),
+    Job("search", _search, ("tune",), ("masking", "rendering", "scoring", *_TRAIN),
+        ("tune/llama/base/attribute", "tune/llama/base/finetune/scorer"), is_partial=True),
+)  # fmt: skip
 
 
 def write_config(path: Path, runs: Path, ray: bool = False) -> None:

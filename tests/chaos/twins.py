@@ -16,8 +16,9 @@ from typing import Any
 import pyarrow.parquet as pq
 
 IDS = ("arm", "key", "draw", "student", "trial_id", "run", "model", "note_id", "gram", "task_id")
-TIMES = {"seconds", "trial_seconds", "modified", "sha256", "size", "times", "step_times", "attempts", "versions"}
-PAGES = {"report.html"}
+NO_FACTS = {"files", "attempts", "versions"}  # files are compared themselves
+# What is drawn from the rest, and what says how it was made: settings of the machine, Ray's records of progress
+NO_RESULTS = {"report.html", "config.yaml", "lock", "written", "ray_train", "ray"}
 Key = tuple[str, str]
 
 
@@ -29,6 +30,12 @@ class Verdict:
     duplicated: int = 0
     differing: int = 0
     names: list[str] = field(default_factory=list)  # where, in ids and file names
+
+    def add(self, other: Verdict) -> None:
+        """Sum up."""
+        self.lost += other.lost
+        self.duplicated += other.duplicated
+        self.differing += other.differing
 
     @property
     def is_equal(self) -> bool:
@@ -53,7 +60,9 @@ def compare(twin: Path, found: Path) -> Verdict:
 def _items(runs: Path) -> dict[Key, Counter[str]]:
     """Contents by where they lie and whose they are: a row's ids, a step's number, or nothing for a whole file."""
     items: dict[Key, Counter[str]] = defaultdict(Counter)
-    for path in sorted(path for path in runs.rglob("*") if path.is_file() and path.name not in PAGES):
+    for path in sorted(path for path in runs.rglob("*") if path.is_file()):
+        if NO_RESULTS & set(path.relative_to(runs).parts):
+            continue
         for where, whose, content in _contents(path, runs):
             items[where, whose][content] += 1
     return items
@@ -77,9 +86,13 @@ def _contents(path: Path, runs: Path) -> Iterator[tuple[str, str, str]]:
 
 def _timeless(value: Any) -> Any:
     if isinstance(value, dict):
-        seconds = {"steps"} if isinstance(value.get("steps"), dict) else set()  # of a trial, by step
-        return {key: _timeless(inner) for key, inner in value.items() if key not in TIMES | seconds}
+        return {key: _timeless(inner) for key, inner in value.items() if not _tells_time(key, inner)}
     return [_timeless(inner) for inner in value] if isinstance(value, list) else value
+
+
+def _tells_time(key: str, value: Any) -> bool:
+    is_of_steps = key == "steps" and not isinstance(value, int)  # seconds by step; else it counts a training's
+    return key in NO_FACTS or key.startswith("seconds") or key.endswith("_seconds") or is_of_steps
 
 
 def _digest(content: bytes) -> str:
