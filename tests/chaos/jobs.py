@@ -31,9 +31,7 @@ class Job:
     work: Callable[[Path], object]  # gets the config
     missing: tuple[str, ...]  # folders that are deleted from a finished run; "." is all of it
     stages: tuple[str, ...]  # of faults.STAGES: what it calls
-    remade: tuple[
-        str, ...
-    ] = ()  # folders of steps that it makes again if they are damaged; none: all that were missing
+    remade: tuple[str, ...] = ()  # folders of steps that it makes again if damaged; empty: all that were missing
     is_partial: bool = False  # it goes on with other cells or trials, and says in the end that some are missing
 
     def outputs(self, runs: Path) -> list[Path]:
@@ -99,6 +97,6 @@ def write_config(path: Path, runs: Path, ray: bool = False) -> None:
     sections = {f"{section}__{key}": value for section in ("train", "finetune") for key, value in TRAINING.items()}
     small = settings(
         runs, name=NAME, repeats=1, comparison__seeds=1, comparison__finetunings={},
-        resources__rows_per_block=8, resources__no_progress_timeout_s=LIMIT_S, resources__ray=ray, **sections,
+        data__synthetic__n_unlabelled=12, resources__rows_per_block=4, resources__no_progress_timeout_s=LIMIT_S, resources__ray=ray, **sections,
     )  # fmt: skip
     path.write_text(configfile.dump(small))
