@@ -1,4 +1,4 @@
-# `make demo`, `demo-pretrained`, `test`, `test-all`, `models`: each sets everything up first; only Python >= 3.11 is needed.
+# `make demo`, `demo-pretrained`, `test`, `test-all`, `chaos`, `models`: each sets everything up first; only Python >= 3.11 is needed.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -9,7 +9,7 @@ export RAYPIPE_MODELS ?= $(if $(wildcard $(SHARED)/models),$(abspath $(SHARED)/m
 # Where `make models` puts really pre-trained decoders; tests that need them skip while they are not there.
 export RAYPIPE_PRETRAINED ?= $(abspath pretrained)
 
-.PHONY: demo demo-pretrained models test test-all check setup clean
+.PHONY: demo demo-pretrained models test test-all chaos check setup clean
 demo: setup
 	$(BIN)/raypipe run --config jobs/configs/demo.yaml
 
@@ -27,6 +27,10 @@ test: setup check
 # Everything, with kills, lost workers, searches and the demo as a submitted job.
 test-all: setup check
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile --durations=10
+
+# Kills, full disks, hanging stages, wrong clocks and damaged files in whole jobs, each compared with an undisturbed twin.
+chaos: setup
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.chaos --faults 100 --ray 0 1 2 3 4 5 6 7 8 9 10 11 12
 
 check: setup
 	$(BIN)/ruff check .

@@ -23,6 +23,12 @@ def write_json(path: Path, value: Any) -> None:
     fresh.replace(path)
 
 
+def forget_halves(folder: Path) -> None:
+    """Delete what a killed process had begun to write with `write_json` in a folder that nobody else writes in now."""
+    for half in folder.glob("*.json.*.new"):
+        half.unlink()
+
+
 @contextlib.contextmanager
 def new_file(path: Path) -> Iterator[Path]:
     """Where to write a file that appears at `path` once the block has ended, or not at all.

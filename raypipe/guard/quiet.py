@@ -32,6 +32,7 @@ _STORAGE = {
     errno.EEXIST: "a file stands where a folder should be: remove it, or set `runs` to another folder",
     errno.EIO: "the disk failed: repair it, or set `runs` to another folder",
     errno.ESTALE: "the shared disk was unmounted or replaced: mount it again",
+    errno.EFBIG: "a file may not grow so large here: raise `ulimit -f`",
     errno.EMFILE: "too many open files: raise `ulimit -n`",
     errno.ENFILE: "too many open files on this machine: close some",
 }
@@ -93,7 +94,7 @@ def ours(error: BaseException) -> InputError | QuietError | None:
             return InputError(cause.problems, cause.exit_code)
         if _is_ours(cause) and isinstance(cause, QuietError):
             return QuietError(str(cause))
-        if (trouble := _storage(cause)) is not None:
+        if (trouble := _storage(cause) or _memory(cause)) is not None:
             return trouble
     return None
 
@@ -128,6 +129,14 @@ def _storage(error: BaseException) -> InputError | None:
     there = next((str(part) for part in (path, *path.parents[:-1]) if path.is_absolute() and os.path.exists(part)), "")
     what = f"{_STORAGE[number]}; {_GOES_ON} ({errno.errorcode[number]})"
     return InputError([Problem(there, what)], ExitCode.STORAGE)
+
+
+def _memory(error: BaseException) -> InputError | None:
+    """Out of memory, of a machine or of a GPU: torch has a class of its own for the latter, Ray for a lost worker."""
+    if not isinstance(error, MemoryError) and type(error).__name__ != "OutOfMemoryError":
+        return None
+    smaller = "attribution.batch_tokens, train.micro_batch_tokens or resources.rows_per_block"
+    return InputError(f"out of memory: take a machine with more, or lower {smaller}; {_GOES_ON}", ExitCode.PARTIAL)
 
 
 def place(trace: TracebackType | None) -> str:

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from raypipe.errors import InputError, Problem
+from raypipe.guard import stalls
 from raypipe.runs import integrity, lock, model_card, outcomes
 from raypipe.runs.dev_score import DevScore
 from raypipe.runs.folder import State, StepFolder
@@ -142,10 +143,16 @@ def _opened(t: Todo) -> StepFolder:
 def _make(t: Todo) -> None:
     assert t.kind.make is not None  # noqa: S101 (the caller chose such a step)
     folder = _opened(t)
-    with integrity.blamed(t.reads), _followed(t, folder):
+    with integrity.blamed(t.reads), _followed(t, folder), _limited(t.run, t.name):
         facts = t.kind.make(t.run, folder, t.student)
     folder.finish(**facts)
     t.run.say(outcomes.line(t.run, t.name))
+
+
+def _limited(run: Run, names: str) -> AbstractContextManager[None]:
+    """Without Ray, this thread is the one that works. With it, workers do: streams and trainings have limits there."""
+    resources = run.settings.resources
+    return nullcontext() if resources.ray else stalls.ended_after(resources.no_progress_timeout_s, names)
 
 
 def _followed(t: Todo, folder: StepFolder) -> AbstractContextManager[None]:
@@ -173,7 +180,8 @@ def _train(group: Sequence[Todo], at_once: int) -> None:
     folders = [_opened(t) for t in group]
     with integrity.blamed(path for t in group for path in t.reads):
         specs = [t.kind.train(t.run, folder, t.student) for t, folder in zip(group, folders, strict=True)]  # type: ignore[misc]
-        trained = _fitted(group[0].run, specs, at_once)
+        with _limited(group[0].run, ", ".join(t.name for t in group)):
+            trained = _fitted(group[0].run, specs, at_once)
     for t, folder, spec, outcome in zip(group, folders, specs, trained, strict=True):
         model_card.write(t.run, t.name, spec, outcome)
         folder.finish(**vars(outcome))

@@ -19,7 +19,7 @@ from typing import Any
 
 from raypipe.errors import InputError, Problem
 from raypipe.hashing import fingerprint
-from raypipe.records import versions, write_json
+from raypipe.records import forget_halves, versions, write_json
 from raypipe.runs import integrity
 from raypipe.runs.integrity import FILES, MANIFEST, SETTINGS
 from raypipe.settings import configfile
@@ -106,6 +106,7 @@ class StepFolder:
         state = self.state
         if state in (State.OTHER, State.OUTGROWN):
             raise InputError([self.problem()])
+        forget_halves(self.path)
         if state is State.ABSENT:
             self.path.mkdir(parents=True, exist_ok=True)
             (self.path / MANIFEST).unlink(missing_ok=True)  # of a folder whose settings were lost

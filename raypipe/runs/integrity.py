@@ -65,10 +65,10 @@ def blamed(folders: Iterable[Path]) -> Iterator[None]:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """settings.json or manifest.json of a step. Raises `InputError` if it is broken."""
+    """settings.json or manifest.json of a step. Raises `InputError` if it is broken, OSError if the disk is."""
     try:
         value = json.loads(path.read_text())
-    except (OSError, ValueError):
+    except (FileNotFoundError, IsADirectoryError, ValueError):
         value = None
     if not isinstance(value, dict) or not isinstance(value.get(FILES, {}), dict):
         raise InputError([_problem(path.parent, path.name, "cannot be read")])
@@ -146,10 +146,10 @@ def _damage(folder: Path, by_digest: bool) -> Iterator[tuple[str, str]]:
 
 
 def _verdict(path: Path, entry: Entry, by_digest: bool) -> str:
-    """What is wrong with a file; empty if nothing is."""
+    """What is wrong with a file; empty if nothing is. Raises OSError if the disk does not say."""
     try:
         status = path.stat()
-    except OSError:
+    except (FileNotFoundError, NotADirectoryError):
         return "is missing"
     if status.st_size != entry["size"]:
         return f"is damaged: {status.st_size} bytes, not {entry['size']}"

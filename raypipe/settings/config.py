@@ -845,8 +845,8 @@ class Resources(Section):
     """Notes of one block: the unit of parallelism, of retry and of resume."""
     concurrent_arms: int = Field(1, ge=1)
     """Arms that train at once."""
-    no_progress_timeout_s: int = Field(900, ge=10)
-    """Seconds without progress after which a stream of notes ends with an error."""
+    no_progress_timeout_s: int = Field(900, ge=1)
+    """Seconds without progress after which a step ends with an error; lost workers of a training begin again."""
     allow_unauthenticated_cluster: bool = False
     """Join a Ray cluster that asks for no token: anyone on its network can run code there."""
 

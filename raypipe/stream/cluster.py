@@ -162,7 +162,11 @@ def forget_lost_rows(out: Path, written: Path) -> None:
 def _same_ids(shard: Path, record: Path) -> bool:
     try:
         return bool(rows.read(shard, ["note_id"]).equals(rows.read(record, ["note_id"])))
-    except (OSError, ValueError):  # pyarrow's errors derive from these
+    except ValueError:  # most of pyarrow's errors derive from it
+        return False
+    except OSError as error:
+        if error.errno is not None:  # the disk failed: what lies there may be whole
+            raise
         return False
 
 

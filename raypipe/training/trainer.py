@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from raypipe.guard import stalls
 from raypipe.guard.quiet import quiet
 from raypipe.records import write_json
 from raypipe.settings import config
@@ -92,6 +93,7 @@ def fit(
             "threads": int(each.get("CPU", 1)),
             "sharding": resources.sharding,
             "watch": watch,
+            "limit_s": resources.no_progress_timeout_s,
         },
         scaling_config=ray.train.ScalingConfig(
             num_workers=resources.workers, use_gpu="GPU" in each, resources_per_worker=each
@@ -144,7 +146,8 @@ def _work(loop_config: dict[str, Any]) -> None:
     specs = loop_config["specs"]
     device = torch.device("cpu") if specs[0].tokenizer.device == "cpu" else ray.train.torch.get_device()
     is_first = ray.train.get_context().get_world_rank() == 0
-    _train_all(specs, device, is_first, loop_config["sharding"], loop_config["watch"])
+    with stalls.ended_after(loop_config["limit_s"], ", ".join(spec.name for spec in specs)):
+        _train_all(specs, device, is_first, loop_config["sharding"], loop_config["watch"])
 
 
 def run(specs: Sequence[TrainingSpec], device: Any, watch: Watch | None = None) -> None:

@@ -20,7 +20,7 @@ import pyarrow as pa
 import yaml
 
 from raypipe import rows
-from raypipe.records import write_json
+from raypipe.records import forget_halves, write_json
 from raypipe.runs import integrity
 from raypipe.runs.folder import StepFolder, refuse_links
 from raypipe.runs.run import Run
@@ -45,6 +45,7 @@ def claim(plan: StudyPlan) -> Path:
     own = {"space": plan.space.described(), "arm": plan.arm, "sample": config.tune.max_unlabelled}
     settings = config.model_dump(mode="json", exclude=NOT_IN_RESULTS | {"name"}) | own
     refuse_links(folder.parents[1])
+    forget_halves(folder.parent)
     StepFolder(folder, settings).open()
     text = yaml.safe_dump(json.loads(json.dumps(plan.backbone.written)), sort_keys=False, allow_unicode=True, width=120)
     (folder / "written.yaml").write_text(text)

@@ -19,7 +19,7 @@ from raypipe import rows
 from raypipe.errors import QuietError
 from raypipe.evaluation import metrics, uncertainty
 from raypipe.guard.quiet import without_text
-from raypipe.records import write_json
+from raypipe.records import forget_halves, write_json
 from raypipe.runs import integrity
 from raypipe.runs.dev_score import DevScore
 from raypipe.runs.run import Run
@@ -69,6 +69,7 @@ def run(context: StudyContext, base: Run, values: Mapping[str, Any], report: Rep
     folder = context.trial_folder(values)
     folder.mkdir(parents=True, exist_ok=True)
     with base_run.locked(folder):
+        forget_halves(folder)
         record = read(folder)
         if record.get("status") != FINISHED:
             attempts, layer = record.get("attempts", 0) + 1, context.settings(values).attribution.layer

@@ -52,7 +52,6 @@ UNEXPECTED = [
     lambda: _raise(ExceptionGroup(CANARY, [ValueError(CANARY)])),
     lambda: _raise(SystemExit(CANARY)),
     lambda: _raise(RecursionError(CANARY)),
-    lambda: _raise(MemoryError(CANARY)),
     _chained,
 ]
 
@@ -81,7 +80,7 @@ def test_how_to_see_more(capsys, monkeypatch):
     assert any(line.startswith(f"  {__file__}:") and line.endswith(" _chained") for line in lines)
 
 
-@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EDQUOT, errno.EIO])
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EDQUOT, errno.EIO, errno.EFBIG])
 @pytest.mark.parametrize("in_rust", [False, True])
 def test_trouble_with_the_disk_is_a_line_with_its_fix(number, in_rust, tmp_path, capsys):
     path = str(tmp_path / CANARY)
@@ -93,6 +92,20 @@ def test_trouble_with_the_disk_is_a_line_with_its_fix(number, in_rust, tmp_path,
     assert "the same command goes on" in err
     assert CANARY not in err
     assert (str(tmp_path) in err) is not in_rust, "the part that is there"
+
+
+class OutOfMemoryError(RuntimeError):
+    """As torch's, of a GPU."""
+
+
+@pytest.mark.parametrize("failure", [MemoryError(CANARY), OutOfMemoryError(CANARY)])
+def test_out_of_memory_is_a_line_with_its_fix(failure, capsys):
+    assert command.run(lambda: _raise(failure)) == ExitCode.PARTIAL
+    err = capsys.readouterr().err
+    assert err.startswith("error: out of memory: ")
+    assert "the same command goes on" in err
+    assert err.count("\n") == 1
+    assert CANARY not in err
 
 
 def test_every_problem_of_the_input_is_a_line(capsys):

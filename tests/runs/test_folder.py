@@ -54,3 +54,13 @@ def test_a_folder_whose_settings_were_lost_is_not_finished_by_claiming_it(tmp_pa
     step.finish()
     (step.path / "settings.json").unlink()
     assert not StepFolder(step.path, {}).open().done
+
+
+def test_what_a_killed_command_had_begun_to_record_is_no_output(tmp_path: Path) -> None:
+    step = StepFolder(tmp_path / "step", {}).open()
+    for name in ("settings", "manifest", "outcome"):
+        (step.path / f"{name}.json.77.new").write_text("{")
+    (step.path / "rows.txt").write_text("")
+    step.open().finish()
+    assert list(step.manifest["files"]) == ["rows.txt"]
+    assert {path.name for path in step.path.iterdir()} == {"settings.json", "manifest.json", "rows.txt"}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import inspect
 import json
 import os
 import shutil
@@ -22,6 +24,7 @@ from raypipe.settings import configfile
 from tests.small_run import settings
 
 Damage = Callable[[Path], object]
+ASK = {"read_json", "_verdict"}  # functions that ask the disk about a step
 
 
 @pytest.fixture(scope="module")
@@ -182,6 +185,24 @@ def test_a_broken_record_is_one_line(runs: Path, name: str, content: bytes) -> N
     assert len(error.value.problems) == 1
     integrity.repair(runs / "small/mask")
     assert StepFolder(runs / "small/mask", {}).state is State.ABSENT
+
+
+@pytest.mark.parametrize("call", ["read_text", "stat"])
+def test_a_disk_that_fails_is_no_damage(runs: Path, monkeypatch: pytest.MonkeyPatch, call: str) -> None:
+    """Or the advice, `raypipe repair`, would delete what is whole."""
+    folder, real = runs / "small/mask", getattr(Path, call)
+
+    def failing(path: Path, *args: object, **kwargs: object) -> object:
+        if path.is_relative_to(folder) and path.suffix in (".json", ".parquet") and inspect.stack()[1].function in ASK:
+            raise OSError(errno.ESTALE, "stale", str(path))
+        return real(path, *args, **kwargs)
+
+    monkeypatch.setattr(Path, call, failing)
+    for ask in (lambda: integrity.demand_whole([folder]), lambda: integrity.repair(folder)):
+        with pytest.raises(OSError, match="stale"):
+            ask()
+    monkeypatch.undo()
+    integrity.demand_whole([folder], by_digest=True)
 
 
 def test_what_was_dropped_on_purpose_is_not_missing(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -59,6 +60,18 @@ def test_a_shard_that_holds_other_ids_than_recorded_is_forgotten(tmp_path: Path)
     shutil.copy(shards["b"], shards["a"])
     forget_lost_rows(tmp_path / "data", tmp_path / WRITTEN)
     assert _left(tmp_path) == (set("bc"), set("bc"))
+
+
+def test_rows_on_a_disk_that_fails_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shards = _as_ray_writes(tmp_path)
+
+    def failing(path: Path, columns: list[str]) -> pa.Table:
+        raise OSError(errno.EIO, "failed")
+
+    monkeypatch.setattr(rows, "read", failing)
+    with pytest.raises(OSError, match="failed"):
+        forget_lost_rows(tmp_path / "data", tmp_path / WRITTEN)
+    assert all(path.exists() for path in shards.values())
 
 
 def test_nothing_is_there_yet(tmp_path: Path) -> None:
