@@ -43,7 +43,7 @@ NOTES = 256  # of a block: resources.rows_per_block
 WORDS, TASKS = 150, 2  # of a note
 TEXT = "paziente con dispnea e febbre da tre giorni, nega dolore toracico; " * 13  # 870 characters, 150 words
 PATIENCE_S = 400.0
-BLOCK: dict[str, Any] = {"batch_size": None, "batch_format": "pyarrow"}
+BLOCK: dict[str, Any] = {"batch_format": "pyarrow"}  # as stream/pipeline.py has it, which would load torch
 
 
 class Sleeper:

@@ -56,6 +56,7 @@ class Cluster:
     cpus_per_actor: float
     gpus_per_actor: float
     limits: tuple[int, float] | None = None  # fewest and most of these actors, if they follow the cluster's nodes
+    rows_per_block: int = 256
 
     @property
     def threads(self) -> int:
@@ -110,7 +111,8 @@ class Cluster:
         """Actors that hold a model, as many as there are devices."""
         smallest, largest = self.limits or (self.actors, self.actors)
         pool = _pool(smallest, largest, self.actors)
-        return {"compute": pool, "num_cpus": self.cpus_per_actor, "num_gpus": self.gpus_per_actor}
+        options = {"compute": pool, "num_cpus": self.cpus_per_actor, "num_gpus": self.gpus_per_actor}
+        return options | ({"batch_size": self.rows_per_block} if self.gpus else {})  # with GPUs, Ray demands a number
 
     def spread(self) -> dict[str, Any]:
         """CPU actors, more of them while there is work."""
@@ -233,7 +235,8 @@ def join(resources: Resources) -> Cluster | Inline:
     actors, gpus_per_actor, limits = _pool_of(resources, cpus, gpus)
     # leave two CPUs for reading and for the checkpoint filter, or a resumed job starves
     room = max(0.0, cpus - 2) / actors
-    return Cluster(cpus, gpus, actors, min(resources.cpus_per_actor, room), gpus_per_actor, limits)
+    per_actor = min(resources.cpus_per_actor, room), gpus_per_actor
+    return Cluster(cpus, gpus, actors, *per_actor, limits, resources.rows_per_block)
 
 
 def _pool_of(resources: Resources, cpus: float, gpus: float) -> tuple[int, float, tuple[int, float] | None]:

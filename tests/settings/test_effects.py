@@ -219,6 +219,16 @@ def test_a_pool_of_a_stated_size_is_fixed_or_begins_with_what_there_is(fake_ray:
     assert (pool.min_size, pool.initial_size, pool.max_size) == (6, 6, 6)
 
 
+def test_ray_takes_the_stages_that_hold_a_model(fake_ray: dict[str, float]) -> None:
+    """With GPUs it refuses a stage without a size of its batches; a batch is a block there, too."""
+    from ray.data import Dataset
+
+    dataset: Any = SimpleNamespace(map_batches_internal=lambda stage, **options: options)
+    for use_gpu, size in ((True, 40), (False, None)):
+        options = _join(use_gpu=use_gpu, rows_per_block=40).on_devices()
+        assert Dataset.map_batches(dataset, Attribute, **options, **pipeline.BLOCK)["batch_size"] == size
+
+
 @pytest.mark.parametrize("share", [2.0, 0.0, -1.0])
 def test_a_model_is_held_by_one_card(share: float) -> None:
     with pytest.raises(ValueError, match="must be a share of one card"):

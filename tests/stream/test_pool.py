@@ -17,12 +17,11 @@ import pytest
 
 from raypipe import rows
 from raypipe.settings.config import Data, Resources
-from raypipe.stream import cluster
+from raypipe.stream import cluster, pipeline
 from raypipe.stream.source import read_notes
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(300)]
 BLOCKS, NOTES, AT = 60, 4, 6  # blocks in all, notes of a block, blocks that are written when the cluster changes
-BLOCK: dict[str, Any] = {"batch_size": None, "batch_format": "pyarrow"}
 
 
 @pytest.fixture
@@ -71,7 +70,7 @@ def _stream(folder: Path, resources: Resources, change: Callable[[], None]) -> l
     watcher.start()
     with workers.resumable(out):
         stream = read_notes(Data(notes=str(folder / "notes.parquet")), NOTES)
-        stream.map_batches(Stage, **workers.on_devices(), **BLOCK).write_parquet(str(out), **rows.WRITE)
+        stream.map_batches(Stage, **workers.on_devices(), **pipeline.BLOCK).write_parquet(str(out), **rows.WRITE)
     done.set()
     watcher.join()
     table = rows.read(out)

@@ -28,6 +28,7 @@ pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(1200)]
 # two actors, so that each node has one; occlusion is slow enough for the loss to land in the middle
 CHANGES = {"resources__ray": True, "resources__attribution_actors": 2, "resources__rows_per_block": 8}
 CHANGES |= {"resources__cpus_per_worker": 1.0, "data__synthetic__n_unlabelled": 240, "attribution__method": "occlusion"}
+CHANGES |= {"attribution__reduction": "auto"}
 LOST_AT = 4  # blocks that are written
 
 
