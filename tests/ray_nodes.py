@@ -51,6 +51,7 @@ class Nodes:
         given = [f"--{name.replace('_', '-')}={n}" for name, n in resources.items()]
         command = [str(BIN / "ray"), "start", role, *more, *given, "--disable-usage-stats", "--block"]
         command += [f"--dashboard-agent-listen-port={agent}", f"--temp-dir={folder}"]
+        command += ["--min-worker-port=0", "--max-worker-port=0"]  # any: the nodes are on one machine
         with (self.temp / f"{folder.name}.log").open("w") as log:
             node = subprocess.Popen(command, env=self.environment, stdout=log, stderr=log, umask=0o022)
         self.running.append(node)
