@@ -761,10 +761,10 @@ class Resources(Section):
 
     attribution_actors: int | Literal["auto"] = "auto"
     """Actors that hold a model for attribution and scoring. `auto`: as many as the GPUs hold, also those of nodes that
-    join or leave meanwhile; without GPUs, one per two CPUs."""
+    join meanwhile; without GPUs, one per two CPUs."""
     min_attribution_actors: int | None = Field(None, ge=1)
-    """A pool of a stated size begins with what there is room for, grows to `attribution_actors` as nodes join, and goes
-    on with as few as this. None: all of them are asked for at once."""
+    """With it, the pool begins with what there is room for, grows to `attribution_actors` as nodes join, and lets idle
+    actors go down to this many, so that others may be made up for when a node is lost. None: no actor goes."""
     cpus_per_actor: float = Field(1.0, gt=0)
     """CPUs of each of these actors."""
     gpus_per_actor: float | Literal["auto"] = "auto"

@@ -34,7 +34,7 @@ MIN_LOCAL_CPUS = 4
 
 # Ray's sockets lie below its folder, and the system takes paths of 107 bytes: what Ray appends has up to 63.
 MAX_FOLDER = 44
-PROBE_S = 10.0
+PROBE_S, PEAK_S = 10.0, 120.0
 WRITTEN = "written"  # the folder, beside a step's rows, of the ids that Ray has written: see `Cluster.resumable`
 
 QUIET = {
@@ -55,7 +55,7 @@ class Cluster:
     actors: int  # of attribution, to begin with
     cpus_per_actor: float
     gpus_per_actor: float
-    limits: tuple[int, float] | None = None  # fewest and most of these actors, if they follow the cluster's nodes
+    limits: tuple[int, float] | None = None  # fewest and most of these actors; None: always as many
     rows_per_block: int = 256
 
     @property
@@ -80,13 +80,17 @@ class Cluster:
         return sum(map(_rows_of, out.glob("*.parquet")))
 
     def peak(self, model: Model) -> float | None:
-        """FLOP/s of all cards, as one of them does a large matrix product in the model's dtype; None without cards."""
+        """FLOP/s of all cards, as one of them multiplies large matrices in the model's dtype; None if none is free."""
         if not self.gpus:
             return None
         import ray
 
-        measure = ray.remote(num_cpus=0, num_gpus=self.gpus_per_actor)(_peak_of_card)
-        return self.gpus * float(ray.get(measure.remote(model)))
+        measured = ray.remote(num_cpus=0, num_gpus=self.gpus_per_actor)(_peak_of_card).remote(model)
+        try:
+            return self.gpus * float(ray.get(measured, timeout=PEAK_S))
+        except ray.exceptions.RayError:  # a pity, but no reason to stop
+            ray.cancel(measured, force=True)
+            return None
 
     @contextmanager
     def resumable(self, out: Path) -> Iterator[None]:
@@ -239,19 +243,20 @@ def join(resources: Resources) -> Cluster | Inline:
     return Cluster(cpus, gpus, actors, *per_actor, limits, resources.rows_per_block)
 
 
-def _pool_of(resources: Resources, cpus: float, gpus: float) -> tuple[int, float, tuple[int, float] | None]:
-    """Actors to begin with, the share of a card of each, and the fewest and most of a pool that follows the cluster."""
+def _pool_of(resources: Resources, cpus: float, gpus: float) -> tuple[int, float, tuple[int, float]]:
+    """Actors to begin with, the share of a card of each, and the fewest and most of them."""
     wanted, share, fewest = resources.attribution_actors, resources.gpus_per_actor, resources.min_attribution_actors
     if not gpus:
         share = 0.0
     elif share == "auto":
-        share = 1 / math.ceil(wanted / gpus) if wanted != "auto" else 1.0
+        share = 1.0 if wanted == "auto" else 1 / math.ceil(wanted / gpus)
     room = max(1, int(gpus) * int(1 / share) if share else int(cores(cpus)) // 2)
-    most = wanted if wanted != "auto" else math.inf if gpus else room
-    if fewest is None and wanted != "auto":
-        return wanted, share, None
-    actors = int(min(room, most))
-    return actors, share, (min(fewest or 1, actors), most) if gpus or fewest else None
+    if (
+        wanted == "auto"
+    ):  # an actor that goes must load its model when it comes back: none does unless that is asked for
+        return room, share, (min(fewest or room, room), math.inf if gpus else room)
+    actors = wanted if fewest is None else min(room, wanted)
+    return actors, share, (min(fewest or actors, actors), wanted)
 
 
 def _connect(address: str | None) -> None:

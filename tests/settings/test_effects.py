@@ -199,17 +199,18 @@ def test_actors_have_so_many_cpus_as_far_as_there_is_room(fake_ray: dict[str, fl
 
 def test_the_pool_follows_the_gpus(fake_ray: dict[str, float]) -> None:
     whole, quarters = _join(), _join(gpus_per_actor=0.25)
-    assert (whole.actors, whole.gpus_per_actor, whole.limits) == (2, 1.0, (1, math.inf))
-    assert (quarters.actors, quarters.gpus_per_actor, quarters.limits) == (8, 0.25, (1, math.inf))
+    assert (whole.actors, whole.gpus_per_actor, whole.limits) == (2, 1.0, (2, math.inf))
+    assert (quarters.actors, quarters.gpus_per_actor, quarters.limits) == (8, 0.25, (8, math.inf))
     assert _join(gpus_per_actor=0.3).actors == 6, "three on each card: an actor is on one card"
-    assert _join(min_attribution_actors=2).limits == (2, math.inf)
-    assert _join(use_gpu=False).limits is None, "CPUs are shared with the stages beside"
+    assert _join(min_attribution_actors=1).limits == (1, math.inf)
+    alone = _join(use_gpu=False)
+    assert alone.limits == (alone.actors, alone.actors), "CPUs are shared with the stages beside"
     assert _join(use_gpu=False).gpus_per_actor == 0
 
 
 def test_a_pool_of_a_stated_size_is_fixed_or_begins_with_what_there_is(fake_ray: dict[str, float]) -> None:
     fixed, growing = _join(attribution_actors=6), _join(attribution_actors=6, min_attribution_actors=1)
-    assert (fixed.actors, fixed.limits, fixed.gpus_per_actor) == (6, None, pytest.approx(1 / 3))
+    assert (fixed.actors, fixed.limits, fixed.gpus_per_actor) == (6, (6, 6), pytest.approx(1 / 3))
     assert (growing.actors, growing.limits) == (6, (1, 6))
     alone = _join(attribution_actors=6, min_attribution_actors=4, gpus_per_actor=1.0)
     assert (alone.actors, alone.limits) == (2, (2, 6)), "no more can be asked for than there is room"

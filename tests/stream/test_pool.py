@@ -17,7 +17,7 @@ import pytest
 from ray.data.exceptions import ExecutionTimeoutError
 
 from raypipe import rows
-from raypipe.settings.config import Data, Resources
+from raypipe.settings.config import Data, Model, Resources
 from raypipe.stream import cluster, pipeline
 from raypipe.stream.source import read_notes
 
@@ -87,6 +87,14 @@ def test_the_pool_grows_with_the_cluster(nodes: Any, tmp_path: Path) -> None:
     assert len({row["node"] for row in written}) == 2
 
 
+def test_the_peak_is_measured_where_the_actors_will_be(nodes: Any) -> None:
+    workers = cluster.join(Resources())
+    model = Model(device="cpu")
+    peak = workers.peak(model)
+    assert peak is not None
+    assert peak > 1e8, "a product of two matrices on this CPU, whose card is a mere number"
+
+
 def test_several_actors_are_on_one_card(nodes: Any, tmp_path: Path) -> None:
     written = _stream(tmp_path, Resources(rows_per_block=NOTES, gpus_per_actor=0.5), lambda: None)
     assert len({row["actor"] for row in written}) == 2
@@ -96,7 +104,7 @@ def test_several_actors_are_on_one_card(nodes: Any, tmp_path: Path) -> None:
 def test_a_node_that_is_lost_is_done_without(nodes: Any, tmp_path: Path) -> None:
     """By Ray itself or by the next attempt: what a lost actor gave to the next stage, only another actor can repeat."""
     second = nodes.add_node(num_cpus=2, num_gpus=1)
-    resources = Resources(rows_per_block=NOTES, no_progress_timeout_s=40)
+    resources = Resources(rows_per_block=NOTES, min_attribution_actors=1, no_progress_timeout_s=40)
     try:
         written = _stream(tmp_path, resources, lambda: nodes.remove_node(second, allow_graceful=False))
     except ExecutionTimeoutError:
