@@ -26,6 +26,13 @@ def valid_layers(attribution: Attribution, depth: int) -> list[int]:
     return list(range({"none": depth + 1, "mixing": depth, "scale": depth - 1}[reads]))
 
 
+def stored_layers(attribution: Attribution, depth: int) -> tuple[int, ...]:
+    """Layers whose relevance a run stores."""
+    if attribution.keep == "all" or attribution.layer == "all":
+        return tuple(valid_layers(attribution, depth))
+    return (masking_layer(attribution, depth),)
+
+
 def valid_at(attribution: Attribution, depth: int) -> str:
     """`valid_layers` as text for a message."""
     how = f" with reduction {attribution.norm}" if "reduction" in method_of(attribution).settings else ""

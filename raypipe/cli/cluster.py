@@ -40,7 +40,6 @@ def submit(
     import tempfile
 
     settings = configfile.load(config, set_ or ())
-    from raypipe.runs import lock
     from raypipe.stream import submission, working_dir
 
     overrides = [part for override in set_ or () for part in ("--set", override)]
@@ -50,7 +49,7 @@ def submit(
         working_dir.build(named, Path(folder))
         say(f"sent along: {', '.join(map(str, named))}")
         entrypoint = shlex.join(["python", "-m", "raypipe.cli", *line])
-        code = submission.run(submission.Order(entrypoint, folder, address, lock.DEAD_S), retry)
+        code = submission.run(submission.Order(entrypoint, folder, address), retry)
     where = f"{settings.runs}/{settings.name}"
     say(f"exit code {code}; on the cluster: {where}, its report in {where}/{'tune/' * (command_ == 'tune')}report")
     raise typer.Exit(code)

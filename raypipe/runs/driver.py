@@ -156,11 +156,12 @@ def _limited(run: Run, names: str) -> AbstractContextManager[None]:
 
 
 def _followed(t: Todo, folder: StepFolder) -> AbstractContextManager[None]:
-    """Show how many rows the step has written, if it says how many it will write."""
+    """Show how many rows the step has written, if it says how many it will write, and how fast."""
     if t.kind.rows is None:
         return nullcontext()
     workers, total = t.run.cluster, t.kind.rows(t.run)  # asked of this thread: it may start Ray
-    return t.run.follow(t.name, t.kind.unit, lambda: (workers.rows_written(folder.path / "data"), total, ""))
+    speed, data = t.kind.speed(t.run) if t.kind.speed else None, folder.path / "data"
+    return t.run.follow(t.name, t.kind.unit, lambda: (workers.rows_written(data), total, speed(data) if speed else ""))
 
 
 def _trained_together(todo: Sequence[Todo], made: set[Path]) -> list[Todo]:

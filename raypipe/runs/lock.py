@@ -2,8 +2,10 @@
 
 Readers never ask. The file is created exclusively, which shared file systems do as one act (not all have flock), and
 says who made it and since when. Its time is renewed while the command lives. A lock is dead, and taken over, if its
-process is gone, which can be seen on the same machine; of another machine, if its time is older than `DEAD_S`. Times
-are compared as the file system gives them, because the machines' clocks may differ.
+process is gone, which can be seen on the same machine. The lock of another machine is watched: if it is renewed, the
+command is refused; if it is not for `DEAD_S`, its holder is gone. So what is tried again after a lost driver (a job of
+Kubernetes, `raypipe submit --retry`) waits by itself. Nobody's clock is compared with another's, and a holder that a
+file server kept waiting has as long to show itself.
 """
 
 from __future__ import annotations
@@ -22,11 +24,14 @@ from pathlib import Path
 from typing import Any
 
 from raypipe.errors import InputError, Problem
+from raypipe.guard.terminal import say
 
 NAME = "lock.json"
-BEAT_S, DEAD_S = 20.0, 300.0
+BEAT_S, DEAD_S = 10.0, 120.0
+LOOK_S = 1.0  # between two looks at another machine's lock
 
 Holder = dict[str, Any]
+Mark = tuple[Holder | None, int]  # what a lock says, and when it was written or renewed
 
 
 @contextmanager
@@ -67,11 +72,11 @@ def _take(lock: Path, own: Holder) -> None:
         with suppress(FileExistsError):
             _create(lock, own)
             return
-        if _is_alive(lock, own):
+        mark = _mark(lock)
+        if mark is not None and _is_alive(lock, mark, own):
             break
-        _remove_dead(lock, own)
-    wait = f"if that job is gone, the lock ends {DEAD_S / 60:.0f} minutes after it"
-    raise InputError([Problem(str(lock.parent), f"is being written to {_who(_read(lock))}; wait, or {wait}")])
+        _remove_dead(lock, mark)
+    raise InputError([Problem(str(lock.parent), f"is being written to {_who(_read(lock))}; wait until it is done")])
 
 
 def _create(lock: Path, own: Holder) -> None:
@@ -84,7 +89,7 @@ def _create(lock: Path, own: Holder) -> None:
             raise
 
 
-def _remove_dead(lock: Path, own: Holder) -> None:
+def _remove_dead(lock: Path, mark: Mark | None) -> None:
     """Of several commands that wait for a dead lock, one removes it, and none removes another's new one."""
     guard = lock.with_suffix(".guard")
     try:
@@ -94,21 +99,40 @@ def _remove_dead(lock: Path, own: Holder) -> None:
             guard.unlink(missing_ok=True)  # its maker died within this function; the next attempt succeeds
         return
     try:
-        if not _is_alive(lock, own):
+        if _mark(lock) == mark:
             lock.unlink(missing_ok=True)
     finally:
         guard.unlink(missing_ok=True)
 
 
-def _is_alive(lock: Path, own: Holder) -> bool:
+def _is_alive(lock: Path, mark: Mark, own: Holder) -> bool:
     holder = _read(lock)
     if holder is not None and holder.get("machine") == own["machine"]:
         return bool(_start_of(holder["pid"]) == holder["started"])
-    return _age(lock) < DEAD_S  # of another machine; or just created, and not written yet
+    return _is_renewed(lock, mark)  # of another machine; or just created, and not written yet
+
+
+def _is_renewed(lock: Path, mark: Mark) -> bool:
+    """Watch a lock: true as soon as it changes; false when it is given back, or was not renewed for `DEAD_S`."""
+    end, told = time.monotonic() + DEAD_S, time.monotonic() + BEAT_S + 2 * LOOK_S
+    while (seen := _mark(lock)) == mark and time.monotonic() < end:
+        if time.monotonic() > told:
+            say(f"{lock.parent} was last written to {_who(_read(lock))}: waiting {DEAD_S:.0f} s for a sign of life")
+            told = end
+        time.sleep(LOOK_S)
+    return seen not in (mark, None)
+
+
+def _mark(lock: Path) -> Mark | None:
+    """What tells that a lock was renewed; None if it is gone. The file is read: that makes a client of NFS ask anew."""
+    try:
+        return _read(lock), lock.lstat().st_mtime_ns
+    except FileNotFoundError:
+        return None
 
 
 def _age(path: Path) -> float:
-    """Seconds since a file was written; 0 if it is gone."""
+    """Seconds since a file was written; 0 if it is gone. The file system's clock: the machines' may differ."""
     with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f"{NAME}.") as now, suppress(FileNotFoundError):
         return os.stat(now.name).st_mtime - path.lstat().st_mtime
     return 0.0

@@ -35,7 +35,7 @@ from typing import TYPE_CHECKING, Any
 from raypipe.masking.corpus_needs import corpus_needs
 from raypipe.masking.requirements import needs
 from raypipe.masking.strategy import IMPORTANCE, RELEVANCE, TYPE_RELEVANCE
-from raypipe.runs import canaries, collect, faithfulness, making, of_arms, probing, specs
+from raypipe.runs import canaries, collect, faithfulness, making, of_arms, probing, specs, speed
 from raypipe.runs.names import BACKBONE, SCORER
 from raypipe.settings.arms import masking_of, pseudo_of
 from raypipe.settings.config import Arm, Config
@@ -43,6 +43,7 @@ from raypipe.settings.config import Arm, Config
 if TYPE_CHECKING:
     from raypipe.runs.folder import StepFolder
     from raypipe.runs.run import Run
+    from raypipe.runs.speed import Speed
     from raypipe.training.trainer import TrainingSpec
 
     Names = Sequence[str] | Callable[[Config, Arm], Sequence[str]]
@@ -66,6 +67,7 @@ class Step:
     beside: Callable[[Config], dict[str, Any]] | None = None  # what its output depends on beside sections and files
     rows: Callable[[Run], int | None] | None = None  # that it writes, about: for progress; None: it writes none, or few
     unit: str = "notes"  # what a row is
+    speed: Callable[[Run], Speed | None] | None = None  # what else to say while its rows appear
     before_renewal: Callable[[Run, StepFolder], None] | None = None  # called before its output is made again
 
     @property
@@ -171,7 +173,7 @@ STEPS: tuple[Step, ...] = (
     Step(f"finetune/{SCORER}", train=specs.finetuning, settings=("scorer",), after=("finetune/rows", "pretrain"),
          is_used=lambda config, _: not config.scorer.untuned, in_job=_scorer_in_job, command="finetune"),
     Step("attribute", making.attribute, settings=_with_scorer("attribution", "prompt", "seed"),
-         after=_behind_scorer, in_job=False, command="attribute", rows=making.n_notes),
+         after=_behind_scorer, in_job=False, command="attribute", rows=making.n_notes, speed=speed.of_attribution),
     Step("faithfulness", faithfulness.measure, settings=_with_scorer("faithfulness", "attribution", "prompt", "seed"),
          after=_behind_scorer, in_job=False, command="faithfulness"),
     Step("statistics", making.statistics, settings=("statistics", "model"), after=_behind_statistics,
@@ -179,7 +181,7 @@ STEPS: tuple[Step, ...] = (
          beside=making.asked_of_the_corpus),
     Step("mask", making.mask, settings=("attribution.layer",), after=("attribute", "statistics"),
          needs=_before_masking, arms=of_arms.masks, is_used=lambda config, _: bool(masking_of(config)), command="mask",
-         before_renewal=making.keep_relevance, rows=making.n_notes),
+         before_renewal=making.keep_relevance, rows=making.n_notes, speed=speed.of_masking),
     Step("train/rows", making.masked_rows, settings=("train.lora",), after=("mask",),
          needs=("mask", "pretrain/rows"), is_used=lambda config, _: bool(masking_of(config)),
          rows=making.n_plans, unit="masked examples"),

@@ -22,7 +22,7 @@ from raypipe.guard import process
 from raypipe.guard.command import keeping_signals
 from raypipe.guard.folders import private_folder
 from raypipe.guard.quiet import without_text
-from raypipe.settings.config import Data, Resources
+from raypipe.settings.config import Data, Model, Resources
 from raypipe.stream.inline import Inline
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ MIN_LOCAL_CPUS = 4
 
 # Ray's sockets lie below its folder, and the system takes paths of 107 bytes: what Ray appends has up to 63.
 MAX_FOLDER = 44
-PROBE_S = 10.0
+PROBE_S, PEAK_S = 10.0, 120.0
 WRITTEN = "written"  # the folder, beside a step's rows, of the ids that Ray has written: see `Cluster.resumable`
 
 QUIET = {
@@ -52,9 +52,11 @@ class Cluster:
 
     cpus: float
     gpus: float
-    actors: int  # of attribution
+    actors: int  # of attribution, to begin with
     cpus_per_actor: float
     gpus_per_actor: float
+    limits: tuple[int, float] | None = None  # fewest and most of these actors; None: always as many
+    rows_per_block: int = 256
 
     @property
     def threads(self) -> int:
@@ -77,6 +79,19 @@ class Cluster:
         """Of the blocks that lie in a folder already, for progress."""
         return sum(map(_rows_of, out.glob("*.parquet")))
 
+    def peak(self, model: Model) -> float | None:
+        """FLOP/s of all cards, as one of them multiplies large matrices in the model's dtype; None if none is free."""
+        if not self.gpus:
+            return None
+        import ray
+
+        measured = ray.remote(num_cpus=0, num_gpus=self.gpus_per_actor)(_peak_of_card).remote(model)
+        try:
+            return self.gpus * float(ray.get(measured, timeout=PEAK_S))
+        except ray.exceptions.RayError:  # a pity, but no reason to stop
+            ray.cancel(measured, force=True)
+            return None
+
     @contextmanager
     def resumable(self, out: Path) -> Iterator[None]:
         """Datasets made in this block skip the notes whose rows are already in `out`."""
@@ -98,7 +113,10 @@ class Cluster:
 
     def on_devices(self) -> dict[str, Any]:
         """Actors that hold a model, as many as there are devices."""
-        return {"compute": _pool(self.actors), "num_cpus": self.cpus_per_actor, "num_gpus": self.gpus_per_actor}
+        smallest, largest = self.limits or (self.actors, self.actors)
+        pool = _pool(smallest, largest, self.actors)
+        options = {"compute": pool, "num_cpus": self.cpus_per_actor, "num_gpus": self.gpus_per_actor}
+        return options | ({"batch_size": self.rows_per_block} if self.gpus else {})  # with GPUs, Ray demands a number
 
     def spread(self) -> dict[str, Any]:
         """CPU actors, more of them while there is work."""
@@ -140,6 +158,14 @@ class Cluster:
             return {"GPU": 1.0 if workers > 1 else 1 / math.ceil(share / self.gpus), "CPU": 1}
         real = min(self.cpus, os.cpu_count() or 1)  # threads beyond the cores only get in each other's way
         return {"CPU": max(1.0, real // share) if cpus_per_worker == "auto" else float(cpus_per_worker)}
+
+
+def _peak_of_card(model: Model) -> float:
+    from raypipe.models.loading import device_of, dtype_of
+    from raypipe.training.throughput import matrix_peak
+
+    device = device_of(model)
+    return matrix_peak(device, dtype_of(model, device))
 
 
 def forget_lost_rows(out: Path, written: Path) -> None:
@@ -188,10 +214,10 @@ def cores(cpus: float) -> float:
     return cpus if os.environ.get("RAY_ADDRESS") else min(cpus, os.cpu_count() or 1)
 
 
-def _pool(smallest: int, largest: int | None = None) -> Any:
+def _pool(smallest: int, largest: float, at_first: int | None = None) -> Any:
     from ray.data import ActorPoolStrategy
 
-    return ActorPoolStrategy(min_size=smallest, max_size=largest or smallest)
+    return ActorPoolStrategy(min_size=smallest, max_size=largest, initial_size=at_first)
 
 
 def join(resources: Resources) -> Cluster | Inline:
@@ -214,13 +240,27 @@ def join(resources: Resources) -> Cluster | Inline:
     cpus, gpus = total.get("CPU", 1.0), total.get("GPU", 0.0) if resources.use_gpu is not False else 0.0
     if resources.use_gpu is True and not gpus:
         raise InputError("resources.use_gpu is true, but the cluster has no GPU", ExitCode.CLUSTER)
-    n_actors = resources.attribution_actors
-    actors = n_actors if n_actors != "auto" else int(gpus) or max(1, int(cores(cpus)) // 2)
+    actors, gpus_per_actor, limits = _pool_of(resources, cpus, gpus)
     # leave two CPUs for reading and for the checkpoint filter, or a resumed job starves
     room = max(0.0, cpus - 2) / actors
-    return Cluster(
-        cpus, gpus, actors, min(resources.cpus_per_actor, room), 1 / math.ceil(actors / gpus) if gpus else 0.0
-    )
+    per_actor = min(resources.cpus_per_actor, room), gpus_per_actor
+    return Cluster(cpus, gpus, actors, *per_actor, limits, resources.rows_per_block)
+
+
+def _pool_of(resources: Resources, cpus: float, gpus: float) -> tuple[int, float, tuple[int, float]]:
+    """Actors to begin with, the share of a card of each, and the fewest and most of them."""
+    wanted, share, fewest = resources.attribution_actors, resources.gpus_per_actor, resources.min_attribution_actors
+    if not gpus:
+        share = 0.0
+    elif share == "auto":
+        share = 1.0 if wanted == "auto" else 1 / math.ceil(wanted / gpus)
+    room = max(1, int(gpus) * int(1 / share) if share else int(cores(cpus)) // 2)
+    if (
+        wanted == "auto"
+    ):  # an actor that goes must load its model when it comes back: none does unless that is asked for
+        return room, share, (min(fewest or room, room), math.inf if gpus else room)
+    actors = wanted if fewest is None else min(room, wanted)
+    return actors, share, (min(fewest or actors, actors), wanted)
 
 
 def _connect(address: str | None) -> None:

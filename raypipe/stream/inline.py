@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 
 from raypipe import rows
 from raypipe.notes.files import iter_notes
-from raypipe.settings.config import Data
+from raypipe.settings.config import Data, Model
 
 
 @dataclass
@@ -123,7 +123,7 @@ class Inline:
         threads = int(os.environ.get("OMP_NUM_THREADS") or os.cpu_count() or 1)
         return cls(threads, use_gpu is not False and torch.cuda.is_available())
 
-    cpus = 1.0
+    cpus, gpus = 1.0, 0.0
     actors = 1
 
     def __str__(self) -> str:
@@ -145,6 +145,9 @@ class Inline:
     def rows_written(self, out: Path) -> int:
         """Of what is being written now, for progress."""
         return self.written.rows
+
+    def peak(self, model: Model) -> None:
+        """Not measured: the one file that grows cannot be read on the way."""
 
     @contextmanager
     def resumable(self, out: Path) -> Iterator[None]:

@@ -64,8 +64,8 @@ if TYPE_CHECKING:
     Workers = Cluster | Inline  # Ray, or this process
 Stream = Any  # ray.data.Dataset, or what stands in for it in this process: inline.Tables
 
-# One block in, one block out, as Arrow: every other batch format changes column types on the way.
-BLOCK: dict[str, Any] = {"batch_size": None, "batch_format": "pyarrow"}
+# One block in, one block out, which is Ray's default, as Arrow: every other format changes column types on the way.
+BLOCK: dict[str, Any] = {"batch_format": "pyarrow"}
 
 SHUFFLED = 16_384  # notes that meet their relevance in one worker, about: 100 MB at two tasks and one layer
 

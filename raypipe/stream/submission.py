@@ -44,7 +44,6 @@ class Order:
     entrypoint: str  # a line for a shell
     working_dir: str
     address: str
-    lock_s: float  # so long may the lock of a lost job keep its run's folder from the next one
 
     @property
     def runtime_env(self) -> dict[str, Any]:
@@ -119,8 +118,7 @@ def run(
             client = connect(order.address)
             if _info(client, job) is None:
                 if was_submitted:
-                    say(f"the job is lost; submitted again in {order.lock_s:.0f} s, when its lock is free")
-                    pause(order.lock_s)
+                    say("the job is lost; submitted again: it waits for the lock that the lost one left")
                     log = Log()
                 was_submitted = True
                 client.submit_job(entrypoint=order.entrypoint, submission_id=job, runtime_env=order.runtime_env)

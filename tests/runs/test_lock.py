@@ -87,31 +87,65 @@ def test_another_process_with_the_number_of_the_dead_one_is_no_holder(tmp_path: 
     _claim(tmp_path / "run")
 
 
-def test_another_machines_lock_is_alive_while_it_is_renewed(tmp_path: Path) -> None:
-    path = _foreign(tmp_path / "run", lock.DEAD_S - 60)
+@pytest.fixture
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another machine's lock is watched for a second, not for minutes."""
+    monkeypatch.setattr(lock, "DEAD_S", 1.0)
+    monkeypatch.setattr(lock, "LOOK_S", 0.01)
+
+
+@pytest.mark.usefixtures("patience")
+def test_another_machines_lock_is_alive_if_it_is_renewed(tmp_path: Path) -> None:
+    path = _foreign(tmp_path / "run", 3600.0)  # however old: its machine's clock may be wrong
+    renewal = threading.Timer(0.2, os.utime, [path])
+    renewal.start()
     with pytest.raises(InputError, match="by process 1 on node7 since yesterday"):
         _claim(tmp_path / "run")
+    renewal.join()
     assert path.exists()
-    os.utime(path, (0, path.stat().st_mtime - 120))
+
+
+@pytest.mark.usefixtures("patience")
+def test_the_lock_of_a_lost_machine_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(lock, "BEAT_S", 0.0)  # of which one was missed
+    _foreign(tmp_path / "run", 0.0)
+    _claim(tmp_path / "run")
+    assert capsys.readouterr().out.count("was last written to by process 1 on node7 since yesterday: waiting") == 1
+
+
+def test_a_lock_that_is_given_back_meanwhile_is_free(tmp_path: Path) -> None:
+    path = _foreign(tmp_path / "run", 0.0)
+    threading.Timer(0.2, path.unlink).start()
     _claim(tmp_path / "run")
 
 
+@pytest.mark.usefixtures("patience")
 def test_a_lock_that_is_being_written_is_alive(tmp_path: Path) -> None:
-    (tmp_path / lock.NAME).touch()
-    with pytest.raises(InputError, match="is being written to"):
+    path = tmp_path / lock.NAME
+    path.touch()
+    threading.Timer(0.2, path.write_text, ['{"host": "node7"}']).start()
+    with pytest.raises(InputError, match="is being written to by process None on node7"):
         _claim(tmp_path)
 
 
+@pytest.mark.usefixtures("patience")
 def test_of_two_that_wait_for_a_dead_lock_one_removes_it(tmp_path: Path) -> None:
-    path = _foreign(tmp_path / "run", lock.DEAD_S + 60)
+    path = _foreign(tmp_path / "run", 0.0)
+    dead = lock._mark(path)
     guard = path.with_suffix(".guard")
     guard.touch()  # the other is about to
-    with pytest.raises(InputError):
-        _claim(tmp_path / "run")
+    lock._remove_dead(path, dead)
     assert path.exists()
     os.utime(guard, (0, 0))  # it died there
-    _claim(tmp_path / "run")
+    lock._remove_dead(path, dead)
     assert not guard.exists()
+    os.utime(path, (0, 1))  # the other's new lock
+    lock._remove_dead(path, dead)
+    assert path.exists()
+    lock._remove_dead(path, lock._mark(path))
+    assert not path.exists()
 
 
 def test_who_lost_the_lock_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

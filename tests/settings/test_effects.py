@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from pathlib import Path
 from types import SimpleNamespace
@@ -194,6 +195,50 @@ def test_gpus_are_used_if_wanted(fake_ray: dict[str, float]) -> None:
 def test_actors_have_so_many_cpus_as_far_as_there_is_room(fake_ray: dict[str, float]) -> None:
     assert _join(use_gpu=False, attribution_actors=2, cpus_per_actor=2).cpus_per_actor == 2
     assert _join(use_gpu=False, attribution_actors=2, cpus_per_actor=8).cpus_per_actor == 3, "two CPUs stay free"
+
+
+def test_the_pool_follows_the_gpus(fake_ray: dict[str, float]) -> None:
+    whole, quarters = _join(), _join(gpus_per_actor=0.25)
+    assert (whole.actors, whole.gpus_per_actor, whole.limits) == (2, 1.0, (2, math.inf))
+    assert (quarters.actors, quarters.gpus_per_actor, quarters.limits) == (8, 0.25, (8, math.inf))
+    assert _join(gpus_per_actor=0.3).actors == 6, "three on each card: an actor is on one card"
+    assert _join(min_attribution_actors=1).limits == (1, math.inf)
+    alone = _join(use_gpu=False)
+    assert alone.limits == (alone.actors, alone.actors), "CPUs are shared with the stages beside"
+    assert _join(use_gpu=False).gpus_per_actor == 0
+
+
+def test_a_pool_of_a_stated_size_is_fixed_or_begins_with_what_there_is(fake_ray: dict[str, float]) -> None:
+    fixed, growing = _join(attribution_actors=6), _join(attribution_actors=6, min_attribution_actors=1)
+    assert (fixed.actors, fixed.limits, fixed.gpus_per_actor) == (6, (6, 6), pytest.approx(1 / 3))
+    assert (growing.actors, growing.limits) == (6, (1, 6))
+    alone = _join(attribution_actors=6, min_attribution_actors=4, gpus_per_actor=1.0)
+    assert (alone.actors, alone.limits) == (2, (2, 6)), "no more can be asked for than there is room"
+    pool = growing.on_devices()["compute"]
+    assert (pool.min_size, pool.initial_size, pool.max_size) == (1, 6, 6)
+    pool = fixed.on_devices()["compute"]
+    assert (pool.min_size, pool.initial_size, pool.max_size) == (6, 6, 6)
+
+
+def test_ray_takes_the_stages_that_hold_a_model(fake_ray: dict[str, float]) -> None:
+    """With GPUs it refuses a stage without a size of its batches; a batch is a block there, too."""
+    from ray.data import Dataset
+
+    dataset: Any = SimpleNamespace(map_batches_internal=lambda stage, **options: options)
+    for use_gpu, size in ((True, 40), (False, None)):
+        options = _join(use_gpu=use_gpu, rows_per_block=40).on_devices()
+        assert Dataset.map_batches(dataset, Attribute, **options, **pipeline.BLOCK)["batch_size"] == size
+
+
+@pytest.mark.parametrize("share", [2.0, 0.0, -1.0])
+def test_a_model_is_held_by_one_card(share: float) -> None:
+    with pytest.raises(ValueError, match="must be a share of one card"):
+        Resources(gpus_per_actor=share)
+
+
+def test_the_fewest_actors_are_no_more_than_the_most() -> None:
+    with pytest.raises(ValueError, match="min_attribution_actors is more than attribution_actors"):
+        Resources(attribution_actors=2, min_attribution_actors=3)
 
 
 def test_training_workers_have_so_many_cpus(fake_ray: dict[str, float], monkeypatch: pytest.MonkeyPatch) -> None:

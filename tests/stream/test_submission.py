@@ -15,7 +15,7 @@ from raypipe.errors import ExitCode, InputError
 from raypipe.stream import submission
 from raypipe.stream.submission import Order
 
-ORDER = Order("python -m raypipe.cli run --config my.yaml", "/folder", "http://head:8265", lock_s=300.0)
+ORDER = Order("python -m raypipe.cli run --config my.yaml", "/folder", "http://head:8265")
 
 
 @dataclass
@@ -105,13 +105,13 @@ def test_a_lost_connection_goes_on_with_the_same_job(capsys: pytest.CaptureFixtu
     assert capsys.readouterr().out.splitlines()[1:] == ["first", "second", "third"]
 
 
-def test_a_job_that_went_with_its_head_is_submitted_again_when_its_lock_is_free(
+def test_a_job_that_went_with_its_head_is_submitted_again(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     cluster = Cluster([(["first\n"], "forgotten"), (["first\n"], DONE)])
     assert cluster.run(retries=1) == 0
     assert len(cluster.submissions) == 2
-    assert cluster.pauses == [submission.RECONNECT_S, ORDER.lock_s]
+    assert cluster.pauses == [submission.RECONNECT_S]
     assert capsys.readouterr().out.count("first\n") == 2  # another job's log
 
 
@@ -171,7 +171,7 @@ def closed_head() -> Iterator[str]:
 def test_a_refused_token_is_a_line_at_once(closed_head: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Ray's own client, against the named address whatever the environment says; no retry helps."""
     monkeypatch.setenv("RAY_ADDRESS", "http://127.0.0.1:9")
-    order = Order(ORDER.entrypoint, ORDER.working_dir, closed_head, ORDER.lock_s)
+    order = Order(ORDER.entrypoint, ORDER.working_dir, closed_head)
     with pytest.raises(InputError, match="refuses this client: set RAY_AUTH_MODE=token") as refused:
         submission.run(order, 3, pause=pytest.fail)
     assert refused.value.exit_code is ExitCode.CLUSTER

@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from raypipe import rows
-from raypipe.attribution.layers import masking_layer, valid_layers
+from raypipe.attribution.layers import stored_layers
 from raypipe.errors import Code, RowError
 from raypipe.hashing import generator
 from raypipe.masking import Renderer
@@ -111,9 +111,7 @@ class Material:
 
     def layers(self, attribution: config.Attribution) -> tuple[int, ...]:
         """Layers whose relevance is stored."""
-        if attribution.keep == "all" or attribution.layer == "all":
-            return tuple(valid_layers(attribution, self.depth))
-        return (masking_layer(attribution, self.depth),)
+        return stored_layers(attribution, self.depth)
 
     def to_attribute(self, settings: config.Config) -> list[EncodedNote]:
         """The sample's notes to learn from, with the tasks that each is attributed for."""
