@@ -69,13 +69,19 @@ def _folder(path: Path) -> Path:
 def _read(path: Path, overrides: Sequence[str] | None, verify: bool = False) -> Any:
     """The run of a config as it lies on disk; nothing is written."""
     settings = _config(path, overrides)
-    from raypipe.runs import integrity
     from raypipe.runs.run import Run
 
     run = Run(settings)
     if verify:
-        integrity.demand_whole(integrity.finished(run.folder), by_digest=True)
+        _verify(run.folder)
     return run
+
+
+def _verify(folder: Path) -> None:
+    """Refuse a run's folder if a file of any finished step in it is damaged."""
+    from raypipe.runs import integrity
+
+    integrity.demand_whole(integrity.finished(folder), by_digest=True)
 
 
 @contextmanager
@@ -394,13 +400,14 @@ def probe(config: ConfigPath, set_: Overrides = None, verify: Verify = False) ->
     Of a comparison, the first seed's models.
     """
     from raypipe.findings.pages import probing_page
-    from raypipe.runs import compare, driver
+    from raypipe.runs import compare, driver, integrity
     from raypipe.runs.probing import probed_models
 
     with _opened(config, set_, verify) as whole:
         run = compare.first(whole)
         driver.make(run, [f"probe/{model}" for model in probed_models(run)], "probe")
-        say(probing_page(run))
+        with integrity.blamed(integrity.finished(run.folder / "probe")):
+            say(probing_page(run))
     _next("probe", config, set_)
 
 
@@ -452,6 +459,7 @@ def tune(
     space: Annotated[Path, typer.Option(help="Python file that says what to try; it is run (tuning/space.py)")],
     models: Annotated[str | None, typer.Option(help="backbones, by commas: folders, id@commit, pretrain:qwen3")] = None,
     set_: Overrides = None,
+    verify: Verify = False,
 ) -> None:
     """Search settings on dev notes, one study per model. The same command again goes on where it stopped."""
     settings = _config(config, set_)
@@ -468,7 +476,9 @@ def tune(
     from raypipe.runs import lock
     from raypipe.runs.progress import Printer
 
-    with lock.held(studies.root_of(settings).parent):
+    with lock.held(of_run := studies.root_of(settings).parent):
+        if verify:
+            _verify(of_run)
         results, folder = search.tune(plans, Printer())
         say(search_report.text(results))
         say(search_report.write(results, folder / "report"))

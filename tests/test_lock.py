@@ -1,4 +1,4 @@
-"""The lock files: the versions of constraints.txt, each with the hashes of its files, and no place where they come from."""
+"""The lock files: the versions of constraints.txt with the hashes of their files, and no address."""
 
 from __future__ import annotations
 
