@@ -9,8 +9,8 @@ import typer
 from raypipe import cli
 from raypipe.errors import ExitCode
 from tests.bad_input.case import CANARY, Accepted, Case, Handled, Refused
+from tests.bad_input.files import BYTES, GOOD
 from tests.bad_input.ground import Ground
-from tests.bad_input.tables import BYTES, GOOD
 
 HOSTILE = ("\x1b]0;title\x07", "\x9b2J", "\u202e", "\x7f", "a\nb", "")
 

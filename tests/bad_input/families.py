@@ -2,15 +2,16 @@
 
 from collections.abc import Callable, Iterator
 
-from tests.bad_input import commands, configs, models, runs, tables
+from tests.bad_input import beside, commands, configs, labels, models, notes, runs
 from tests.bad_input.case import Case
 from tests.bad_input.ground import Ground
 
 Family = Callable[[Ground], Iterator[Case]]
 FAMILIES: tuple[Family, ...] = (
     *(configs.fields, configs.texts, configs.names_and_uris, configs.conflicts, configs.drawn),
-    *(tables.files_of_notes, tables.single_notes, tables.labels, tables.tasks, tables.spans, tables.terms),
-    *(tables.drawn_tables, models.folders, models.adapters, models.imported),
+    *(notes.files_of_notes, notes.single_notes, notes.drawn_tables),
+    *(labels.labels, labels.tasks, beside.spans, beside.terms),
+    *(models.folders, models.adapters, models.imported),
     *(runs.damaged, runs.of_earlier_versions, runs.records, runs.strange, runs.exports),
     *(commands.lines, commands.spaces, commands.projects, commands.looking),
 )

@@ -67,7 +67,7 @@ def _damaged(file: str, damage: Callable[[Path], object], is_old: bool = False) 
 
 
 def damaged(ground: Ground) -> Iterator[Case]:
-    """Every file of every step, damaged in every way: named where all are verified, never a defect where they are not."""
+    """Every file of every step, damaged in every way: named where all are verified, else never a defect."""
     for n, file in enumerate(_files(ground)):
         # a name within the step is enough: the message has the whole path
         for m, (what, damage) in enumerate(DAMAGE.items()):
