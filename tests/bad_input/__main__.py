@@ -24,14 +24,14 @@ def main(wanted: Sequence[str] = ()) -> int:
         for family in families.FAMILIES:
             if wanted and family.__name__ not in wanted:
                 continue
-            verdicts = [case.judged(Path(scratch)) for case in family(ground)]
-            n[family.__name__] += len(verdicts)
-            ill += [verdict for verdict in verdicts if verdict.fault]
-            leaks += [verdict for verdict in verdicts if verdict.leaks]
-            print(f"{family.__name__:12} {len(verdicts):5} cases  {time.monotonic() - began:5.0f} s", flush=True)
-            for verdict in verdicts:
+            for verdict in (case.judged(Path(scratch)) for case in family(ground)):
+                n[family.__name__] += 1
+                ill += [verdict] if verdict.fault else []
+                leaks += [verdict] if verdict.leaks else []
                 if verdict.fault or verdict.leaks:
-                    print(f"  {verdict.name}: {verdict.fault or 'leaks'}: {verdict.result.err.strip()[:300]!r}")
+                    said = repr(verdict.result.err.strip()[:300])
+                    print(f"  {verdict.name}: {verdict.fault or 'leaks'}: {said}", flush=True)
+            print(f"{family.__name__:20} {n[family.__name__]:5} cases  {time.monotonic() - began:5.0f} s", flush=True)
     took = f"{time.monotonic() - began:.0f} s, {time.process_time():.0f} of them on a core"
     print(f"cases {n.total()}, ill-handled {len(ill)}, leaks {len(leaks)} ({took})")
     if not wanted and n.total() < ENOUGH:

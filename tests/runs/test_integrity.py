@@ -231,20 +231,16 @@ def _forget_files(runs: Path) -> None:
 
 
 @pytest.mark.parametrize("file", ["corpus/labels.parquet", "evaluate/scorer/data", "mask/data", "train/rows/data"])
-def test_rows_of_an_earlier_version_that_cannot_be_read_are_named(runs: Path, file: str) -> None:
+def test_rows_of_an_earlier_version_that_cannot_be_read_are_named(runs: Path, tmp_path: Path, file: str) -> None:
     _forget_files(runs)
     place = runs / "small" / file
     path = place if place.is_file() else next(place.iterdir())
     path.write_bytes(b"PAR1 and no table PAR1" * 9)
     for student in ("train", "finetune", "evaluate"):
         shutil.rmtree(runs / "small" / student / "decselfmask")
-
-    def again() -> None:
-        driver.run_all(Run(settings(runs)).open())
-        results.report(Run(settings(runs)))
-
-    with pytest.raises(InputError, match=r"cannot be read; `raypipe repair") as error:
-        again()
-    assert [problem.where for problem in error.value.problems] == [str(path)]
-    with pytest.raises(InputError, match=r"cannot be read; `raypipe repair"):
-        integrity.demand_whole(integrity.finished(runs), by_digest=True)
+    (tmp_path / "c.yaml").write_text(configfile.dump(settings(runs)))
+    for options in ([], ["--verify"]):
+        outcome = CliRunner().invoke(cli.app, ["run", "--config", str(tmp_path / "c.yaml"), *options])
+        assert isinstance(outcome.exception, InputError)
+        assert [problem.where for problem in outcome.exception.problems] == [str(path)]
+        assert "cannot be read; `raypipe repair" in str(outcome.exception)
