@@ -9,7 +9,12 @@ export RAYPIPE_MODELS ?= $(if $(wildcard $(SHARED)/models),$(abspath $(SHARED)/m
 # Where `make models` puts really pre-trained decoders; tests that need them skip while they are not there.
 export RAYPIPE_PRETRAINED ?= $(abspath pretrained)
 
-.PHONY: demo demo-pretrained models test test-all chaos check setup clean
+# The torch that is installed: the pinned version, in whichever build this machine's index offers (SECURITY.md). With
+# `make setup TORCH="--require-hashes -r requirements-torch.lock"` it is PyPI's own build (on Linux, with CUDA).
+TORCH ?= torch -c constraints.txt
+PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
+
+.PHONY: demo demo-pretrained models test test-all chaos bad-input check lock audit sbom setup clean
 demo: setup
 	$(BIN)/raypipe run --config jobs/configs/demo.yaml
 
@@ -32,6 +37,10 @@ test-all: setup check
 chaos: setup
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.chaos --faults 100 --ray 0 1 2 3 4 5 6 7 8 9 10 11 12
 
+# Over 1,000 wrong inputs through the command line; fails if one is not refused, or is, as it should be.
+bad-input: setup
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.bad_input
+
 check: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -39,13 +48,33 @@ check: setup
 
 setup: $(VENV)/.ready
 
-# constraints.txt pins what was tested. On a machine without an NVIDIA GPU a torch build without CUDA is enough, if the
-# package index offers one; the pinned version is the same.
-$(VENV)/.ready: pyproject.toml constraints.txt
+# Every package but torch comes with the hash that requirements.lock states. raypipe itself is built without an index.
+$(VENV)/.ready: pyproject.toml constraints.txt requirements.lock requirements-torch.lock
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check "torch" -c constraints.txt
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[dev]" -c constraints.txt
+	$(PIP) install $(TORCH)
+	$(PIP) install --no-deps --require-hashes -r requirements.lock
+	$(PIP) install --no-deps --no-build-isolation --editable .
 	touch $@
+
+# The versions of constraints.txt with the hashes of all their files, for all platforms. The first leaves out torch and
+# what torch alone needs, because a machine may take another build of it than PyPI's; the second is PyPI's.
+LOCK = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate -c constraints.txt
+lock: setup
+	$(PIP) install uv
+	echo 'torch; python_version < "3"' | UV_CUSTOM_COMPILE_COMMAND="make lock" \
+		$(LOCK) pyproject.toml --extra dev --override - -o requirements.lock
+	echo torch | UV_CUSTOM_COMPILE_COMMAND="make lock" $(LOCK) - -o requirements-torch.lock
+
+# Known holes in what is locked. Asks an advisory service on the internet; without one it fails, and says so.
+audit: setup
+	$(PIP) install pip-audit
+	$(BIN)/pip-audit --strict --disable-pip -r requirements.lock -r requirements-torch.lock
+
+# What is installed here, as CycloneDX JSON.
+sbom: setup
+	$(PIP) install cyclonedx-bom
+	$(BIN)/cyclonedx-py environment $(BIN)/python --pyproject pyproject.toml --output-reproducible \
+		--output-format JSON --output-file sbom.cdx.json
 
 clean:
 	rm -rf $(VENV) runs

@@ -29,6 +29,14 @@ def forget_halves(folder: Path) -> None:
         half.unlink()
 
 
+def json_of(path: Path) -> Any:
+    """What a JSON file holds. Raises OSError, and ValueError for all that is no JSON, such as 100,000 brackets."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except RecursionError:
+        raise ValueError("nested too deep") from None
+
+
 @contextlib.contextmanager
 def new_file(path: Path) -> Iterator[Path]:
     """Where to write a file that appears at `path` once the block has ended, or not at all.

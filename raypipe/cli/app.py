@@ -71,13 +71,19 @@ def folder_of(path: Path, overrides: Sequence[str] | None = None) -> Path:
 def read(path: Path, overrides: Sequence[str] | None, verify: bool = False) -> Any:
     """The run of a config as it lies on disk; nothing is written."""
     settings = settings_of(path, overrides)
-    from raypipe.runs import integrity
     from raypipe.runs.run import Run
 
     run = Run(settings)
     if verify:
-        integrity.demand_whole(integrity.finished(run.folder), by_digest=True)
+        demand_whole(run.folder)
     return run
+
+
+def demand_whole(folder: Path) -> None:
+    """Refuse a run's folder if a file of any finished step in it is damaged."""
+    from raypipe.runs import integrity
+
+    integrity.demand_whole(integrity.finished(folder), by_digest=True)
 
 
 @contextmanager

@@ -8,7 +8,18 @@ from typing import Annotated, Any
 
 import typer
 
-from raypipe.cli.app import ConfigPath, Overrides, Verify, app, folder_of, opened, read, say_next, settings_of
+from raypipe.cli.app import (
+    ConfigPath,
+    Overrides,
+    Verify,
+    app,
+    demand_whole,
+    folder_of,
+    opened,
+    read,
+    say_next,
+    settings_of,
+)
 from raypipe.guard import process
 from raypipe.guard.terminal import say
 from raypipe.settings import configfile
@@ -80,6 +91,7 @@ def tune(
     space: Annotated[Path, typer.Option(help="Python file that says what to try; it is run (tuning/space.py)")],
     models: Annotated[str | None, typer.Option(help="backbones, by commas: folders, id@commit, pretrain:qwen3")] = None,
     set_: Overrides = None,
+    verify: Verify = False,
 ) -> None:
     """Search settings on dev notes, one study per model. The same command again goes on where it stopped."""
     settings = settings_of(config, set_)
@@ -96,7 +108,9 @@ def tune(
     from raypipe.runs import lock
     from raypipe.runs.progress import Printer
 
-    with lock.held(studies.root_of(settings).parent):
+    with lock.held(of_run := studies.root_of(settings).parent):
+        if verify:
+            demand_whole(of_run)
         results, folder = search.tune(plans, Printer())
         say(search_report.text(results))
         say(search_report.write(results, folder / "report"))

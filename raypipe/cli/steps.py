@@ -99,13 +99,14 @@ def probe(config: ConfigPath, set_: Overrides = None, verify: Verify = False) ->
     Of a comparison, the first seed's models.
     """
     from raypipe.findings.pages import probing_page
-    from raypipe.runs import compare, driver
+    from raypipe.runs import compare, driver, integrity
     from raypipe.runs.probing import probed_models
 
     with opened(config, set_, verify) as whole:
         run = compare.first(whole)
         driver.make(run, [f"probe/{model}" for model in probed_models(run)], "probe")
-        say(probing_page(run))
+        with integrity.blamed(integrity.finished(run.folder / "probe")):
+            say(probing_page(run))
     say_next("probe", config, set_)
 
 

@@ -59,7 +59,9 @@ def step_of(path: Path, needs_text: bool = False) -> Path:
         raise InputError([Problem(str(path), f"holds no finished relevance; run {what} first")])
     integrity.demand_whole(finished[:1])
     columns = {*COLUMNS, *(["text"] if needs_text else [])}
-    if missing := columns - set(rows.dataset(finished[0] / "data").schema.names):
+    with integrity.blamed(finished[:1]):
+        names = rows.dataset(finished[0] / "data").schema.names
+    if missing := columns - set(names):
         raise InputError([Problem(str(finished[0]), f"has no {', '.join(sorted(missing))}; name `mask` or the run")])
     return finished[0]
 

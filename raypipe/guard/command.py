@@ -54,7 +54,7 @@ def _tell(error: BaseException) -> int:
     failure = without_text(error)
     if isinstance(failure, InputError):
         for problem in failure.problems:
-            say(f"error: {problem}", is_error=True)
+            say(f"error: {' '.join(str(problem).splitlines())}", is_error=True)  # a value that it quotes may hold some
         return failure.exit_code
     is_lost = ours(error) is None and type(error).__module__.startswith("ray.")  # a worker, or a node without memory
     way = f"{TRACEBACK}=1 shows the way there, without messages: those may quote notes"

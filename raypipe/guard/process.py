@@ -11,6 +11,7 @@ import os
 import resource
 import sys
 import threading
+import warnings
 from typing import Any
 
 from packaging.requirements import Requirement
@@ -33,6 +34,7 @@ def protect() -> None:
     os.umask(0o077)
     resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
     os.environ.update(OFFLINE | NO_TELEMETRY | NO_PICKLE)
+    warnings.simplefilter("ignore")  # of libraries: they may quote what they warn of
     sys.excepthook = lambda kind, error, trace: say(f"error: {without_text(error)}", is_error=True)
     sys.unraisablehook = lambda ignored: None  # what could not be closed at the end; nobody can act on it
     threading.excepthook = _in_thread
@@ -85,7 +87,11 @@ def demand_floors() -> None:
     problems = []
     for needed in requirements:
         if needed.marker is None or needed.marker.evaluate({"extra": ""}):
-            version = importlib.metadata.version(needed.name)
+            try:
+                version = importlib.metadata.version(needed.name)
+            except importlib.metadata.PackageNotFoundError:
+                problems.append(Problem(needed.name, f"is not installed, but {needed.specifier} is needed"))
+                continue
             if not needed.specifier.contains(version, prereleases=True):
                 what = f"{version} is installed, but {needed.specifier} is needed: older ones have known holes"
                 problems.append(Problem(needed.name, what))

@@ -30,6 +30,8 @@ _STORAGE = {
     errno.EPERM: "not permitted: let this user read and write here, or set `runs` to another folder",
     errno.ENOTDIR: "a file stands where a folder should be: remove it, or set `runs` to another folder",
     errno.EEXIST: "a file stands where a folder should be: remove it, or set `runs` to another folder",
+    errno.EISDIR: "a folder stands where a file should be: remove it, or name another file",
+    errno.ENAMETOOLONG: "a name is too long for this disk: choose a shorter one",
     errno.EIO: "the disk failed: repair it, or set `runs` to another folder",
     errno.ESTALE: "the shared disk was unmounted or replaced: mount it again",
     errno.EFBIG: "a file may not grow so large here: raise `ulimit -f`",

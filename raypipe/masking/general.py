@@ -19,7 +19,7 @@ def read_counts(path: str) -> dict[str, int]:
     """
     try:
         table = _read(path).select(["word", "count"]).cast(pa.schema([("word", pa.string()), ("count", pa.int64())]))
-    except (OSError, KeyError, ValueError) as error:  # pyarrow's errors derive from these
+    except (OSError, KeyError, ValueError, pa.ArrowException) as error:
         raise InputError(f"{path}: needs columns word and count: {type(error).__name__}") from error
     counts: Counter[str] = Counter()
     for word, count in zip(table["word"].to_pylist(), table["count"].to_pylist(), strict=True):

@@ -9,7 +9,6 @@ from safetensors and GGUF alone, and no code that comes with a model is run.
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
 import tempfile
@@ -29,6 +28,7 @@ from raypipe.models.families import FAMILIES
 from raypipe.models.gguf_file import GGUF
 from raypipe.models.weights import some_of
 from raypipe.notes import reading
+from raypipe.records import json_of
 from raypipe.settings import config
 
 Dtype = Literal["bfloat16", "source"]
@@ -227,7 +227,7 @@ def _refuse_folder(folder: Path) -> None:
 
 def _json(file: Path) -> dict[str, Any]:
     try:
-        value = json.loads(file.read_text())
+        value = json_of(file)
     except FileNotFoundError:
         what = f"no {file.name} here; give the folder that holds it (of a hub's cache, snapshots/<commit>)"
         raise InputError([Problem(str(file.parent), what)]) from None

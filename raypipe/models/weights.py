@@ -6,7 +6,6 @@ starts: the files' headers are compared with the model as transformers itself wo
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -17,6 +16,9 @@ from safetensors import SafetensorError, safe_open
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from raypipe.errors import Problem
+from raypipe.records import json_of
+
+INDEX = "model.safetensors.index.json"  # of a model in several files
 
 Shapes = dict[str, tuple[int, ...]]
 
@@ -26,7 +28,7 @@ def model_problems(folder: Path) -> list[Problem]:
     files = sorted(folder.glob("*.safetensors"))
     if not files:
         return [Problem("model.path", "no *.safetensors in the folder; other weight formats are refused")]
-    what = _model_problem(folder, _stamps([*files, folder / "config.json"]))
+    what = _model_problem(folder, _stamps([*files, folder / "config.json", folder / INDEX]))
     return [Problem("model.path", what)] if what else []
 
 
@@ -35,7 +37,7 @@ def adapter_problems(folder: Path, model: Path | None) -> list[Problem]:
     if not (folder / "adapter_model.safetensors").is_file():
         return [Problem("model.adapter", "no adapter_model.safetensors in the folder; other formats are refused")]
     try:
-        kind = json.loads((folder / "adapter_config.json").read_text()).get("peft_type")
+        kind = json_of(folder / "adapter_config.json").get("peft_type")
     except (OSError, ValueError, AttributeError):
         return [Problem("model.adapter", "no readable adapter_config.json in the folder")]
     if kind != "LORA":
@@ -68,7 +70,7 @@ def _stamps(files: Iterable[Path]) -> tuple[tuple[str, int, int], ...]:
 def _missing_shards(folder: Path) -> list[str]:
     """Files that the folder's index names and that are not there."""
     try:
-        listed = json.loads((folder / "model.safetensors.index.json").read_text())["weight_map"].values()
+        listed = json_of(folder / INDEX)["weight_map"].values()
         return sorted(name for name in set(listed) if not (folder / str(name)).exists())
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return []
@@ -77,7 +79,7 @@ def _missing_shards(folder: Path) -> list[str]:
 @cache
 def _model_problem(folder: Path, _stamp: object) -> str | None:
     if shards := _missing_shards(folder):
-        return f"{shards[0]} is missing; copy all the shards that model.safetensors.index.json lists"
+        return f"{shards[0]} is missing; copy all the shards that {INDEX} lists"
     if damaged := [file.name for file in sorted(folder.glob("*.safetensors")) if _shapes(file) is None]:
         return f"{some_of(damaged)}: not a whole safetensors file; copy it again"
     try:

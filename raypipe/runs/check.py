@@ -109,7 +109,8 @@ def examine(config: Config) -> tuple[CheckReport, list[Problem]]:
     if report.is_generated or not report.n_notes:
         return report, problems
     encoder = None
-    if (model := _tokenizer_of(config)) is not None:
+    has_no_model = any(problem.where == "model.path" for problem in problems)
+    if (model := _tokenizer_of(config)) is not None and not has_no_model:
         with suppress(InputError):  # is among the problems
             encoder = encoder_of(config.model_copy(update={"model": model}), report.tasks)
     try:

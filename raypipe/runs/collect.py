@@ -21,6 +21,7 @@ from raypipe.notes.deciding import is_annotated, read_deciding
 from raypipe.notes.files import iter_notes
 from raypipe.notes.split import SPLITS
 from raypipe.notes.tasks import load_tasks
+from raypipe.runs import integrity
 from raypipe.runs.check import CheckReport, check
 from raypipe.runs.folder import State
 from raypipe.settings.config import Config, Data, LabelColumns
@@ -82,7 +83,8 @@ def read_corpus(run: Run) -> Corpus:
         has_own = (output / "tasks.yaml").exists()
         data = _generated(data, output if has_own or run.base is None else _place_of_generated(run.base))
     corpus = Corpus(output, data, load_tasks(str(data.tasks), data.task_ids), rows.LABELS.empty_table())
-    corpus.labels, corpus.facts = rows.read(corpus.labels_path), folder.manifest
+    with integrity.blamed([folder.path]):
+        corpus.labels, corpus.facts = rows.read(corpus.labels_path), folder.manifest
     return corpus
 
 

@@ -2,13 +2,13 @@
 
 `files` of a manifest has, by path relative to the step's folder: size (bytes), modified (nanoseconds), sha256, and of
 Parquet its rows. Size and time are looked at whenever a step is read; the digest where they differ (a folder that was
-copied), with `--verify`, and when reading fails. A manifest of an earlier version lists nothing: it is believed.
+copied), with `--verify`, and when reading fails. A manifest of an earlier version lists nothing: it is believed, until
+reading fails or `--verify` is asked for; then every file of rows is read.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
@@ -18,10 +18,11 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from raypipe.errors import InputError, Problem
-from raypipe.records import write_json
+from raypipe.records import json_of, write_json
 from raypipe.stream.cluster import WRITTEN
 
 SETTINGS, MANIFEST, FILES = "settings.json", "manifest.json", "files"
@@ -67,12 +68,20 @@ def blamed(folders: Iterable[Path]) -> Iterator[None]:
 def read_json(path: Path) -> dict[str, Any]:
     """settings.json or manifest.json of a step. Raises `InputError` if it is broken, OSError if the disk is."""
     try:
-        value = json.loads(path.read_text())
+        value = json_of(path)
     except (FileNotFoundError, IsADirectoryError, ValueError):
         value = None
-    if not isinstance(value, dict) or not isinstance(value.get(FILES, {}), dict):
+    if not isinstance(value, dict) or not _are_entries(value.get(FILES, {})):
         raise InputError([_problem(path.parent, path.name, "cannot be read")])
     return value
+
+
+def _are_entries(files: Any) -> bool:
+    kinds = {"size": int, "modified": int, "sha256": str}
+    return isinstance(files, dict) and all(
+        isinstance(entry, dict) and all(isinstance(entry.get(key), kind) for key, kind in kinds.items())
+        for entry in files.values()
+    )
 
 
 def drop(folder: Path, *names: str) -> None:
@@ -134,6 +143,8 @@ def _damage(folder: Path, by_digest: bool) -> Iterator[tuple[str, str]]:
     """Names of files that are not as the manifest says, and what is wrong with each."""
     files: Mapping[str, Entry] | None = read_json(folder / MANIFEST).get(FILES)
     if files is None:
+        paths = _output(folder) if by_digest else ()
+        yield from ((os.path.relpath(path, folder), "cannot be read") for path in paths if not _is_readable(path))
         return
     with ThreadPoolExecutor(AT_ONCE) as pool:
         verdicts = pool.map(lambda name: _verdict(folder / name, files[name], by_digest), files)
@@ -157,6 +168,19 @@ def _verdict(path: Path, entry: Entry, by_digest: bool) -> str:
         return ""
     digest = _sha256(path) if by_digest else _remembered(path, status.st_size, status.st_mtime_ns)
     return "" if digest == entry["sha256"] else "is damaged: its content has changed"
+
+
+def _is_readable(path: Path) -> bool:
+    """Can all rows of a file be read, if it is one of rows?"""
+    if path.suffix != ".parquet":
+        return True
+    try:
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:
+            for _ in file.iter_batches():
+                pass
+    except (OSError, pa.ArrowException):
+        return False
+    return True
 
 
 def _entry(path: Path) -> Entry:

@@ -25,6 +25,7 @@ from typing import Any
 
 from raypipe.errors import InputError, Problem
 from raypipe.guard.terminal import say
+from raypipe.records import json_of
 
 NAME = "lock.json"
 BEAT_S, DEAD_S = 10.0, 120.0
@@ -155,7 +156,7 @@ def _renew(lock: Path, own: Holder, stop: threading.Event, lost: threading.Event
 def _read(lock: Path) -> Holder | None:
     """Who holds the lock; None if nobody does, or if it is not written yet."""
     try:
-        holder = json.loads(lock.read_text())
+        holder = json_of(lock)
     except (OSError, ValueError):
         return None
     return holder if isinstance(holder, dict) else None

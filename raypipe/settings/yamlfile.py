@@ -178,6 +178,8 @@ class _Reader:
         return self.refuse(place, f"tag {node.tag} is not allowed" if is_foreign else "not a usable value")
 
     def expand(self, text: str, place: Place) -> str:
+        if "\0" in text:  # "a\0b"; no path may hold it
+            self.refuse(place, "holds a NUL character")
         for name in _VARIABLE.findall(text):
             if name not in os.environ:
                 self.refuse(place, f"the environment variable {name} is not set")

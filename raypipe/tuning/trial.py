@@ -7,7 +7,6 @@ crash, or as two draws that came out equal.
 
 from __future__ import annotations
 
-import json
 import shutil
 import time
 from collections.abc import Callable, Mapping
@@ -19,7 +18,7 @@ from raypipe import rows
 from raypipe.errors import QuietError
 from raypipe.evaluation import metrics, uncertainty
 from raypipe.guard.quiet import without_text
-from raypipe.records import forget_halves, write_json
+from raypipe.records import forget_halves, json_of, write_json
 from raypipe.runs import integrity
 from raypipe.runs.dev_score import DevScore
 from raypipe.runs.run import Run
@@ -90,7 +89,7 @@ def run(context: StudyContext, base: Run, values: Mapping[str, Any], report: Rep
 def read(folder: Path) -> Record:
     """The record that a trial left so far; empty if there is none."""
     path = folder / RECORD
-    return json.loads(path.read_text()) if path.exists() else {}
+    return json_of(path) if path.exists() else {}
 
 
 def write(folder: Path, record: Record) -> None:

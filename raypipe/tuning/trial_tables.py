@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 from raypipe import rows
 from raypipe.errors import InputError, Problem
 from raypipe.notes.tasks import Task
-from raypipe.records import write_json
+from raypipe.records import json_of, write_json
 
 CONFIG, SECONDS = "config/", "seconds/"  # begin the columns of parameters, and of the time of each step
 TABLES = ("trials", "curves", "predictions")  # of a Search, each a file
@@ -143,15 +143,18 @@ def load(folder: Path) -> Search:
     inside = folder if (folder / "study.json").exists() else folder / "tune"
     if not (inside / "study.json").exists():
         raise InputError([Problem(str(folder), "holds no search: run `raypipe tune` first")])
-    facts = json.loads((inside / "study.json").read_text())
-    tables = {name: rows.read(inside / f"{name}.parquet") for name in TABLES}
-    return Search(
-        name=facts["name"],
-        doc=facts["doc"],
-        tasks=tuple(_task(task) for task in facts["tasks"]),
-        models=tuple(ModelFacts.of(model) for model in facts["models"]),
-        **tables,
-    )
+    try:
+        facts = json_of(inside / "study.json")
+        return Search(
+            name=facts["name"],
+            doc=facts["doc"],
+            tasks=tuple(_task(task) for task in facts["tasks"]),
+            models=tuple(ModelFacts.of(model) for model in facts["models"]),
+            **{name: rows.read(inside / f"{name}.parquet") for name in TABLES},
+        )
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, pa.ArrowException) as error:
+        what = f"holds tables that cannot be read ({type(error).__name__}); the same `raypipe tune` writes them again"
+        raise InputError([Problem(str(inside), what)]) from None
 
 
 def score_columns(record: Mapping[str, Any]) -> dict[str, Any]:

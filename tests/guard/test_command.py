@@ -80,7 +80,9 @@ def test_how_to_see_more(capsys, monkeypatch):
     assert any(line.startswith(f"  {__file__}:") and line.endswith(" _chained") for line in lines)
 
 
-@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EDQUOT, errno.EIO, errno.EFBIG])
+@pytest.mark.parametrize(
+    "number", [errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EDQUOT, errno.EIO, errno.EFBIG, errno.ENAMETOOLONG]
+)
 @pytest.mark.parametrize("in_rust", [False, True])
 def test_trouble_with_the_disk_is_a_line_with_its_fix(number, in_rust, tmp_path, capsys):
     path = str(tmp_path / CANARY)
@@ -112,6 +114,11 @@ def test_every_problem_of_the_input_is_a_line(capsys):
     problems = [Problem("a.yaml:1", "one"), Problem("b", "two")]
     assert command.run(lambda: _raise(InputError(problems, ExitCode.DATA))) == ExitCode.DATA
     assert capsys.readouterr().err == "error: a.yaml:1: one\nerror: b: two\n"
+
+
+def test_a_problem_that_quotes_several_lines_is_one(capsys):
+    assert command.run(lambda: _raise(InputError([Problem("name", "not a\nb\r\nc")]))) == ExitCode.CONFIG
+    assert capsys.readouterr().err == "error: name: not a b c\n"
 
 
 def test_what_a_worker_said_of_its_failure_is_told(capsys):
@@ -193,3 +200,14 @@ def test_a_package_below_its_floor_is_refused(monkeypatch, capsys):
     monkeypatch.setattr(process.importlib.metadata, "version", lambda name: "0.0.1")
     assert command.run(lambda: None) == ExitCode.CONFIG
     assert "error: torch: 0.0.1 is installed, but >=2.10 is needed" in capsys.readouterr().err
+
+
+def test_a_package_that_is_not_there_is_refused(monkeypatch, capsys):
+    def version(name):
+        if name == "captum":
+            raise process.importlib.metadata.PackageNotFoundError(name)
+        return "9999"
+
+    monkeypatch.setattr(process.importlib.metadata, "version", version)
+    assert command.run(lambda: None) == ExitCode.CONFIG
+    assert capsys.readouterr().err == "error: captum: is not installed, but >=0.8 is needed\n"

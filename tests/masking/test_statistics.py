@@ -131,6 +131,7 @@ def test_general_counts_are_read(tmp_path: Path, suffix: str) -> None:
 def test_broken_general_counts(tmp_path: Path) -> None:
     file = tmp_path / "counts.csv"
     file.write_text("parola,n\nil,3\n", encoding="utf-8")
-    for path in (file, tmp_path / "absent.tsv"):
+    pq.write_table(pa.table({"word": [["il"]], "count": [1]}), tmp_path / "lists.parquet")
+    for path in (file, tmp_path / "absent.tsv", tmp_path / "lists.parquet"):
         with pytest.raises(InputError, match="needs columns word and count"):
             read_counts(str(path))

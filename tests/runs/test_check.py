@@ -340,6 +340,14 @@ def test_one_sided_labels_are_a_warning_that_counts_its_tasks(data, tmp_path):
     assert "1 task: fewer than 2 training notes of 1 of its options (cough)" in report.doubts
 
 
+def test_an_id_without_a_commit_is_refused_and_not_asked_for(data, monkeypatch):
+    from raypipe.runs import check as checks
+
+    monkeypatch.setattr(checks, "encoder_of", lambda *_: pytest.fail("would ask the hub"))
+    _, problems = examine(config(data, model=Model(path="org/name")))
+    assert [problem.where for problem in problems] == ["model.path"]
+
+
 def test_a_check_looks_closer_than_what_a_run_needs(data, model):
     settings = config(data, model=Model(path=str(model)))
     report, problems = examine(settings)

@@ -144,11 +144,13 @@ def test_a_flipped_bit_shows_when_it_is_read_and_when_digests_are_asked_for(runs
         _again(runs)
 
 
-@pytest.mark.parametrize("command", ["run", "report"])
+@pytest.mark.parametrize("command", ["run", "report", "tune"])
 def test_verify_compares_digests_first(runs: Path, tmp_path: Path, command: str) -> None:
     _flip(runs / "small/finetune/scorer/model/model.safetensors", keep_time=True)
     (tmp_path / "c.yaml").write_text(configfile.dump(settings(runs)))
-    outcome = CliRunner().invoke(cli.app, [command, "--config", str(tmp_path / "c.yaml"), "--verify"])
+    (tmp_path / "s.py").write_text("PARAM_SPACE = {'arms.decselfmask.masking.ratio': 0.3}")
+    space = ["--space", str(tmp_path / "s.py")] if command == "tune" else []
+    outcome = CliRunner().invoke(cli.app, [command, "--config", str(tmp_path / "c.yaml"), "--verify", *space])
     assert isinstance(outcome.exception, InputError)
     assert "finetune/scorer/model/model.safetensors: is damaged" in str(outcome.exception)
 
@@ -239,3 +241,27 @@ def test_a_manifest_of_an_earlier_version_is_believed(tmp_path: Path) -> None:
     (step.path / "manifest.json").write_text("{}")
     integrity.demand_whole([step.path], by_digest=True)
     assert step.data == step.path / "data"
+
+
+def _forget_files(runs: Path) -> None:
+    """As the manifests of earlier versions are."""
+    for manifest in runs.rglob("manifest.json"):
+        facts = json.loads(manifest.read_text())
+        facts.pop("files")
+        manifest.write_text(json.dumps(facts))
+
+
+@pytest.mark.parametrize("file", ["corpus/labels.parquet", "evaluate/scorer/data", "mask/data", "train/rows/data"])
+def test_rows_of_an_earlier_version_that_cannot_be_read_are_named(runs: Path, tmp_path: Path, file: str) -> None:
+    _forget_files(runs)
+    place = runs / "small" / file
+    path = place if place.is_file() else next(place.iterdir())
+    path.write_bytes(b"PAR1 and no table PAR1" * 9)
+    for student in ("train", "finetune", "evaluate"):
+        shutil.rmtree(runs / "small" / student / "decselfmask")
+    (tmp_path / "c.yaml").write_text(configfile.dump(settings(runs)))
+    for options in ([], ["--verify"]):
+        outcome = CliRunner().invoke(cli.app, ["run", "--config", str(tmp_path / "c.yaml"), *options])
+        assert isinstance(outcome.exception, InputError)
+        assert [problem.where for problem in outcome.exception.problems] == [str(path)]
+        assert "cannot be read; `raypipe repair" in str(outcome.exception)

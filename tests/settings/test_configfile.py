@@ -106,6 +106,7 @@ BOMB = "a: &a [x,x,x,x,x,x,x,x,x,x]\n" + "".join(
         ("a: [1", "not valid YAML"),
         ("a: b: c", "not valid YAML"),
         ("a: \x00", "control characters"),
+        ('runs: "a\\0b"', "1: runs: holds a NUL character"),
         (b"a: \xff", "not valid UTF-8"),
         ("[1, 2]: x", "a key must be plain text"),
         ("- a list", "must be a mapping"),

@@ -1,0 +1,201 @@
+"""Command lines, search spaces, and tables that `raypipe init` looks at."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import typer
+
+from raypipe import cli
+from raypipe.errors import ExitCode
+from tests.bad_input.case import CANARY, Accepted, Case, Handled, Refused
+from tests.bad_input.files import BYTES, GOOD
+from tests.bad_input.ground import Ground
+
+HOSTILE = ("\x1b]0;title\x07", "\x9b2J", "\u202e", "\x7f", "a\nb", "")
+
+
+def lines(ground: Ground) -> Iterator[Case]:
+    """Every command with an option that it does not have, an option without its value, and nothing at all."""
+    group = typer.main.get_command(cli.app)
+    for name, command in sorted(group.commands.items()):
+        yield Case(f"{name} --nosuch", (name, "--nosuch"), Refused("No such option"))
+        options = [option for option in command.params if option.opts[0].startswith("--")]
+        for option in options:
+            if not option.is_flag:
+                yield Case(f"{name} {option.opts[0]}", (name, option.opts[0]), Refused(option.opts[0]))
+        if any(option.required for option in command.params):
+            yield Case(f"{name} alone", (name,), Refused("Missing"))
+        if any(option.opts[0] == "--config" for option in options):
+            for path in ("nowhere.yaml", "\x1b[2J.yaml"):
+                more = {
+                    "show": ("--note", "n"),
+                    "tune": ("--space", "x"),
+                    "submit": ("--address", "http://127.0.0.1:1"),
+                    "import": ("a", "b"),
+                    "export": ("--what", "attributions", "--out", "x"),
+                }.get(name, ())
+                yield Case(f"{name} {path!r}", (name, "--config", path, *more), Refused("cannot be read"))
+    for name, option in (
+        ("export", "--what"),
+        ("export", "--to"),
+        ("export", "--top"),
+        ("submit", "--command"),
+        ("submit", "--retry"),
+        ("plan", "--share"),
+        ("plan", "--peak"),
+        ("plan", "--notes"),
+        ("import", "--dtype"),
+    ):
+        yield Case(f"{name} {option} of words", (name, option, "x\x1b[2J"), Refused(option))
+    yield Case("no such command", ("nosuch",), Refused("No such command"))
+    config = str(ground.project / "c.yaml")
+    for hostile in HOSTILE:
+        for place in ("na{}me=x", "name=a{}b", "data.max_chars={}", "{}"):
+            override = place.replace("{}", hostile)
+            yield Case(f"--set {override!r}", ("check", "--config", config, "--set", override), Handled("--set"))
+        yield Case(
+            f"--arm {hostile!r}",
+            ("train", "--config", config, "--arm", hostile),
+            Refused("no such arm"),
+            of=ground.project,
+        )
+    for option, value in (
+        ("--gpus", "x"),
+        ("--gpus", "0"),
+        ("--gpus", "-1"),
+        ("--memory", "lots"),
+        ("--peak", "x"),
+        ("--peak", "nan"),
+        ("--peak", "-1"),
+        ("--share", "2"),
+        ("--share", "0"),
+        ("--notes", "-1"),
+        ("--notes", "0"),
+        ("--model-config", "nowhere"),
+        ("--memory", "-1GB"),
+    ):
+        yield Case(
+            f"plan {option} {value}", ("plan", "--config", "c.yaml", option, value), Refused(option), of=ground.project
+        )
+    for address in ("", "nonsense", "http://127.0.0.1:1", "ftp://127.0.0.1:1", f"http://u:{CANARY}@127.0.0.1:1"):
+        arguments = ("submit", "--config", "c.yaml", "--address", address)
+        yield Case(
+            f"submit to {address}", arguments, Handled("", (ExitCode.CONFIG, ExitCode.CLUSTER)), of=ground.project
+        )
+
+
+RATIO = '"arms.decselfmask.masking.ratio": tune.choice([0.1, 0.2])'
+SPACES: dict[str, tuple[str, str]] = {
+    "empty": ("", "PARAM_SPACE"),
+    "no Python": ("PARAM_SPACE = {", "SyntaxError"),
+    "an error": ("1/0", "ZeroDivisionError"),
+    "an exit": ("raise SystemExit(0)", "s.py"),
+    "an interruption": ("raise KeyboardInterrupt", "s.py"),
+    "no such module": ("import nosuch_xyz", "ModuleNotFoundError"),
+    "NUL": ("\x00", "s.py"),
+    "a list": ("PARAM_SPACE = []", "PARAM_SPACE"),
+    "nothing in it": ("PARAM_SPACE = {}", "PARAM_SPACE"),
+    "numbers as keys": ("PARAM_SPACE = {1: 2}", "PARAM_SPACE"),
+    "unknown key": ("PARAM_SPACE = {'attribution.layr': 1}", "attribution.layr"),
+    "a key of the study": ("PARAM_SPACE = {'data.notes': 'x'}", "is the same for all trials"),
+    "no such arm": ("PARAM_SPACE = {'arms.nosuch.masking.ratio': 0.1}", "no such arm"),
+    "a value out of range": ("PARAM_SPACE = {'arms.decselfmask.masking.ratio': 2.0}", "ratio"),
+    "a function": ("PARAM_SPACE = {'attribution.layer': lambda: 1}", "is a function"),
+    "nested": ("PARAM_SPACE = {'attribution': {'layer': 1}}", "write nested keys with dots"),
+    "no values": ("from ray import tune\nPARAM_SPACE = {'attribution.layer': tune.choice([])}", "attribution.layer"),
+    "another metric": (
+        f"from ray import tune\nMETRIC = 'loss'\nPARAM_SPACE = {{{RATIO}}}",
+        "METRIC: must be dev_macro_f1",
+    ),
+    "another mode": (f"from ray import tune\nMODE = 'min'\nPARAM_SPACE = {{{RATIO}}}", "MODE: must be max"),
+    "no samples": (f"from ray import tune\nNUM_SAMPLES = 0\nPARAM_SPACE = {{{RATIO}}}", "NUM_SAMPLES"),
+    "samples of words": (f"from ray import tune\nNUM_SAMPLES = 'x'\nPARAM_SPACE = {{{RATIO}}}", "NUM_SAMPLES"),
+    "models as text": (f"from ray import tune\nMODELS = 'x'\nPARAM_SPACE = {{{RATIO}}}", "MODELS"),
+    "models of numbers": (f"from ray import tune\nMODELS = 7\nPARAM_SPACE = {{{RATIO}}}", "MODELS"),
+    "no such model": (f"from ray import tune\nMODELS = ['nowhere']\nPARAM_SPACE = {{{RATIO}}}", "nowhere"),
+    "an unknown name": (f"from ray import tune\nNUM_SAMPELS = 3\nPARAM_SPACE = {{{RATIO}}}", "NUM_SAMPELS"),
+    "another ARM": (f"from ray import tune\nARM = 'nosuch'\nPARAM_SPACE = {{{RATIO}}}", "nosuch"),
+    "an ARM of numbers": (f"from ray import tune\nARM = 5\nPARAM_SPACE = {{{RATIO}}}", "ARM"),
+}
+
+
+def spaces(ground: Ground) -> Iterator[Case]:
+    """Python files that name no space."""
+    for name, (text, place) in SPACES.items():
+        yield Case(
+            name,
+            ("tune", "--config", "c.yaml", "--space", "s.py"),
+            Refused(place),
+            lambda f, t=text: (f / "s.py").write_text(t),
+            ground.project,
+        )
+    for path in ("nowhere.py", ".", "model/config.json", "notes.csv"):
+        yield Case(f"space {path}", ("tune", "--config", "c.yaml", "--space", path), Refused(path), of=ground.project)
+    for models in (",", "nowhere", "pretrain:nosuch", "a@b", f"org/name@{CANARY}"):
+        arguments = ("tune", "--config", "c.yaml", "--space", "s.py", "--models", models)
+        text = f"from ray import tune\nMODELS = ['nowhere2']\nPARAM_SPACE = {{{RATIO}}}"
+        yield Case(
+            f"models {models}",
+            arguments,
+            Handled("", (ExitCode.CONFIG,)),
+            lambda f, t=text: (f / "s.py").write_text(t),
+            ground.project,
+        )
+
+
+def projects(ground: Ground) -> Iterator[Case]:
+    """Tables that somebody gives to `raypipe init`."""
+    for kind, good in GOOD.items():
+        for what, change in BYTES.items():
+            yield Case(
+                f"init {kind} {what}",
+                ("init", "p", "--notes", f"n.{kind}"),
+                Handled(),
+                lambda f, kind=kind, good=good, change=change: (f / f"n.{kind}").write_bytes(change(good)),
+            )
+    texts = {
+        "no header": "".join(f"{i},{CANARY} dolore toracico da ieri sera\n" for i in range(9)),
+        "one column": f"text\n{CANARY} dolore da ieri\n" * 3,
+        "no ids": "text,x\n" + f"{CANARY} dolore toracico da ieri,1\n" * 9,
+        "no text": "id,x\n" + "".join(f"{i},1\n" for i in range(9)),
+        "names twice": "id,text,text\n1,a,b\n",
+        "a note as header": f"Paziente {CANARY} di anni 74 giunge in pronto soccorso per dolore e febbre,x\n1,2\n",
+    }
+    for name, text in texts.items():
+        yield Case(
+            f"init {name}", ("init", "p", "--notes", "n.csv"), Handled(), lambda f, t=text: (f / "n.csv").write_text(t)
+        )
+    init = ("init", "p", "--notes", "notes.csv", "--labels", "labels.csv")
+    for option in (
+        "--id",
+        "--text",
+        "--group",
+        "--split",
+        "--label",
+        "--labels-id",
+        "--task-column",
+        "--label-column",
+        "--model",
+    ):
+        yield Case(f"init {option} nosuch", (*init, option, "nosuch"), Handled(option), of=ground.project)
+    for answers in ("", ",", "yes", "yes,", "yes,yes", "\x1b,no"):
+        yield Case(
+            f"init --answers {answers!r}", (*init, "--answers", answers), Handled("--answers"), of=ground.project
+        )
+    yield Case("init over a folder", ("init", "model", *init[2:]), Refused("model"), of=ground.project)
+    yield Case("init of nothing", ("init", "p", "--notes", "nowhere.csv"), Refused("--notes"))
+
+
+def looking(ground: Ground) -> Iterator[Case]:
+    """Commands that only look, at what is not there."""
+    yield Case("status of nothing", ("status", "--runs", "nowhere"), Handled())
+    yield Case("status of a file", ("status", "--runs", "c.yaml"), Handled(), of=ground.project)
+    yield Case(
+        "preview of a task", ("preview", "--config", "c.yaml", "--task", "nosuch"), Refused("nosuch"), of=ground.project
+    )
+    for note in ("", "\x1b[2J", "a\ud800", "x" * 100_000):
+        yield Case(
+            f"preview of {note!r:.20}", ("preview", "--config", "c.yaml", "--note", note), Handled(), of=ground.project
+        )
+    yield Case("the project as it is", ("check", "--config", "c.yaml"), Accepted("ok, "), of=ground.project)
