@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from raypipe import cli
 from raypipe.errors import ExitCode, InputError
@@ -20,7 +21,8 @@ from tests.small_run import settings
 NAME = "small"
 TRAINING = {"max_steps": 4, "batch_rows": 8, "learning_rate": 1e-3, "checkpoint_every": 1}
 RATIO = "arms.decselfmask.masking.ratio"
-LIMIT_S = 3  # of no progress: of a CPU, which other work on this machine does not take away for so long
+# Without progress: without time of a CPU, which other work does not take away for so long; with Ray, actors start
+LIMIT_S, RAY_LIMIT_S = 3, 60
 
 
 @dataclass(frozen=True)
@@ -94,9 +96,15 @@ JOBS = (
 
 def write_config(path: Path, runs: Path, ray: bool = False) -> None:
     """One config for all jobs."""
-    sections = {f"{section}__{key}": value for section in ("train", "finetune") for key, value in TRAINING.items()}
-    small = settings(
-        runs, name=NAME, repeats=1, comparison__seeds=1, comparison__finetunings={},
-        data__synthetic__n_unlabelled=12, resources__rows_per_block=4, resources__no_progress_timeout_s=LIMIT_S, resources__ray=ray, **sections,
-    )  # fmt: skip
+    sections: dict[str, Any] = {
+        f"{section}__{key}": value for section in ("train", "finetune") for key, value in TRAINING.items()
+    }
+    resources = {
+        "ray": ray,
+        "cpus_per_worker": 1.0,
+        "rows_per_block": 4,
+        "no_progress_timeout_s": RAY_LIMIT_S if ray else LIMIT_S,
+    }
+    sections |= {f"resources__{key}": value for key, value in resources.items()}
+    small = settings(runs, name=NAME, comparison__seeds=1, data__synthetic__n_unlabelled=12, **sections)
     path.write_text(configfile.dump(small))
