@@ -11,8 +11,8 @@ import pytest
 
 import raypipe
 from raypipe.errors import InputError, QuietError
+from raypipe.findings import results
 from raypipe.guard import process
-from raypipe.runs import making
 from raypipe.settings import configfile
 from tests.small_run import settings
 
@@ -91,9 +91,9 @@ def test_a_defect_tells_no_text(config: Path, monkeypatch: pytest.MonkeyPatch) -
     def defect(*_: object) -> None:
         raise ValueError(CANARY)
 
-    monkeypatch.setattr(making.examples, "write", defect)
-    with pytest.raises(QuietError, match=r"^stage finetune: ValueError at raypipe/") as failed:
-        raypipe.finetune(config, say=False)
+    monkeypatch.setattr(results, "write", defect)
+    with pytest.raises(QuietError, match=r"^stage report: ValueError at raypipe/findings/functions\.py:\d+$") as failed:
+        raypipe.report(config)
     assert failed.value.__cause__ is failed.value.__context__ is None
 
 
