@@ -2,17 +2,24 @@
 
 notes -> prompts -> attributions -> masked examples -> training -> evaluation -> report: the folders read like that
 sentence. Read `rows.py` first (what a row holds after each step), then `pipeline.py` (the whole graph).
+
+For Python: `attributions`, and the commands as functions, `raypipe.run("my.yaml")` (findings/functions.py).
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
     from raypipe.findings.attributions import Attribution
+    from raypipe.findings.functions import attribute, evaluate, finetune, mask, pretrain, report, run, train
+
+__all__ = [
+    "attribute", "attributions", "evaluate", "finetune", "mask", "pretrain", "report", "run", "train"
+]  # fmt: skip
 
 __version__ = "0.1.0"
 
@@ -29,3 +36,12 @@ def attributions(path: Path | str, with_text: bool = False) -> Iterator[Attribut
     from raypipe.findings import attributions as reader  # not above: `import raypipe` stays light
 
     return reader.read(path, with_text)
+
+
+def __getattr__(name: str) -> Any:
+    """The functions, imported when one is asked for: `import raypipe` stays light."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from raypipe.findings import functions
+
+    return getattr(functions, name)

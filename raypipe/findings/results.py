@@ -42,12 +42,23 @@ def report(
     fewer_labels: Mapping[int, Sequence[Run]] | None = None,
     by_finetuning: finetunings.Cells | None = None,
 ) -> Path:
-    """Write report.html, metrics.json and model cards, from what the steps left; print the table; return the page."""
+    """Write the report, print its tables, and return the page. The arguments are those of `build`."""
+    built, page = write(run, cells, fewer_labels, by_finetuning)
+    say(text_table(built))
+    return page
+
+
+def write(
+    run: Run,
+    cells: Sequence[Run] = (),
+    fewer_labels: Mapping[int, Sequence[Run]] | None = None,
+    by_finetuning: finetunings.Cells | None = None,
+) -> tuple[Report, Path]:
+    """Write report.html, metrics.json and model cards, from what the steps left; the report and its page."""
     built = build(run, cells, fewer_labels, by_finetuning)
     page = write_report(built, run.folder / "report")
     model_cards.write((cells or [run])[0], built, page.parent / "model-cards")
-    say(text_table(built))
-    return page
+    return built, page
 
 
 def build(

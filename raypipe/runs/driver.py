@@ -296,17 +296,20 @@ def run_all(run: Run) -> None:
         evaluate(run, name)
 
 
-def run_command(run: Run, command: str, arms: Sequence[str] = ()) -> None:
+def run_command(run: Run, command: str, arms: Sequence[str] = ()) -> list[tuple[Run, str]]:
     """What one command makes: its steps of the run, or with `arms` those arms' steps; their inputs must be finished.
 
+    Returns those steps, also where they were made before: the run (an arm may be a variant's) and the name of each.
     Raises `InputError` if an input is not finished, or if an arm has no such step.
     """
     kinds = [step for step in STEPS if step.command == command]
+    made: list[tuple[Run, str]] = []
     if not arms:
         for each in (run, *run.all_variants()):
             names = [kind.name for kind in kinds if kind.per == "run"]
             _say_what_is_done(each, names)
             make(each, names, command)
+            made += [(each, name) for name in names if each.is_done(name)]
     for arm in arms:
         own = run.of(arm)
         names = [name for kind in kinds if kind.per != "run" for name in _names(own, kind, [arm])]
@@ -314,3 +317,5 @@ def run_command(run: Run, command: str, arms: Sequence[str] = ()) -> None:
             raise InputError([Problem(f"arms.{arm}", f"there is nothing to {command} for this arm")])
         _say_what_is_done(own, names)
         make(own, names, command)
+        made += [(own, name) for name in names]
+    return made

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import csv
-import json
-import os
 import re
 from dataclasses import replace
 from pathlib import Path
 
 import pyarrow.compute as pc
-import pytest
 
-from raypipe.tuning import analysis, search_report, trial_tables
+from raypipe.tuning import analysis, search_report
 from raypipe.tuning.trial_tables import ModelFacts, Search
 from tests.tuning.searches import BEST, LAYER, LAYERS, RATIO, RATIOS, made_search
 
@@ -74,18 +71,3 @@ def test_a_search_without_a_finished_trial_has_a_page(search: Search, tmp_path: 
     )
     assert "1 failed" in search_report.text(none)
     assert search_report.write(none, tmp_path).exists()
-
-
-def test_the_notebook_runs(search: Search, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    nbclient = pytest.importorskip("nbclient")
-    import nbformat
-
-    trial_tables.save(search, tmp_path / "tune")
-    monkeypatch.setenv("RAYPIPE_SEARCH", str(tmp_path))
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]))
-    notebook = nbformat.read(ROOT / "notebooks/tune_report.ipynb", as_version=4)
-    assert not any(cell.get("outputs") for cell in notebook.cells), "committed without outputs"
-    nbclient.NotebookClient(notebook, timeout=120, kernel_name="python3").execute(cwd=str(tmp_path))
-    shown = json.dumps([cell.get("outputs") for cell in notebook.cells])
-    assert "ratio 0.3, layer 0.25" in shown
-    assert "image/png" in shown
