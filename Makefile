@@ -35,7 +35,7 @@ test-all: setup check
 
 # Kills, full disks, hanging stages, wrong clocks and damaged files in whole jobs, each compared with an undisturbed twin.
 chaos: setup
-	OMP_NUM_THREADS=1 $(BIN)/python -m tests.chaos --faults 100 --ray 0 1 2 3 4 5 6 7 8 9 10 11 12
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.chaos --faults 100
 
 # Over 1,000 wrong inputs through the command line; fails if one is not refused, or is, as it should be.
 bad-input: setup

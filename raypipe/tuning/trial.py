@@ -82,7 +82,7 @@ def run(context: StudyContext, base: Run, values: Mapping[str, Any], report: Rep
             write(folder, record)
             record |= _outcome(folder, record, lambda: _run(context, base, values, record, report))
             write(folder, record)
-            _drop_bulky(folder)
+        _drop_bulky(folder)  # also what a trial left that was killed here
         report({**score_columns(record), "trial_seconds": record["seconds"], "is_final": True})
 
 

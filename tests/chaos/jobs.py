@@ -83,7 +83,8 @@ _TRAIN = ("optimiser step", "checkpoint")
 JOBS = (
     Job("attribution", _command("attribute"), ("attribute",), ("attribution",)),
     Job("masking", _command("mask"), ("mask",), ("attribution", "masking")),
-    Job("training", _command("train", "--arm", "decselfmask"), ("train",), ("rendering", *_TRAIN)),
+    Job("training", _command("train", "--arm", "decselfmask"), ("train",), ("rendering", *_TRAIN),
+        ("train/decselfmask",)),
     Job("fine-tuning", _command("finetune", "--arm", "decselfmask"), ("finetune/decselfmask",), _TRAIN),
     Job("evaluation", _command("evaluate", "--arm", "decselfmask"), ("evaluate/decselfmask",), ("scoring",)),
     Job("whole run", _command("run"), (".",), ("attribution", "masking", "rendering", "scoring", *_TRAIN)),

@@ -37,6 +37,17 @@ def test_a_finished_trial_is_told_again_and_not_run(tmp_path: Path, monkeypatch:
     assert reports[0]["is_final"]
 
 
+def test_a_finished_trial_that_was_killed_while_it_cleared_up_leaves_no_rows(tmp_path: Path) -> None:
+    context = demo_context(tmp_path)
+    folder = context.trial_folder({RATIO: 0.1})
+    score = {"value": 0.6, "low": 0.5, "high": 0.7, "n_runs": 1, "n_tasks": 12}
+    trial.write(folder, {"status": "finished", "dev_macro_f1": score, "seconds": 3.0, "curve": []})
+    (folder / "train/rows/data").mkdir(parents=True)
+    (folder / "train/rows/data/part.parquet").touch()
+    trial.run(context, None, {RATIO: 0.1}, lambda record: None)  # type: ignore[arg-type]
+    assert [path.name for path in (folder / "train/rows").iterdir()] == []
+
+
 def test_a_failure_leaves_no_message_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A library may quote the note it choked on; what Tune pickles and logs is ours, without a cause or context."""
     context, secret = demo_context(tmp_path), "Paziente con dispnea"
