@@ -60,7 +60,7 @@ def compare(config: ConfigPath, set_: Overrides = None, verify: Verify = False) 
 def canaries(config: ConfigPath, set_: Overrides = None) -> None:
     """Plant made-up secrets in a copy of the notes, train the arms on it, and measure what their students know of them.
 
-    Needs neither Ray nor what `run` leaves. Prints no secret and no text.
+    Needs nothing that `run` leaves. Prints no secret and no text.
     """
     from raypipe.findings import memorisation
     from raypipe.runs import canaries as of_run
