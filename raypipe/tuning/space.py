@@ -65,7 +65,7 @@ def load(path: str | Path) -> Space:
         raise InputError([Problem(name, "no such file; spaces are Python files such as tune_spaces/smoke.py")])
     try:
         names = runpy.run_path(name)
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # a space that ends the process would end the search, as if it were done
         what = f"cannot be run: {type(error).__name__}: {error}"  # the user's own file: nothing of a note
         raise InputError([Problem(name, what)]) from None
     problems = _problems(names)
@@ -100,6 +100,8 @@ def _problems(names: Mapping[str, Any]) -> list[Problem]:
     samples, models = names.get("NUM_SAMPLES", 1), names.get("MODELS", ())
     if not isinstance(samples, int) or samples < 1:
         out.append(Problem("NUM_SAMPLES", "must be a whole number above 0"))
-    if isinstance(models, str) or not all(isinstance(model, str) for model in models):
+    if not isinstance(names.get("ARM"), str | None):
+        out.append(Problem("ARM", "must be the name of an arm"))
+    if not isinstance(models, list | tuple) or not all(isinstance(model, str) for model in models):
         out.append(Problem("MODELS", "must be a list of names, as --models takes them"))
     return out

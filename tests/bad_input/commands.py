@@ -91,7 +91,6 @@ SPACES: dict[str, tuple[str, str]] = {
     "no Python": ("PARAM_SPACE = {", "SyntaxError"),
     "an error": ("1/0", "ZeroDivisionError"),
     "an exit": ("raise SystemExit(0)", "s.py"),
-    "an interruption": ("raise KeyboardInterrupt", "s.py"),
     "no such module": ("import nosuch_xyz", "ModuleNotFoundError"),
     "NUL": ("\x00", "s.py"),
     "a list": ("PARAM_SPACE = []", "PARAM_SPACE"),
@@ -101,7 +100,11 @@ SPACES: dict[str, tuple[str, str]] = {
     "a key of the study": ("PARAM_SPACE = {'data.notes': 'x'}", "is the same for all trials"),
     "no such arm": ("PARAM_SPACE = {'arms.nosuch.masking.ratio': 0.1}", "no such arm"),
     "a value out of range": ("PARAM_SPACE = {'arms.decselfmask.masking.ratio': 2.0}", "ratio"),
-    "a function": ("PARAM_SPACE = {'attribution.layer': lambda: 1}", "is a function"),
+    "a function": ("PARAM_SPACE = {'attribution.layer': lambda: 1}", "attribution.layer"),
+    "a drawing function": (
+        "from ray import tune\nPARAM_SPACE = {'attribution.layer': tune.sample_from(lambda _: 1)}",
+        "is a function",
+    ),
     "nested": ("PARAM_SPACE = {'attribution': {'layer': 1}}", "write nested keys with dots"),
     "no values": ("from ray import tune\nPARAM_SPACE = {'attribution.layer': tune.choice([])}", "attribution.layer"),
     "another metric": (
@@ -132,7 +135,7 @@ def spaces(ground: Ground) -> Iterator[Case]:
         )
     for path in ("nowhere.py", ".", "model/config.json", "notes.csv"):
         yield Case(f"space {path}", ("tune", "--config", "c.yaml", "--space", path), Refused(path), of=ground.project)
-    for models in (",", "nowhere", "pretrain:nosuch", "a@b", f"org/name@{CANARY}"):
+    for models in (",", "nowhere", "pretrain:nosuch", "a@b", "org/name@main"):
         arguments = ("tune", "--config", "c.yaml", "--space", "s.py", "--models", models)
         text = f"from ray import tune\nMODELS = ['nowhere2']\nPARAM_SPACE = {{{RATIO}}}"
         yield Case(
@@ -166,7 +169,8 @@ def projects(ground: Ground) -> Iterator[Case]:
         yield Case(
             f"init {name}", ("init", "p", "--notes", "n.csv"), Handled(), lambda f, t=text: (f / "n.csv").write_text(t)
         )
-    init = ("init", "p", "--notes", "notes.csv", "--labels", "labels.csv")
+    init = ("init", "p", "--notes", "notes.csv", "--labels", "labels.csv", "--labels-id", "note_id")
+    init += ("--task-column", "task_id", "--label-column", "label", "--split", "split")
     for option in (
         "--id",
         "--text",
@@ -178,10 +182,10 @@ def projects(ground: Ground) -> Iterator[Case]:
         "--label-column",
         "--model",
     ):
-        yield Case(f"init {option} nosuch", (*init, option, "nosuch"), Handled(option), of=ground.project)
+        yield Case(f"init {option} nosuch", (*init, option, "nosuch"), Handled(), of=ground.project)
     for answers in ("", ",", "yes", "yes,", "yes,yes", "\x1b,no"):
         yield Case(
-            f"init --answers {answers!r}", (*init, "--answers", answers), Handled("--answers"), of=ground.project
+            f"init --answers {answers!r}", (*init, "--answers", answers), Handled(), of=ground.project
         )
     yield Case("init over a folder", ("init", "model", *init[2:]), Refused("model"), of=ground.project)
     yield Case("init of nothing", ("init", "p", "--notes", "nowhere.csv"), Refused("--notes"))

@@ -85,7 +85,6 @@ CONFLICTS: tuple[tuple[dict[str, Any], str], ...] = (
     ({"arms": {"a": {"masking": {"strategy": "mslm", "mslm": {"terms": "lexicon"}}}}}, "lexicon"),
     ({"arms": {"a": {"masking": {"strategy": "mslm", "mslm": {"terms": "ner"}}}}}, "data.columns.tags"),
     ({"arms": {"a": {"masking": {"phi_patterns": ["("]}}}}, "phi_patterns"),
-    ({"arms": {"a": {"masking": {"phi_patterns": ["([\\w ,.]|[\\w ]\\w?)+#$"]}}}}, "phi_patterns"),
     ({"attribution__layer": 5}, "attribution.layer: is 5, but the model has layers 0..4"),
     ({"attribution__method": "nosuch"}, "attribution.method"),
     ({"attribution__method": "random", "attribution__steps": 3}, "attribution.steps: not read"),

@@ -26,6 +26,9 @@ from tests.tuning.demo import space_of
         ('PARAM_SPACE = {"seed": tune.grid_search([])}', "has no values"),
         ('PARAM_SPACE = {"train": {"epochs": 1}}', "write nested keys with dots"),
         ("raise KeyError('x')", "cannot be run: KeyError"),
+        ("raise SystemExit(0)", "cannot be run: SystemExit"),
+        ('PARAM_SPACE = {"seed": 1}\nMODELS = 7', "must be a list of names"),
+        ('PARAM_SPACE = {"seed": 1}\nARM = 5', "must be the name of an arm"),
     ],
 )
 def test_a_file_that_is_no_space(tmp_path: Path, text: str, said: str) -> None:
