@@ -263,8 +263,10 @@ def watched(folder: Path, arguments: Sequence[str], until: int | None = None) ->
 
 
 def steady(written: Sequence[tuple[float, int]]) -> tuple[float, float]:
-    """Rows a second in the slowest and the fastest tenth of the time in which rows were written."""
-    first = next(i for i, (_, n) in enumerate(written) if n > written[0][1])
+    """Rows a second in the slowest and the fastest tenth of the time in which rows were written; nan: too short."""
+    first = next((i for i, (_, n) in enumerate(written) if n > written[0][1]), len(written))
+    if len(written) - first < 2:
+        return np.nan, np.nan
     seconds, done = np.array(written[first:]).T
     marks = np.linspace(seconds[0], seconds[-1], 11)
     rates = np.diff(np.interp(marks, seconds, done)) / np.diff(marks)
