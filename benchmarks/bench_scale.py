@@ -229,7 +229,7 @@ class Watched:
                     if "raylet/raylet" in name:
                         seen["store"] = max(seen["store"], memory.shared)
                 seen[kind] = max(seen[kind], own)
-        spilled = Path(os.environ["RAY_TMPDIR"]).rglob("ray_spilled_objects*/*")
+        spilled = Path(os.environ["RAY_TMPDIR"]).glob("raypipe-*/ray/session_2*/ray_spilled_objects*/*")
         seen["spilled"] = max(seen["spilled"], sum(_size(path) for path in spilled))
         if step == "mask":
             self.written.append((time.perf_counter(), self.masked))
@@ -250,7 +250,7 @@ def watched(folder: Path, arguments: Sequence[str], until: int | None = None) ->
         while child.poll() is None:
             with contextlib.suppress(psutil.NoSuchProcess):
                 seen.look(process)
-            if until is not None and seen.masked >= until:
+            if until is not None and seen.written and seen.written[-1][1] >= until:
                 os.killpg(child.pid, signal.SIGKILL)
             time.sleep(1)
     finally:
@@ -304,6 +304,7 @@ def main() -> None:
         pipeline.Attribute = StandIn  # type: ignore[misc, assignment]
         overhead(options.job, options.batches) if options.overhead else job(options.job, options.actors)
         return
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the job and its folder go, too
     with tempfile.TemporaryDirectory(prefix="rs-") as scratch:  # short: Ray's sockets lie below it
         folder = Path(scratch)
         os.environ["RAY_TMPDIR"] = scratch
