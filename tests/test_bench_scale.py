@@ -60,6 +60,7 @@ def test_the_slowest_and_the_fastest_tenth(bench: Any) -> None:
     assert bench.steady(written) == pytest.approx((100.0, 100.0))
     stalled = [*written, (22.0, written[-1][1])]
     assert bench.steady(stalled)[0] == 0.0
+    assert np.isnan(bench.steady(written[:3])).all()
 
 
 @pytest.mark.slow

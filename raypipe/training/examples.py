@@ -30,8 +30,6 @@ from raypipe.words import F32, I32
 
 # What is stored on disk: a training row, whose it is, and a key to sort by (files have no order).
 STORED = pa.schema([("arm", pa.string()), ("key", pa.string()), ("draw", pa.int16()), *rows.TRAINING])
-
-
 BATCH = 1024  # rows that are copied at once
 
 

@@ -105,7 +105,7 @@ def _memory(plan: Plan) -> Iterator[str]:
     limit = "" if plan.memory_limit is None else f" (there are {size(plan.memory_limit)})"
     yield f"memory of one GPU{limit}"
     yield from (_parts(of) for of in plan.memory)
-    yield f"  in the memory of each training worker's machine: {size(plan.host_bytes)} for the order of training rows"
+    yield f"  in the memory of each training worker: {size(plan.host_bytes)} for the order of training rows"
 
 
 def _parts(of: Memory) -> str:
