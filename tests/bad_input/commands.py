@@ -184,9 +184,7 @@ def projects(ground: Ground) -> Iterator[Case]:
     ):
         yield Case(f"init {option} nosuch", (*init, option, "nosuch"), Handled(), of=ground.project)
     for answers in ("", ",", "yes", "yes,", "yes,yes", "\x1b,no"):
-        yield Case(
-            f"init --answers {answers!r}", (*init, "--answers", answers), Handled(), of=ground.project
-        )
+        yield Case(f"init --answers {answers!r}", (*init, "--answers", answers), Handled(), of=ground.project)
     yield Case("init over a folder", ("init", "model", *init[2:]), Refused("model"), of=ground.project)
     yield Case("init of nothing", ("init", "p", "--notes", "nowhere.csv"), Refused("--notes"))
 
