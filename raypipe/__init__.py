@@ -3,7 +3,7 @@
 notes -> prompts -> attributions -> masked examples -> training -> evaluation -> report: the folders read like that
 sentence. Read `rows.py` first (what a row holds after each step), then `pipeline.py` (the whole graph).
 
-For Python: `attributions`, and the commands as functions, `raypipe.run("my.yaml")` (findings/functions.py).
+For Python: `attributions`, and the commands as functions, `raypipe.run("my.yaml")` (functions.py).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from raypipe.findings.attributions import Attribution
-    from raypipe.findings.functions import attribute, evaluate, finetune, mask, pretrain, report, run, train
+    from raypipe.functions import attribute, evaluate, finetune, mask, pretrain, report, run, train
 
 __all__ = [
     "attribute", "attributions", "evaluate", "finetune", "mask", "pretrain", "report", "run", "train"
@@ -42,6 +42,6 @@ def __getattr__(name: str) -> Any:
     """The functions, imported when one is asked for: `import raypipe` stays light."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from raypipe.findings import functions
+    from raypipe import functions
 
     return getattr(functions, name)

@@ -23,6 +23,7 @@ LAYERS = (
     "runs",
     "findings",
     "tuning",
+    "functions",
     "cli",
 )
 KNOW_RAY = {"stream.cluster", "stream.source", "stream.submission", "training.trainer", "tuning.search"}

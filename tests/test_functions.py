@@ -92,7 +92,7 @@ def test_a_defect_tells_no_text(config: Path, monkeypatch: pytest.MonkeyPatch) -
         raise ValueError(CANARY)
 
     monkeypatch.setattr(results, "write", defect)
-    with pytest.raises(QuietError, match=r"^stage report: ValueError at raypipe/findings/functions\.py:\d+$") as failed:
+    with pytest.raises(QuietError, match=r"^stage report: ValueError at raypipe/functions\.py:\d+$") as failed:
         raypipe.report(config)
     assert failed.value.__cause__ is failed.value.__context__ is None
 
