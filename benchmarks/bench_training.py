@@ -14,8 +14,9 @@ is our speed over Trainer's in the same round: median, smallest and largest. Tra
 other work on the machine does not count.
 
 `--pretrained`: the decoders of `make models` with LoRA on sentences of NUBes and on leaflets, beside Trainer with PEFT,
-bfloat16 products in both, 8 rows a step. Trainer's weights are as a user may load them: float32 or bfloat16.
-`peak`: model FLOPs a second of our loop over those of one large bfloat16 product on this machine, in the same round.
+8 rows a step; products in bfloat16 in both, or in float32 on a CPU that has no others. Trainer's weights are as a user
+may load them: float32 or, with such products, bfloat16. `peak`: model FLOPs a second of our loop over those of one
+large product in the same dtype on this machine.
 """
 
 from __future__ import annotations
@@ -153,6 +154,7 @@ def random_variants(options: argparse.Namespace, orders: list[str]) -> Variants:
 
 LORA = Lora(rank=16, alpha=32, dropout=0.0)
 WITH_ADAPTERS = Training(batch_rows=8, checkpoint_every=None, precision="bfloat16", learning_rate=3e-4, lora=LORA)
+DTYPE = torch.bfloat16 if loading.multiplies_bfloat16(torch.device("cpu")) else torch.float32  # of --pretrained
 
 
 def pretrained(path: Path, dtype: torch.dtype) -> Any:
@@ -161,22 +163,22 @@ def pretrained(path: Path, dtype: torch.dtype) -> Any:
 
 
 def pretrained_variants(path: Path) -> Variants:
-    """LoRA on all linear layers, products in bfloat16."""
+    """LoRA on all linear layers."""
 
     def with_raypipe(rows: list[dict[str, Any]], out: Path) -> float:
-        model = pretrained(path, torch.bfloat16)
+        model = pretrained(path, DTYPE)
         lora.prepare(model, WITH_ADAPTERS, model.device)
         return ours(model, rows, out, WITH_ADAPTERS)
 
     def with_trainer(rows: list[dict[str, Any]], out: Path, dtype: torch.dtype) -> float:
         adapted = lora.add(pretrained(path, dtype), LORA)
-        return trainers(adapted, rows, out, "group_by_length", batch=8, bf16=True)
+        return trainers(adapted, rows, out, "group_by_length", batch=8, bf16=torch.bfloat16 == DTYPE)
 
-    return {
-        "raypipe": with_raypipe,
-        "Trainer with PEFT, float32 weights": partial(with_trainer, dtype=torch.float32),
-        "Trainer with PEFT, bfloat16 weights": partial(with_trainer, dtype=torch.bfloat16),
+    weights = {torch.float32: "float32", DTYPE: str(DTYPE).removeprefix("torch.")}
+    beside = {
+        f"Trainer with PEFT, {name} weights": partial(with_trainer, dtype=dtype) for dtype, name in weights.items()
     }
+    return {"raypipe": with_raypipe, **beside}
 
 
 def real_rows(corpus: str, n: int, path: Path, most: int) -> list[dict[str, Any]]:
@@ -212,17 +214,12 @@ def compare(name: str, rows: list[dict[str, Any]], variants: Variants, rounds: i
 
 
 def share_of_peak(path: Path, rows: list[dict[str, Any]], speed: float) -> float:
-    """Model FLOPs a second at `speed` tokens a second, over those of one large bfloat16 product."""
-    model = pretrained(path, torch.bfloat16)
+    """Model FLOPs a second at `speed` tokens a second, over those of one large product."""
+    model = pretrained(path, DTYPE)
     lora.prepare(model, WITH_ADAPTERS, model.device)
     data = examples.from_rows(rows)
     work = throughput.work_of(data, np.arange(len(data)))
-    return (
-        throughput.training_flops(model, work)
-        * speed
-        / work.tokens
-        / throughput.matrix_peak(model.device, torch.bfloat16)
-    )
+    return throughput.training_flops(model, work) * speed / work.tokens / throughput.matrix_peak(model.device, DTYPE)
 
 
 def measure_pretrained(rounds: int) -> list[dict[str, Any]]:
@@ -230,7 +227,7 @@ def measure_pretrained(rounds: int) -> list[dict[str, Any]]:
     table: list[dict[str, Any]] = []
     for name in ("gemma3-270m", "smollm2-135m"):
         path = Path(os.environ["RAYPIPE_PRETRAINED"]) / name
-        for corpus, n, most in (("nubes_es", 128, 256), ("e3c_it_leaflets", 32, 512)):
+        for corpus, n, most in (("nubes_es", 128, 256), ("e3c_it_leaflets", 32, 256)):
             rows = real_rows(corpus, n, path, most)
             case = compare(f"{name}, {corpus}", rows, pretrained_variants(path), rounds)
             case[0]["peak"] = round(share_of_peak(path, rows, case[0]["tokens_per_s"]), 3)
