@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 import yaml
 
 from raypipe import cli, rows
@@ -51,6 +52,8 @@ NOT_RUN = {
     "raypipe compare": "half an hour; tests/runs/test_compare_ray.py compares a small run",
     "raypipe tune --": "minutes on Ray; tests/tuning/test_search_ray.py searches",
     "raypipe import MODEL": "needs a model that reads; tests/models/test_importing.py imports one",
+    "raypipe upload": "needs an object store; tests/runs/test_store.py copies to one",
+    "raypipe download": "needs an object store; tests/runs/test_store.py copies from one",
     "python benchmarks/bench": "measures for minutes",
 }
 # Beginnings of commands that only `make test-all` runs.
@@ -96,7 +99,7 @@ def open_process() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("raypipe.guard.command.protect", lambda: None)
         patch.setattr(process, "protect", lambda: None)
-        patch.setattr(cli.typer.main, "get_command", cache(cli.typer.main.get_command))  # else built for each line
+        patch.setattr(typer.main, "get_command", cache(typer.main.get_command))  # else built for each line
         for name in ("RAYPIPE_DATA", "RAYPIPE_PRETRAINED"):
             patch.setenv(name, "somewhere")
         yield
@@ -126,7 +129,7 @@ def _parse_raypipe(words: list[str], is_whole: bool) -> None:
     if words[0].startswith("-"):
         assert words == ["--version"]
         return
-    group: Any = cli.typer.main.get_command(cli.app)
+    group: Any = typer.main.get_command(cli.app)
     known = {name for parameter in group.commands[words[0]].params for name in parameter.opts}
     own = words[: words.index("--")] if "--" in words else words
     assert {word.partition("=")[0] for word in own if word.startswith("--")} <= known
@@ -325,10 +328,12 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_readme(scene: Path) -> None:
     assert (scene / "runs/demo/report/report.html").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", PAGES[1:], ids=lambda page: page.name)
 def test_page(page: Path, scene: Path) -> None:
     _follow(page, scene)

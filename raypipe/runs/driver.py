@@ -237,7 +237,8 @@ def _say_what_is_done(run: Run, names: Iterable[str]) -> None:
     for name in dict.fromkeys(names):
         of_step = run.of(named(name).arm)
         if of_step.is_done(name):
-            run.say(f"{outcomes.line(of_step, name)} (was done before)")
+            with integrity.blamed([of_step.step(name).path]):
+                run.say(f"{outcomes.line(of_step, name)} (was done before)")
 
 
 def is_prepared(run: Run) -> bool:

@@ -71,7 +71,7 @@ def read_json(path: Path) -> dict[str, Any]:
         value = json_of(path)
     except (FileNotFoundError, IsADirectoryError, ValueError):
         value = None
-    if not isinstance(value, dict) or not _are_entries(value.get(FILES, {})):
+    if not isinstance(value, dict) or (path.name == MANIFEST and not _are_entries(value.get(FILES, {}))):
         raise InputError([_problem(path.parent, path.name, "cannot be read")])
     return value
 

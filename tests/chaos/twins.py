@@ -61,7 +61,7 @@ def _items(runs: Path) -> dict[Key, Counter[str]]:
     """Contents by where they lie and whose they are: a row's ids, a step's number, or nothing for a whole file."""
     items: dict[Key, Counter[str]] = defaultdict(Counter)
     for path in sorted(path for path in runs.rglob("*") if path.is_file()):
-        if NO_RESULTS & set(path.relative_to(runs).parts):
+        if NO_RESULTS & set(path.relative_to(runs).parts) or path.name.startswith("events.out"):  # TensorBoard's copy
             continue
         for where, whose, content in _contents(path, runs):
             items[where, whose][content] += 1

@@ -190,7 +190,7 @@ def test_pretraining_reloads_to_what_is_evaluated(tmp_path: Path) -> None:
         str(tmp_path / "pretrain"), spec.rows, "a", spec.training, architecture, tokenizer, random_weights=True
     )
     seen: list[torch.Tensor] = []
-    trainer.run([pretrained], CPU, watch=lambda s, model, t, step: seen.append(logits(model)))
+    trainer.run([pretrained], CPU, watch=lambda s, model, t, step: seen.append(logits(model)) or {})
     stored = loading.load(config.Model(path=str(tmp_path / "pretrain/model"), device="cpu")).model
     torch.testing.assert_close(logits(stored), seen[-1], atol=1e-5, rtol=1e-5)
 
