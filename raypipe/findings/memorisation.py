@@ -41,9 +41,9 @@ class Line:
 def lines(run: Run) -> Iterator[Line]:
     """From the finished steps of a run on planted notes."""
     for model in probed_models(run):
-        asked = rows.read(run.needed(f"exposure/{model}").data).to_pylist()
-        for prompt, copies in sorted({(row["prompt"], row["copies"]) for row in asked}):
-            some = [row for row in asked if (row["prompt"], row["copies"]) == (prompt, copies)]
+        exposures = rows.read(run.needed(f"exposure/{model}").data).to_pylist()
+        for prompt, copies in sorted({(row["prompt"], row["copies"]) for row in exposures}):
+            some = [row for row in exposures if (row["prompt"], row["copies"]) == (prompt, copies)]
             bits = [row["exposure"] for row in some]
             yield Line(
                 model,
@@ -61,15 +61,15 @@ def lines(run: Run) -> Iterator[Line]:
 
 def page(run: Run) -> tuple[str, Path]:
     """The table as text, and the CSV file where it stands."""
-    found, path = list(lines(run)), run.folder / "exposure" / "table.csv"
+    table, path = list(lines(run)), run.folder / "exposure" / "table.csv"
     with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, asdict(found[0]).keys())
+        writer = csv.DictWriter(file, asdict(table[0]).keys())
         writer.writeheader()
-        writer.writerows(asdict(line) for line in found)
+        writer.writerows(asdict(line) for line in table)
     head = ["model", "asked as", "copies", "learned", "exposure", "range", "likeliest", "said"]
     body = [
         [line.model, line.prompt, str(line.copies), f"{line.targets:.1f}", f"{line.exposure:.1f}",
          f"{line.lowest:.1f} to {line.highest:.1f}", *(f"{n} of {line.canaries}" for n in (line.first, line.extracted))]
-        for line in found
+        for line in table
     ]  # fmt: skip
     return "\n\n".join([align([head, *body]), LEGEND]), path

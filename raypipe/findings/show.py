@@ -33,16 +33,16 @@ def show_note(masked: Sequence[Path], note_id: str, task_id: str | None = None) 
 
     Relevance is that of the first folder; of the others, only what it leads to is shown.
     """
-    found = [
+    versions = [
         note
         for folder in masked
         for note in rows.dataset(folder).to_table(filter=pds.field("note_id") == note_id).to_pylist()
     ]
-    if not found:
+    if not versions:
         raise InputError(f"no note {note_id} in {', '.join(map(str, masked))}")
-    notes = [note for note in found if note["error"] is None]
+    notes = [note for note in versions if note["error"] is None]
     if not notes:
-        raise InputError(f"nothing is masked in note {note_id}: {found[0]['error']}")
+        raise InputError(f"nothing is masked in note {note_id}: {versions[0]['error']}")
     tasks = list(dict.fromkeys(task for note in notes for task in note["task_id"] or []))
     if task_id is not None and task_id not in tasks:
         raise InputError(f"note {note_id} was asked {', '.join(tasks) or 'nothing'}, not {task_id}")

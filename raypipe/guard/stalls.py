@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from raypipe.errors import ExitCode
+from raypipe.guard import looking
 from raypipe.guard.terminal import say
 
 CHECKS = 20  # within the limit: a process that was stopped as a whole, and its clock with it, misses one of them
@@ -23,19 +24,11 @@ LEAST_S = 1e-3  # of a CPU, between two checks, is a sign of life
 @contextmanager
 def ended_after(limit_s: float, what: str) -> Iterator[None]:
     """End this process if the calling thread, in this block, gets no time of a CPU for `limit_s`. `what`: its work."""
-    clock, done = time.pthread_getcpuclockid(threading.get_ident()), threading.Event()
-    watcher = threading.Thread(target=_watch, args=(clock, limit_s, what, done), daemon=True)
-    watcher.start()
-    try:
-        yield
-    finally:
-        done.set()
-        watcher.join()  # or it would ask for the time of a thread that is gone
-
-
-def _watch(clock: int, limit_s: float, what: str, done: threading.Event) -> None:
+    clock = time.pthread_getcpuclockid(threading.get_ident())
     used, quiet = time.clock_gettime(clock), 0
-    while not done.wait(limit_s / CHECKS):
+
+    def look() -> None:
+        nonlocal used, quiet
         now = time.clock_gettime(clock)
         quiet = 0 if now - used > LEAST_S else quiet + 1
         used = now
@@ -43,3 +36,6 @@ def _watch(clock: int, limit_s: float, what: str, done: threading.Event) -> None
             fix = "see what it waits for, or raise resources.no_progress_timeout_s"
             say(f"error: {what}: no progress for {limit_s:g} s: {fix}; the same command goes on", is_error=True)
             os._exit(ExitCode.PARTIAL)  # nothing in this process can be trusted to end
+
+    with looking.every(limit_s / CHECKS, look):  # it ends with the block, or would ask for the time of a thread gone
+        yield

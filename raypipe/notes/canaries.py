@@ -67,11 +67,11 @@ def placed(canaries: Sequence[Canary], note_ids: Sequence[str]) -> dict[str, Can
 
     A canary without copies gets a note, too: it is asked about in that note, and not written there.
     """
-    wanted = [canary for canary in canaries for _ in range(max(1, canary.copies))]
-    if len(wanted) > len(note_ids):
-        what = f"ask for {len(wanted):,} notes that students learn from, but there are {len(note_ids):,}: plant fewer"
+    in_turn = [canary for canary in canaries for _ in range(max(1, canary.copies))]
+    if len(in_turn) > len(note_ids):
+        what = f"ask for {len(in_turn):,} notes that students learn from, but there are {len(note_ids):,}: plant fewer"
         raise InputError([Problem("canaries.copies", what)])
-    return dict(zip(note_ids, wanted, strict=False))
+    return dict(zip(note_ids, in_turn, strict=False))
 
 
 def planted(notes: pa.Table, at: Mapping[str, Canary]) -> tuple[pa.Table, list[dict[str, Any]]]:

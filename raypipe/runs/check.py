@@ -295,8 +295,8 @@ def _placeholders(data: Data) -> Iterator[Problem]:
     """Can each kind of `data.placeholders` be found in a note, and is each of `data.identifiers` replaced?"""
     kinds = {*PATTERNS, *data.identifiers}
     for kind in sorted(data.placeholders.keys() - kinds) if data.columns.spans is None else ():
-        known = f"there are {', '.join(sorted(kinds))}, and types of spans if data.columns.spans is set"
-        yield Problem("data.placeholders", f"no such kind: {kind}; {known}{did_you_mean(kind, kinds)}")
+        kinds_there = f"there are {', '.join(sorted(kinds))}, and types of spans if data.columns.spans is set"
+        yield Problem("data.placeholders", f"no such kind: {kind}; {kinds_there}{did_you_mean(kind, kinds)}")
     for kind in sorted(data.identifiers.keys() - data.placeholders.keys()):
         yield Problem(f"data.identifiers.{kind}", "has no placeholder: say in data.placeholders what replaces it")
     if data.placeholders and data.source == "synthetic":

@@ -18,6 +18,7 @@ from rich.progress import BarColumn, Progress, Task, TextColumn
 from rich.table import Column
 from rich.text import Text
 
+from raypipe.guard import looking
 from raypipe.guard.terminal import say
 
 # How far a step has come: units done, units in all (None: nobody knows), and what else to say. None: not begun.
@@ -89,22 +90,17 @@ class Printer:
     def follow(self, name: str, unit: str, read: Read) -> Iterator[None]:
         """Show how far a step has come while the block runs; `read` is called now and then, by a thread."""
         show: Show = Bar(self.prefix + name) if sys.stdout.isatty() else Line(name, self)
-        stop = threading.Event()
-        thread = threading.Thread(target=_follow, args=(show, unit, read, stop), daemon=True)
-        thread.start()
+        pace = Pace()
+
+        def look() -> None:
+            with suppress(OSError, ValueError):  # a file that goes or grows while it is looked at: the next look tells
+                tick(show, unit, read, pace, time.perf_counter())
+
         try:
-            yield
+            with looking.every(show.every_s, look):
+                yield
         finally:
-            stop.set()
-            thread.join()
             show.close()
-
-
-def _follow(show: Show, unit: str, read: Read, stop: threading.Event) -> None:
-    pace = Pace()
-    while not stop.wait(show.every_s):
-        with suppress(OSError, ValueError):  # a file that goes or grows while it is looked at: the next look tells
-            tick(show, unit, read, pace, time.perf_counter())
 
 
 def tick(show: Show, unit: str, read: Read, pace: Pace, now: float) -> None:

@@ -177,9 +177,9 @@ def _hindrances(step: Step, steps: list[Step], target: Place) -> Iterator[Proble
             yield Problem(target.at(f"{step.key}/{name}"), _ELSEWHERE)
             return
     if target.record(f"{step.key}/{MANIFEST}") is None:
-        known = {file.key for other in steps for file in other.files}
-        known |= {f"{other.key}/{name}" for other in steps for name in (SETTINGS, MANIFEST)}
-        if more := sorted(key for key in target.sizes if key.startswith(f"{step.key}/") and key not in known):
+        of_steps = {file.key for other in steps for file in other.files}
+        of_steps |= {f"{other.key}/{name}" for other in steps for name in (SETTINGS, MANIFEST)}
+        if more := sorted(key for key in target.sizes if key.startswith(f"{step.key}/") and key not in of_steps):
             yield Problem(target.at(more[0]), "is no file of the step that comes: it was begun there; " + _ELSEWHERE)
 
 

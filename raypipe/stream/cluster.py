@@ -249,18 +249,16 @@ def join(resources: Resources) -> Cluster | Inline:
 
 def _pool_of(resources: Resources, cpus: float, gpus: float) -> tuple[int, float, tuple[int, float]]:
     """Actors to begin with, the share of a card of each, and the fewest and most of them."""
-    wanted, share, fewest = resources.attribution_actors, resources.gpus_per_actor, resources.min_attribution_actors
+    most, share, fewest = resources.attribution_actors, resources.gpus_per_actor, resources.min_attribution_actors
     if not gpus:
         share = 0.0
     elif share == "auto":
-        share = 1.0 if wanted == "auto" else 1 / math.ceil(wanted / gpus)
+        share = 1.0 if most == "auto" else 1 / math.ceil(most / gpus)
     room = max(1, int(gpus) * int(1 / share) if share else int(cores(cpus)) // 2)
-    if (
-        wanted == "auto"
-    ):  # an actor that goes must load its model when it comes back: none does unless that is asked for
+    if most == "auto":  # an actor that goes must load its model when it comes back: none does unless that is set
         return room, share, (min(fewest or room, room), math.inf if gpus else room)
-    actors = wanted if fewest is None else min(room, wanted)
-    return actors, share, (min(fewest or actors, actors), wanted)
+    actors = most if fewest is None else min(room, most)
+    return actors, share, (min(fewest or actors, actors), most)
 
 
 def _connect(address: str | None) -> None:

@@ -10,7 +10,6 @@ import importlib.util
 import json
 import math
 import os
-import threading
 import time
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
@@ -19,6 +18,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from raypipe.errors import Problem
+from raypipe.guard import looking
 from raypipe.settings.config import Tracking
 
 EVERY_S = 5.0
@@ -131,22 +131,17 @@ def copied(folders: Sequence[Path], root: Path, tracking: Tracking, say: Callabl
     if (uri := tracking.mlflow) is not None:
         makers.append(lambda folder: MLflow(uri, root.name, str(folder.relative_to(root))))
     copies = [Copy(folder, make, say) for folder in folders if not _is_done(folder) for make in makers]
-    stop = threading.Event()
-    thread = threading.Thread(target=_follow, args=(copies, stop), daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        thread.join()
-        for copy in copies:
-            copy.finish()
 
-
-def _follow(copies: Sequence[Copy], stop: threading.Event) -> None:
-    while not stop.wait(EVERY_S):
+    def update() -> None:
         for copy in copies:
             copy.update()
+
+    try:
+        with looking.every(EVERY_S, update):
+            yield
+    finally:
+        for copy in copies:
+            copy.finish()
 
 
 def _is_done(folder: Path) -> bool:
