@@ -60,7 +60,7 @@ class Replacer:
 
     def __init__(self, data: Data) -> None:
         self._placeholders, self._own = data.placeholders, data.identifiers
-        self.reads_spans = bool(data.columns.spans and data.placeholders.keys() - {*identifiers.PATTERNS, *self._own})
+        self.reads_spans = bool(data.columns.spans and data.placeholders)  # an annotator marks names and dates, too
 
     def __call__(self, text: str, spans: str | None, tags: str | None) -> tuple[str, str | None, str | None]:
         """Text and the cells of `spans` and `tags`, all of them after replacement.
@@ -70,15 +70,13 @@ class Replacer:
         try:
             annotated = annotated_spans.parsed(spans, len(text))
         except (ValueError, RecursionError):
-            if self.reads_spans:
-                raise RowError(Code.SPANS) from None
-            annotated = None  # the cell stays as it is, for whoever reads it to complain
+            raise RowError(Code.SPANS) from None
         try:
-            marked = [*identifiers.found(text, self._own), *(annotated or [])]
+            marked = [*identifiers.found(text, self._own), *annotated]
         except TimeoutError:
             raise RowError(Code.PATTERN) from None
         now = replaced(text, marked, self._placeholders)
-        if spans and annotated is not None:
+        if spans:
             spans = json.dumps([(kind, *now.moved(start, end)) for kind, start, end in annotated])
         return now.text, spans, None if tags is None else _moved_tags(tags, text, now)
 

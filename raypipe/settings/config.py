@@ -218,10 +218,12 @@ class Data(Section):
 
     @property
     def for_pretraining(self) -> Data:
-        """This section as it reads the pretraining corpus: ids and text by the same names, no groups, no limits."""
+        """This section as it reads the pretraining corpus: ids and text by the same names, no groups, no limits.
+        Annotated spans are read where placeholders stand for them."""
         if self.pretraining is None:
             return self
-        columns = self.columns.model_copy(update={"group_id": None, "tags": None, "spans": None})
+        spans = self.columns.spans if self.placeholders else None
+        columns = self.columns.model_copy(update={"group_id": None, "tags": None, "spans": spans})
         return self.model_copy(update={"notes": self.pretraining, "columns": columns, "max_unlabelled": None})
 
 

@@ -58,8 +58,22 @@ def test_a_note_whose_marks_cannot_be_read_is_a_dead_letter(tmp_path: Path) -> N
     assert notes["error"] == ["E_SPANS", None]
     assert notes["text"] == [None, TEXT]
     notes = read(tmp_path, {"placeholders": KINDS}, text=[TEXT], spans=["no json"])
-    assert notes["error"] == [None], "nothing is replaced by this column"
-    assert notes["spans"] == ["no json"]
+    assert notes["error"] == ["E_SPANS"], "an annotator may have marked a date there"
+    notes = read(tmp_path, {}, text=[TEXT], spans=["no json"])
+    assert (notes["error"], notes["spans"]) == ([None], ["no json"]), "nothing is replaced"
+
+
+def test_an_annotated_kind_that_has_a_pattern_is_replaced_in_every_reading(tmp_path: Path) -> None:
+    text = "Visto da Zanetti oggi per febbre alta."
+    path = tmp_path / "notes.parquet"
+    pq.write_table(pa.table({"note_id": ["a"], "text": [text], "s": [json.dumps([["name", 9, 16]])]}), path)
+    columns, placeholders = Columns(spans="s"), {"name": "[NOME]"}
+    notes = Data(notes=str(path), columns=columns, placeholders=placeholders)
+    pretraining = Data(notes="other", pretraining=str(path), columns=columns, placeholders=placeholders)
+    for data in (notes, pretraining.for_pretraining):
+        for names in (["text"], ["text", "spans"]):
+            table = pa.concat_tables(iter_notes(data, ["note_id", *names]))
+            assert table["text"].to_pylist() == ["Visto da [NOME] oggi per febbre alta."]
 
 
 def test_an_expression_without_end_is_a_dead_letter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
