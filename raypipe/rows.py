@@ -184,8 +184,9 @@ CANARIES = pa.schema(
         ("canary", pa.string()),
         ("copies", pa.int32()),  # notes that hold it; 0: none does, and it is asked about in this note all the same
         ("note_id", pa.string()),
-        ("text", pa.string()),  # of the note with the canary
-        ("start", pa.int32()),  # characters of the secret
+        ("secret", pa.string()),
+        ("text", pa.string()),  # of the note with the canary, as students read it: with `data.placeholders`
+        ("start", pa.int32()),  # characters of the secret, or of what stands in its place
         ("end", pa.int32()),
     ]
 )

@@ -65,13 +65,14 @@ class Renderer:
         self._encoder, self._masking, self._max_tokens = encoder, masking, max_tokens
         self.format = masking.format
         self._strategy = STRATEGIES[masking.strategy]
+        self.refills = self._strategy.refills
         self._sentinels = choose_sentinels(encoder.tokenizer, of_family, masking.sentinels, rows_train)
         self._kind_weights = tuple(kind_weights)
         self._pieces = PieceEncoder(encoder.tokenizer)
-        self._head = self._head_ids()
+        self.head_ids = self._head_ids()
         self._marks: dict[int, list[int]] = {}
         unknown = encoder.tokenizer.unk_token_id
-        if unknown is not None and unknown in self._mark(0) and not self._strategy.refills:
+        if unknown is not None and unknown in self._mark(0) and not self.refills:
             raise InputError(
                 f"this tokenizer cannot write {self._sentinels[0]}: list reserved tokens in masking.sentinels"
             )
@@ -87,13 +88,13 @@ class Renderer:
         """
         pieces = cut(text, plan["start"], plan["end"], self._masking.format)
         tokens = self._tokens(text, pieces)
-        suffix = [] if self._strategy.refills else self._suffix(plan["task_id"])
-        room = self._max_tokens - len(self._head) - len(suffix) - len(self._eos)
+        suffix = [] if self.refills else self._suffix(plan["task_id"])
+        room = self._max_tokens - len(self.head_ids) - len(suffix) - len(self._eos)
         if room < 1:
             raise RowError(Code.NO_ROOM)
         if not pieces.hidden:
-            return self._whole(tokens[0], room) if self._strategy.refills else []
-        if self._strategy.refills:
+            return self._whole(tokens[0], room) if self.refills else []
+        if self.refills:
             return [self._refilled(tokens, window) for window in self._windows(tokens, room)]
         return [self._masked(tokens, window, suffix, plan["kind"]) for window in self._windows(tokens, room)]
 
@@ -113,7 +114,7 @@ class Renderer:
             note += [Tokens.of(mark, 0.0), *inner[2 * number + 1 : 2 * number + 2]]
             answer += [Tokens.of(mark, 1.0)] if self._masking.format == "multi" else []
             answer.append(Tokens.of(hidden.ids, self._kind_weights[kind]))
-        parts = [Tokens.of(self._head, 0.0), *note, right, Tokens.of(suffix, 0.0), *answer, Tokens.of(self._eos, 1.0)]
+        parts = [Tokens.of(self.head_ids, 0.0), *note, right, Tokens.of(suffix, 0.0), *answer, Tokens.of(self._eos, 1.0)]
         whole = Tokens.joined(parts)
         if self._masking.strategy == "mslm" and self._masking.mslm.count_factor:
             whole = whole.scaled(1 + sum(len(hidden.ids) for hidden in inner[::2]))
@@ -130,13 +131,13 @@ class Renderer:
         return [self._plain(window, 0, len(note.ids) - len(window.ids)) for window in shown]
 
     def _plain(self, note: Tokens, n_spans: int, n_cut: int) -> Example:
-        whole = Tokens.joined([Tokens.of(self._head, 0.0), note, Tokens.of(self._eos, 1.0)])
+        whole = Tokens.joined([Tokens.of(self.head_ids, 0.0), note, Tokens.of(self._eos, 1.0)])
         return Example.of(whole, n_spans, n_cut)
 
     def _tokens(self, text: str, pieces: Pieces) -> list[Tokens]:
         """Tokens of visible and hidden pieces by turns, with their weight where they stand in the note."""
         parts = [*chain.from_iterable(zip(pieces.visible, pieces.hidden, strict=False)), pieces.visible[-1]]
-        weight = 1.0 if self._strategy.refills else self._masking.prompt_loss
+        weight = 1.0 if self.refills else self._masking.prompt_loss
         phi = phi_ranges(text, self._masking.phi_patterns) if weight and self._masking.phi_patterns else None
         return self._pieces.encode(parts, pieces.start, weight, phi)
 
@@ -149,7 +150,7 @@ class Renderer:
     def _head_ids(self) -> list[int]:
         """The system turn or plain instruction: empty for `cpt`, as in the authors' code; only BOS for `cpt_packed`."""
         encoder = self._encoder
-        instruction = "" if self._strategy.refills else self._masking.instruction
+        instruction = "" if self.refills else self._masking.instruction
         before = frame(encoder.tokenizer, instruction, encoder.chat).before
         head = [] if self._strategy.once else encoder.ids(before)
         bos = [] if encoder.tokenizer.bos_token_id is None else [encoder.tokenizer.bos_token_id]

@@ -86,7 +86,7 @@ def planted(notes: pa.Table, at: Mapping[str, Canary]) -> tuple[pa.Table, list[d
             continue
         opening = f"{note['text'].rstrip()} {canary.before}"
         text, end = opening + canary.secret + canary.after, len(opening) + len(canary.secret)
-        about = {"canary": canary.name, "copies": canary.copies, "note_id": note["note_id"]}
+        about = {"canary": canary.name, "copies": canary.copies, "note_id": note["note_id"], "secret": canary.secret}
         canaries.append({**about, "text": text, "start": len(opening), "end": end})
         if canary.copies:
             n_tokens = len(text.split()) - len(note["text"].split())

@@ -6,6 +6,7 @@ first: an ordinary one, whose notes are those. Its steps `exposure/<model>` ask 
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -26,8 +27,10 @@ from raypipe.masking.strategies import STRATEGIES
 from raypipe.models import loading
 from raypipe.models.pieces import PieceEncoder
 from raypipe.notes import canaries
+from raypipe.notes.annotated_spans import parsed
 from raypipe.notes.files import all_columns, iter_notes
 from raypipe.notes.labels import for_self_supervision
+from raypipe.notes.placeholders import Replacer
 from raypipe.runs.probing import loaded_from, model_of
 from raypipe.settings import config
 
@@ -45,6 +48,7 @@ def plant(run: Run, folder: StepFolder, _: str) -> dict[str, Any]:
     drawn, data = canaries.drawn(run.settings.canaries), run.corpus.data
     at = canaries.placed(drawn, _learned_from(run))
     run.say(f"planted: {len(drawn)} canaries in {sum(canary.copies for canary in drawn)} notes")
+    replacer = Replacer(data)
     columns = [*all_columns(data), *(["spans"] if data.columns.spans else [])]
     theirs = {ours: name for ours, name in data.columns.model_dump().items() if name is not None and ours in columns}
     schema, made = pa.schema([(name, pa.string()) for name in theirs.values()]), list[dict[str, Any]]()
@@ -52,9 +56,17 @@ def plant(run: Run, folder: StepFolder, _: str) -> dict[str, Any]:
         for table in iter_notes(data, columns):
             notes, of_table = canaries.planted(table, at)
             writer.write_table(notes.select(list(theirs)).rename_columns(list(theirs.values())))
-            made += of_table
+            made += [_as_read(canary, replacer) for canary in of_table]
     rows.write(rows.table(made, rows.CANARIES), folder.path / CANARIES)
     return {"canaries": len(drawn), "notes": sum(canary.copies for canary in drawn)}
+
+
+def _as_read(canary: dict[str, Any], replacer: Replacer) -> dict[str, Any]:
+    """The canary as it stands in the note that students read, where a placeholder may stand for its person or for the
+    secret itself."""
+    text, spans, _ = replacer(canary["text"], json.dumps([("", canary["start"], canary["end"])]), None)
+    ((_, start, end),) = parsed(spans, len(text))
+    return canary | {"text": text, "start": start, "end": end}
 
 
 def _learned_from(run: Run) -> list[str]:
@@ -109,8 +121,8 @@ def expose(run: Run, folder: StepFolder, student: str) -> dict[str, Any]:
 
 
 def _renderer(run: Run, masking: config.Masking | None) -> Renderer | None:
-    """Writes the masked examples of an arm; None if it has none."""
-    if masking is None or STRATEGIES[masking.strategy].refills:
+    """Writes the examples that an arm learns from; None if it learns from labels alone."""
+    if masking is None:
         return None
     settings, rows_train = run.settings, run.settings.train.lora is None
     return Renderer(run.encoder(), masking, settings.prompt.max_tokens, run.sentinels, rows_train)
@@ -127,7 +139,7 @@ class _Examiner:
 
     def ask(self, canary: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         """The columns of `rows.EXPOSURES` that a model's answers decide, for each way to ask."""
-        secret = self.candidates.index(canary["text"][canary["start"] : canary["end"]])
+        secret = self.candidates.index(canary["secret"])
         for prompt, (context, candidates) in self._prompts(canary, secret):
             rank = memorisation.rank(memorisation.log_p(self.scorer, context, candidates), secret)
             yield {
@@ -144,10 +156,11 @@ class _Examiner:
         text, bounds = canary["text"], ([canary["start"]], [canary["end"]])
         pieces = cut(text, *bounds, "multi")
         candidates = self._candidates(pieces.hidden[0], secret)
-        room = self.encoder.prompt.max_tokens - len(self.encoder.head_ids) - len(candidates[secret])
+        head = self.encoder.head_ids if self.renderer is None else self.renderer.head_ids  # what its notes began with
+        room = self.encoder.prompt.max_tokens - len(head) - len(candidates[secret])
         opening = self.encoder.note_ids(pieces.visible[0])[0][-room:]
-        yield TEXT, ((*self.encoder.head_ids, *opening), candidates)
-        if self.renderer is not None:
+        yield TEXT, ((*head, *opening), candidates)
+        if self.renderer is not None and not self.renderer.refills:
             plan = {"task_id": None, "start": bounds[0], "end": bounds[1], "kind": [0]}
             candidates = self._candidates(cut(text, *bounds, self.renderer.format).hidden[0], secret)
             end = len(candidates[secret]) + (self.encoder.eos_id is not None)
@@ -170,8 +183,7 @@ def _targets(run: Run, arm: str, masking: config.Masking, planted: Sequence[Mapp
     masked = rows.read(run.needed("mask").data, ["note_id", "text", "plans"], pc.is_in(pc.field("note_id"), ids))
     for note in masked.to_pylist():
         canary, text = canary_of[note["note_id"]], note["text"] or ""
-        secret = canary["text"][canary["start"] : canary["end"]]
-        start = text.rfind(secret)  # `data.placeholders` may have taken it away, or moved it
+        start = text.rfind(secret := canary["secret"])  # `data.placeholders` may have taken it away, or moved it
         plans = [plan for plan in note["plans"] or [] if plan["arm"] == arm]
         if start >= 0:
             out[canary["canary"]] += sum(_is_target(masking, text, start, start + len(secret), plan) for plan in plans)

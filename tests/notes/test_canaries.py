@@ -54,7 +54,7 @@ def test_a_planted_note_is_the_note_and_the_sentence() -> None:
     assert {row["canary"] for row in made} == {canary.name for canary in drawn}
     for row in made:
         canary = at[row["note_id"]]
-        assert row["text"][row["start"] : row["end"]] == canary.secret
+        assert row["text"][row["start"] : row["end"]] == row["secret"] == canary.secret
         assert (texts[row["note_id"]] == row["text"]) is (canary.copies > 0)
     for text, tags in zip(texts.values(), table["tags"].to_pylist(), strict=True):
         assert len(text.split()) == len(tags.split())

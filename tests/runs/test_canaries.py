@@ -10,11 +10,13 @@ import pytest
 from raypipe import rows
 from raypipe.cli import main
 from raypipe.errors import InputError
+from raypipe.masking import Renderer
 from raypipe.notes.corpus import Corpus
+from raypipe.notes.placeholders import Replacer
 from raypipe.runs import canaries, driver
 from raypipe.runs.run import Run
 from raypipe.settings import configfile
-from raypipe.settings.config import Config
+from raypipe.settings.config import Config, Data
 from tests.small_run import settings
 
 ARMS = {
@@ -81,7 +83,7 @@ def test_no_secret_leaves_the_notes(
         person = row["text"][: row["start"]].rpartition("Cartella di ")[2].rstrip(": ")
         assert person not in printed.out + printed.err + table
         assert not [1 for content in measured if person.encode() in content]
-        assert f": {row['text'][row['start'] : row['end']]}" not in printed.out + printed.err + table
+        assert f": {row['secret']}" not in printed.out + printed.err + table
 
 
 def test_the_copy_differs_in_the_planted_notes_alone(done: tuple[Run, Run]) -> None:
@@ -101,6 +103,36 @@ def test_a_backbone_from_scratch_does_not_see_them(done: tuple[Run, Run]) -> Non
     run = Run(run.settings, say=run.say)
     run.corpus = Corpus(run.folder / "corpus", data, [], rows.LABELS.empty_table())
     assert canaries.of_planted(run).settings.data.pretraining == data.notes
+
+
+def test_the_question_is_what_the_student_read(done: tuple[Run, Run]) -> None:
+    """The examples of an arm that reads whole notes begin with what stands before the secret when it is asked for."""
+    _, planted = done
+    masking, encoder = planted.settings.arms["cpt"].masking, planted.encoder()
+    assert masking is not None
+    encoder.prompt = encoder.prompt.model_copy(update={"max_tokens": 4096})
+    renderer = Renderer(encoder, masking, 4096, planted.sentinels, rows_train=True)
+    examiner = canaries._Examiner(None, encoder, renderer, planted.settings.canaries.secret)  # type: ignore[arg-type]
+    for canary in rows.read(Path(str(planted.settings.data.notes)).with_name("canaries.parquet")).to_pylist():
+        ((_, (context, _)),) = examiner._prompts(canary, examiner.candidates.index(canary["secret"]))
+        (example,) = renderer.examples(canary["text"], {"task_id": None, "start": [], "end": [], "kind": []})
+        assert tuple(example.input_ids[: len(context)]) == context
+
+
+@pytest.mark.parametrize(
+    ("placeholders", "said"),
+    [
+        ({}, "Nota. Cartella di Angela Erbani: 4821."),
+        ({"name": "[NOME]"}, "Nota. Cartella di [NOME]: 4821."),
+        ({"number": "[N]"}, "Nota. Cartella di Angela Erbani: [N]."),
+    ],
+)
+def test_a_canary_is_kept_as_students_read_it(placeholders: dict[str, str], said: str) -> None:
+    text = "Nota. Cartella di Angela Erbani: 4821."
+    data = Data(placeholders=placeholders, identifiers={"number": r"\d{4}"})
+    canary = canaries._as_read({"text": text, "start": text.index("4821"), "end": len(text) - 1}, Replacer(data))
+    assert canary["text"] == said
+    assert said[canary["start"] : canary["end"]] == ("[N]" if "number" in placeholders else "4821")
 
 
 def test_other_secrets_are_another_run(done: tuple[Run, Run]) -> None:
