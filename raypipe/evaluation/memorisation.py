@@ -2,7 +2,8 @@
 
 Exposure is log2 of the number of candidates less log2 of the secret's rank, the likeliest first: the bits that the
 model saves whoever guesses (section 4.2). It is exact here, because every candidate is scored: candidates share the
-beginnings of their numbers, and each beginning is read once. A secret that the model never saw has 1.4 bits on average.
+beginnings of their numbers, and each beginning is read once. Of secrets that the model never saw, half have 1.0 bit
+or more.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ from raypipe.runs.run import Run
 LEGEND = """\
 copies     notes that hold a secret; 0 is the control
 learned    how often a secret is to be predicted in one pass over the masked notes, the mean
-exposure   log2(candidates) - log2(rank), in bits, the median; without a trace of the secret 1.4 on average
+exposure   log2(candidates) - log2(rank), in bits, the median; 1.0 without a trace of the secret
 likeliest  secrets that are the first of all candidates
 said       secrets that greedy decoding goes on with, behind the rest of their note"""
 

@@ -28,24 +28,27 @@ _MONTHS = (
 _SHORT = "gen|feb|mar|apr|mag|giu|lug|ago|set|sett|ott|nov|dic|jan|may|jun|jul|aug|sep|sept|oct|dec|ene|abr"
 _DIGIT, _LETTER = "[0-9LMNPQRSTUV]", "[A-Z]"  # of two people with the same tax code, one gets letters for digits
 _SURNAME = r"\p{Lu}['\u2019]?\p{L}+"
+_BEFORE = r"\p{Lu}['\u2019]?\p{L}{2,}"  # longer than an article
 _TITLES = r"sig|sig\.?ra|sig\.?na|signor|signora|dott|dott\.?ssa|dr|prof|prof\.?ssa"
 _FIRST = "|".join((*FIRST_NAMES, *map(str.upper, FIRST_NAMES)))
 
-# Kind -> what marks it. Where two overlap, the kind that stands first here has it.
+# Kind -> what marks it. Of two that overlap, the one that begins first has it, then the longer. A name takes the
+# capitalised words beside a first name with it, on either side: "Rossi Mario" is as usual as "Mario Rossi".
 PATTERNS = {
     "tax_code": rf"(?i)\b{_LETTER}{{6}}{_DIGIT}{{2}}[A-EHLMPRST]{_DIGIT}{{2}}{_LETTER}{_DIGIT}{{3}}{_LETTER}\b",
     "email": r"(?i)\b[a-z0-9._%+-]+@[a-z0-9-]+(?:\.[a-z0-9-]+)*\.[a-z]{2,}\b",
     "date": (
         rf"(?i)(?<![\w./-])(?:{_DAY}([./-]){_MONTH}\1(?:{_YEAR}|\d{{2}})|{_YEAR}-{_MONTH}-{_DAY}"
-        rf"|{_DAY}\s+(?:de\s+)?(?:(?:{_MONTHS})(?:,?\s+(?:del?\s+)?{_YEAR})?|(?:{_SHORT})\.?\s+{_YEAR}))"
-        r"(?![\w/-]|[.]\d)"
+        rf"|{_DAY}\s+(?:de\s+)?(?:(?:{_MONTHS})(?:,?\s+(?:del?\s+)?{_YEAR})?|(?:{_SHORT})\.?\s+{_YEAR})"
+        rf"|{_DAY}([./-])(?:{_MONTHS}|{_SHORT})\2(?:{_YEAR}|\d{{2}}))"
+        r"(?!(?!T\d)[\w/-]|[.]\d)"
     ),
     "phone": (
         r"(?<![\w+./,-])(?:(?:\+|00)\d{1,3}[ ./-]?)?"
         r"(?:3\d{2}[ ./-]?\d{3}[ ./-]?\d{3,4}|0\d{1,3}[ ./-]?\d{5,8}|0\d{1,3}[ ./-]\d{3,4}[ ./-]\d{3,4})"
         r"(?![\w/-]|[.,]\d)"
     ),
-    "name": (rf"(?<!\w)(?:(?i:{_TITLES})\.?\s+{_SURNAME}(?:\s+{_SURNAME})?|(?:{_FIRST})(?:\s+{_SURNAME})?)(?!\w)"),
+    "name": (rf"(?<!\w)(?:(?i:{_TITLES})\.?\s+{_SURNAME}(?:\s+{_SURNAME})?|(?:{_BEFORE} )?(?:{_FIRST})(?:\s+{_SURNAME})?)(?!\w)"),
 }
 
 # Value of a character at an odd place of a tax code (decree of 23 December 1976); a digit counts as a letter: 0 as A.

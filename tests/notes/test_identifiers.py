@@ -19,6 +19,10 @@ CASES = [
      [("phone", "347 1234567"), ("phone", "0461/903111"), ("phone", "+39 333 123 4567")]),
     ("Il Sig. Rossi, la dott.ssa Bianchi, MARIO ROSSI e Maria.",
      [("name", "Sig. Rossi"), ("name", "dott.ssa Bianchi"), ("name", "MARIO ROSSI"), ("name", "Maria")]),
+    ("2024-03-12T10:15:00, 12-mar-2024, 12/mar/24 e 12-marzo-24.",
+     [("date", "2024-03-12"), ("date", "12-mar-2024"), ("date", "12/mar/24"), ("date", "12-marzo-24")]),
+    ("Ricoverato Rossi Mario, con D'Angelo Maria e BIANCHI LUCA. Il Mario.",
+     [("name", "Rossi Mario"), ("name", "D'Angelo Maria"), ("name", "BIANCHI LUCA"), ("name", "Mario")]),
     ("PA 120/80, Hb 12.3, 3200 kcal, 0.5 mg, versione 1.2.3, 99/99/2021, giorno 12/03, sinistra.", []),
 ]  # fmt: skip
 
