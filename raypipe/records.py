@@ -7,7 +7,8 @@ import importlib.metadata
 import json
 import os
 import platform
-from collections.abc import Iterator
+import re
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,16 +17,31 @@ from raypipe.errors import InputError, Problem
 PACKAGES = ("raypipe", "ray", "torch", "transformers", "peft", "captum", "pyarrow", "scikit-learn", "numpy")
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Write JSON so that a reader never sees half of it."""
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Where to write what stands at `path` once the block has ended; a reader never sees half of it."""
     fresh = path.with_name(f"{path.name}.{os.getpid()}.new")
-    fresh.write_text(json.dumps(value, indent=1, ensure_ascii=False, default=str) + "\n")
-    fresh.replace(path)
+    try:
+        yield fresh
+        fresh.replace(path)
+    finally:
+        fresh.unlink(missing_ok=True)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON, whole or not at all."""
+    with replacing(path) as fresh:
+        fresh.write_text(json.dumps(value, indent=1, ensure_ascii=False, default=str) + "\n")
+
+
+def halves(files: Iterable[Path]) -> list[Path]:
+    """Those of the files that a killed process had begun to write with `replacing`."""
+    return [file for file in files if re.search(r"\.\d+\.new$", file.name)]
 
 
 def forget_halves(folder: Path) -> None:
-    """Delete what a killed process had begun to write with `write_json` in a folder that nobody else writes in now."""
-    for half in folder.glob("*.json.*.new"):
+    """Delete the halves in a folder that nobody else writes in now."""
+    for half in halves(folder.glob("*.new")):
         half.unlink()
 
 
@@ -39,7 +55,7 @@ def json_of(path: Path) -> Any:
 
 @contextlib.contextmanager
 def new_file(path: Path) -> Iterator[Path]:
-    """Where to write a file that appears at `path` once the block has ended, or not at all.
+    """`replacing`, where nothing may be replaced.
 
     Raises `InputError` if something lies there, or if there is no such folder.
     """
@@ -47,12 +63,8 @@ def new_file(path: Path) -> Iterator[Path]:
         raise InputError([Problem(str(path), "is there already; name a new file, or delete it")])
     if not path.absolute().parent.is_dir():
         raise InputError([Problem(str(path), "there is no such folder to write in")])
-    fresh = path.with_name(f"{path.name}.{os.getpid()}.new")
-    try:
+    with replacing(path) as fresh:
         yield fresh
-        fresh.replace(path)
-    finally:
-        fresh.unlink(missing_ok=True)
 
 
 def versions() -> dict[str, str]:

@@ -10,7 +10,9 @@ import sys
 
 _FORMATS = range(0x202A, 0x202F), range(0x2066, 0x206A)  # overrides that let a text read as another: bidi controls
 _HARMLESS = "\n\t"
-_CREDENTIAL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*:/{1,3})[^\s/@:]*(?::|%3[aA])[^\s@]*@")
+_CREDENTIAL = re.compile(
+    r"(?<![A-Za-z0-9+.-])([A-Za-z][A-Za-z0-9+.-]*:/{1,3})(?:[^\s/@:]*(?::|%3[aA])[^\s@]*|[^\s/@]+)@"
+)  # `scheme://user:password@`, and a token alone; a long run of letters is looked at once
 
 
 def printable(text: str) -> str:

@@ -114,7 +114,14 @@ class Renderer:
             note += [Tokens.of(mark, 0.0), *inner[2 * number + 1 : 2 * number + 2]]
             answer += [Tokens.of(mark, 1.0)] if self._masking.format == "multi" else []
             answer.append(Tokens.of(hidden.ids, self._kind_weights[kind]))
-        parts = [Tokens.of(self.head_ids, 0.0), *note, right, Tokens.of(suffix, 0.0), *answer, Tokens.of(self._eos, 1.0)]
+        parts = [
+            Tokens.of(self.head_ids, 0.0),
+            *note,
+            right,
+            Tokens.of(suffix, 0.0),
+            *answer,
+            Tokens.of(self._eos, 1.0),
+        ]
         whole = Tokens.joined(parts)
         if self._masking.strategy == "mslm" and self._masking.mslm.count_factor:
             whole = whole.scaled(1 + sum(len(hidden.ids) for hidden in inner[::2]))

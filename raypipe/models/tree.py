@@ -135,6 +135,8 @@ def _attention(model: Any, trees: Trees) -> str:
     times faster there. Long rows, and rows that a checkpointed block computes twice, stay with the model's own.
     """
     own: str = model.config._attn_implementation
+    if own == tree_masks.FLEX and trees.is_plain:
+        return "sdpa"  # causal attention without a mask: nothing to leave out
     batch, width = trees.input_ids_BT.shape
     is_short = batch * width**2 * model.config.num_attention_heads <= WRITTEN_OUT
     is_bfloat16 = model.dtype == torch.bfloat16 or torch.is_autocast_enabled("cpu")
@@ -154,9 +156,9 @@ def _attention_mask(model: Any, trees: Trees) -> Any:
     A config class that declares `layer_types` belongs to a model with a mask for each kind. All others have one mask,
     with the window if there is one.
     """
-    is_flex = model.config._attn_implementation == tree_masks.FLEX
-    if trees.is_plain and not is_flex:
+    if trees.is_plain:
         return None
+    is_flex = model.config._attn_implementation == tree_masks.FLEX
 
     def mask(window: int | None) -> Any:
         rule = tree_masks.sees(trees.branch_BT, trees.position_ids_BT, window)

@@ -16,6 +16,7 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.flex_attention import flex_attention_forward
 from transformers.masking_utils import flex_attention_mask
 
+BLOCK = 128  # tokens: those of FlexAttention's kernels
 FLEX = "raypipe_flex"  # under which transformers finds `_flex_attention`
 
 # May the query's token look at the key's, given (row, head, query, key) as indices of shapes that broadcast?
@@ -45,11 +46,30 @@ def dense(rule: Sees, shape: torch.Size, dtype: torch.dtype, device: torch.devic
 
 
 def blocks(rule: Sees, shape: torch.Size, device: torch.device) -> Any:
-    """The same as a `BlockMask`, one for all heads."""
-    from torch.nn.attention.flex_attention import create_block_mask  # slow to import, and for GPUs alone
+    """The same as a `BlockMask`, one for all heads.
+
+    PyTorch's own `create_block_mask` writes the whole mask out, outside of a compiled program; this one, a block of
+    queries at a time, so that its memory grows with T and not with T x T.
+    """
+    from torch.nn.attention.flex_attention import BlockMask  # slow to import, and for GPUs alone
 
     rows, width = shape
-    return create_block_mask(rule, rows, None, width, width, device=device)
+    n = -(-width // BLOCK)
+    row_B, key_T = torch.arange(rows, device=device)[:, None, None], torch.arange(width, device=device)
+    seen_BQK = torch.zeros((rows, n, n), dtype=torch.int32, device=device)
+    for i, query in enumerate(key_T.split(BLOCK)):
+        sees_BQT = rule(row_B, row_B, query[:, None], key_T)
+        sees_BQT = torch.nn.functional.pad(sees_BQT, (0, n * BLOCK - width))
+        seen_BQK[:, i] = sees_BQT.unflatten(-1, (n, BLOCK)).sum((1, 3))
+    is_full = seen_BQK == BLOCK**2  # needs no rule
+    some, full = (_listed(which) for which in ((seen_BQK > 0) & ~is_full, is_full))
+    return BlockMask.from_kv_blocks(*some, *full, BLOCK_SIZE=BLOCK, mask_mod=rule, seq_lengths=(width, width))
+
+
+def _listed(which_BQK: Tensor) -> tuple[Tensor, Tensor]:
+    """How many blocks of keys each block of queries sees, [B, 1, Q], and which, those first: [B, 1, Q, K]."""
+    order = which_BQK.int().argsort(stable=True, dim=-1, descending=True)
+    return which_BQK.sum(-1, dtype=torch.int32)[:, None], order.int()[:, None]
 
 
 def _flex_attention(

@@ -48,7 +48,10 @@ PATTERNS = {
         r"(?:3\d{2}[ ./-]?\d{3}[ ./-]?\d{3,4}|0\d{1,3}[ ./-]?\d{5,8}|0\d{1,3}[ ./-]\d{3,4}[ ./-]\d{3,4})"
         r"(?![\w/-]|[.,]\d)"
     ),
-    "name": (rf"(?<!\w)(?:(?i:{_TITLES})\.?\s+{_SURNAME}(?:\s+{_SURNAME})?|(?:{_BEFORE} )?(?:{_FIRST})(?:\s+{_SURNAME})?)(?!\w)"),
+    "name": (
+        rf"(?<!\w)(?:(?i:{_TITLES})\.?\s+{_SURNAME}(?:\s+{_SURNAME})?"
+        rf"|(?:{_BEFORE} )?(?:{_FIRST})(?:\s+{_SURNAME})?)(?!\w)"
+    ),
 }
 
 # Value of a character at an odd place of a tax code (decree of 23 December 1976); a digit counts as a letter: 0 as A.

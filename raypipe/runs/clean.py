@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from raypipe.errors import InputError
+from raypipe.records import halves
 from raypipe.runs.integrity import MANIFEST, SETTINGS
 
 CHECKPOINT = "checkpoint"
@@ -53,7 +54,7 @@ def _left_behind(run: Path) -> Iterator[Dispensable]:
     for path in run.rglob("*~"):
         if path.is_dir() and (path / SETTINGS).exists():
             yield Dispensable(path, "was to be deleted by a command that was interrupted")
-    for path in run.rglob("*.json.*.new"):
+    for path in halves(run.rglob("*.new")):
         yield Dispensable(path, "is half a record of a command that was interrupted")
 
 

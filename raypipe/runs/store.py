@@ -13,6 +13,7 @@ import hashlib
 import json
 import os
 import posixpath
+from bisect import bisect_left
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -119,7 +120,10 @@ def copy(source: Place, target: Place, say: Callable[[object], None]) -> int:
     """Copy the finished steps that are not there yet; how many. Raises `InputError` with all that differs or fails."""
     try:
         steps, problems = _steps(source)
-        problems += [problem for step in steps for problem in _hindrances(step, steps, target)]
+        of_steps = {file.key for step in steps for file in step.files}
+        of_steps |= {f"{step.key}/{name}" for step in steps for name in (SETTINGS, MANIFEST)}
+        unknown = sorted(target.sizes.keys() - of_steps)
+        problems += [problem for step in steps for problem in _hindrances(step, unknown, target)]
         if problems:
             raise InputError(problems)
         n = 0
@@ -169,18 +173,18 @@ def _file(step: str, name: str, entry: dict[str, Any]) -> File:
     return File(key, int(entry["size"]), str(entry["sha256"]), int(entry["modified"]))
 
 
-def _hindrances(step: Step, steps: list[Step], target: Place) -> Iterator[Problem]:
-    """What lies at the target and is not this step, nor half a copy of it."""
+def _hindrances(step: Step, unknown: list[str], target: Place) -> Iterator[Problem]:
+    """What lies at the target and is not this step, nor half a copy of it. `unknown`: keys there of no step, sorted."""
     for name, content in ((SETTINGS, step.settings), (MANIFEST, step.manifest)):
         there = target.record(f"{step.key}/{name}")
         if there is not None and not content.startswith(there):
             yield Problem(target.at(f"{step.key}/{name}"), _ELSEWHERE)
             return
     if target.record(f"{step.key}/{MANIFEST}") is None:
-        of_steps = {file.key for other in steps for file in other.files}
-        of_steps |= {f"{other.key}/{name}" for other in steps for name in (SETTINGS, MANIFEST)}
-        if more := sorted(key for key in target.sizes if key.startswith(f"{step.key}/") and key not in of_steps):
-            yield Problem(target.at(more[0]), "is no file of the step that comes: it was begun there; " + _ELSEWHERE)
+        first = bisect_left(unknown, f"{step.key}/")
+        if first < len(unknown) and unknown[first].startswith(f"{step.key}/"):
+            what = "is no file of the step that comes: it was begun there; " + _ELSEWHERE
+            yield Problem(target.at(unknown[first]), what)
 
 
 def _copy_step(step: Step, source: Place, target: Place) -> None:

@@ -25,6 +25,7 @@ import pyarrow.dataset as pds
 
 from raypipe import rows
 from raypipe.errors import InputError
+from raypipe.records import replacing
 from raypipe.training.schedule import Indices
 from raypipe.words import F32, I32
 
@@ -109,14 +110,12 @@ def store(folder: str | Path, arm: str, file: Path) -> None:
     The file is there as a whole or not at all.
     """
     file.parent.mkdir(parents=True, exist_ok=True)
-    fresh = file.with_name(f"{file.name}.new")
     of_arm = rows.dataset(folder, STORED).scanner(
         filter=pds.field("arm") == arm, batch_size=BATCH, batch_readahead=2, fragment_readahead=1
     )
-    with pa.OSFile(str(fresh), "wb") as sink, pa.ipc.new_file(sink, STORED) as writer:
+    with replacing(file) as fresh, pa.OSFile(str(fresh), "wb") as sink, pa.ipc.new_file(sink, STORED) as writer:
         for batch in of_arm.to_batches():
             writer.write_batch(batch)
-    fresh.replace(file)
 
 
 def mapped(file: Path) -> Examples:

@@ -22,6 +22,7 @@ from torch import nn
 from raypipe.errors import InputError, Problem
 from raypipe.models import tree
 from raypipe.models.loading import without_renamed
+from raypipe.records import replacing
 from raypipe.settings.config import Training
 from raypipe.training import checkpoint, schedule
 from raypipe.training.checkpoint import Progress
@@ -178,10 +179,12 @@ class _Log:
             folder.mkdir(parents=True, exist_ok=True)
 
     def forget_after(self, step: int) -> None:
-        """Drop lines of steps that a resumed run is about to repeat."""
+        """Drop lines of steps that a resumed run is about to repeat, and one that a kill cut short."""
         if self.enabled and self.path.exists():
-            lines = self.path.read_text().splitlines()[:step]
-            self.path.write_text("".join(line + "\n" for line in lines))
+            lines = self.path.read_text().splitlines(keepends=True)
+            kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step]
+            with replacing(self.path) as fresh:
+                fresh.write_text("".join(kept))
 
     def last_loss(self) -> float:
         """Of the step that a resumed run goes on from, which may have been the last."""

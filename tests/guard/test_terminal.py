@@ -38,7 +38,9 @@ def test_other_text_stays() -> None:
         assert printable(text) == text
 
 
-@pytest.mark.parametrize("uri", ["s3://a:SEKRET@b/x", "s3:/a:SEKRET@b/x", "s3://a%3aSEKRET@b", "https://u:SEKRET/2@h"])
+@pytest.mark.parametrize(
+    "uri", ["s3://a:SEKRET@b/x", "s3:/a:SEKRET@b/x", "s3://a%3aSEKRET@b", "https://u:SEKRET/2@h", "https://SEKRET@h/x"]
+)
 def test_no_credential_is_printed(uri: str, capsys: pytest.CaptureFixture[str]) -> None:
     say(f"error: {uri}: no such file", is_error=True)
     assert "SEKRET" not in capsys.readouterr().err

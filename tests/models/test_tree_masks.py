@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch.nn.attention.flex_attention import create_mask, flex_attention
+from torch.nn.attention.flex_attention import create_block_mask, create_mask, flex_attention
 from transformers.integrations.flex_attention import WrappedFlexAttention
 
 from raypipe.errors import InputError
@@ -89,6 +89,19 @@ def test_blocks_that_nobody_sees_are_left_out() -> None:
     rule = tree_masks.sees(branch_BT, branch_BT, None)
     made = tree_masks.blocks(rule, branch_BT.shape, CPU)
     assert int(made.to_dense().sum()) == 9
+
+
+@pytest.mark.parametrize("window", [None, 150])
+@pytest.mark.parametrize("width", [128, 700])
+def test_blocks_are_those_of_pytorch(width: int, window: int | None) -> None:
+    branch_BT = torch.tensor([[0] * (width // 2) + [1] * (width // 4) + [2] * (width - width // 2 - width // 4)] * 2)
+    branch_BT[1, width // 3 :] = -1
+    position_BT = torch.arange(width).expand(2, -1)
+    rule = tree_masks.sees(branch_BT, position_BT, window)
+    ours, theirs = tree_masks.blocks(rule, branch_BT.shape, CPU), create_block_mask(rule, 2, None, width, width, "cpu")
+    for name in ("kv_num_blocks", "kv_indices", "full_kv_num_blocks", "full_kv_indices", "q_num_blocks", "q_indices"):
+        assert torch.equal(getattr(ours, name), getattr(theirs, name)), name
+    assert ours.shape == theirs.shape
 
 
 def test_flex_is_refused_where_it_cannot_train(tmp_path: Path) -> None:

@@ -61,6 +61,18 @@ def test_resumed_equals_straight(tmp_path: Path) -> None:
     assert metrics_of(tmp_path / "cut") == metrics_of(tmp_path / "straight")
 
 
+def test_a_curve_that_lost_lines_goes_on_with_the_right_steps(tmp_path: Path) -> None:
+    """A kill cut the last line short, and an earlier one has taken the first steps."""
+    training = settings(checkpoint_every=4)
+    with pytest.raises(Stopped):
+        fitted(tmp_path, training, on_step=stop_after(5))
+    log = tmp_path / "metrics.jsonl"
+    log.write_text("".join(log.read_text().splitlines(keepends=True)[2:]) + '{"step": 6, "lo')
+    fitted(tmp_path, training)
+    steps = [line["step"] for line in metrics_of(tmp_path)]
+    assert steps == list(range(3, steps[-1] + 1))
+
+
 def test_outcome_counts_the_attempts_before(tmp_path: Path) -> None:
     data, training = rows_of_many_lengths(), settings(checkpoint_every=4)
     with pytest.raises(Stopped):
