@@ -82,15 +82,19 @@ def trees(size: str, options: argparse.Namespace) -> list[Row]:
     rows = trees_of(max(4, options.rows // 8), options.trunk)
 
     def trained(rows: list[Row], out: Path, attention: str) -> float:
+        forget_peak(options.device)
         model = model_of(size, options.device, attention)
         lora.prepare(model, settings, model.device)
-        return bench_training.ours(model, rows, out, settings)
+        seconds = bench_training.ours(model, rows, out, settings)
+        memory[attention] = peak_memory(options.device)
+        return seconds
 
+    memory: dict[str, Row] = {}
     variants = {name: partial(trained, attention=attention) for name, attention in attentions.items()}
     table = bench_training.compare(f"{size}, {QUESTIONS} questions", rows, variants, options.rounds)
     if options.device == "cpu":
         print("FlexAttention has no backward pass on a CPU: left out", flush=True)
-    return table
+    return [line | memory[attentions[line["variant"]]] for line in table]
 
 
 def settings_of(model: Any) -> Training:
@@ -136,17 +140,28 @@ def of_peak(size: str, device: str, settings: Training, rows: list[Row], tokens_
 
 
 def measured(section: Section, size: str, options: argparse.Namespace) -> list[Row]:
-    """A section's lines with the largest memory since it began. One that does not fit says so; the others go on."""
-    gc.collect()
-    if options.device == "cuda":
-        torch.cuda.empty_cache()
-        torch.cuda.reset_peak_memory_stats()
+    """A section's lines with the largest memory of the section, where they have none of their own. One
+    that does not fit says so; the others go on."""
+    forget_peak(options.device)
     try:
         lines = section(size, options)
     except torch.OutOfMemoryError:
         return [{"section": section.__name__, "size": size, "failed": "out of memory"}]
-    memory = {"gib": round(torch.cuda.max_memory_allocated() / 2**30, 1)} if options.device == "cuda" else {}
-    return [{"section": section.__name__, "size": size, **line, **memory} for line in lines]
+    memory = peak_memory(options.device)
+    return [{"section": section.__name__, "size": size, **memory, **line} for line in lines]
+
+
+def forget_peak(device: str) -> None:
+    """Begin to watch memory anew."""
+    gc.collect()
+    if device == "cuda":
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+
+
+def peak_memory(device: str) -> Row:
+    """The largest memory since then, if it is a card's."""
+    return {"gib": round(torch.cuda.max_memory_allocated() / 2**30, 1)} if device == "cuda" else {}
 
 
 def main(arguments: list[str] | None = None) -> None:
