@@ -31,6 +31,8 @@ from raypipe.training.trainer import TrainingSpec
 
 # Steps that a command also makes although another command has their name: masks may need relevance to be stored first.
 ALSO_MAKES = {"mask": {"attribute"}}
+# Commands that, where no arm is named, make the steps of all arms that have any. The others make those of the run.
+FOR_ALL_ARMS = {"train", "evaluate"}
 
 
 @dataclass(frozen=True)
@@ -301,9 +303,14 @@ def run_command(run: Run, command: str, arms: Sequence[str] = ()) -> list[tuple[
     """What one command makes: its steps of the run, or with `arms` those arms' steps; their inputs must be finished.
 
     Returns those steps, also where they were made before: the run (an arm may be a variant's) and the name of each.
-    Raises `InputError` if an input is not finished, or if an arm has no such step.
+    Raises `InputError` if an input is not finished, if there is no such arm, or if an arm has no such step.
     """
+    if unknown := sorted(set(arms) - set(run.settings.arms)):
+        raise InputError(f"no such arm: {', '.join(unknown)}; the config has {', '.join(run.settings.arms)}")
     kinds = [step for step in STEPS if step.command == command]
+    if not arms and command in FOR_ALL_ARMS:
+        of_arms = [kind for kind in kinds if kind.per != "run"]
+        arms = [name for name, arm in run.settings.arms.items() if any(k.is_used(run.settings, arm) for k in of_arms)]
     made: list[tuple[Run, str]] = []
     if not arms:
         for each in (run, *run.all_variants()):
