@@ -25,7 +25,8 @@ from raypipe.guard.limits import within_limit
 from raypipe.models.pieces import PieceEncoder
 from raypipe.models.sentinels import MARK, choose_sentinels, mark_ids
 from raypipe.notes.tasks import Task
-from raypipe.settings.config import Chat, Prompt
+from raypipe.settings.config import Prompt
+from raypipe.settings.sections.model import Chat
 from raypipe.words import I32, tokens_of_words, word_spans
 
 Result = TypeVar("Result")

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-from raypipe.settings.config import NAME
+from raypipe.settings.sections.values import NAME
 
 POSITIVE = (
     "1",

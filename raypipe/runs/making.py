@@ -23,6 +23,7 @@ from raypipe.runs.check import of_tokens
 from raypipe.runs.names import LABELS, SCORER
 from raypipe.settings import config
 from raypipe.settings.arms import PRETRAINING, masking_of, pseudo_of
+from raypipe.settings.sections.evaluation import Split
 from raypipe.stream import pipeline
 from raypipe.stream.stages.render import counts
 from raypipe.training import examples, pseudo_labels, supervised
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from raypipe.runs.folder import StepFolder
     from raypipe.runs.run import Run
 
-CALIBRATION: config.Split = "dev"  # the split that prediction sets are calibrated on
+CALIBRATION: Split = "dev"  # the split that prediction sets are calibrated on
 
 
 def pretraining_rows(run: Run, folder: StepFolder, _: str) -> dict[str, Any]:
