@@ -31,7 +31,7 @@ from raypipe.findings.page.text import text_table
 from raypipe.guard import process
 from raypipe.guard.quiet import quiet
 from raypipe.runs import compare, driver, integrity, outcomes
-from raypipe.runs.progress import Printer
+from raypipe.runs.progress import Printer, silent
 from raypipe.runs.run import Run
 from raypipe.settings import configfile
 
@@ -142,7 +142,7 @@ def _run(config: Path | str, changes: Changes, say: bool) -> Run:
     settings = configfile.load(config, _overrides(changes))
     if settings.needs_hub:
         process.allow_hub()
-    return Run(settings, say=Printer() if say else _silent)
+    return Run(settings, say=Printer() if say else silent)
 
 
 def _opened(config: Path | str, changes: Changes, say: bool) -> AbstractContextManager[Run]:
@@ -153,10 +153,6 @@ def _opened(config: Path | str, changes: Changes, say: bool) -> AbstractContextM
 def _overrides(changes: Changes) -> list[str]:
     """As `--set` takes them: JSON is YAML."""
     return [f"{key}={json.dumps(value)}" for key, value in (changes or {}).items()]
-
-
-def _silent(_: str) -> None:
-    """Progress that nobody wants."""
 
 
 def _make(command: str, config: Path | str, changes: Changes, say: bool, arms: Sequence[str] = ()) -> list[Made]:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import csv
+import hashlib
 import importlib.metadata
 import json
 import os
 import platform
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from raypipe.errors import InputError, Problem
 
+Kind = TypeVar("Kind")
 PACKAGES = ("raypipe", "ray", "torch", "transformers", "peft", "captum", "pyarrow", "scikit-learn", "numpy")
 
 
@@ -21,6 +24,19 @@ def write_json(path: Path, value: Any) -> None:
     fresh = path.with_name(f"{path.name}.{os.getpid()}.new")
     fresh.write_text(json.dumps(value, indent=1, ensure_ascii=False, default=str) + "\n")
     fresh.replace(path)
+
+
+def of_json(kind: type[Kind], values: Mapping[str, Any]) -> Kind:
+    """A flat dataclass as JSON has it: with lists where there were tuples."""
+    return kind(**{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()})
+
+
+def write_csv(path: Path, lines: Sequence[Mapping[str, Any]]) -> None:
+    """A table with the keys of its lines as header; at least one line."""
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, lines[0].keys())
+        writer.writeheader()
+        writer.writerows(lines)
 
 
 def forget_halves(folder: Path) -> None:
@@ -53,6 +69,12 @@ def new_file(path: Path) -> Iterator[Path]:
         fresh.replace(path)
     finally:
         fresh.unlink(missing_ok=True)
+
+
+def sha256(path: Path) -> str:
+    """Of a file's content, as hex digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def versions() -> dict[str, str]:

@@ -56,7 +56,7 @@ def build(run: Run, of_comparison: Mapping[compare.Cell, Run] | None = None) -> 
     """The report of a run or comparison, from the arms that were evaluated."""
     of_comparison = of_comparison or {}
     cells, settings = _per_seed(run, of_comparison), run.settings
-    of_split = run.corpus.labels.filter(pc.equal(run.corpus.labels["split"], settings.evaluation.split))
+    of_split = run.corpus.labels_of(settings.evaluation.split)
     tasks = metrics.measurable(run.corpus.tasks, of_split)
     pooled = predictions(cells, tasks)
     arms = pooled.tables
@@ -113,14 +113,13 @@ def build(run: Run, of_comparison: Mapping[compare.Cell, Run] | None = None) -> 
 def _scope(run: Run, cells: Sequence[Run], tasks: Sequence[Task], of_split: pa.Table) -> Scope:
     ids = pa.array([task.id for task in tasks], pa.string())
     settings = run.settings
-    learned = cells[0].corpus.labels.filter(pc.equal(cells[0].corpus.labels["split"], "train"))
     masks = cells[0].step("mask")
     skipped = masks.manifest["errors"] if masks.is_readable else {}
     return Scope(
         n_tasks=len(tasks),
         n_scored=pc.count_distinct(of_split.filter(pc.is_in(of_split["task_id"], ids))["note_id"]).as_py(),
         split=settings.evaluation.split,
-        n_learned=pc.count_distinct(learned["note_id"]).as_py(),
+        n_learned=pc.count_distinct(cells[0].corpus.labels_of("train")["note_id"]).as_py(),
         n_unlabelled=masks.manifest["notes"] - sum(skipped.values()) if masks.is_readable else 0,
         n_seeds=len(cells),
         n_repeats=settings.repeats,
@@ -181,7 +180,7 @@ def _not_read(cells: Sequence[Run]) -> dict[str, str]:
     other = [
         f"{cell.settings.name}/{name}" if len(cells) > 1 else name
         for cell in cells
-        for name in [*driver.shared_steps(cell), *(n for arm in cell.settings.arms for n in driver.steps_of(cell, arm))]
+        for name in driver.all_steps(cell)
         if cell.step(name).state is State.OTHER
     ]
     return {"steps not read (made with other settings)": ", ".join(other)} if other else {}

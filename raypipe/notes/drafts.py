@@ -12,22 +12,8 @@ import pyarrow as pa
 
 from raypipe.settings.sections.values import NAME
 
-POSITIVE = (
-    "1",
-    "yes",
-    "sì",
-    "si",
-    "s",
-    "y",
-    "true",
-    "t",
-    "positive",
-    "positivo",
-    "pos",
-    "present",
-    "presente",
-    "x",
-    "+",
+POSITIVE = frozenset(
+    ["1", "yes", "sì", "si", "s", "y", "true", "t", "positive", "positivo", "pos", "present", "presente", "x", "+"]
 )
 _CODE = re.compile(r"[-+]?\d+(\.0)?|.")  # says nothing to a model: a number or one character
 

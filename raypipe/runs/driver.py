@@ -228,6 +228,18 @@ def steps_of(run: Run, arm: str) -> list[str]:
     return [name for kind in kinds for name in _names(run, kind, [arm])]
 
 
+def all_steps(run: Run) -> list[str]:
+    """The steps of the whole job, those of all arms included; a step that several of them share may stand twice."""
+    return [*shared_steps(run), *(name for arm in run.settings.arms for name in steps_of(run, arm))]
+
+
+def missing_in_job(run: Run) -> list[Todo]:
+    """The steps of the whole job that are not finished, those of variants included, each after its inputs."""
+    names = [(each, shared_steps(each)) for each in (run, *run.all_variants())]
+    names += [(run.of(arm), steps_of(run.of(arm), arm)) for arm in run.settings.arms]
+    return list({t.path: t for each, steps in names for t in missing(each, steps)}.values())
+
+
 def prepare(run: Run) -> None:
     """All that the arms share: backbone, scorer, masks and pseudo-labels, as training rows."""
     for each in (run, *run.all_variants()):
@@ -286,7 +298,7 @@ def is_measured(run: Run, arm: str) -> bool:
 
 def run_all(run: Run) -> None:
     """The whole job but the report (findings/). The same call again goes on where the last one stopped."""
-    _say_what_is_done(run, [*shared_steps(run), *(name for arm in run.settings.arms for name in steps_of(run, arm))])
+    _say_what_is_done(run, all_steps(run))
     prepare(run)
     unmeasured = [arm for arm in run.settings.arms if not is_measured(run, arm)]
     if unmeasured:

@@ -53,6 +53,10 @@ class Pace:
         return units / seconds if units >= LEAST_UNITS and seconds > 0 else None
 
 
+def silent(line: str) -> None:
+    """In the place of a `Printer`, where nobody wants lines: of a worker they would mix with those of others."""
+
+
 def said(at: At, unit: str, pace: Pace) -> str:
     """12/130 steps, 2 min 20 s left, 0.8 steps/s, loss 3.210."""
     done, total, detail = at

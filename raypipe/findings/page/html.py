@@ -15,11 +15,11 @@ from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
-from raypipe.evaluation.uncertainty import CAVEATS, Estimate
+from raypipe.evaluation.uncertainty import CAVEATS, Estimate, caveats_of
 from raypipe.findings.page import figures, heatmap
-from raypipe.findings.page.layer_curves import shown
 from raypipe.findings.page.report import Report, outcome, verdict
 from raypipe.findings.page.terms import terms_of
+from raypipe.findings.probing import shown
 from raypipe.guard.terminal import printable
 
 MINUS, NOTHING = "\u2212", "\u2013"
@@ -113,5 +113,4 @@ def _used_caveats(report: Report) -> dict[str, str]:
     estimates: list[Estimate] = [row.macro_f1 for row in report.arms]
     estimates += [pair.estimate for pair in report.pairs]
     estimates += [row.difference.estimate for row in report.arms if row.difference]
-    used = {caveat for estimate in estimates for caveat in estimate.caveats}
-    return {CAVEAT_MARKS[caveat]: sentence for caveat, sentence in CAVEATS.items() if caveat in used}
+    return {CAVEAT_MARKS[caveat]: sentence for caveat, sentence in caveats_of(estimates).items()}

@@ -44,6 +44,11 @@ class Attribution(Section):
     window: int = Field(1, ge=1)
     """Neighbouring words that occlusion deletes together."""
 
+    def named(self, name: str) -> Attribution:
+        """The same with another method, as `faithfulness.methods` names it: method, or method/reduction."""
+        method, _, reduction = name.partition("/")
+        return self.model_copy(update={"method": method, "reduction": reduction or "auto"})
+
     @property
     def norm(self) -> Literal["sum", "l2"]:
         """`reduction`, and what `auto` stands for."""
