@@ -14,8 +14,8 @@ input, or `QuietError` with the type and line of a defect. The process is protec
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -30,8 +30,8 @@ from raypipe.findings.page.report import verdict
 from raypipe.findings.page.text import text_table
 from raypipe.guard import process
 from raypipe.guard.quiet import quiet
-from raypipe.runs import compare, driver, integrity, lock, outcomes
-from raypipe.runs.progress import Printer
+from raypipe.runs import compare, driver, integrity, outcomes
+from raypipe.runs.progress import Printer, silent
 from raypipe.runs.run import Run
 from raypipe.settings import configfile
 
@@ -96,7 +96,7 @@ def pretrain(config: Path | str, changes: Changes = None, say: bool = True) -> l
 @quiet
 def finetune(config: Path | str, changes: Changes = None, say: bool = True, arms: Sequence[str] = ()) -> list[Made]:
     """Fine-tune the scorer on the labels; with `arms`, the students of these arms."""
-    return _make("finetune", config, changes, say, lambda run: _known(run, arms))
+    return _make("finetune", config, changes, say, arms)
 
 
 @quiet
@@ -114,19 +114,13 @@ def mask(config: Path | str, changes: Changes = None, say: bool = True) -> list[
 @quiet
 def train(config: Path | str, changes: Changes = None, say: bool = True, arms: Sequence[str] = ()) -> list[Made]:
     """Reconstruction: students of `arms`, else of all arms that mask, learn to fill in what was masked."""
-    return _make(
-        "train",
-        config,
-        changes,
-        say,
-        lambda run: _known(run, arms) or [arm for arm in run.settings.arms if run.reconstructs(arm)],
-    )
+    return _make("train", config, changes, say, arms)
 
 
 @quiet
 def evaluate(config: Path | str, changes: Changes = None, say: bool = True, arms: Sequence[str] = ()) -> list[Made]:
     """Score the labelled notes of the evaluation split with the students of `arms`, else of all."""
-    return _make("evaluate", config, changes, say, lambda run: _known(run, arms) or list(run.settings.arms))
+    return _make("evaluate", config, changes, say, arms)
 
 
 @quiet
@@ -140,7 +134,7 @@ def run(config: Path | str, changes: Changes = None, say: bool = True) -> Report
     """The whole job: pretrain, finetune, attribute and mask, train, finetune, evaluate, report."""
     with _opened(config, changes, say) as opened:
         driver.run_all(opened)
-        return _reported(opened)
+        return _reported(opened, {})
 
 
 def _run(config: Path | str, changes: Changes, say: bool) -> Run:
@@ -148,19 +142,12 @@ def _run(config: Path | str, changes: Changes, say: bool) -> Run:
     settings = configfile.load(config, _overrides(changes))
     if settings.needs_hub:
         process.allow_hub()
-    return Run(settings, say=Printer() if say else _silent)
+    return Run(settings, say=Printer() if say else silent)
 
 
-@contextmanager
-def _opened(config: Path | str, changes: Changes, say: bool) -> Iterator[Run]:
+def _opened(config: Path | str, changes: Changes, say: bool) -> AbstractContextManager[Run]:
     """The run, its input checked, to be written in by this process alone."""
-    run = _run(config, changes, say)
-    with lock.held(run.folder):
-        try:
-            run.open()
-        except InputError as error:
-            raise configfile.located(error, config, _overrides(changes)) from None
-        yield run
+    return _run(config, changes, say).held(config, _overrides(changes))
 
 
 def _overrides(changes: Changes) -> list[str]:
@@ -168,35 +155,17 @@ def _overrides(changes: Changes) -> list[str]:
     return [f"{key}={json.dumps(value)}" for key, value in (changes or {}).items()]
 
 
-def _silent(_: str) -> None:
-    """Progress that nobody wants."""
-
-
-def _known(run: Run, arms: Sequence[str]) -> list[str]:
-    if unknown := sorted(set(arms) - set(run.settings.arms)):
-        raise InputError(f"no such arm: {', '.join(unknown)}; the config has {', '.join(run.settings.arms)}")
-    return list(arms)
-
-
-def _make(
-    command: str,
-    config: Path | str,
-    changes: Changes,
-    say: bool,
-    arms: Callable[[Run], Sequence[str]] = lambda run: (),
-) -> list[Made]:
+def _make(command: str, config: Path | str, changes: Changes, say: bool, arms: Sequence[str] = ()) -> list[Made]:
     with _opened(config, changes, say) as run:
         return [
             Made(name, step.path, outcomes.line(of, name), step.manifest)
-            for of, name in driver.run_command(run, command, arms(run))
+            for of, name in driver.run_command(run, command, arms)
             for step in [of.step(name)]
         ]
 
 
-def _reported(run: Run) -> Reported:
-    with integrity.blamed(integrity.finished(run.folder)):
-        cells = compare.opened(run)
-        report, page = results.write(run, *compare.by_budget(cells), compare.by_finetuning(cells))
+def _reported(run: Run, cells: Mapping[compare.Cell, Run] | None = None) -> Reported:
+    report, page = results.write(run, cells)
     arms = tuple(
         Measured(
             row.name, row.macro_f1, row.difference.estimate if row.difference else None, row.auc, verdict(row, report)

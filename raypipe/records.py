@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import csv
+import hashlib
 import importlib.metadata
 import json
 import os
 import platform
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from raypipe.errors import InputError, Problem
 
+Kind = TypeVar("Kind")
 PACKAGES = ("raypipe", "ray", "torch", "transformers", "peft", "captum", "pyarrow", "scikit-learn", "numpy")
 
 
@@ -37,6 +40,19 @@ def write_json(path: Path, value: Any) -> None:
 def halves(files: Iterable[Path]) -> list[Path]:
     """Those of the files that a killed process had begun to write with `replacing`."""
     return [file for file in files if re.search(r"\.\d+\.new$", file.name)]
+
+
+def of_json(kind: type[Kind], values: Mapping[str, Any]) -> Kind:
+    """A flat dataclass as JSON has it: with lists where there were tuples."""
+    return kind(**{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()})
+
+
+def write_csv(path: Path, lines: Sequence[Mapping[str, Any]]) -> None:
+    """A table with the keys of its lines as header; at least one line."""
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, lines[0].keys())
+        writer.writeheader()
+        writer.writerows(lines)
 
 
 def forget_halves(folder: Path) -> None:
@@ -65,6 +81,12 @@ def new_file(path: Path) -> Iterator[Path]:
         raise InputError([Problem(str(path), "there is no such folder to write in")])
     with replacing(path) as fresh:
         yield fresh
+
+
+def sha256(path: Path) -> str:
+    """Of a file's content, as hex digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def versions() -> dict[str, str]:

@@ -225,6 +225,11 @@ def _values(column: pa.Array) -> list[Any]:
     return [values[a:b] if valid else None for (a, b), valid in zip(cuts, column.is_valid().to_pylist(), strict=True)]
 
 
+def counts(column: pa.Array | pa.ChunkedArray) -> dict[Any, int]:
+    """How often each value occurs, in the order of first occurrence."""
+    return {one["values"]: one["counts"] for one in pc.value_counts(column).to_pylist()}
+
+
 def write(table: pa.Table, where: Path | pa.NativeFile, **options: Any) -> None:
     """A table as one Parquet file. `options`: pyarrow's, beside the usual ones."""
     pq.write_table(table, where, **{**WRITE, **options})

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -17,6 +17,9 @@ from raypipe.guard import command, process
 from raypipe.guard.terminal import say
 from raypipe.settings import configfile
 from raypipe.settings.config import Config
+
+if TYPE_CHECKING:
+    from raypipe.runs.run import Run
 
 HELP = """\
 The command line: one command per step, one for the whole job. The same command again goes on where it stopped.
@@ -68,7 +71,7 @@ def folder_of(path: Path, overrides: Sequence[str] | None = None) -> Path:
     return Path(settings.runs) / settings.name
 
 
-def read(path: Path, overrides: Sequence[str] | None, verify: bool = False) -> Any:
+def read(path: Path, overrides: Sequence[str] | None, verify: bool = False) -> Run:
     """The run of a config as it lies on disk; nothing is written."""
     settings = settings_of(path, overrides)
     from raypipe.runs.run import Run
@@ -86,18 +89,9 @@ def demand_whole(folder: Path) -> None:
     integrity.demand_whole(integrity.finished(folder), by_digest=True)
 
 
-@contextmanager
-def opened(path: Path, overrides: Sequence[str] | None, verify: bool = False) -> Iterator[Any]:
+def opened(path: Path, overrides: Sequence[str] | None, verify: bool = False) -> AbstractContextManager[Run]:
     """The run of a config, its input checked, to be written in by this command alone."""
-    run = read(path, overrides, verify)
-    from raypipe.runs import lock
-
-    with lock.held(run.folder):
-        try:
-            run.open()
-        except InputError as error:
-            raise configfile.located(error, path, overrides or ()) from None
-        yield run
+    return read(path, overrides, verify).held(path, overrides)
 
 
 # What to run after a command; `raypipe run` makes all of it.

@@ -110,10 +110,10 @@ def plan(
     from dataclasses import asdict
 
     from raypipe.runs.planning import estimate, options, text
-    from raypipe.tuning import trial_counts
+    from raypipe.tuning import plan as studies
 
     run = read(config, set_)
-    trials = trial_counts.of_space(space, configfile.written(config, set_ or ())) if space is not None else ()
+    trials = studies.counts(space, configfile.written(config, set_ or ())) if space is not None else ()
     given = options.parsed(gpus, peak, share, memory, model_config, notes, trials)
     try:
         planned = estimate.plan(run, given)

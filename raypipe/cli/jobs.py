@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -24,14 +25,19 @@ from raypipe.guard import process
 from raypipe.guard.terminal import say
 from raypipe.settings import configfile
 
+if TYPE_CHECKING:
+    from raypipe.runs.compare import Cell
+    from raypipe.runs.run import Run
 
-def _report(run: Any, *cells: Any) -> None:
-    """Write and print the report of a run or comparison. Broken files are named."""
+
+def _report(run: Run, cells: Mapping[Cell, Run] | None = None) -> None:
+    """Write and print the report of a run or comparison."""
     from raypipe.findings import results
-    from raypipe.runs import integrity
+    from raypipe.findings.page.text import text_table
 
-    with integrity.blamed(integrity.finished(run.folder)):
-        say(results.report(run, *cells))
+    written, page = results.write(run, cells)
+    say(text_table(written))
+    say(page)
 
 
 @app.command()
@@ -41,7 +47,7 @@ def run(config: ConfigPath, set_: Overrides = None, verify: Verify = False) -> N
 
     with opened(config, set_, verify) as whole:
         driver.run_all(whole)
-        _report(whole)
+        _report(whole, {})
     say_next("run", config, set_)
 
 
@@ -51,8 +57,7 @@ def compare(config: ConfigPath, set_: Overrides = None, verify: Verify = False) 
     from raypipe.runs import compare as comparison
 
     with opened(config, set_, verify) as run:
-        cells = comparison.compare(run)
-        _report(run, *comparison.by_budget(cells), comparison.by_finetuning(cells))
+        _report(run, comparison.compare(run))
     say_next("compare", config, set_)
 
 
@@ -78,11 +83,7 @@ def canaries(config: ConfigPath, set_: Overrides = None) -> None:
 @app.command()
 def report(config: ConfigPath, set_: Overrides = None, verify: Verify = False) -> None:
     """Tables, intervals and figures of a run or comparison, from what is there. Makes no step."""
-    from raypipe.runs import compare
-
-    run = read(config, set_, verify)
-    cells = compare.opened(run)
-    _report(run, *compare.by_budget(cells), compare.by_finetuning(cells))
+    _report(read(config, set_, verify))
 
 
 @app.command()

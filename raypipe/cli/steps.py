@@ -4,28 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from raypipe.cli.app import Arm, ConfigPath, Overrides, Verify, app, opened, say_next
-from raypipe.errors import InputError
 from raypipe.guard.terminal import say
 
 
-def _arms(run: Any, chosen: Sequence[str] | None) -> list[str]:
-    unknown = sorted(set(chosen or ()) - set(run.settings.arms))
-    if unknown:
-        raise InputError(f"no such arm: {', '.join(unknown)}; the config has {', '.join(run.settings.arms)}")
-    return list(chosen or run.settings.arms)
-
-
-def _make(command: str, config: Path, set_: Sequence[str] | None) -> None:
-    """Make the steps of the run that belong to a command."""
+def _make(command: str, config: Path, set_: Sequence[str] | None, arms: Sequence[str] | None = None) -> list[str]:
+    """Make the steps that belong to a command; returns their names."""
     from raypipe.runs import driver
 
     with opened(config, set_) as run:
-        driver.run_command(run, command)
+        return [name for _, name in driver.run_command(run, command, arms or ())]
 
 
 @app.command()
@@ -38,10 +30,7 @@ def pretrain(config: ConfigPath, set_: Overrides = None) -> None:
 @app.command()
 def finetune(config: ConfigPath, set_: Overrides = None, arm: Arm = None) -> None:
     """Fine-tune the scorer on the labels; with --arm, the students of an arm."""
-    from raypipe.runs import driver
-
-    with opened(config, set_) as run:
-        driver.run_command(run, "finetune", _arms(run, arm) if arm else ())
+    _make("finetune", config, set_, arm)
     say_next("finetune --arm" if arm else "finetune", config, set_)
 
 
@@ -74,21 +63,14 @@ def mask(config: ConfigPath, set_: Overrides = None) -> None:
 @app.command()
 def train(config: ConfigPath, set_: Overrides = None, arm: Arm = None) -> None:
     """Reconstruction: students learn to fill in what was masked."""
-    from raypipe.runs import driver
-
-    with opened(config, set_) as run:
-        arms = [name for name in _arms(run, arm) if arm or run.reconstructs(name)]
-        driver.run_command(run, "train", arms)
-    say_next("train", config, set_, arms)
+    made = _make("train", config, set_, arm)
+    say_next("train", config, set_, [name.removeprefix("train/") for name in made])
 
 
 @app.command()
 def evaluate(config: ConfigPath, set_: Overrides = None, arm: Arm = None) -> None:
     """Score the labelled notes of the evaluation split with the students."""
-    from raypipe.runs import driver
-
-    with opened(config, set_) as run:
-        driver.run_command(run, "evaluate", _arms(run, arm))
+    _make("evaluate", config, set_, arm)
     say_next("evaluate", config, set_)
 
 

@@ -178,9 +178,8 @@ class _Head:
 
     def _fits(self, states_ND: F64, gold_N: npt.NDArray[np.str_], grid: Sequence[float | None]) -> Iterator[Any]:
         """A fitted classifier for each penalty, strongest first. The next one overwrites it."""
-        if (
-            len(set(gold_N)) < 2 or not states_ND.std(axis=0).any()
-        ):  # for example the last token at the embeddings, which holds nothing of the note
+        # the last token at the embeddings, for example, holds nothing of the note
+        if len(set(gold_N)) < 2 or not states_ND.std(axis=0).any():
             constant = DummyClassifier(strategy="prior").fit(states_ND, gold_N)
             yield from (constant for _ in grid)
             return

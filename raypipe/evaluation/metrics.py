@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 from scipy.stats import rankdata
 
 from raypipe.notes.tasks import Task
+from raypipe.rows import counts
 from raypipe.words import F64, I64, Bools
 
 FOLDS = 5
@@ -98,9 +99,9 @@ def evaluate(predictions: pa.Table, tasks: Sequence[Task]) -> Metrics:
     return Metrics(
         macro_f1=float(np.mean([t.macro_f1 for t in per_task])),
         pooled_macro_f1=_pooled_macro_f1(rows),
-        auc=_mean([t.auc for t in per_task]),
-        matched_f1=_mean([t.matched_f1 for t in per_task]),
-        cv_f1=_mean([t.cv_f1 for t in per_task]),
+        auc=mean([t.auc for t in per_task]),
+        matched_f1=mean([t.matched_f1 for t in per_task]),
+        cv_f1=mean([t.cv_f1 for t in per_task]),
         accuracy=float(np.mean([t.accuracy for t in per_task])),
         tasks=per_task,
     )
@@ -114,7 +115,7 @@ def by_task(predictions: pa.Table, tasks: Sequence[Task]) -> list[TaskRows]:
     """
     ordered = predictions.sort_by([("task_id", "ascending"), ("note_id", "ascending")]).combine_chunks()
     rows_of, first = {}, 0
-    for task_id, n in _counts_in_order(ordered["task_id"]):
+    for task_id, n in counts(ordered["task_id"]).items():
         rows_of[task_id] = ordered.slice(first, n)
         first += n
     unknown = set(rows_of) - {task.id for task in tasks}
@@ -166,11 +167,6 @@ def cv_f1(positive_N: Bools, margin_N: F64, group_N: I64) -> float | None:
     return _binary_f1(positive_N, called_N)
 
 
-def _counts_in_order(names: pa.ChunkedArray) -> list[tuple[str, int]]:
-    """Each name with its number, in the order of first occurrence."""
-    return [(count["values"], count["counts"]) for count in pc.value_counts(names).to_pylist()]
-
-
 def _task_rows(task: Task, rows: pa.Table) -> TaskRows:
     n_options = len(task.options)
     if pc.count_distinct(rows["note_id"], mode="all").as_py() < rows.num_rows:
@@ -205,11 +201,10 @@ def _task_metrics(rows: TaskRows) -> TaskMetrics:
     n_labels = len(rows.task.options)
     is_binary = n_labels == 2
     has_both = is_binary and 0 < int(rows.positive.sum()) < len(rows.gold_N)
-    counts = np.bincount(rows.gold_N, minlength=n_labels).tolist()
     if is_binary:
         area = auc(rows.positive, rows.margin)
     else:
-        area = _mean([auc(rows.gold_N == c, rows.scores_NC[:, c]) for c in range(n_labels)])
+        area = mean([auc(rows.gold_N == c, rows.scores_NC[:, c]) for c in range(n_labels)])
     return TaskMetrics(
         task_id=rows.task.id,
         macro_f1=macro_f1(rows.gold_N, rows.predicted_N, n_labels),
@@ -217,7 +212,7 @@ def _task_metrics(rows: TaskRows) -> TaskMetrics:
         matched_f1=matched_f1(rows.positive, rows.margin) if has_both else None,
         cv_f1=cv_f1(rows.positive, rows.margin, rows.group) if has_both else None,
         accuracy=float(np.mean(rows.gold_N == rows.predicted_N)),
-        support=dict(zip(rows.task.options, counts, strict=True)),
+        support=dict(zip(rows.task.options, np.bincount(rows.gold_N, minlength=n_labels).tolist(), strict=True)),
     )
 
 
@@ -256,6 +251,7 @@ def _binary_f1(positive_N: Bools, called_N: Bools) -> float:
     return macro_f1((~positive_N).astype(np.int64), (~called_N).astype(np.int64), 2)
 
 
-def _mean(values: Sequence[float | None]) -> float | None:
+def mean(values: Sequence[float | None]) -> float | None:
+    """Of those that are defined; None of nothing."""
     defined = [value for value in values if value is not None]
     return float(np.mean(defined)) if defined else None

@@ -8,12 +8,13 @@ right out of 3 has no width at all.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from scipy.special import softmax
 
 from raypipe.evaluation.metrics import TaskRows, by_task
 from raypipe.evaluation.resampling import TaskCounts, count_tasks, group_weights
@@ -125,9 +126,7 @@ def answers(
     counts, n_groups = count_tasks({"": runs}, tasks, "macro_f1")
     resamples = Resamples(n_groups, seeds, n_bootstrap, seed)
     of_runs = [by_task(table, tasks) for table in runs]
-    rows_of: Mapping[str, list[TaskRows]] = {
-        same[0].task.id: list(same) for same in zip(*of_runs, strict=True)
-    }  # a task's rows in every run
+    rows_of = {same[0].task.id: list(same) for same in zip(*of_runs, strict=True)}  # a task's rows in every run
     return {c.task_id: _task_answers(c, rows_of[c.task_id], resamples) for c in counts}
 
 
@@ -199,8 +198,7 @@ def calibration(
 
 def _confidences(rows: TaskRows, names: pa.Array, run: int) -> tuple[F64, F64, I64, I64]:
     """Probability of the answer among the options, whether it is right, its group, its run; of each note."""
-    shifted_NC = np.exp(rows.scores_NC - rows.scores_NC.max(axis=1, keepdims=True))
-    p_NC = shifted_NC / shifted_NC.sum(axis=1, keepdims=True)
+    p_NC = softmax(rows.scores_NC, axis=1)
     answer_N = np.where(rows.predicted_N < 0, p_NC.argmax(axis=1), rows.predicted_N)
     right_N = (rows.predicted_N == rows.gold_N).astype(np.float64)
     group_N = np.asarray(pc.index_in(rows.groups, value_set=names).to_numpy(), np.int64)

@@ -11,7 +11,7 @@ between methods.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -74,6 +74,12 @@ class ComparisonResult:
     differences: tuple[PairedDifference, ...]
 
 
+def caveats_of(estimates: Iterable[Estimate]) -> dict[Caveat, str]:
+    """What some of these intervals lack, with its sentence."""
+    of_some = {caveat for estimate in estimates for caveat in estimate.caveats}
+    return {caveat: sentence for caveat, sentence in CAVEATS.items() if caveat in of_some}
+
+
 def compare_arms(
     arms: Mapping[str, Sequence[pa.Table]],
     tasks: Sequence[Task],
@@ -96,9 +102,8 @@ def compare_arms(
     contrasts = [(arm, reference, draws[arm].minus(draws[reference])) for arm, reference in pairs]
     p_values = [sign_flip_p(contrast.point_T, seed) for *_, contrast in contrasts]
     n_tasks = len(next(iter(draws.values())).task_ids)
-    can_be_significant = (
-        len(pairs) * 2.0 ** (1 - n_tasks) < SIGNIFICANT
-    )  # smallest possible p of the sign flips, times Holm's first factor
+    # the smallest possible p of the sign flips, times Holm's first factor
+    can_be_significant = len(pairs) * 2.0 ** (1 - n_tasks) < SIGNIFICANT
     return ComparisonResult(
         measure=measure,
         arms={name: d.estimate(least=0.0) for name, d in draws.items()},

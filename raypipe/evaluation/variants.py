@@ -43,8 +43,7 @@ def name_of(settings: config.Attribution, with_target: bool) -> str:
 def _every(scorer: Loaded, options: config.Faithfulness, base: config.Attribution) -> Iterator[config.Attribution]:
     layers = layers_at(options.layers, scorer.model.config.num_hidden_layers)
     for name in options.methods:
-        method, _, reduction = name.partition("/")
-        settings = base.model_copy(update={"method": method, "reduction": reduction or "auto"})
+        settings = base.named(name)
         reads = method_of(settings).reads(settings)
         for target in options.targets:
             for layer in [0] if reads == "none" else layers:

@@ -16,6 +16,7 @@ import raypipe
 from raypipe.attribution.registry import METHODS
 from raypipe.masking.strategies import STRATEGIES
 from raypipe.models.families import FAMILIES
+from raypipe.runs.outcomes import shown
 
 KINDS = ("methods", "strategies", "families", "recipes", "spaces")
 CHECKOUT = Path(raypipe.__file__).parents[1]  # recipes and spaces lie beside the package; an installed one has none
@@ -35,9 +36,9 @@ def _entries(kind: str) -> dict[str, str]:
         return {name: "with rules for AttnLRP" if family.rules else "" for name, family in FAMILIES.items()}
     if kind == "recipes":
         paths = sorted((CHECKOUT / "jobs" / "configs").glob("*.yaml"))
-        return {_shown(path): _of_comment(path) for path in paths if ".tasks." not in path.name}
+        return {shown(path): _of_comment(path) for path in paths if ".tasks." not in path.name}
     paths = sorted((CHECKOUT / "tune_spaces").glob("*.py"))
-    return {_shown(path): _sentence(ast.get_docstring(ast.parse(path.read_text()))) for path in paths}
+    return {shown(path): _sentence(ast.get_docstring(ast.parse(path.read_text()))) for path in paths}
 
 
 def _lines(entries: dict[str, str]) -> list[str]:
@@ -62,10 +63,3 @@ def _sentence(text: str | None) -> str:
     flat = " ".join((text or "").partition("\n\n")[0].split())
     first = re.split(r"(?<=[.:?])(?<! al\.) ", flat)[0].rstrip(".:")
     return first if len(first) <= 100 else first[:97].rpartition(" ")[0] + " ..."
-
-
-def _shown(path: Path) -> str:
-    try:
-        return str(path.relative_to(Path.cwd()))
-    except ValueError:
-        return str(path)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ import numpy as np
 
 from raypipe import rows
 from raypipe.findings.page.text import align
+from raypipe.records import write_csv
 from raypipe.runs.probing import probed_models
 from raypipe.runs.run import Run
 
@@ -62,10 +62,7 @@ def lines(run: Run) -> Iterator[Line]:
 def page(run: Run) -> tuple[str, Path]:
     """The table as text, and the CSV file where it stands."""
     table, path = list(lines(run)), run.folder / "exposure" / "table.csv"
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, asdict(table[0]).keys())
-        writer.writeheader()
-        writer.writerows(asdict(line) for line in table)
+    write_csv(path, [asdict(line) for line in table])
     head = ["model", "asked as", "copies", "learned", "exposure", "range", "likeliest", "said"]
     body = [
         [line.model, line.prompt, str(line.copies), f"{line.targets:.1f}", f"{line.exposure:.1f}",

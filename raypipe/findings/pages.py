@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +15,7 @@ from raypipe.findings.page.text import text_table
 from raypipe.findings.page.write import write_report
 from raypipe.findings.probing import curves
 from raypipe.guard.terminal import say
-from raypipe.records import versions
+from raypipe.records import of_json, versions, write_csv
 from raypipe.runs.faithfulness import MEASURED
 from raypipe.runs.run import Run
 from raypipe.settings import configfile
@@ -44,7 +42,8 @@ def faithfulness_page(run: Run) -> Path:
         say((folder / "table.txt").read_text().rstrip("\n"))
         return folder / "report.html"
     measured = json.loads((folder / MEASURED).read_text())
-    rows = [FaithfulnessRow(**row | {"agreement": _agreement(row["agreement"])}) for row in measured["rows"]]
+    agreements = [row["agreement"] and of_json(Agreement, row["agreement"]) for row in measured["rows"]]
+    rows = [FaithfulnessRow(**row | {"agreement": a}) for row, a in zip(measured["rows"], agreements, strict=True)]
     title = f"{measured['questions']} questions on {measured['notes']} labelled {measured['split']} notes"
     has_learned = None  # measured before chance was recorded
     if "chance" in measured:
@@ -61,27 +60,10 @@ def faithfulness_page(run: Run) -> Path:
     table = text_table(report)
     say(table)
     (folder / "table.txt").write_text(table + "\n")
-    _write_csv(rows, folder / "table.csv")
+    write_csv(folder / "table.csv", [row.flat() for row in rows])
     return write_report(report, folder)
 
 
 def _about(run: Run) -> dict[str, Any]:
     facts = {**versions(), "seed": str(run.settings.seed)}
     return {"facts": facts, "config": configfile.dump(run.settings)}
-
-
-def _agreement(values: dict[str, Any] | None) -> Agreement | None:
-    """JSON has no tuples."""
-    if values is None:
-        return None
-    plain: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
-    return Agreement(**plain)
-
-
-def _write_csv(rows: Sequence[FaithfulnessRow], path: Path) -> None:
-    """One line per variant, best first."""
-    table: list[dict[str, Any]] = [row.flat() for row in rows]
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, table[0].keys())
-        writer.writeheader()
-        writer.writerows(table)

@@ -6,12 +6,14 @@ from dataclasses import dataclass
 
 from raypipe import rows
 from raypipe.evaluation.layer_scores import BestLayer, LayerScore, best_layers, layer_scores
-from raypipe.runs.names import BACKBONE
+from raypipe.runs.names import BACKBONE, SCORER
 from raypipe.runs.probing import probed_models
 from raypipe.runs.run import Run
 from raypipe.runs.steps import named
 
 STAGES = {"train": "after reconstruction", "finetune": "after fine-tuning"}  # first part of a model's name
+POOLINGS = {"last": "last token before the answer", "mean": "mean over the note"}
+NAMES = {SCORER: "scorer (labels only)"}
 
 
 @dataclass(frozen=True)
@@ -52,3 +54,10 @@ def curves(run: Run) -> Probing | None:
     scores = layer_scores(probed, tasks, n_bootstrap, seed)
     best = best_layers(probed, scores, tasks, BACKBONE, n_bootstrap, seed)
     return Probing(run.settings.probe.head, scores, best)
+
+
+def shown(student: str) -> str:
+    """How a probed model is called on a page: `train/decselfmask` -> `decselfmask, after reconstruction`."""
+    stage, slash, arm = student.partition("/")
+    arm = NAMES.get(arm, arm)
+    return f"{arm}, {STAGES.get(stage, stage)}" if slash else student

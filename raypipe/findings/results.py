@@ -20,15 +20,12 @@ from raypipe.findings.gates import AUC_RESAMPLES, gates
 from raypipe.findings.heat_maps import heat_maps
 from raypipe.findings.meanings import meanings
 from raypipe.findings.page.report import Report, arm_rows
-from raypipe.findings.page.text import text_table
 from raypipe.findings.page.write import write_report
 from raypipe.findings.predictions import Pooled, predictions
 from raypipe.findings.summary import Scope, of_arms
-from raypipe.guard.terminal import say
 from raypipe.notes.tasks import Task
 from raypipe.records import versions
-from raypipe.runs import driver
-from raypipe.runs.compare import QUARTER
+from raypipe.runs import compare, driver, integrity
 from raypipe.runs.folder import State
 from raypipe.runs.names import SCORER
 from raypipe.runs.run import Run
@@ -36,44 +33,30 @@ from raypipe.settings import config, configfile
 from raypipe.settings.arms import pseudo_of
 
 
-def report(
-    run: Run,
-    cells: Sequence[Run] = (),
-    fewer_labels: Mapping[int, Sequence[Run]] | None = None,
-    by_finetuning: finetunings.Cells | None = None,
-) -> Path:
-    """Write the report, print its tables, and return the page. The arguments are those of `build`."""
-    built, page = write(run, cells, fewer_labels, by_finetuning)
-    say(text_table(built))
-    return page
+def write(run: Run, cells: Mapping[compare.Cell, Run] | None = None) -> tuple[Report, Path]:
+    """Write report.html, metrics.json and model cards, from what the steps left; the report and its page.
 
-
-def write(
-    run: Run,
-    cells: Sequence[Run] = (),
-    fewer_labels: Mapping[int, Sequence[Run]] | None = None,
-    by_finetuning: finetunings.Cells | None = None,
-) -> tuple[Report, Path]:
-    """Write report.html, metrics.json and model cards, from what the steps left; the report and its page."""
-    built = build(run, cells, fewer_labels, by_finetuning)
-    page = write_report(built, run.folder / "report")
-    model_cards.write((cells or [run])[0], built, page.parent / "model-cards")
+    `cells`: those of a comparison; None: those that the run's folder has. Raises `InputError` with the damaged files if
+    it fails because of them.
+    """
+    with integrity.blamed(integrity.finished(run.folder)):
+        cells = compare.opened(run) if cells is None else cells
+        built = build(run, cells)
+        page = write_report(built, run.folder / "report")
+        model_cards.write(_per_seed(run, cells)[0], built, page.parent / "model-cards")
     return built, page
 
 
-def build(
-    run: Run,
-    cells: Sequence[Run] = (),
-    fewer_labels: Mapping[int, Sequence[Run]] | None = None,
-    by_finetuning: finetunings.Cells | None = None,
-) -> Report:
-    """The report of a run, from the arms that were evaluated.
+def _per_seed(run: Run, cells: Mapping[compare.Cell, Run]) -> Sequence[Run]:
+    """A comparison's runs with all labels, one per seed; without a comparison, the run itself."""
+    return compare.by_budget(cells)[0] or [run]
 
-    `cells`: a comparison's runs (compare.py), one per seed; none: the run itself. `fewer_labels`: its runs with smaller
-    label budgets, by budget. `by_finetuning`: its runs by fine-tuning and budget, if it has several fine-tunings.
-    """
-    cells, settings = cells or [run], run.settings
-    of_split = run.corpus.labels.filter(pc.equal(run.corpus.labels["split"], settings.evaluation.split))
+
+def build(run: Run, of_comparison: Mapping[compare.Cell, Run] | None = None) -> Report:
+    """The report of a run or comparison, from the arms that were evaluated."""
+    of_comparison = of_comparison or {}
+    cells, settings = _per_seed(run, of_comparison), run.settings
+    of_split = run.corpus.labels_of(settings.evaluation.split)
     tasks = metrics.measurable(run.corpus.tasks, of_split)
     pooled = predictions(cells, tasks)
     arms = pooled.tables
@@ -86,8 +69,9 @@ def build(
     n_auc = min(n_bootstrap, AUC_RESAMPLES)
     by_auc = uncertainty.compare_arms(arms, tasks, declared, measure="auc", n_bootstrap=n_auc, **options)
     measured = {arm: [metrics.evaluate(table, tasks) for table in tables] for arm, tables in arms.items()}
-    fewer = {budget: predictions(runs, tasks, cells) for budget, runs in (fewer_labels or {}).items()}
-    n_quarter = run.corpus.labels_per_task // QUARTER
+    fewer_labels = compare.by_budget(of_comparison)[1]
+    fewer = {budget: predictions(runs, tasks, cells) for budget, runs in fewer_labels.items()}
+    n_quarter = run.corpus.labels_per_task // compare.QUARTER
     quarter = (n_quarter, fewer[n_quarter]) if n_quarter in fewer else None
     start = next((arm for arm, a in settings.arms.items() if a.start == "random" and arm in arms), None)
     agreement = known_words.agreement_of(cells)
@@ -98,7 +82,7 @@ def build(
         reference=reference,
         pairs=tuple(d for d in compared.differences if d.reference != reference),
         budgets=_budgets(run, tasks, compared, fewer),
-        gains=tuple(finetunings.gains(by_finetuning or {}, tasks, reference)),
+        gains=tuple(finetunings.gains(compare.by_finetuning(of_comparison), tasks, reference)),
         arms=arm_rows(compared, measured, reference, by_auc),
         meanings=meanings(settings, arms),
         tasks=compared.tasks,
@@ -129,14 +113,13 @@ def build(
 def _scope(run: Run, cells: Sequence[Run], tasks: Sequence[Task], of_split: pa.Table) -> Scope:
     ids = pa.array([task.id for task in tasks], pa.string())
     settings = run.settings
-    learned = cells[0].corpus.labels.filter(pc.equal(cells[0].corpus.labels["split"], "train"))
     masks = cells[0].step("mask")
     skipped = masks.manifest["errors"] if masks.is_readable else {}
     return Scope(
         n_tasks=len(tasks),
         n_scored=pc.count_distinct(of_split.filter(pc.is_in(of_split["task_id"], ids))["note_id"]).as_py(),
         split=settings.evaluation.split,
-        n_learned=pc.count_distinct(learned["note_id"]).as_py(),
+        n_learned=pc.count_distinct(cells[0].corpus.labels_of("train")["note_id"]).as_py(),
         n_unlabelled=masks.manifest["notes"] - sum(skipped.values()) if masks.is_readable else 0,
         n_seeds=len(cells),
         n_repeats=settings.repeats,
@@ -197,7 +180,7 @@ def _not_read(cells: Sequence[Run]) -> dict[str, str]:
     other = [
         f"{cell.settings.name}/{name}" if len(cells) > 1 else name
         for cell in cells
-        for name in [*driver.shared_steps(cell), *(n for arm in cell.settings.arms for n in driver.steps_of(cell, arm))]
+        for name in driver.all_steps(cell)
         if cell.step(name).state is State.OTHER
     ]
     return {"steps not read (made with other settings)": ", ".join(other)} if other else {}

@@ -84,14 +84,8 @@ def export(path: Path, out: Path, tool: Tool, which: Hidden | Relevant) -> tuple
     with new_file(out) as fresh:
         n_notes, n_spans = annotation_tools.write(_notes(step, which), tool, fresh, str(which))
         if not n_notes:
-            raise InputError(
-                [
-                    Problem(
-                        str(step),
-                        f"no note has words {which} (an arm with an attribution of its own: --config {VARIANT})",
-                    )
-                ]
-            )
+            what = f"no note has words {which} (an arm with an attribution of its own: --config {VARIANT})"
+            raise InputError([Problem(str(step), what)])
     return n_notes, n_spans
 
 

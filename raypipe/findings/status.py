@@ -43,8 +43,8 @@ def _of_run(run: Run) -> tuple[list[str], int, str]:
     width = max(map(len, [*shared, *run.settings.arms]))
     lines = [f"{name:{width}}  {_state(run, name)}" for name in shared]
     lines += ["", *(f"{arm:{width}}  {_of_arm(run, arm, shared)}" for arm in run.settings.arms)]
-    missing = _missing(run)
-    lines += ["", f"{len(missing)} steps are missing, {missing[0]} first"] if missing else []
+    missing = driver.missing_in_job(run)
+    lines += ["", f"{len(missing)} steps are missing, {missing[0].name} first"] if missing else []
     return lines, len(missing), "run"
 
 
@@ -53,7 +53,7 @@ def _of_comparison(run: Run) -> tuple[list[str], int, str]:
     begun = compare.opened(run)
     lines = [f"cells/{cell.name}: {_share(of_cell)}" for cell, of_cell in begun.items()]
     n_cells = len(compare.cells(run))
-    finished = sum(not _missing(of_cell) for of_cell in begun.values())
+    finished = sum(not driver.missing_in_job(of_cell) for of_cell in begun.values())
     return [*lines, "", f"{finished} of {n_cells} cells finished"], n_cells - finished, "compare"
 
 
@@ -74,12 +74,6 @@ def _line(folder: Path) -> str:
         return f"{_share(run)}, {report}" + (f", {n_cells} cells" if n_cells else "")
     except InputError as error:
         return f"cannot be read: {error.problems[0]}"
-
-
-def _names(run: Run) -> list[str]:
-    """The steps of the whole job."""
-    own = [name for arm in run.settings.arms for name in driver.steps_of(run.of(arm), arm)]
-    return _used(run, [*driver.shared_steps(run), *own])
 
 
 def _used(run: Run, names: Iterable[str]) -> list[str]:
@@ -106,15 +100,7 @@ def _of_arm(run: Run, arm: str, shared: Sequence[str]) -> str:
     return f"{len(names) - len(others)} of {len(names)} steps" + (f"; missing: {', '.join(others)}" if others else "")
 
 
-def _missing(run: Run) -> Sequence[str]:
-    """Steps that the whole job would still make, variants of arms included."""
-    names = [(each, driver.shared_steps(each)) for each in (run, *run.all_variants())]
-    names += [(run.of(arm), driver.steps_of(run.of(arm), arm)) for arm in run.settings.arms]
-    todo = {str(t.path): t.name for each, steps in names for t in driver.missing(each, steps)}
-    return list(todo.values())
-
-
 def _share(run: Run) -> str:
-    names = _names(run)
+    names = _used(run, driver.all_steps(run))
     done = sum(run.of(named(name).arm).is_done(name) for name in names)
     return f"{done} of {len(names)} steps finished"

@@ -39,8 +39,8 @@ def _compared(report: Report, scope: Scope) -> str:
     read = f" and {scope.n_unlabelled:,} notes read without labels" if scope.n_unlabelled else ""
     kind = "generated " if scope.is_generated else ""
     return (
-        f"{_n(len(names), 'way')} of learning from {scope.n_learned:,} labelled {kind}notes{read} "
-        f"{'were' if len(names) > 1 else 'was'} measured{runs}, on {_n(scope.n_tasks, 'task')} of "
+        f"{counted(len(names), 'way')} of learning from {scope.n_learned:,} labelled {kind}notes{read} "
+        f"{'were' if len(names) > 1 else 'was'} measured{runs}, on {counted(scope.n_tasks, 'task')} of "
         f"{scope.n_scored:,} labelled {scope.split} notes."
     )
 
@@ -84,15 +84,13 @@ def _difference(d: PairedDifference) -> str:
 def of_faithfulness(rows: Sequence[FaithfulnessRow], title: str, accuracy: float, has_learned: bool | None) -> str:
     """`title`: on what it was measured. `has_learned`: does the scorer beat guessing? None: not recorded."""
     n_variants = sum(row.method != "random" for row in rows)
+    ways = f"{counted(n_variants, 'way')} of computing relevance {'was' if n_variants == 1 else 'were'}"
     said = {
         True: "More than guessing would.",
         False: "Guessing could do as well: it has not learned these tasks, and nothing follows about any method.",
         None: "If that is chance, nothing follows about any method.",
     }
-    return (
-        f"{_n(n_variants, 'way')} of computing relevance {'was' if n_variants == 1 else 'were'} measured on {title}. "
-        f"The scorer answers {100 * accuracy:.1f} % of them right. {said[has_learned]}"
-    )
+    return f"{ways} measured on {title}. The scorer answers {100 * accuracy:.1f} % of them right. {said[has_learned]}"
 
 
 def of_probing(probing: Probing | None, n_tasks: int) -> str:
@@ -101,13 +99,13 @@ def of_probing(probing: Probing | None, n_tasks: int) -> str:
         return ""
     others = [best for best in probing.best if best.difference is not None]
     higher = [best.score.student for best in others if best.difference and best.difference.low > 0]
-    first = (
-        f"Small classifiers read {_n(n_tasks, 'task')} off the frozen layers of {_n(len(probing.students), 'model')}."
-    )
+    tasks, models = counted(n_tasks, "task"), counted(len(probing.students), "model")
+    first = f"Small classifiers read {tasks} off the frozen layers of {models}."
     second = f"Above the backbone at their best layers (95 %): {', '.join(higher) or 'none'}." if others else ""
     third = "One run of each model was read, so training them again could change the order."
     return " ".join(filter(None, (first, second, third)))
 
 
-def _n(n: int, what: str) -> str:
+def counted(n: int, what: str) -> str:
+    """1 task, 2 tasks."""
     return f"{n:,} {what}{'' if n == 1 else 's'}"

@@ -39,8 +39,7 @@ class Curve:
 
 def curves(run: Run) -> Iterator[Curve]:
     """Of the finished trainings of a run, in the order of the steps; of an arm's repeats, the first."""
-    names = [*driver.shared_steps(run), *(name for arm in run.settings.arms for name in driver.steps_of(run, arm))]
-    for name in dict.fromkeys(names):
+    for name in dict.fromkeys(driver.all_steps(run)):
         step = named(name)
         if step.kind.train and "@" not in name:
             folder = run.of(step.arm).step(name)

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
+from raypipe.models.pieces import Tokenizer
 from raypipe.words import F32
-
-Tokenizer = Any  # transformers.PreTrainedTokenizerFast; untyped upstream
 
 
 def type_vectors(words: Sequence[str], tokenizer: Tokenizer, embeddings_VD: F32) -> F32:

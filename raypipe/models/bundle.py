@@ -8,7 +8,6 @@ SHA256SUMS        of every other file
 
 from __future__ import annotations
 
-import hashlib
 import platform
 import shutil
 import subprocess
@@ -17,6 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from raypipe.errors import InputError, Problem
+from raypipe.records import sha256
 
 CONSTRAINTS, SUMS = "constraints.txt", "SHA256SUMS"
 # Weights that hold code (pickles) stay behind, as do caches.
@@ -56,7 +56,7 @@ def make(out: Path, source: Path, models: Sequence[Path], pip: Callable[[Sequenc
         made.rename(out)  # there means whole
     finally:
         shutil.rmtree(made, ignore_errors=True)
-    digest = _sha256(out / SUMS)
+    digest = sha256(out / SUMS)
     return (
         f"{out}: for Python {sys.version_info.major}.{sys.version_info.minor} on {platform.system()} "
         f"{platform.machine()}\nSHA-256 of its {SUMS}, to be carried by another way: {digest}\n"
@@ -93,9 +93,4 @@ def _fill(made: Path, source: Path, models: Sequence[Path], pip: Callable[[Seque
                 shutil.copyfile(file, target / file.name)
     (made / "install.sh").write_text(_INSTALL)
     files = sorted(path for path in made.rglob("*") if path.is_file())
-    (made / SUMS).write_text("".join(f"{_sha256(path)}  {path.relative_to(made)}\n" for path in files))
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    (made / SUMS).write_text("".join(f"{sha256(path)}  {path.relative_to(made)}\n" for path in files))

@@ -67,17 +67,12 @@ def import_model(source: Path, out: Path, dtype: Dtype = "bfloat16", notes: Sequ
 def sample(data: config.Data) -> list[str]:
     """The first notes of `data`, about `SAMPLE` characters. Raises `InputError` if there are none to read."""
     texts: list[str] = []
-    for unit in reading.units(data):
-        for table in reading.read_unit(unit, data, ["note_id", "text", "error"]):
-            texts += [text for text in table["text"].to_pylist() if text]
-            if sum(map(len, texts)) >= SAMPLE:
-                return _up_to(texts)
+    for table in reading.tables(data, ["note_id", "text", "error"]):
+        texts += [text for text in table["text"].to_pylist() if text]
+        if sum(map(len, texts)) >= SAMPLE:
+            break
     if not texts:
         raise InputError([Problem("data.notes", "holds no note that can be read")])
-    return _up_to(texts)
-
-
-def _up_to(texts: Sequence[str]) -> list[str]:
     lengths = accumulate(map(len, texts))
     return [text for text, length in zip(texts, lengths, strict=True) if length - len(text) < SAMPLE]
 

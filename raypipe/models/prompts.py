@@ -22,14 +22,14 @@ import numpy as np
 
 from raypipe.errors import Code, RowError
 from raypipe.guard.limits import within_limit
-from raypipe.models.pieces import PieceEncoder
+from raypipe.models.pieces import PieceEncoder, Tokenizer
 from raypipe.models.sentinels import MARK, choose_sentinels, mark_ids
 from raypipe.notes.tasks import Task
-from raypipe.settings.config import Chat, Prompt
+from raypipe.settings.config import Prompt
+from raypipe.settings.sections.model import Chat
 from raypipe.words import I32, tokens_of_words, word_spans
 
 Result = TypeVar("Result")
-Tokenizer = Any  # transformers.PreTrainedTokenizerFast; untyped upstream
 # Questions of a note that share a row: the attention mask of a row grows with the square of its length.
 QUESTIONS_PER_ROW = 32
 MASK = "{mask}"  # in the template of the question: the mark in the place of the answer

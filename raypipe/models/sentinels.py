@@ -10,13 +10,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from raypipe.errors import InputError
 from raypipe.models.families import FAMILIES
-from raypipe.models.pieces import PieceEncoder
-
-Tokenizer = Any  # transformers.PreTrainedTokenizerFast; untyped upstream
+from raypipe.models.pieces import PieceEncoder, Tokenizer
 
 _RESERVED = re.compile(r"reserved|unused|extra_id|placeholder", re.IGNORECASE)
 # A mark of any family, as it stands in a text

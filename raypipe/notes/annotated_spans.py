@@ -14,6 +14,7 @@ from raypipe.words import normalise
 
 Span = tuple[str, int, int]
 _TAG = re.compile(r"O|[BI](-.+)?")
+_TOKEN = re.compile(r"\S+")
 
 
 def parsed(cell: str | None, n_characters: int) -> list[Span]:
@@ -44,15 +45,18 @@ def of_tags(tags: Sequence[str], text: str) -> list[Span]:
     Raises ValueError unless there is one such tag for each token.
     """
     entities: list[Span] = []
-    position, previous = 0, "O"
-    for token, tag in zip(text.split(), tags, strict=True):
+    previous = "O"
+    for (start, end), tag in zip(tokens(text), tags, strict=True):
         if not _TAG.fullmatch(tag):  # the column may hold anything, so no message quotes it
             raise ValueError("no BIO tag")
-        start = text.index(token, position)
-        position = start + len(token)
         if tag.startswith("I") and previous != "O":
-            entities[-1] = (*entities[-1][:2], position)
+            entities[-1] = (*entities[-1][:2], end)
         elif tag != "O":
-            entities.append((tag.partition("-")[2], start, position))
+            entities.append((tag.partition("-")[2], start, end))
         previous = tag
     return entities
+
+
+def tokens(text: str) -> list[tuple[int, int]]:
+    """Start and end of each blank-separated token."""
+    return [match.span() for match in _TOKEN.finditer(text)]

@@ -62,13 +62,12 @@ class Corpus:
     @property
     def has_dev(self) -> bool:
         """Are there labels for validation?"""
-        return bool(pc.any(pc.equal(self.labels["split"], "dev")).as_py())
+        return self.labels_of("dev").num_rows > 0
 
     @property
     def labels_per_task(self) -> int:
         """Training labels in use, the median over tasks."""
-        train = self.labels.filter(pc.equal(self.labels["split"], "train"))
-        return int(median(pc.value_counts(train["task_id"]).field("counts").to_pylist()))
+        return int(median(pc.value_counts(self.labels_of("train")["task_id"]).field("counts").to_pylist()))
 
     @cached_property
     def guard(self) -> Guard | None:
@@ -112,7 +111,7 @@ class Corpus:
     def labelled(self, split: str) -> Iterator[tuple[dict[str, Any], dict[str, str]]]:
         """Notes of a split and their labels by task, sorted by id."""
         labels: dict[str, dict[str, str]] = defaultdict(dict)
-        for label in self.labels.filter(pc.equal(self.labels["split"], split)).to_pylist():
+        for label in self.labels_of(split).to_pylist():
             labels[label["note_id"]][label["task_id"]] = label["label"]
         notes = rows.read(self.labelled_path, filters=pc.is_in(pc.field("note_id"), pa.array(labels, pa.string())))
         for note in notes.sort_by("note_id").to_pylist():

@@ -10,24 +10,10 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-from raypipe.settings.config import NAME
+from raypipe.settings.sections.values import NAME
 
-POSITIVE = (
-    "1",
-    "yes",
-    "sì",
-    "si",
-    "s",
-    "y",
-    "true",
-    "t",
-    "positive",
-    "positivo",
-    "pos",
-    "present",
-    "presente",
-    "x",
-    "+",
+POSITIVE = frozenset(
+    ["1", "yes", "sì", "si", "s", "y", "true", "t", "positive", "positivo", "pos", "present", "presente", "x", "+"]
 )
 _CODE = re.compile(r"[-+]?\d+(\.0)?|.")  # says nothing to a model: a number or one character
 

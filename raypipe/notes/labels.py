@@ -19,12 +19,11 @@ from raypipe.notes import storage
 from raypipe.notes.cleaning import hashed
 from raypipe.notes.files import iter_notes
 from raypipe.notes.leakage import is_of_other_part
-from raypipe.notes.split import split_by_group
+from raypipe.notes.split import SPLITS, split_by_group
 from raypipe.notes.tasks import NO, YES, Task
 from raypipe.settings.config import Data
 from raypipe.settings.yamlfile import did_you_mean
 
-SPLITS = ("train", "dev", "test")
 PROSE = 60  # characters of a value that is no name any more
 _Counts = dict[str | None, dict[str, int]]  # label -> split -> rows
 
@@ -180,10 +179,9 @@ def for_self_supervision(notes: pa.Table, labels: pa.Table, data: Data) -> pa.Ar
 
 def _split_problems(table: pa.Table) -> Iterator[Problem]:
     """Split names, and notes that stand in two splits of a task or twice in one."""
-    odd = pc.value_counts(table["split"].filter(pc.invert(pc.is_in(table["split"], pa.array(SPLITS)))))
-    if len(odd):
-        counts = {entry["values"]: entry["counts"] for entry in odd.to_pylist()}
-        yield Problem("data.labels", f"{_unquoted(counts, 'split')} none of {', '.join(SPLITS)}")
+    odd = rows.counts(table["split"].filter(pc.invert(pc.is_in(table["split"], pa.array(SPLITS)))))
+    if odd:
+        yield Problem("data.labels", f"{_unquoted(odd, 'split')} none of {', '.join(SPLITS)}")
     for task_id, notes in _straddling(table, "note_id"):
         yield _problem(task_id, f"{len(notes):,} notes are in two splits", notes)
 
@@ -191,8 +189,7 @@ def _split_problems(table: pa.Table) -> Iterator[Problem]:
 def _row_problems(labels: pa.Table, tasks: Sequence[Task]) -> Iterator[Problem]:
     """Labels that are no option, notes labelled twice, tasks without rows or with one class to learn from."""
     per_note = labels.group_by(["task_id", "note_id"]).aggregate([([], "count_all")])
-    twice = pc.value_counts(per_note["task_id"].filter(pc.greater(per_note["count_all"], 1))).to_pylist()
-    n_twice = {entry["values"]: entry["counts"] for entry in twice}
+    n_twice = rows.counts(per_note["task_id"].filter(pc.greater(per_note["count_all"], 1)))
     counts = counts_of(labels)
     for task in tasks:
         if n_twice.get(task.id):

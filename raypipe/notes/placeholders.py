@@ -84,7 +84,7 @@ class Replacer:
 def _moved_tags(tags: str, text: str, now: Replaced) -> str:
     """A tag for each token of the new text: that of the first old token it holds something of."""
     cells = tags.split()
-    old = _tokens(text)
+    old = annotated_spans.tokens(text)
     if len(cells) != len(old):
         return tags  # for whoever reads it to complain
     out, last = list[str](), 0
@@ -94,15 +94,6 @@ def _moved_tags(tags: str, text: str, now: Replaced) -> str:
             out.append(tag)
             last = _end_of_token(now.text, after)
     return " ".join(out)
-
-
-def _tokens(text: str) -> list[tuple[int, int]]:
-    tokens, position = list[tuple[int, int]](), 0
-    for token in text.split():
-        start = text.index(token, position)
-        position = start + len(token)
-        tokens.append((start, position))
-    return tokens
 
 
 def _end_of_token(text: str, position: int) -> int:

@@ -78,6 +78,11 @@ def read_unit(unit: Unit, data: Data, columns: Sequence[str], selected: Mask | N
             yield table if selected is None else table.filter(pa.array(selected[first - table.num_rows : first]))
 
 
+def tables(data: Data, columns: Sequence[str]) -> Iterator[pa.Table]:
+    """The rows of all units, one after the other, as `read_unit` yields them."""
+    return itertools.chain.from_iterable(read_unit(unit, data, columns) for unit in units(data))
+
+
 def _named(data: Data) -> dict[str, str]:
     """Our name -> the file's name of each column to read."""
     columns = data.columns

@@ -32,14 +32,8 @@ SCHEMES = ("file", "s3", "gs", "abfs", "abfss", "hdfs", "memory")
 FORMATS = {".parquet": "parquet", ".jsonl": "jsonl", ".jsonl.gz": "jsonl", ".csv": "csv", ".csv.gz": "csv"}
 _SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*)://")
 _MAX_HEADER = 1_000_000  # characters of the first line of a CSV file
-BROKEN = (
-    pa.ArrowException,
-    OSError,
-    EOFError,
-    ValueError,
-    csv.Error,
-    zlib.error,
-)  # what reading a broken file may raise
+# What reading a broken file may raise
+BROKEN = (pa.ArrowException, OSError, EOFError, ValueError, csv.Error, zlib.error)
 
 
 @dataclass(frozen=True)
@@ -179,9 +173,8 @@ def _read(file: File, columns: Sequence[str]) -> tuple[list[str], pa.Table]:
     if not here or any(names.count(name) > 1 for name in here):
         return names, pa.table({})
     convert = pa.csv.ConvertOptions(column_types=dict.fromkeys(here, pa.string()), include_columns=here)
-    lines = pa.csv.ParseOptions(
-        delimiter=delimiter, newlines_in_values=True
-    )  # labels may stand beside the notes themselves
+    # labels may stand beside the notes themselves
+    lines = pa.csv.ParseOptions(delimiter=delimiter, newlines_in_values=True)
     with file.filesystem.open_input_stream(file.path) as stream:
         return names, pa.csv.read_csv(stream, parse_options=lines, convert_options=convert)
 

@@ -40,7 +40,7 @@ from raypipe.errors import InputError, Problem
 from raypipe.guard import limits
 from raypipe.notes import storage
 from raypipe.settings import yamlfile
-from raypipe.settings.config import Name, Section
+from raypipe.settings.sections.values import Name, Section
 from raypipe.settings.yamlfile import Document
 
 Kind = Literal["binary", "multiclass"]

@@ -107,9 +107,8 @@ def expose(run: Run, folder: StepFolder, student: str) -> dict[str, Any]:
     examiner = _Examiner(scorer, run.encoder(), _renderer(run, arm.masking), run.settings.canaries.secret)
     planted = rows.read(Path(str(run.settings.data.notes)).with_name(CANARIES)).to_pylist()
     targets = _targets(run, student.partition("@")[0], arm.masking, planted) if arm.masking else {}
-    first = {
-        canary["canary"]: canary for canary in reversed(planted)
-    }  # of a secret's notes, the one to ask about it in
+    # of a secret's notes, the one to ask about it in
+    first = {canary["canary"]: canary for canary in reversed(planted)}
     out = [
         {**answer, "canary": name, "copies": canary["copies"], "targets": targets.get(name, 0)}
         for name, canary in sorted(first.items())

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from itertools import chain, islice
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -26,7 +26,8 @@ from raypipe.notes.corpus import Corpus
 from raypipe.notes.deciding import is_annotated, read_deciding
 from raypipe.notes.files import iter_notes
 from raypipe.notes.identifiers import PATTERNS
-from raypipe.notes.reading import read_unit, units
+from raypipe.notes.reading import tables, units
+from raypipe.notes.split import SPLITS
 from raypipe.notes.tasks import Task, lines_of_tasks, load_tasks
 from raypipe.runs.folded import doubts_of_tasks, folded
 from raypipe.runs.names import RESERVED
@@ -66,7 +67,7 @@ class CheckReport:
         wide = max([4, *(len(task.id) for task in self.tasks)])
         lines = [f"{'task':{wide}}  {'kind':10}  train    dev   test  labels (train)"]
         for task in self.tasks:
-            n = {s: sum(of.get(s, 0) for of in counts.get(task.id, {}).values()) for s in labels_of.SPLITS}
+            n = {s: sum(of.get(s, 0) for of in counts.get(task.id, {}).values()) for s in SPLITS}
             of_options = [(o, counts.get(task.id, {}).get(o, {}).get("train", 0)) for o in task.options[:6]]
             shown = ", ".join(f"{o}: {n}" if self.names_labels else str(n) for o, n in of_options)
             more = f", +{len(task.options) - 6}" if len(task.options) > 6 else ""
@@ -271,7 +272,7 @@ def _attributions(config: Config) -> Iterator[Problem]:
 
     also: frozenset[str] = frozenset()  # what the methods compared read of the section `attribution`
     for i, name in enumerate(config.faithfulness.methods):
-        where, compared = f"faithfulness.methods.{i}", _compared(config, name)
+        where, compared = f"faithfulness.methods.{i}", config.attribution.named(name)
         try:
             read = method_of(compared).settings
         except InputError as error:
@@ -350,9 +351,7 @@ def _general(config: Config, arms: str) -> Iterator[Problem]:
 
 def _sample(config: Config, warnings: list[str]) -> Iterator[Problem]:
     """The first notes, with their text: a wrong column, or a pattern without end, shows here, not after an hour."""
-    data, columns = config.data, ["note_id", "text", "error"]
-    tables = chain.from_iterable(read_unit(unit, data, columns) for unit in units(data))
-    sample = pa.concat_tables(islice(tables, SAMPLE))
+    sample = pa.concat_tables(islice(tables(config.data, ["note_id", "text", "error"]), SAMPLE))
     yield from _patterns(config, sample["text"].drop_null().to_pylist())
     errors = sample["error"]
     n_bad = len(errors) - errors.null_count
@@ -425,19 +424,13 @@ def _sizes(config: Config, n_layers: int, context: int | None) -> Iterator[Probl
                 yield Problem(where, f"is {layer}, but {has}, and {valid_at(attribution, n_layers)}")
     with suppress(InputError):
         layers = {round(fraction * n_layers) for fraction in config.faithfulness.layers}
-        compared = [_compared(config, name) for name in config.faithfulness.methods]
+        compared = [config.attribution.named(name) for name in config.faithfulness.methods]
         compared = [attribution for attribution in compared if method_of(attribution).reads(attribution) != "none"]
         if compared and not any(layers & {*valid_layers(attribution, n_layers)} for attribution in compared):
             limits = "; ".join(valid_at(attribution, n_layers) for attribution in compared)
             yield Problem("faithfulness.layers", f"{has}, and no method says anything at these: {limits}")
     if context is not None and config.prompt.max_tokens > context:
         yield Problem("prompt.max_tokens", f"is {config.prompt.max_tokens}, but the model's context is {context}")
-
-
-def _compared(config: Config, name: str) -> Attribution:
-    """The attribution that one of faithfulness.methods names: method, or method/reduction."""
-    method, _, reduction = name.partition("/")
-    return config.attribution.model_copy(update={"method": method, "reduction": reduction or "auto"})
 
 
 def encoder_of(config: Config, tasks: Sequence[Task]) -> PromptEncoder:

@@ -59,7 +59,7 @@ def _write_split(corpus: Corpus) -> dict[str, Any]:
     split = corpus.all_labels.select(["note_id", "split"]).group_by(["note_id", "split"]).aggregate([])
     split = split.select(["note_id", "split"]).sort_by("note_id")
     rows.write(split, corpus.split_path)
-    sizes = {row["values"]: row["counts"] for row in pc.value_counts(split["split"]).to_pylist()}
+    sizes = rows.counts(split["split"])
     return {"split": {**corpus.data.split.model_dump(), "notes": {name: sizes.get(name, 0) for name in SPLITS}}}
 
 

@@ -31,6 +31,8 @@ from raypipe.training.trainer import TrainingSpec
 
 # Steps that a command also makes although another command has their name: masks may need relevance to be stored first.
 ALSO_MAKES = {"mask": {"attribute"}}
+# Commands that, where no arm is named, make the steps of all arms that have any. The others make those of the run.
+FOR_ALL_ARMS = {"train", "evaluate"}
 
 
 @dataclass(frozen=True)
@@ -226,6 +228,18 @@ def steps_of(run: Run, arm: str) -> list[str]:
     return [name for kind in kinds for name in _names(run, kind, [arm])]
 
 
+def all_steps(run: Run) -> list[str]:
+    """The steps of the whole job, those of all arms included; a step that several of them share may stand twice."""
+    return [*shared_steps(run), *(name for arm in run.settings.arms for name in steps_of(run, arm))]
+
+
+def missing_in_job(run: Run) -> list[Todo]:
+    """The steps of the whole job that are not finished, those of variants included, each after its inputs."""
+    names = [(each, shared_steps(each)) for each in (run, *run.all_variants())]
+    names += [(run.of(arm), steps_of(run.of(arm), arm)) for arm in run.settings.arms]
+    return list({t.path: t for each, steps in names for t in missing(each, steps)}.values())
+
+
 def prepare(run: Run) -> None:
     """All that the arms share: backbone, scorer, masks and pseudo-labels, as training rows."""
     for each in (run, *run.all_variants()):
@@ -284,7 +298,7 @@ def is_measured(run: Run, arm: str) -> bool:
 
 def run_all(run: Run) -> None:
     """The whole job but the report (findings/). The same call again goes on where the last one stopped."""
-    _say_what_is_done(run, [*shared_steps(run), *(name for arm in run.settings.arms for name in steps_of(run, arm))])
+    _say_what_is_done(run, all_steps(run))
     prepare(run)
     unmeasured = [arm for arm in run.settings.arms if not is_measured(run, arm)]
     if unmeasured:
@@ -301,9 +315,14 @@ def run_command(run: Run, command: str, arms: Sequence[str] = ()) -> list[tuple[
     """What one command makes: its steps of the run, or with `arms` those arms' steps; their inputs must be finished.
 
     Returns those steps, also where they were made before: the run (an arm may be a variant's) and the name of each.
-    Raises `InputError` if an input is not finished, or if an arm has no such step.
+    Raises `InputError` if an input is not finished, if there is no such arm, or if an arm has no such step.
     """
+    if unknown := sorted(set(arms) - set(run.settings.arms)):
+        raise InputError(f"no such arm: {', '.join(unknown)}; the config has {', '.join(run.settings.arms)}")
     kinds = [step for step in STEPS if step.command == command]
+    if not arms and command in FOR_ALL_ARMS:
+        of_arms = [kind for kind in kinds if kind.per != "run"]
+        arms = [name for name, arm in run.settings.arms.items() if any(k.is_used(run.settings, arm) for k in of_arms)]
     made: list[tuple[Run, str]] = []
     if not arms:
         for each in (run, *run.all_variants()):

@@ -8,7 +8,6 @@ reading fails or `--verify` is asked for; then every file of rows is read.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
@@ -22,7 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from raypipe.errors import InputError, Problem
-from raypipe.records import json_of, write_json
+from raypipe.records import json_of, sha256, write_json
 from raypipe.stream.cluster import WRITTEN
 
 SETTINGS, MANIFEST, FILES = "settings.json", "manifest.json", "files"
@@ -166,7 +165,7 @@ def _verdict(path: Path, entry: Entry, by_digest: bool) -> str:
         return f"is damaged: {status.st_size} bytes, not {entry['size']}"
     if not by_digest and status.st_mtime_ns == entry["modified"]:
         return ""
-    digest = _sha256(path) if by_digest else _remembered(path, status.st_size, status.st_mtime_ns)
+    digest = sha256(path) if by_digest else _remembered(path, status.st_size, status.st_mtime_ns)
     return "" if digest == entry["sha256"] else "is damaged: its content has changed"
 
 
@@ -185,19 +184,14 @@ def _is_readable(path: Path) -> bool:
 
 def _entry(path: Path) -> Entry:
     status = path.stat()
-    entry = {"size": status.st_size, "modified": status.st_mtime_ns, "sha256": _sha256(path)}
+    entry = {"size": status.st_size, "modified": status.st_mtime_ns, "sha256": sha256(path)}
     return entry | ({"rows": pq.read_metadata(path).num_rows} if path.suffix == ".parquet" else {})
 
 
 @lru_cache(maxsize=1 << 16)
 def _remembered(path: Path, size: int, modified: int) -> str:
     """Of a folder that was copied, every file is read once by a command, not at each look."""
-    return _sha256(path)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return sha256(path)
 
 
 def _output(folder: Path) -> list[Path]:

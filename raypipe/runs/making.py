@@ -23,6 +23,7 @@ from raypipe.runs.check import of_tokens
 from raypipe.runs.names import LABELS, SCORER
 from raypipe.settings import config
 from raypipe.settings.arms import PRETRAINING, masking_of, pseudo_of
+from raypipe.settings.sections.evaluation import Split
 from raypipe.stream import pipeline
 from raypipe.stream.stages.render import counts
 from raypipe.training import examples, pseudo_labels, supervised
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from raypipe.runs.folder import StepFolder
     from raypipe.runs.run import Run
 
-CALIBRATION: config.Split = "dev"  # the split that prediction sets are calibrated on
+CALIBRATION: Split = "dev"  # the split that prediction sets are calibrated on
 
 
 def pretraining_rows(run: Run, folder: StepFolder, _: str) -> dict[str, Any]:
@@ -185,8 +186,7 @@ def n_plans(run: Run) -> int:
 
 def n_answers(run: Run) -> int:
     """Labels of the evaluation split."""
-    labels = run.corpus.labels
-    return labels.filter(pc.equal(labels["split"], run.settings.evaluation.split)).num_rows
+    return run.corpus.labels_of(run.settings.evaluation.split).num_rows
 
 
 def _audited(run: Run, folder: StepFolder) -> dict[str, Any]:
@@ -194,7 +194,7 @@ def _audited(run: Run, folder: StepFolder) -> dict[str, Any]:
     ids = rows.read(folder.data, ["note_id", "error"])
     audit(folder.path, run.corpus.note_ids(), ids["note_id"])
     failed = ids.filter(pc.starts_with(pc.fill_null(ids["error"], ""), "E_"))
-    by_code = {row["values"]: row["counts"] for row in pc.value_counts(ids["error"].drop_null()).to_pylist()}
+    by_code = rows.counts(ids["error"].drop_null())
     letters = failed.append_column("step", pa.array([folder.path.name] * len(failed), pa.string()))
     rows.write(letters.select(rows.DEAD_LETTERS.names), folder.path / "dead_letters.parquet")
     n_tried = len(failed) + ids["error"].null_count  # not those held out or beyond `max_unlabelled`

@@ -53,6 +53,10 @@ class Pace:
         return units / seconds if units >= LEAST_UNITS and seconds > 0 else None
 
 
+def silent(line: str) -> None:
+    """In the place of a `Printer`, where nobody wants lines: of a worker they would mix with those of others."""
+
+
 def said(at: At, unit: str, pace: Pace) -> str:
     """12/130 steps, 2 min 20 s left, 0.8 steps/s, loss 3.210."""
     done, total, detail = at
@@ -60,13 +64,14 @@ def said(at: At, unit: str, pace: Pace) -> str:
         total = None
     parts = [f"{done:,}/{total:,} {unit}" if total else f"{done:,} {unit}"]
     if (rate := pace.rate) is not None:
-        parts.append(f"{_duration((total - done) / rate)} left" if total else "")
+        parts.append(f"{duration((total - done) / rate)} left" if total else "")
         parts.append(f"{rate:,.0f} {unit}/s" if rate >= 10 else f"{rate:.2g} {unit}/s")
     parts.append(detail)
     return ", ".join(part for part in parts if part)
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """75 -> 1 min 15 s."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"

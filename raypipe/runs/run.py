@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -15,7 +15,7 @@ from raypipe.models import loading
 from raypipe.models.families import FAMILIES
 from raypipe.models.prompts import MASK, PromptEncoder, with_mark
 from raypipe.notes.corpus import Corpus
-from raypipe.runs import collect
+from raypipe.runs import collect, lock
 from raypipe.runs.check import check
 from raypipe.runs.determinants import settings_of
 from raypipe.runs.folder import StepFolder, refuse_links
@@ -67,6 +67,16 @@ class Run:
                 self.say(f"warning: {place}: {why}, and so may replace this run; take the right away (chmod o-w)")
         (self.folder / configfile.RESOLVED).write_text(configfile.dump(self.settings))
         return self
+
+    @contextmanager
+    def held(self, path: Path | str, overrides: Sequence[str] | None) -> Iterator[Run]:
+        """Open it, to be written in by this process alone. Problems stand at their lines in the config at `path`."""
+        with lock.held(self.folder):
+            try:
+                self.open()
+            except InputError as error:
+                raise configfile.located(error, path, overrides or ()) from None
+            yield self
 
     def follow(self, name: str, unit: str, read: Read) -> AbstractContextManager[None]:
         """Show how far a step has come while the block runs; whoever listens to lines alone is spared."""

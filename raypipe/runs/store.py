@@ -27,7 +27,7 @@ from raypipe.errors import ExitCode, InputError, Problem
 from raypipe.notes import storage
 from raypipe.runs.folder import refuse_links
 from raypipe.runs.integrity import AT_ONCE, FILES, MANIFEST, SETTINGS
-from raypipe.settings.config import location
+from raypipe.settings.sections.values import location
 
 CHUNK = 1 << 23  # bytes that are read at once
 _MAX_RECORD = 1 << 28  # bytes of a manifest; a store may hold anything

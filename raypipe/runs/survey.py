@@ -20,7 +20,7 @@ from raypipe.hashing import stable_hash
 from raypipe.notes.files import iter_notes
 from raypipe.notes.identifiers import found
 from raypipe.notes.leakage import Guard
-from raypipe.notes.reading import TEXT_ROWS, read_unit, units
+from raypipe.notes.reading import TEXT_ROWS, tables
 from raypipe.notes.tasks import Task
 from raypipe.runs.folded import doubts_of_tasks
 from raypipe.settings.config import Config, Data
@@ -65,8 +65,8 @@ def survey(config: Config, tasks: Sequence[Task], labels: pa.Table, encoder: Pro
 
 def _texts(data: Data) -> Iterator[str]:
     """The first notes that can be used."""
-    tables = chain.from_iterable(read_unit(unit, data, ["note_id", "text", "error"]) for unit in units(data))
-    texts = (text for table in tables for text in table["text"].to_pylist() if text is not None)
+    some = tables(data, ["note_id", "text", "error"])
+    texts = (text for table in some for text in table["text"].to_pylist() if text is not None)
     return islice(texts, SAMPLE)
 
 

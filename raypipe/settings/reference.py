@@ -11,7 +11,8 @@ import sys
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from raypipe.settings.config import NAME, Config
+from raypipe.settings.config import Config
+from raypipe.settings.sections.values import NAME
 
 Schema = Mapping[str, Any]
 
@@ -25,7 +26,7 @@ command line, `--set section.key=value` lays one value over the file. What the t
 marks a deviation; all other defaults are ours.
 
 This page is generated: `python -m raypipe.settings.reference > docs/settings.md`. Descriptions stand in
-`raypipe/settings/config.py`.
+`raypipe/settings/sections/`.
 """
 TABLE = "| key | value | default | meaning |\n|---|---|---|---|"
 KINDS = {"integer": "whole number", "number": "number", "boolean": "`true` or `false`", "string": "text"}

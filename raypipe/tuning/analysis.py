@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from raypipe.evaluation import uncertainty
-from raypipe.evaluation.uncertainty import CAVEATS, Estimate, PairedDifference
+from raypipe.evaluation.uncertainty import Estimate, PairedDifference, caveats_of
 from raypipe.tuning.space import LAYER
 from raypipe.tuning.trial_tables import CONFIG, LABELS_ONLY, ModelFacts, Search
 
@@ -60,8 +60,7 @@ class Results:
     def caveats(self) -> list[str]:
         """What the intervals of the best setting and of its differences lack, in words."""
         estimates = [self.best.estimate, *(difference.estimate for difference in self.differences)]
-        used = {caveat for estimate in estimates for caveat in estimate.caveats}
-        return [sentence for caveat, sentence in CAVEATS.items() if caveat in used]
+        return list(caveats_of(estimates).values())
 
     def name(self, values: Values) -> str:
         """ratio 0.15, layer 0.25."""

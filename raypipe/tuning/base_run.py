@@ -20,7 +20,7 @@ from raypipe.masking.requirements import needs
 from raypipe.runs import driver, integrity
 from raypipe.runs.determinants import settings_of
 from raypipe.runs.names import SCORER
-from raypipe.runs.progress import Printer
+from raypipe.runs.progress import Printer, silent
 from raypipe.runs.run import Run
 from raypipe.runs.steps import RANKED
 from raypipe.settings.arms import masking_of
@@ -29,10 +29,6 @@ from raypipe.tuning.plan import StudyPlan, configure
 from raypipe.tuning.trial_tables import LABELS_ONLY
 
 Say = Callable[[str], None]
-
-
-def silent(what: str) -> None:
-    """For trials: they run beside each other, and their lines of progress would mix."""
 
 
 def prepare(plan: StudyPlan, folder: Path, say: Say) -> Run:

@@ -7,6 +7,7 @@ import random
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice, product
+from pathlib import Path
 from typing import Any
 
 from raypipe.attribution.layers import masking_layer, valid_at, valid_layers
@@ -15,12 +16,13 @@ from raypipe.hashing import fingerprint
 from raypipe.masking.requirements import needs
 from raypipe.masking.strategy import RELEVANCE
 from raypipe.runs.check import of_settings
+from raypipe.settings import yamlfile
 from raypipe.settings.arms import masking_of, with_matched
 from raypipe.settings.config import Arm, Config, Masking
-from raypipe.settings.yamlfile import did_you_mean
+from raypipe.settings.yamlfile import Document, did_you_mean
 from raypipe.tuning import samplers
-from raypipe.tuning.backbones import Backbone
-from raypipe.tuning.space import LAYER, Space
+from raypipe.tuning.backbones import Backbone, backbones
+from raypipe.tuning.space import LAYER, Space, load
 
 COMBINATIONS = 256  # how many combinations of values are checked against the config before a study starts
 NOT_IN_RESULTS = {"runs", "resources", "tune", "comparison", "faithfulness"}  # config keys that change no trial
@@ -97,6 +99,15 @@ def plans(space: Space, backbones: Sequence[Backbone]) -> list[StudyPlan]:
     return out
 
 
+def counts(path: Path, written: Document) -> tuple[tuple[str, str, int], ...]:
+    """Model, arm and trials of each study of a space. Raises `InputError` with everything that is wrong with it."""
+    space = load(path)
+    models = yamlfile.validate(Config, written).tune.models or space.models
+    return tuple(
+        (study.backbone.name, study.arm, study.n_trials) for study in plans(space, backbones(written.value, models))
+    )
+
+
 def identity(config: Config) -> str:
     """A fingerprint of all keys of a trial's config on which its result may depend; a default is as good as no key."""
     return fingerprint(config.model_dump(mode="json", exclude=NOT_IN_RESULTS, exclude_defaults=True))
@@ -153,9 +164,8 @@ def _without_equal_layers(space: Space, backbone: Backbone) -> dict[str, Any]:
 def _problems_together(plan: StudyPlan) -> Iterator[Problem]:
     """Problems that no value has by itself: a layer that the method cannot read, a key that changes no trial."""
     every = {key: samplers.values(sampler) for key, sampler in plan.params.items()}
-    without_effect = {
-        key for key, values in every.items() if len(values) > 1
-    }  # a key leaves when a value changes a trial
+    # a key leaves when a value changes a trial
+    without_effect = {key for key, values in every.items() if len(values) > 1}
     for values in _combinations(every):
         config = plan.config(values, "trial", "runs")
         layer, depth = config.attribution.layer, plan.backbone.depth

@@ -24,6 +24,7 @@ from raypipe.findings.page import figures as look
 from raypipe.findings.page.figures import Chart
 from raypipe.findings.page.html import environment
 from raypipe.findings.page.report import Report, outcome
+from raypipe.findings.summary import counted
 from raypipe.records import versions
 from raypipe.runs.folder import refuse_links
 from raypipe.tuning import analysis, charts, stability
@@ -117,8 +118,8 @@ def summary(search: Search, pages: Sequence[ModelPage]) -> str:
     n_finished = sum(page.statuses.get("finished", 0) for page in pages)
     n_settings = sum(len(page.results.settings) for page in pages if page.results)
     sentences = [
-        f"{n_settings} settings of {_n(len(pages), 'model')} were measured in {_n(n_finished, 'finished trial')}, on "
-        f"dev notes of {_n(len(search.tasks), 'task')}."
+        f"{n_settings} settings of {counted(len(pages), 'model')} were measured in "
+        f"{counted(n_finished, 'finished trial')}, on dev notes of {counted(len(search.tasks), 'task')}."
     ]
     for page in pages:
         verdicts = [n.verdict for n in page.against]
@@ -129,10 +130,6 @@ def summary(search: Search, pages: Sequence[ModelPage]) -> str:
             )
     best_of_many = "The best of many settings is partly lucky, and test notes were not read"
     return " ".join([*sentences, f"{best_of_many}: how good it is, a run on them has to say."])
-
-
-def _n(n: int, what: str) -> str:
-    return f"{n:,} {what}{'' if n == 1 else 's'}"
 
 
 def settings_table(every: Sequence[Results]) -> pa.Table:

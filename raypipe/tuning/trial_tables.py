@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 from raypipe import rows
 from raypipe.errors import InputError, Problem
 from raypipe.notes.tasks import Task
-from raypipe.records import json_of, write_json
+from raypipe.records import json_of, of_json, write_json
 
 CONFIG, SECONDS = "config/", "seconds/"  # begin the columns of parameters, and of the time of each step
 TABLES = ("trials", "curves", "predictions")  # of a Search, each a file
@@ -148,7 +148,7 @@ def load(folder: Path) -> Search:
         return Search(
             name=facts["name"],
             doc=facts["doc"],
-            tasks=tuple(_task(task) for task in facts["tasks"]),
+            tasks=tuple(of_json(Task, task) for task in facts["tasks"]),
             models=tuple(ModelFacts.of(model) for model in facts["models"]),
             **{name: rows.read(inside / f"{name}.parquet") for name in TABLES},
         )
@@ -174,8 +174,3 @@ def _column(values: Sequence[Any]) -> pa.Array:
     if kinds <= {int, float}:
         return pa.array(values, pa.int64() if kinds == {int} else pa.float64())
     return pa.array([None if v is None else v if isinstance(v, str) else json.dumps(v) for v in values], pa.string())
-
-
-def _task(values: Mapping[str, Any]) -> Task:
-    fields_of: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in values.items()}
-    return Task(**fields_of)

@@ -11,6 +11,7 @@ from typing import Any
 from raypipe import cli
 from raypipe.errors import ExitCode, InputError
 from raypipe.runs import lock
+from raypipe.runs.progress import silent
 from raypipe.settings import configfile
 from raypipe.tuning import base_run, search, studies, trial, trial_tables
 from raypipe.tuning.backbones import backbones
@@ -65,7 +66,7 @@ def _search(config: Path) -> None:
     whole = plan.backbone.config({})
     with lock.held(Path(whole.runs) / whole.name):
         folder = studies.claim(plan)
-        base = base_run.prepare(plan, folder, base_run.silent)
+        base = base_run.prepare(plan, folder, silent)
         for ratio in (0.1, 0.3):
             try:
                 trial.run(

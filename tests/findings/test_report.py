@@ -23,12 +23,14 @@ from raypipe.evaluation.uncertainty import ComparisonResult, Estimate, PairedDif
 from raypipe.findings.gates import Gate
 from raypipe.findings.known_words import AgreementRow
 from raypipe.findings.material import Material, StepTime
-from raypipe.findings.page import ArmRow, HeatMap, Panel, Report, arm_rows, figures, text_table, write_report
+from raypipe.findings.page import figures
 from raypipe.findings.page import html as page_module
-from raypipe.findings.page.heatmap import MAX_CHARS, stretches
+from raypipe.findings.page.heatmap import MAX_CHARS, HeatMap, Panel, stretches
 from raypipe.findings.page.html import html
-from raypipe.findings.page.report import verdict
+from raypipe.findings.page.report import ArmRow, Report, arm_rows, verdict
 from raypipe.findings.page.terms import SECTIONS, TERMS
+from raypipe.findings.page.text import text_table
+from raypipe.findings.page.write import write_report
 from raypipe.findings.probing import Probing
 from raypipe.findings.training_curves import Curve
 

@@ -11,7 +11,8 @@ from raypipe.errors import InputError
 from raypipe.masking import STRATEGIES, Masker
 from raypipe.masking.requirements import needs, order, problems
 from raypipe.masking.strategy import COMMON
-from raypipe.settings.config import PROFILES, Masking
+from raypipe.settings.config import Masking
+from raypipe.settings.sections.masking import PROFILES
 from tests.masking.cases import arms, masking
 
 

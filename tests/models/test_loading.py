@@ -14,6 +14,7 @@ from raypipe.errors import InputError
 from raypipe.models import loading
 from raypipe.models.families import FAMILIES
 from raypipe.settings import config
+from raypipe.settings.sections.training import ScratchFamily
 from raypipe.training import lora
 from tests.tiny_models import CONFIGS, TEXTS, tiny_model, tiny_tokenizer
 
@@ -151,8 +152,8 @@ def test_from_scratch_depends_on_the_seed_alone(tmp_path: Path) -> None:
     assert not torch.equal(weights(1), weights(2))
 
 
-@pytest.mark.parametrize("family", get_args(config.ScratchFamily))
-def test_from_scratch_builds_every_family_it_names(family: config.ScratchFamily, tmp_path: Path) -> None:
+@pytest.mark.parametrize("family", get_args(ScratchFamily))
+def test_from_scratch_builds_every_family_it_names(family: ScratchFamily, tmp_path: Path) -> None:
     """With the asked number of blocks, tied embeddings, and the family's sentinels; it loads as what it says."""
     pretrain = config.Pretrain(family=family, vocab_size=400, hidden_size=32, intermediate_size=64, layers=3, heads=2)
     loading.train_tokenizer(TEXTS, pretrain, tmp_path)

@@ -83,7 +83,7 @@ def test_the_report_of_a_comparison_is_made_again_from_its_cells(
     run, cells = compared
     again = compare.opened(Run(run.settings).open())
     assert again.keys() == cells.keys()
-    first, second = (results.build(run, *compare.by_budget(found)) for found in (cells, again))
+    first, second = (results.build(run, found) for found in (cells, again))
     assert first.arms == second.arms
     assert first.gates == second.gates
 
@@ -97,7 +97,7 @@ def test_models_of_repeats_are_not_kept(compared: tuple[Run, dict[compare.Cell, 
 
 def test_the_table_has_every_run(compared: tuple[Run, dict[compare.Cell, Run]]) -> None:
     run, cells = compared
-    built = results.build(run, *compare.by_budget(cells))
+    built = results.build(run, cells)
     assert {row.name: row.macro_f1.n_runs for row in built.arms} == {"sft": 4, "decselfmask": 4, TFIDF: 2}
     assert list(built.budgets) == ["6", "12", "all"]
     assert set(built.budgets["6"]) == {"sft", TFIDF}
@@ -140,7 +140,7 @@ def test_an_arm_is_in_the_table_only_with_all_its_seeds(
     copied = shutil.copytree(run.folder, tmp_path / run.folder.name)
     (copied / "cells/seed1-all/evaluate/decselfmask/manifest.json").unlink()
     partial = Run(run.settings.model_copy(update={"runs": str(tmp_path)})).open()
-    built = results.build(partial, *compare.by_budget(compare.opened(partial)))
+    built = results.build(partial, compare.opened(partial))
     assert [row.name for row in built.arms] == ["sft", TFIDF]
     assert "decselfmask" in built.remarks["arms left out (not finished for every seed and repeat)"]
 
@@ -159,11 +159,11 @@ def test_probes_of_the_first_seed_stand_in_the_report(
     run, _ = compared
     shutil.copytree(run.folder, tmp_path / run.folder.name)
     copied = Run(run.settings.model_copy(update={"runs": str(tmp_path)})).open()
-    assert results.build(copied, *compare.by_budget(compare.opened(copied))).probing is None
+    assert results.build(copied, compare.opened(copied)).probing is None
     monkeypatch.setattr("raypipe.cli.steps.opened", lambda *_: nullcontext(copied))
     cli.probe(Path("unused"))
     assert (copied.folder / "cells/seed0-all/probe/report.html").exists()
-    found = results.build(copied, *compare.by_budget(compare.opened(copied))).probing
+    found = results.build(copied, compare.opened(copied)).probing
     assert found is not None
     assert set(found.students) == {"backbone", "train/decselfmask", "finetune/scorer", "finetune/decselfmask"}
 

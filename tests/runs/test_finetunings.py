@@ -87,7 +87,7 @@ def test_only_what_is_missing_is_done(compared: tuple[Run, Cells]) -> None:
 
 def test_the_report_shows_gain_over_steps(compared: tuple[Run, Cells]) -> None:
     run, cells = compared
-    built = results.build(run, *compare.by_budget(cells), compare.by_finetuning(cells))
+    built = results.build(run, cells)
     assert {(row.finetuning, row.labels, row.arm) for row in built.gains} == {
         (finetuning, labels, arm)
         for finetuning in ("finetune", "short", "tuned")
@@ -106,7 +106,7 @@ def test_the_report_shows_gain_over_steps(compared: tuple[Run, Cells]) -> None:
             assert row.gain.low <= row.gain.value <= row.gain.high
     assert "Gain by fine-tuning" in html(built)
     assert "gain in AUC" in text_table(built)
-    of_one = results.build(run, *compare.by_budget(cells))
+    of_one = results.build(run, {cell: one for cell, one in cells.items() if cell.finetuning is None})
     assert not of_one.gains
     assert {row.name: row.macro_f1 for row in of_one.arms} == {row.name: row.macro_f1 for row in built.arms}
 

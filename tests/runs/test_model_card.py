@@ -71,7 +71,7 @@ def test_no_text_and_no_path_is_in_a_card(run: Run) -> None:
 
 def test_the_report_adds_figures_with_intervals(run: Run) -> None:
     before = {path: path.read_bytes() for path in run.folder.rglob("README.md")}
-    results.report(run)
+    results.write(run)
     card = ModelCard.load(run.folder / "report/model-cards/decselfmask.md")
     metrics = json.loads((run.folder / "report/metrics.json").read_text())
     (arm,) = [arm for arm in metrics["arms"] if arm["name"] == "decselfmask"]

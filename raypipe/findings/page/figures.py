@@ -27,8 +27,7 @@ from raypipe.evaluation.layer_scores import LayerScore
 from raypipe.evaluation.operating_point import Calibration
 from raypipe.evaluation.uncertainty import Estimate
 from raypipe.findings.finetunings import Gain
-from raypipe.findings.page.layer_curves import NAMES, POOLINGS, shown
-from raypipe.findings.probing import STAGES, Probing
+from raypipe.findings.probing import NAMES, POOLINGS, STAGES, Probing, shown
 from raypipe.findings.training_curves import Curve
 from raypipe.guard.terminal import printable
 from raypipe.runs.names import BACKBONE, SCORER
@@ -90,9 +89,7 @@ def gains(rows: Sequence[Gain], reference: str) -> Chart:
             for number, arm in enumerate(arms, start=1):
                 _gain_curve(axes, [row for row in shown if row.arm == arm], measure, _style(theme, number), number)
         grid[0][0].set_ylabel(f"gain over {label(reference)}, points")
-        handles = [Line2D([], [], label=label(arm), **_style(theme, i)) for i, arm in enumerate(arms, start=1)]
-        place = {"loc": "outside upper left", "ncols": min(5, len(handles))}
-        figure.legend(handles=handles, **place, frameon=False, labelcolor=INK[theme])
+        _legend_of_panels(figure, theme, {arm: _style(theme, i) for i, arm in enumerate(arms, start=1)})
         return figure
 
     steps = "; ".join(f"{r.arm} at {r.n_steps} steps {100 * r.gain.value:+.1f}" for r in shown if r.gain is not None)
@@ -229,11 +226,8 @@ def training(curves: Sequence[Curve], reference: str) -> Chart:
                 axes.yaxis.set_visible(any(drawn))  # dev notes have no labels that other stages learn
         for axes, plot in zip(grid, rows, strict=True):
             next(a for a in axes if a.yaxis.get_visible()).set_ylabel(LABEL_OF[plot])
-        handles = [Line2D([], [], label=label(name), **style_of[name]) for name in students]
-        if handles:
-            columns = max(1, min(len(students), LEGEND_WIDTH // (6 + max(map(_width, students)))))
-            place = {"loc": "outside upper left", "ncols": columns}
-            figure.legend(handles=handles, **place, frameon=False, labelcolor=INK[theme])
+        if students:
+            _legend_of_panels(figure, theme, {name: style_of[name] for name in students}, _columns(students))
         return figure
 
     ends = "; ".join(f"{curve.name} {curve.loss[-1]:.3f}" for curve in curves)
@@ -271,8 +265,20 @@ def _styles(theme: str, arms: Sequence[str], reference: str) -> list[tuple[str, 
 
 def _legend(axes: Any, theme: str, arms: Sequence[str]) -> None:
     """Above the axes, in as many columns as there is room for."""
-    columns = max(1, min(len(arms), LEGEND_WIDTH // (6 + max(map(_width, arms)))))
-    axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=columns, frameon=False, labelcolor=INK[theme])
+    place = {"loc": "lower left", "bbox_to_anchor": (0, 1), "ncols": _columns(arms)}
+    axes.legend(**place, frameon=False, labelcolor=INK[theme])
+
+
+def _legend_of_panels(figure: Figure, theme: str, style_of: Mapping[str, dict[str, Any]], columns: int = 5) -> None:
+    """One above all panels, of the names with their styles."""
+    handles = [Line2D([], [], label=label(name), **style) for name, style in style_of.items()]
+    place = {"loc": "outside upper left", "ncols": min(columns, len(handles))}
+    figure.legend(handles=handles, **place, frameon=False, labelcolor=INK[theme])
+
+
+def _columns(names: Sequence[str]) -> int:
+    """How many names have room beside each other in a legend."""
+    return max(1, min(len(names), LEGEND_WIDTH // (6 + max(map(_width, names)))))
 
 
 def layers(probing: Probing) -> Chart:
@@ -292,12 +298,8 @@ def layers(probing: Probing) -> Chart:
             axes.set_xlabel("layer")
         for row in grid:
             row[0].set_ylabel("macro F1, points")
-        names = [BACKBONE, *arms]
-        handles = [
-            Line2D([], [], label=label(NAMES.get(name, name)), **_style(theme, i)) for i, name in enumerate(names)
-        ]
-        place = {"loc": "outside upper left", "ncols": min(5, len(handles))}
-        figure.legend(handles=handles, **place, frameon=False, labelcolor=INK[theme])
+        names = [NAMES.get(name, name) for name in (BACKBONE, *arms)]
+        _legend_of_panels(figure, theme, {name: _style(theme, i) for i, name in enumerate(names)})
         return figure
 
     scores = ((shown(best.score.student), best.score) for best in probing.best)

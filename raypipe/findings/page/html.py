@@ -15,12 +15,13 @@ from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
-from raypipe.evaluation.uncertainty import CAVEATS, Estimate
+from raypipe.evaluation.uncertainty import CAVEATS, Estimate, caveats_of
 from raypipe.findings.page import figures, heatmap
-from raypipe.findings.page.layer_curves import shown
 from raypipe.findings.page.report import Report, outcome, verdict
 from raypipe.findings.page.terms import terms_of
+from raypipe.findings.probing import shown
 from raypipe.guard.terminal import printable
+from raypipe.runs import progress
 
 MINUS, NOTHING = "\u2212", "\u2013"
 CAVEAT_MARKS = dict(zip(CAVEATS, "†‖‡¶§◊", strict=True))
@@ -101,11 +102,8 @@ def plain(number: float | None) -> str:
 
 
 def duration(seconds: float) -> str:
-    """75 -> 1 min 15 s."""
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
+    """7.21 -> 7.2 s, 75 -> 1 min 15 s."""
+    return f"{seconds:.1f} s" if seconds < 60 else progress.duration(seconds)
 
 
 def _used_caveats(report: Report) -> dict[str, str]:
@@ -113,5 +111,4 @@ def _used_caveats(report: Report) -> dict[str, str]:
     estimates: list[Estimate] = [row.macro_f1 for row in report.arms]
     estimates += [pair.estimate for pair in report.pairs]
     estimates += [row.difference.estimate for row in report.arms if row.difference]
-    used = {caveat for estimate in estimates for caveat in estimate.caveats}
-    return {CAVEAT_MARKS[caveat]: sentence for caveat, sentence in CAVEATS.items() if caveat in used}
+    return {CAVEAT_MARKS[caveat]: sentence for caveat, sentence in caveats_of(estimates).items()}

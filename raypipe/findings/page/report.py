@@ -10,11 +10,9 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-import numpy as np
-
 from raypipe.evaluation.conformal import Sets
 from raypipe.evaluation.faithfulness_table import FaithfulnessRow
-from raypipe.evaluation.metrics import Metrics
+from raypipe.evaluation.metrics import Metrics, mean
 from raypipe.evaluation.operating_point import Calibration, TaskAnswers
 from raypipe.evaluation.uncertainty import SIGNIFICANT, Caveat, ComparisonResult, Estimate, PairedDifference
 from raypipe.findings.finetunings import Gain
@@ -129,11 +127,11 @@ def arm_rows(
             name,
             estimate,
             difference_of.get(name),
-            auc=_mean([m.auc for m in runs[name]]),
+            auc=mean([m.auc for m in runs[name]]),
             auc_difference=auc_of.get(name),
-            pooled_macro_f1=_mean([m.pooled_macro_f1 for m in runs[name]]),
-            matched_f1=_mean([m.matched_f1 for m in runs[name]]),
-            cv_f1=_mean([m.cv_f1 for m in runs[name]]),
+            pooled_macro_f1=mean([m.pooled_macro_f1 for m in runs[name]]),
+            matched_f1=mean([m.matched_f1 for m in runs[name]]),
+            cv_f1=mean([m.cv_f1 for m in runs[name]]),
         )
         for name, estimate in comparison.arms.items()
     )
@@ -156,8 +154,3 @@ def outcome(difference: PairedDifference, report: Report) -> str:
     if difference.p_holm >= SIGNIFICANT or difference.estimate.low <= 0 <= difference.estimate.high:
         return "no clear difference"
     return "better" if difference.estimate.low > 0 else "worse"
-
-
-def _mean(values: Sequence[float | None]) -> float | None:
-    defined = [value for value in values if value is not None]
-    return float(np.mean(defined)) if defined else None

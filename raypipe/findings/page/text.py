@@ -7,9 +7,8 @@ from collections.abc import Iterator, Sequence
 from itertools import zip_longest
 
 from raypipe.evaluation.uncertainty import CAVEATS, Estimate
-from raypipe.findings.page.layer_curves import shown
 from raypipe.findings.page.report import ArmRow, Report, outcome, verdict
-from raypipe.findings.probing import Probing
+from raypipe.findings.probing import Probing, shown
 from raypipe.guard.terminal import printable
 
 WIDTH = 100  # of a terminal, and of a line in a log
@@ -52,22 +51,19 @@ def _arm(row: ArmRow, report: Report) -> list[str]:
     cells = [row.name, _points(row.macro_f1.value), _interval(row.macro_f1.low, row.macro_f1.high), "", "", ""]
     if row.difference:
         e, d = row.difference.estimate, row.difference
-        cells[3:] = [
-            f"{100 * e.value:+.1f}",
-            f"[{100 * e.low:+.1f}, {100 * e.high:+.1f}]",
-            f"{d.wins}/{d.ties}/{d.losses}",
-        ]
+        signed, interval = f"{100 * e.value:+.1f}", f"[{100 * e.low:+.1f}, {100 * e.high:+.1f}]"
+        cells[3:] = [signed, interval, f"{d.wins}/{d.ties}/{d.losses}"]
     return [*cells, _points(row.auc), verdict(row, report)]
 
 
 def _beside(report: Report) -> str:
     """What else is measured of an arm."""
-    lines = [["arm", "p (Holm)", "AUC difference", "F1 matched", "F1 cv", ""]]
+    lines = []
     for row in report.arms:
         p = f"{row.difference.p_holm:.3f}" if row.difference else ""
         by_auc = "" if row.auc_difference is None else _signed(row.auc_difference)
         lines.append([row.name, p, by_auc, _points(row.matched_f1), _points(row.cv_f1), ""])
-    return align(lines) if report.arms else ""
+    return _table(["arm", "p (Holm)", "AUC difference", "F1 matched", "F1 cv", ""], lines)
 
 
 def _interval(low: float, high: float) -> str:
@@ -79,54 +75,53 @@ def _signed(e: Estimate) -> str:
 
 
 def _pairs(report: Report) -> str:
-    lines = [["arm", "against", "macro F1", "W/T/L", "p (Holm)", "verdict"]]
+    lines = []
     for d in report.pairs:
         tasks = f"{d.wins}/{d.ties}/{d.losses}"
         lines.append([d.arm, d.reference, _signed(d.estimate), tasks, f"{d.p_holm:.3f}", outcome(d, report)])
-    return align(lines) if report.pairs else ""
+    return _table(["arm", "against", "macro F1", "W/T/L", "p (Holm)", "verdict"], lines)
 
 
 def _budgets(report: Report) -> str:
-    lines = [["macro F1 by labels per task", *report.budgets, ""]]
+    lines = []
     for arm in report.arms_by_budget:
         of_arm = [estimates.get(arm) for estimates in report.budgets.values()]
-        shown = ["-" if e is None else f"{_points(e.value)} [{_points(e.low)}, {_points(e.high)}]" for e in of_arm]
+        shown = ["-" if e is None else f"{_points(e.value)} {_interval(e.low, e.high)}" for e in of_arm]
         lines.append([arm, *shown, ""])
-    return align(lines) if report.budgets else ""
+    return _table(["macro F1 by labels per task", *report.budgets, ""], lines)
 
 
 def _gains(report: Report) -> str:
-    lines = [["fine-tuning", "labels", "steps", "settings", "arm", "macro F1", "gain", "AUC", "gain in AUC", ""]]
+    lines = []
     for row in report.gains:
         measured = [(row.macro_f1, row.gain), (row.auc, row.auc_gain)]
         shown = [cell for e, gain in measured for cell in (_points(e.value), "" if gain is None else _signed(gain))]
         lines.append([row.finetuning, row.labels, f"{row.n_steps:,}", row.settings, row.arm, *shown, ""])
-    return align(lines) if report.gains else ""
+    head = ["fine-tuning", "labels", "steps", "settings", "arm", "macro F1", "gain", "AUC", "gain in AUC", ""]
+    return _table(head, lines)
 
 
 def _material(report: Report) -> str:
-    lines = [["learned from", "masking ratio", "words to hide", "tokens with a loss", "tokens read", "steps", ""]]
+    lines = []
     for m in report.material:
         counts = (m.planned_words, m.weighted_tokens, m.read_tokens, m.optimiser_steps)
         ratio = "-" if m.masking_ratio is None else f"{m.masking_ratio:.4f}"
         lines.append([m.arm, ratio, *("-" if n is None else f"{n:,}" for n in counts), ""])
-    return align(lines) if report.material else ""
+    head = ["learned from", "masking ratio", "words to hide", "tokens with a loss", "tokens read", "steps", ""]
+    return _table(head, lines)
 
 
 def _agreement(report: Report) -> str:
-    if not report.agreement:
-        return ""
-    lines = [["relevance", "top words that decide", "95 % interval", "chance", "least relevant", ""]]
+    lines = []
     for row in report.agreement:
         a = row.agreement
-        interval = f"[{_points(a.hit_interval[0])}, {_points(a.hit_interval[1])}]"
-        shares = (a.chance, a.least_relevant_share)
-        lines.append([row.name, f"{_points(a.hit_share)} %", interval, *map(_points, shares), ""])
-    return align(lines)
+        shares = map(_points, (a.chance, a.least_relevant_share))
+        lines.append([row.name, f"{_points(a.hit_share)} %", _interval(*a.hit_interval), *shares, ""])
+    return _table(["relevance", "top words that decide", "95 % interval", "chance", "least relevant", ""], lines)
 
 
 def _gates(report: Report) -> str:
-    lines = [["gate", "for a ranking", "measured", "threshold", "outcome"]]
+    lines = []
     for gate in report.gates:
         outcome = {True: "passed", False: "FAILED", None: "not measurable"}[gate.passed]
         numbers = ["-" if x is None else f"{x:.3f}" for x in (gate.measured, gate.threshold)]
@@ -136,7 +131,7 @@ def _gates(report: Report) -> str:
         for gate in report.gates
         if gate.passed is None and gate.is_needed and gate.detail
     ]
-    return "\n".join([align(lines), *reasons]) if report.gates else ""
+    return "\n".join([_table(["gate", "for a ranking", "measured", "threshold", "outcome"], lines), *reasons])
 
 
 def _faithfulness(report: Report) -> str:
@@ -159,23 +154,22 @@ def _faithfulness(report: Report) -> str:
 
 
 def _conformal(report: Report) -> str:
-    lines = [["prediction sets", "wanted", "coverage", "mean size", "single answers", ""]]
+    lines = []
     for arm, sets in report.conformal.items():
         shares = (_points(1 - sets.alpha), _points(sets.coverage), f"{sets.size:.2f}", _points(sets.singletons))
         lines.append([arm, *shares, ""])
-    return align(lines) if report.conformal else ""
+    return _table(["prediction sets", "wanted", "coverage", "mean size", "single answers", ""], lines)
 
 
 def _probing(probing: Probing | None) -> str:
-    if probing is None:
-        return ""
-    lines = [["probe, best layer", "layer", "pooling", "macro F1", "95 % interval", "vs backbone", "selectivity", ""]]
-    for best in probing.best:
+    lines = []
+    for best in probing.best if probing is not None else ():
         e, beyond = best.score.macro_f1, best.score.selectivity
         cells = [shown(best.score.student), str(best.score.layer), best.score.pooling, _points(e.value)]
-        cells += [f"[{_points(e.low)}, {_points(e.high)}]", _signed(best.difference) if best.difference else ""]
+        cells += [_interval(e.low, e.high), _signed(best.difference) if best.difference else ""]
         lines.append([*cells, _points(beyond.value if beyond else None), ""])
-    return align(lines)
+    head = ["probe, best layer", "layer", "pooling", "macro F1", "95 % interval", "vs backbone", "selectivity", ""]
+    return _table(head, lines)
 
 
 def _points(share: float | None) -> str:
@@ -189,6 +183,11 @@ def _one_line(text: str) -> str:
 
 def _wrapped(text: str, indent: str = "") -> str:
     return "\n".join(textwrap.wrap(_one_line(text), WIDTH, subsequent_indent=indent, break_on_hyphens=False))
+
+
+def _table(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    """Nothing if there are no lines."""
+    return align([head, *lines]) if lines else ""
 
 
 def align(lines: Sequence[Sequence[str]]) -> str:

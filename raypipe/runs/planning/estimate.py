@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from raypipe.attribution import cost
-from raypipe.runs import compare
+from raypipe.runs import compare, driver
 from raypipe.runs.driver import Todo
 from raypipe.runs.planning import advice, figures, memory, rates, sample, tokens, work
 from raypipe.runs.planning.material import Material
@@ -58,7 +58,7 @@ def _plan(run: Run, options: Options, scratch: Path) -> figures.Plan:
     model = tokens.model_of(run, options.model_config, drawn, scratch)
     material = Material(run, drawn, model)
     pace = rates.here(material, options.share) if options.peak is None else rates.stated(options.peak, options.share)
-    todo = work.todo(run)
+    todo = driver.missing_in_job(run)
     timed = _timed(material, todo, pace)
     is_gpu = options.peak is not None or torch.cuda.is_available()
     host_bytes = _host_bytes(material, todo)
@@ -194,7 +194,7 @@ def _comparison(
     cells = compare.cells(run)
     fresh = Run(run.settings.model_copy(update={"runs": str(scratch / "compared")}), say=run.say)
     fresh.corpus = run.corpus
-    todo = work.todo(fresh)
+    todo = driver.missing_in_job(fresh)
     every = timed if len(todo) == len(timed) else _timed(material, todo, pace)
     seconds = {t.todo.name: t.seconds or 0.0 for t in every if t.step.kind != "rows"}
     labels_only = {arm for arm in run.settings.arms if run.is_labels_only(arm)}

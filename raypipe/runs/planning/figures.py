@@ -87,11 +87,6 @@ class Stage:
     seconds: float | None
     source: str
 
-    @property
-    def is_counted(self) -> bool:
-        """Is its time part of the sums?"""
-        return self.seconds is not None
-
 
 @dataclass(frozen=True)
 class OnGpus:

@@ -13,9 +13,11 @@ from raypipe import rows
 from raypipe.hashing import stable_hash
 from raypipe.notes.corpus import Corpus
 from raypipe.notes.files import all_columns, iter_notes
-from raypipe.notes.labels import SPLITS, for_self_supervision
+from raypipe.notes.labels import for_self_supervision
 from raypipe.notes.leakage import is_of_other_part
+from raypipe.notes.split import SPLITS
 from raypipe.runs.check import check
+from raypipe.runs.progress import silent
 from raypipe.runs.run import Run
 from raypipe.settings import config
 
@@ -40,9 +42,9 @@ class Drawn:
         """Fewer notes of the same."""
         return Drawn(self.notes[:n], self.n_all, self.n_unreadable)
 
-    def as_if(self, n_all: int | None) -> Drawn:
-        """The same notes as a sample of another number of them. None: as it is."""
-        return self if n_all is None else Drawn(self.notes, n_all, 0)
+    def as_if(self, n_all: int) -> Drawn:
+        """The same notes as a sample of another number of them."""
+        return Drawn(self.notes, n_all, 0)
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,7 @@ def corpus_of(run: Run, scratch: Path, with_model: bool) -> Corpus:
     if data.source == "synthetic":
         fits = config.Prompt(max_tokens=16)
         generates = config.Config(runs=str(scratch), data=data, pretrain=config.Pretrain(), prompt=fits)
-        return Run(generates, say=lambda line: None).open().corpus
+        return Run(generates, say=silent).open().corpus
     return Corpus(scratch, data, report.tasks, report.labels, {"notes": report.n_notes})
 
 
@@ -77,11 +79,9 @@ def draw(corpus: Corpus, pretrains: bool) -> Sample:
     data = corpus.data
     listed = _listed(data)
     learn = for_self_supervision(listed, corpus.all_labels, data)
-    by_split = {
-        split: pc.unique(corpus.labels.filter(pc.equal(corpus.labels["split"], split))["note_id"]).to_pylist()
-        for split in SPLITS
+    labelled = {
+        split: sorted(pc.unique(corpus.labels_of(split)["note_id"]).to_pylist(), key=stable_hash) for split in SPLITS
     }
-    labelled = {split: sorted(ids, key=stable_hash) for split, ids in by_split.items()}
     kinds: dict[str, list[str]] = {"": learn.to_pylist(), **labelled}
     drawn = _read(data, kinds)
     labels: dict[tuple[str, str], dict[str, str]] = {}

@@ -14,13 +14,11 @@ from raypipe.masking.requirements import needs
 from raypipe.masking.strategy import IMPORTANCE, RELEVANCE
 from raypipe.models.prompts import EncodedNote
 from raypipe.models.shape import on_meta
-from raypipe.runs import driver
 from raypipe.runs.driver import Todo
 from raypipe.runs.making import CALIBRATION
 from raypipe.runs.planning.figures import Step
 from raypipe.runs.planning.material import Made, Material, stored_bytes
 from raypipe.runs.run import Run
-from raypipe.runs.steps import named
 from raypipe.settings import config
 from raypipe.settings.arms import masking_of, pseudo_of
 from raypipe.training import examples, lora, schedule
@@ -29,18 +27,6 @@ from raypipe.training.throughput import Work, training_flops, work_of
 
 ROWS = 200_000  # rows whose order is worked out; more of them are as many times this
 HEADER_BYTES = 100  # of a tensor, in a file of weights
-
-
-def todo(run: Run) -> list[Todo]:
-    """The steps of the whole job that are not finished, each after its inputs."""
-    steps: dict[Any, Todo] = {}
-    runs = (run, *run.all_variants())
-    wishes = [(each, driver.shared_steps(each)) for each in runs]
-    wishes += [(run.of(arm), driver.steps_of(run.of(arm), arm)) for arm in run.settings.arms]
-    for each, names in wishes:
-        for t in driver.missing(each, names):
-            steps.setdefault(t.path, t)
-    return list(steps.values())
 
 
 def works(material: Material, steps: Iterable[Todo]) -> list[Step]:
@@ -349,11 +335,3 @@ WORK: dict[str, Callable[[Material, Todo], Step]] = {
     "states/backbone": _states,
     "probe/backbone": _probes,
 }
-
-
-def arm_of(step: str) -> str:
-    """The arm whose step it is; empty for a step of the run."""
-    try:
-        return named(step).arm
-    except KeyError:  # of a variant
-        return step.split("/")[1]
