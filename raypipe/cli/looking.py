@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -75,15 +76,15 @@ def clean(
     from raypipe.runs import lock
 
     folder = folder_of(config)
-    losses = of_run.dispensable(folder)
-    for one in losses:
-        say(f"{one.size / 1e6:10,.1f} MB  {one.path}: {one.why}")
-    total = sum(one.size for one in losses) / 1e6
-    if yes and losses:
-        with lock.held(folder):
-            for one in losses:
+    of_run.demand_run(folder)
+    total = 0
+    with lock.held(lock.root_of(folder.resolve())) if yes else nullcontext():
+        for one in (losses := of_run.dispensable(folder)):
+            total += (size := one.size)
+            say(f"{size / 1e6:10,.1f} MB  {one.path}: {one.why}")
+            if yes:
                 one.remove()
-    say(f"{total:10,.1f} MB  {'deleted' if yes else 'may go; --yes deletes it' if losses else 'may go'}")
+    say(f"{total / 1e6:10,.1f} MB  {'deleted' if yes else 'may go; --yes deletes it' if losses else 'may go'}")
     say("what stays:")
     for name, size in of_run.sizes(folder).items():
         say(f"{size / 1e6:10,.1f} MB  {name}")

@@ -7,17 +7,17 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
-from typing import Any
+from typing import Any, TextIO
 
-from raypipe.errors import ExitCode, InputError
+from raypipe.errors import ExitCode, InputError, QuietError
+from raypipe.guard import ending
 from raypipe.guard.process import demand_floors, protect
 from raypipe.guard.quiet import frames, ours, without_text
 from raypipe.guard.terminal import say
 
 TRACEBACK = "RAYPIPE_TRACEBACK"  # set: an unexpected error also shows where it came from, without messages
-GRACE_S = 5.0  # from a signal to the end, even if a thread hangs
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -30,7 +30,18 @@ class Interrupted(BaseException):
 
 
 def run(work: Callable[[], object]) -> int:
-    """Do the work of a command; its exit code (errors.ExitCode, or what `work` returns if that is a number)."""
+    """Do the work of a command; its exit code (errors.ExitCode, or what `work` returns if that is a number).
+
+    The code stays what it is if nobody can be told: stdout or stderr may be full, or their reader gone.
+    """
+    try:
+        return _code(work)
+    finally:
+        for stream in (sys.stdout, sys.stderr):
+            _give_up_unwritable(stream)
+
+
+def _code(work: Callable[[], object]) -> int:
     protect()
     try:
         with _interruptible():
@@ -42,7 +53,6 @@ def run(work: Callable[[], object]) -> int:
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
     except BrokenPipeError:  # the reader of our lines went away, as `| head` does
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + signal.SIGPIPE
     except SystemExit as end:
         return end.code or ExitCode.OK if isinstance(end.code, int | None) else _tell(end)  # code may be a message
@@ -52,17 +62,33 @@ def run(work: Callable[[], object]) -> int:
 
 def _tell(error: BaseException) -> int:
     failure = without_text(error)
+    with suppress(OSError):
+        for line in _lines(error, failure):
+            say(line, is_error=True)
     if isinstance(failure, InputError):
-        for problem in failure.problems:
-            say(f"error: {' '.join(str(problem).splitlines())}", is_error=True)  # a value that it quotes may hold some
         return failure.exit_code
     is_lost = ours(error) is None and type(error).__module__.startswith("ray.")  # a worker, or a node without memory
-    way = f"{TRACEBACK}=1 shows the way there, without messages: those may quote notes"
-    say(f"error: {failure}; what is finished stays; {way}", is_error=True)
-    if os.environ.get(TRACEBACK):
-        for line in frames(error):
-            say(line, is_error=True)
     return ExitCode.PARTIAL if is_lost else ExitCode.DEFECT
+
+
+def _lines(error: BaseException, failure: InputError | QuietError) -> Iterator[str]:
+    if isinstance(failure, InputError):
+        for problem in failure.problems:
+            yield f"error: {' '.join(str(problem).splitlines())}"  # a value that it quotes may hold some
+        return
+    way = f"{TRACEBACK}=1 shows the way there, without messages: those may quote notes"
+    yield f"error: {failure}; what is finished stays; {way}"
+    if os.environ.get(TRACEBACK):
+        yield from frames(error)
+
+
+def _give_up_unwritable(stream: TextIO | None) -> None:
+    """Python flushes at its end, too, and would change the exit code where that fails."""
+    if stream is not None:
+        try:
+            stream.flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 @contextmanager
@@ -79,11 +105,10 @@ def _interruptible() -> Iterator[None]:
 def _interrupt(number: int, _: FrameType | None) -> None:
     for other in SIGNALS:  # a second one ends the process at once
         signal.signal(other, signal.SIG_DFL)
+    ending.soon(128 + number)
     line = b"\nstopped: what is finished stays, and the same command goes on where it stopped\n"
-    os.write(2, line)  # print might be what was interrupted
-    last = threading.Timer(GRACE_S, os._exit, (128 + number,))
-    last.daemon = True
-    last.start()
+    with suppress(OSError):
+        os.write(2, line)  # print might be what was interrupted
     raise Interrupted(number)
 
 

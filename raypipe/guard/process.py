@@ -10,6 +10,7 @@ import logging
 import os
 import resource
 import sys
+import sysconfig
 import threading
 import warnings
 from typing import Any
@@ -17,7 +18,7 @@ from typing import Any
 from packaging.requirements import Requirement
 
 from raypipe.errors import InputError, Problem
-from raypipe.guard.quiet import NOWHERE, place, without_text
+from raypipe.guard.quiet import NOWHERE, is_own, place, without_text
 from raypipe.guard.terminal import say
 
 # No connection is opened by a library. A hub id in the config is the one allowance: `allow_hub`.
@@ -55,10 +56,17 @@ def allow_hub() -> None:
 
 
 class QuietRecord(logging.LogRecord):
-    """A log record in which an exception is its type and place."""
+    """A log record without messages of exceptions.
+
+    A library's may quote one anywhere: in its format, deep in a value, or in a text that it made of both. So its record
+    is the line that wrote it. In others (ours, and those of a program that calls us), an exception is its type and
+    place.
+    """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        if _is_of_library(self.pathname):
+            self.msg, self.args = f"{self.levelname} of {self.name} at {self.filename}:{self.lineno}", None
         if isinstance(self.args, tuple):
             self.args = tuple(_said(value) for value in self.args)
         self.msg = _said(self.msg)
@@ -66,6 +74,12 @@ class QuietRecord(logging.LogRecord):
             self.msg = f"{self.getMessage()} ({_said(self.exc_info[1])})"
             self.args = None
         self.exc_info = self.exc_text = None
+
+
+def _is_of_library(file: str) -> bool:
+    """Python's own and all that is installed, but for this package."""
+    is_installed = file.startswith(sysconfig.get_path("stdlib")) or "-packages/" in file  # site-, and Debian's dist-
+    return is_installed and not is_own(file)
 
 
 def _said(value: Any) -> Any:

@@ -145,11 +145,16 @@ def place(trace: TracebackType | None) -> str:
     """File and line of the innermost frame in this package."""
     place = NOWHERE
     while trace is not None:
-        path = Path(trace.tb_frame.f_code.co_filename)
-        if path.is_relative_to(_PACKAGE):
-            place = f"{path.relative_to(_PACKAGE.parent)}:{trace.tb_lineno}"
+        file = trace.tb_frame.f_code.co_filename
+        if is_own(file):
+            place = f"{Path(file).relative_to(_PACKAGE.parent)}:{trace.tb_lineno}"
         trace = trace.tb_next
     return place
+
+
+def is_own(file: str) -> bool:
+    """Is it a file of this package?"""
+    return Path(file).is_relative_to(_PACKAGE)
 
 
 def frames(error: BaseException) -> Iterator[str]:

@@ -31,7 +31,7 @@ class Draft:
         """Its entry in the tasks file."""
         question = self.column.strip().rstrip("?: ") + "?"
         lines = [
-            f"  - id: {self.id}",
+            f"  - id: {_quoted(self.id)}",
             *(["    kind: multiclass"] if len(self.options) != 2 else []),
             f"    question: {_quoted(question)}",
             f"    options: [{', '.join(map(_quoted, self.options))}] # as the table writes them",

@@ -39,13 +39,18 @@ class Dispensable:
             self.path.unlink()
 
 
+def demand_run(run: Path) -> None:
+    """Raise `InputError` if the folder is none of a run: nothing else may be looked through for what to delete."""
+    if not any((run / name).exists() for name in ("config.yaml", "tune")):
+        raise InputError(f"{run} is not the folder of a run")
+
+
 def dispensable(run: Path) -> list[Dispensable]:
     """What may go from the folder of a run, of its cells, variants and trials, too. Looks only.
 
-    Raises `InputError` if the folder is none of a run: nothing else may be looked through for what to delete.
+    Raises `InputError` if the folder is none of a run.
     """
-    if not any((run / name).exists() for name in ("config.yaml", "tune")):
-        raise InputError(f"{run} is not the folder of a run")
+    demand_run(run)
     by_path = {one.path: one for one in (*_left_behind(run), *_checkpoints(run), *_states(run))}
     return [one for path, one in sorted(by_path.items()) if not any(parent in by_path for parent in path.parents)]
 

@@ -114,10 +114,10 @@ def repair(folder: Path) -> list[str]:
         return [str(broken.problems[0].where), f"{folder}: deleted"]
     if not damaged:
         return [f"{folder}: {'nothing is damaged' if is_finished else 'is not finished'}; nothing to repair"]
-    (folder / MANIFEST).unlink()
     if (folder / WRITTEN).is_dir():
         for name in damaged:
             (folder / name).unlink(missing_ok=True)
+        (folder / MANIFEST).unlink()  # last: until then it tells what is missing, if this is interrupted
         what = "these files are deleted; their rows are computed again"
     else:
         _delete(folder)
@@ -212,11 +212,11 @@ def _output(folder: Path) -> list[Path]:
 
 
 def _delete(folder: Path) -> None:
-    """A step's folder, but not the steps inside."""
-    for path in [*_output(folder), folder / MANIFEST, folder / SETTINGS]:
-        path.unlink(missing_ok=True)
+    """A step's folder, but not the steps inside. What tells that something is wrong with it goes last."""
     for name in PROGRESS:
         shutil.rmtree(folder / name, ignore_errors=True)
+    for path in [*_output(folder), folder / MANIFEST, folder / SETTINGS]:
+        path.unlink(missing_ok=True)
     for root, *_ in os.walk(folder, topdown=False):
         with suppress(OSError):  # it is not empty: a step lies inside
             os.rmdir(root)

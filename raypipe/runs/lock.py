@@ -12,10 +12,9 @@ from __future__ import annotations
 
 import json
 import os
-import signal
+import re
 import socket
 import tempfile
-import threading
 import time
 import uuid
 from collections.abc import Iterator
@@ -23,13 +22,19 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from raypipe.errors import InputError, Problem
+from raypipe.errors import ExitCode, InputError, Problem
+from raypipe.guard import ending, looking
 from raypipe.guard.terminal import say
 from raypipe.records import json_of
+from raypipe.settings.configfile import RESOLVED
 
 NAME = "lock.json"
 BEAT_S, DEAD_S = 10.0, 120.0
 LOOK_S = 1.0  # between two looks at another machine's lock
+
+# Where runs lie in another run. A search needs no config of its own there.
+_PART = re.compile(r"cells/[^/]+(/choose/[^/]+)?|variants/[^/]+|canaries")
+_TRIAL = re.compile(r"tune/[^/]+/(base|(shared|trials)/[^/]+)")
 
 Holder = dict[str, Any]
 Mark = tuple[Holder | None, int]  # what a lock says, and when it was written or renewed
@@ -39,23 +44,15 @@ Mark = tuple[Holder | None, int]  # what a lock says, and when it was written or
 def held(folder: Path) -> Iterator[None]:
     """Hold the lock of a run's folder, which is made if it is not there. Raises `InputError` if another command has it.
 
-    If another machine takes it over meanwhile, because this one stood still for too long, the command ends.
+    If another machine takes it over meanwhile, because this one stood still for too long, the process ends at once.
     """
     lock, own = folder / NAME, _this_process()
-    stop, lost = threading.Event(), threading.Event()
     folder.mkdir(parents=True, exist_ok=True)
     _take(lock, own)
-    beat = threading.Thread(target=_renew, args=(lock, own, stop, lost), daemon=True)
-    beat.start()
     try:
-        yield
-    except KeyboardInterrupt:
-        if lost.is_set():
-            raise InputError([Problem(str(folder), f"was taken over {_who(_read(lock))}")]) from None
-        raise
+        with looking.every(BEAT_S, lambda: _renew(lock, own)):
+            yield
     finally:
-        stop.set()
-        beat.join()
         if _read(lock) == own:
             lock.unlink(missing_ok=True)
         with suppress(OSError):  # it is not empty: something was made
@@ -63,9 +60,21 @@ def held(folder: Path) -> Iterator[None]:
 
 
 def run_of(step: Path) -> Path:
-    """The run's folder that a step's folder lies in: cells, trials and variants have no lock of their own."""
-    inside = [path for path in step.resolve().parents if (path / "config.yaml").exists() or (path / "tune").is_dir()]
-    return inside[-1] if inside else step.resolve().parent
+    """The run whose lock is to be held by whoever changes the folder of a step."""
+    from raypipe.runs.steps import DEEPEST, is_step  # whose files import this one
+
+    step = step.resolve()
+    runs = [run for run in step.parents[:DEEPEST] if is_step(step.relative_to(run).as_posix())] or [step.parent]
+    return root_of(next((run for run in runs if (run / RESOLVED).exists()), runs[-1]))
+
+
+def root_of(run: Path) -> Path:
+    """The outermost run: cells, variants and trials, which lie in another one, have no lock of their own."""
+    for outer in run.parents:
+        name = run.relative_to(outer).as_posix()
+        if _TRIAL.fullmatch(name) or (_PART.fullmatch(name) and (outer / RESOLVED).exists()):
+            return root_of(outer)
+    return run
 
 
 def _take(lock: Path, own: Holder) -> None:
@@ -139,18 +148,16 @@ def _age(path: Path) -> float:
     return 0.0
 
 
-def _renew(lock: Path, own: Holder, stop: threading.Event, lost: threading.Event) -> None:
-    while not stop.wait(BEAT_S):
-        with suppress(OSError):  # a file server that does not answer for a while
-            if _read(lock) in (own, None):
-                if lock.exists():
-                    os.utime(lock)
-                else:
-                    _create(lock, own)
-            else:
-                lost.set()
-                os.kill(os.getpid(), signal.SIGINT)
-                return
+def _renew(lock: Path, own: Holder) -> None:
+    with suppress(OSError):  # a file server that does not answer for a while
+        holder = _read(lock)
+        if holder not in (own, None):
+            line = f"error: {lock.parent} was taken over {_who(holder)}: this command ends, what it finished stays"
+            ending.at_once(ExitCode.PARTIAL, line)
+        if lock.exists():
+            os.utime(lock)
+        else:
+            _create(lock, own)
 
 
 def _read(lock: Path) -> Holder | None:

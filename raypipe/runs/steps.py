@@ -217,6 +217,7 @@ STEPS: tuple[Step, ...] = (
     Step("exposure/finetune/{student}", canaries.expose, settings=_ASKED, after=("finetune/{student}",), in_job=False),
 )  # fmt: skip
 ORDER = {step.name: place for place, step in enumerate(STEPS)}
+DEEPEST = 1 + max(name.count("/") for name in ORDER)  # folders in the name of a step
 
 
 @dataclass(frozen=True)
@@ -245,3 +246,11 @@ def named(name: str) -> Named:
         if (kind := f"{folder}/{placeholder}") in ORDER:
             return Named(STEPS[ORDER[kind]], student)
     raise KeyError(name)
+
+
+def is_step(name: str) -> bool:
+    """Has the table a step that can be called so?"""
+    try:
+        return bool(named(name))
+    except KeyError:
+        return False

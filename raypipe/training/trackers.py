@@ -6,6 +6,7 @@ that fails stops no training. A training that goes on from a checkpoint repeats 
 
 from __future__ import annotations
 
+import http.client
 import importlib.util
 import json
 import math
@@ -120,7 +121,7 @@ def problems(tracking: Tracking) -> Iterator[Problem]:
     try:
         with urllib.request.urlopen(f"{tracking.mlflow.rstrip('/')}/health", timeout=ANSWER_S):  # noqa: S310 (http)
             pass
-    except OSError as error:  # also what a server says against the request
+    except (OSError, http.client.HTTPException) as error:  # also what a server says against it, or another kind does
         yield Problem("tracking.mlflow", f"no MLflow server answers there ({type(error).__name__}); start it")
 
 

@@ -182,7 +182,7 @@ def main() -> int:
     parser.add_argument("--faults", type=int, default=100, help="how many")
     parser.add_argument("--seed", type=int, default=0, help="of the draw")
     parser.add_argument("--jobs", nargs="+", default=[job.name for job in JOBS], help="which jobs; default: all")
-    parser.add_argument("--ray", nargs="*", type=int, default=[], help="also faults with Ray: their numbers, or all")
+    parser.add_argument("--ray", nargs="*", type=int, help="also faults with Ray: their numbers; none named: all")
     options = parser.parse_args()
     os.environ["OMP_NUM_THREADS"] = "1"  # threads of a library would be lost in the forks
     for module, _ in faults.STAGES.values():  # imported once, not by each attempt
@@ -191,7 +191,7 @@ def main() -> int:
 
     began, total, wrong, n_faults = time.perf_counter(), Verdict(), [], 0
     drawn = draw(options.faults, options.seed, options.jobs)
-    on_its_ray = [on_ray.FAULTS[number] for number in options.ray]
+    on_its_ray = on_ray.FAULTS if options.ray == [] else [on_ray.FAULTS[number] for number in options.ray or ()]
     with tempfile.TemporaryDirectory(prefix="chaos") as folder:
         stage = Stage(Path(folder).resolve())
         jobs.write_config(stage.config, stage.runs)

@@ -20,6 +20,7 @@ from pathlib import Path
 import psutil
 
 from raypipe.errors import ExitCode
+from raypipe.runs import compare
 from tests.chaos.jobs import JOBS, Job
 
 LONGEST_S = 280.0  # of a command: one that waits for ever is a defect that this shows
@@ -57,7 +58,7 @@ FAULTS = (
     RayFault("node lost", "masking", ("mask",), "raylet/raylet"),
     RayFault("node lost", "training", _TRAIN, "raylet/raylet"),
     RayFault("head lost", "attribution", ("attribute",), "gcs_server"),
-    RayFault("task of an arm killed", "comparison", ("compare",), "ray::_arm"),
+    RayFault("task of an arm killed", "comparison", ("compare",), f"ray::{compare._learn.__name__}"),
     RayFault("command killed", "comparison", ("compare",), "raypipe.cli"),
     RayFault("second job", "attribution", ("attribute",), ""),
 )

@@ -156,8 +156,8 @@ def test_threads_and_logs_hold_no_message_either(capsys, caplog):
 ENDLESS = """
 import sys, threading
 from concurrent.futures import ThreadPoolExecutor
-from raypipe.guard import command
-command.GRACE_S = 0.2
+from raypipe.guard import command, ending
+ending.GRACE_S = 0.2
 forever = threading.Event()
 def work():
     with ThreadPoolExecutor(1) as pool:  # whose end waits for its threads
@@ -211,3 +211,39 @@ def test_a_package_that_is_not_there_is_refused(monkeypatch, capsys):
     monkeypatch.setattr(process.importlib.metadata, "version", version)
     assert command.run(lambda: None) == ExitCode.CONFIG
     assert capsys.readouterr().err == "error: captum: is not installed, but >=0.8 is needed\n"
+
+
+CODES = """
+import sys
+from raypipe.errors import InputError
+from raypipe.guard import command
+def refuse():
+    raise InputError("wrong")
+def defect():
+    raise ValueError
+def listing():
+    for _ in range(1000):
+        command.say("a line")
+sys.exit(command.run({work}))
+"""
+
+
+@pytest.mark.parametrize("reader", ["gone", "full disk"])
+@pytest.mark.parametrize(
+    ("work", "stream", "code"),
+    [
+        ("refuse", "stderr", {ExitCode.CONFIG}),
+        ("defect", "stderr", {ExitCode.DEFECT}),
+        ("listing", "stderr", {ExitCode.OK}),
+        ("listing", "stdout", {128 + signal.SIGPIPE, ExitCode.STORAGE}),
+    ],
+)
+def test_the_exit_code_stays_if_nobody_can_be_told(work, stream, code, reader):
+    if reader == "gone":
+        read, write = os.pipe()
+        os.close(read)
+    else:
+        write = os.open("/dev/full", os.O_WRONLY)
+    streams = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, stream: write}
+    assert subprocess.run([sys.executable, "-c", CODES.format(work=work)], **streams).returncode in code
+    os.close(write)

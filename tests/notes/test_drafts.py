@@ -31,6 +31,14 @@ def test_ids_are_names_of_folders_and_distinct() -> None:
     assert all(map(drafts.is_id, ids))
 
 
+@pytest.mark.parametrize("name", ["No", "On", "Null", "123", "1_000", "1e3", "true", "~"])
+def test_an_id_that_yaml_takes_for_something_else_reads_back(name: str, tmp_path: Path) -> None:
+    drafted = drafts.draft(name, ["0", "1"], 1)
+    (tmp_path / "t.yaml").write_text(f"tasks:\n{drafted.entry(('sì', 'no'))}\n")
+    (task,) = load_tasks(str(tmp_path / "t.yaml"))
+    assert task.id == drafted.id
+
+
 def test_entries_read_back_as_the_tasks_they_are(tmp_path: Path) -> None:
     odd = ['it\'s: "odd" #1', "yes", "no"]
     drafted = [

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from raypipe import cli
 from raypipe.errors import InputError
+from raypipe.runs import lock
 from raypipe.runs.clean import dispensable
 
 
@@ -54,3 +59,34 @@ def test_no_other_folder_is_looked_through(tmp_path: Path) -> None:
     _file(tmp_path / "mine~" / "settings.json")
     with pytest.raises(InputError, match="is not the folder of a run"):
         dispensable(tmp_path)
+
+
+@pytest.mark.parametrize("options", [[], ["--yes"]])
+def test_what_another_command_did_before_it_gave_the_lock_is_looked_at(
+    run: Path, monkeypatch: pytest.MonkeyPatch, options: list[str]
+) -> None:
+    """One thing that might have gone was deleted meanwhile, another is needed now."""
+    locked: list[Path] = []
+
+    @contextmanager
+    def held(folder: Path) -> Iterator[None]:
+        (run / "attribute/manifest.json.77.new").unlink()
+        (run / "probe/finetune/a/manifest.json").unlink()
+        locked.append(folder)
+        yield
+
+    monkeypatch.setattr(lock, "held", held)
+    ended = CliRunner().invoke(cli.app, ["clean", "--config", str(run), *options])
+    assert ended.exit_code == 0
+    assert locked == [run] * len(options), "looking asks for no lock"
+    assert (run / "mask~").exists() is not bool(options)
+    assert (run / "states/finetune/a").exists()
+
+
+def test_a_cell_is_cleaned_under_the_lock_of_its_run(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _file(run / "cells/seed0-all/config.yaml")
+    (run / lock.NAME).write_text('{"pid": 1, "host": "node7", "since": "now", "machine": "node7"}')
+    monkeypatch.setattr(lock, "_is_alive", lambda *_: True)
+    ended = CliRunner().invoke(cli.app, ["clean", "--yes", "--config", str(run / "cells/seed0-all")])
+    assert isinstance(ended.exception, InputError)
+    assert (run / "cells/seed0-all/train/a/checkpoint").exists()

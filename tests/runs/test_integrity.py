@@ -7,7 +7,7 @@ import inspect
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -174,6 +174,40 @@ def test_repair_spares_the_steps_in_a_steps_folder(runs: Path) -> None:
     integrity.repair(folder)
     assert {path.name for path in folder.iterdir()} == {"rows", "tokenizer"}
     integrity.demand_whole(integrity.finished(folder))
+
+
+@pytest.mark.parametrize("has_ids", [True, False])  # as with Ray, and without
+def test_a_repair_that_was_interrupted_is_completed(
+    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, has_ids: bool
+) -> None:
+    """Wherever it was: what is damaged does not stay without a record that says so."""
+    unlink, n_deleted, is_over = Path.unlink, 0, False
+    while not is_over:
+        folder = tmp_path / str(n_deleted)
+        shutil.copytree(made / "small/mask", folder)
+        if has_ids:
+            (folder / integrity.WRITTEN).mkdir()
+        (shard,) = (folder / "data").glob("*.parquet")
+        _cut(shard)
+        left = iter(range(n_deleted))
+
+        def interrupted(path: Path, missing_ok: bool = False, left: Iterator[int] = left) -> None:
+            if next(left, None) is None:
+                raise KeyboardInterrupt
+            unlink(path, missing_ok)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, "unlink", interrupted)
+            try:
+                integrity.repair(folder)
+                is_over = True
+            except KeyboardInterrupt:
+                n_deleted += 1
+        if (folder / "settings.json").exists():
+            integrity.repair(folder)
+        assert not shard.exists()
+        assert not (folder / "manifest.json").exists()
+    assert n_deleted >= 2
 
 
 @pytest.mark.parametrize("name", ["settings.json", "manifest.json"])

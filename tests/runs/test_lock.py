@@ -14,9 +14,8 @@ from pathlib import Path
 import pytest
 
 from raypipe import cli
-from raypipe.errors import InputError
+from raypipe.errors import ExitCode, InputError
 from raypipe.runs import lock
-from raypipe.runs.run import Run
 from raypipe.settings import configfile
 from tests.small_run import settings
 
@@ -148,18 +147,34 @@ def test_of_two_that_wait_for_a_dead_lock_one_removes_it(tmp_path: Path) -> None
     assert not path.exists()
 
 
-def test_who_lost_the_lock_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lock, "BEAT_S", 0.0)
+LOSES = """
+import json, signal, sys, threading
+from raypipe import cli
+from raypipe.runs import driver, lock
+lock.BEAT_S = 0.01
+def lose(run):
+    other = {"host": "node7", "pid": 1, "since": "now", "machine": "node7"}
+    (run.folder / "other").write_text(json.dumps(other))
+    (run.folder / "other").replace(run.folder / lock.NAME)
+    threading.Event().wait(60)
+    (run.folder / "written").touch()
+driver.run_all = lose
+signal.signal(signal.SIGINT, signal.default_int_handler if sys.argv[2] == "a terminal" else signal.SIG_IGN)
+cli.main(["run", "--config", sys.argv[1]])
+"""
 
-    def lose_it() -> None:
-        with lock.held(tmp_path):
-            (tmp_path / "other").write_text(json.dumps({"host": "node7", "pid": 1, "since": "now", "machine": "node7"}))
-            (tmp_path / "other").replace(tmp_path / lock.NAME)
-            threading.Event().wait(60)  # for the interrupt
 
-    with pytest.raises(InputError, match="was taken over by process 1 on node7"):
-        lose_it()
-    assert (tmp_path / lock.NAME).exists(), "it is the other's"
+@pytest.mark.parametrize("started_by", ["a terminal", "a script with &"])  # which lets it ignore ctrl-C
+def test_a_command_that_lost_the_lock_ends_and_says_so(started_by: str, tmp_path: Path) -> None:
+    config = tmp_path / "c.yaml"
+    config.write_text(configfile.dump(settings(tmp_path, name="run")))
+    command = [sys.executable, "-c", LOSES, str(config), started_by]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=50)
+    assert ended.returncode == ExitCode.PARTIAL
+    assert ended.stderr.startswith(f"error: {tmp_path}/run was taken over by process 1 on node7 since now: ")
+    assert ended.stderr.count("\n") == 1
+    assert not (tmp_path / "run" / "written").exists()
+    assert lock._read(tmp_path / "run" / lock.NAME) is not None, "it is the other's"
 
 
 def test_commands_that_write_ask_and_readers_do_not(
@@ -180,10 +195,38 @@ def test_commands_that_write_ask_and_readers_do_not(
     assert "corpus: is not finished" in capsys.readouterr().err
 
 
-def test_a_step_of_a_cell_or_trial_belongs_to_the_whole_run(tmp_path: Path) -> None:
-    run = Run(settings(tmp_path, name="whole"))
-    for path in (run.folder, run.folder / "cells/seed0-all", run.folder / "tune/m/base"):
-        path.mkdir(parents=True)
-        (path / "config.yaml").touch()
-    for step in ("mask", "cells/seed0-all/mask", "tune/m/base/finetune/scorer"):
-        assert lock.run_of(run.folder / step) == run.folder
+INNER = [
+    "cells/seed0-all", "cells/seed0-all-tuned", "cells/seed0-all-tuned/choose/epochs4", "canaries", "tune/m/base",
+    "tune/m/shared/12ab", "tune/m/trials/12ab", "cells/seed0-all/canaries",
+]  # fmt: skip
+STEPS = ["mask", "train/rows", "train/decselfmask", "states/train/decselfmask", "evaluate/decselfmask@1"]
+
+
+@pytest.mark.parametrize("above", ["", "config.yaml", "tune/m", "runs/config.yaml"])
+@pytest.mark.parametrize("name", ["whole", "train", "cells"])
+def test_a_step_of_a_cell_or_trial_belongs_to_the_whole_run(above: str, name: str, tmp_path: Path) -> None:
+    """Whatever else lies above the run, and whatever it is called."""
+    run = tmp_path / "runs" / name
+    for inner in ("", *INNER):
+        (run / inner).mkdir(parents=True)
+        (run / inner / "config.yaml").touch()
+    if above:
+        (tmp_path / above).parent.mkdir(exist_ok=True)
+        (tmp_path / above).touch()
+    for inner in ("", "variants/a/", *(f"{inner}/" for inner in INNER)):
+        assert lock.root_of(run / inner) == run
+        for step in STEPS:
+            assert lock.run_of(run / inner / step) == run, inner + step
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_a_run_without_a_config_is_the_one_that_the_step_lies_in(step: str, tmp_path: Path) -> None:
+    """As after `raypipe download`."""
+    (tmp_path / "config.yaml").touch()
+    assert lock.run_of(tmp_path / "demo" / step) == tmp_path / "demo"
+
+
+def test_a_search_whose_run_has_made_nothing_itself_holds_the_lock(tmp_path: Path) -> None:
+    (tmp_path / "run/tune/m/base").mkdir(parents=True)
+    (tmp_path / "run/tune/m/base/config.yaml").touch()
+    assert lock.run_of(tmp_path / "run/tune/m/base/finetune/scorer") == tmp_path / "run"

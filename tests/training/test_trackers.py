@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import struct
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -166,6 +168,23 @@ def test_a_server_that_does_not_answer_is_a_problem(monkeypatch: pytest.MonkeyPa
     (problem,) = trackers.problems(silent)
     assert str(problem) == "tracking.mlflow: no MLflow server answers there (URLError); start it"
     assert not list(trackers.problems(Tracking()))
+
+
+def test_what_answers_and_is_no_web_server_is_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: name)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def answer() -> None:
+            connection, _ = server.accept()
+            with connection:
+                connection.recv(1024)
+                connection.sendall(b"SSH-2.0-OpenSSH_9.6\r\n")
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        (problem,) = trackers.problems(Tracking(mlflow=f"http://127.0.0.1:{server.getsockname()[1]}"))
+        thread.join()
+    assert str(problem) == "tracking.mlflow: no MLflow server answers there (BadStatusLine); start it"
 
 
 # MLflow itself
