@@ -19,14 +19,6 @@ from pathlib import Path
 import psutil
 
 BIN = Path(sys.executable).parent
-# Ports of a node's agents, as Python and as `ray start` names them. Ray 2.60 gives a node up whose agents have not said
-# theirs within 15 seconds, as on a busy machine (ray-project/ray#65983), but not if they are chosen beforehand.
-AGENT_PORTS = {
-    "dashboard_agent_listen_port": "--dashboard-agent-listen-port",
-    "metrics_agent_port": "--dashboard-agent-grpc-port",
-    "metrics_export_port": "--metrics-export-port",
-    "runtime_env_agent_port": "--runtime-env-agent-port",
-}
 
 
 @dataclass
@@ -54,12 +46,11 @@ class Nodes:
         node.wait()
 
     def _start(self, role: str, resources: dict[str, int], *more: str) -> subprocess.Popen[bytes]:
-        agents = free_ports(len(AGENT_PORTS))
-        folder = self.temp / f"ray{len(self.running)}-{agents[0]}"
+        (agent,) = free_ports(1)
+        folder = self.temp / f"ray{len(self.running)}-{agent}"
         given = [f"--{name.replace('_', '-')}={n}" for name, n in resources.items()]
         command = [str(BIN / "ray"), "start", role, *more, *given, "--disable-usage-stats", "--block"]
-        command += [f"{option}={port}" for option, port in zip(AGENT_PORTS.values(), agents, strict=True)]
-        command += [f"--temp-dir={folder}"]
+        command += [f"--dashboard-agent-listen-port={agent}", f"--temp-dir={folder}"]
         command += ["--min-worker-port=0", "--max-worker-port=0"]  # any: the nodes are on one machine
         with (self.temp / f"{folder.name}.log").open("w") as log:
             node = subprocess.Popen(command, env=self.environment, stdout=log, stderr=log, umask=0o022)
@@ -107,11 +98,6 @@ def head(**resources: int) -> Iterator[Nodes]:
         for node in nodes.running:
             node.wait(60)
         shutil.rmtree(temp, ignore_errors=True)
-
-
-def agent_ports() -> dict[str, int]:
-    """Free ones for a node, as options of `Cluster.add_node`."""
-    return dict(zip(AGENT_PORTS, free_ports(len(AGENT_PORTS)), strict=True))
 
 
 def free_ports(n: int) -> list[int]:

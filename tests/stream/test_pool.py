@@ -22,7 +22,6 @@ from raypipe import rows
 from raypipe.settings.config import Data, Model, Resources
 from raypipe.stream import cluster, pipeline
 from raypipe.stream.source import read_notes
-from tests.ray_nodes import agent_ports
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(300)]
 BLOCKS, NOTES, FREE = 24, 4, 3  # blocks in all, notes of a block, blocks that an actor does before the change
@@ -36,17 +35,12 @@ def nodes(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     import ray
     from ray.cluster_utils import Cluster
 
-    started = Cluster()
-    started.add_node(num_cpus=4, include_dashboard=False, **agent_ports())
-    _add(started, gpus=1)
+    started = Cluster(initialize_head=True, head_node_args={"num_cpus": 4, "include_dashboard": False})
+    started.add_node(num_cpus=2, num_gpus=1)
     ray.init(address=started.address, log_to_driver=False, logging_level="ERROR")
     yield started
     ray.shutdown()
     started.shutdown()
-
-
-def _add(nodes: Any, gpus: int) -> Any:
-    return nodes.add_node(num_cpus=2, num_gpus=gpus, **agent_ports())
 
 
 @dataclass(frozen=True)
@@ -114,7 +108,7 @@ def _actors_in(out: Path) -> int:
 
 
 def test_the_pool_grows_with_the_cluster(nodes: Any, tmp_path: Path) -> None:
-    more = Change(lambda: _add(nodes, gpus=2), before=1, after=3)
+    more = Change(lambda: nodes.add_node(num_cpus=2, num_gpus=2), before=1, after=3)
     written = _stream(tmp_path, Resources(rows_per_block=NOTES), more)
     assert len({row["actor"] for row in written}) == 3
     assert len({row["node"] for row in written}) == 2
@@ -137,7 +131,7 @@ def test_several_actors_are_on_one_card(nodes: Any, tmp_path: Path) -> None:
 
 def test_a_node_that_is_lost_is_done_without(nodes: Any, tmp_path: Path) -> None:
     """By Ray itself or by the next attempt: what a lost actor gave to the next stage, only another actor can repeat."""
-    second = _add(nodes, gpus=1)
+    second = nodes.add_node(num_cpus=2, num_gpus=1)
     resources = Resources(rows_per_block=NOTES, min_attribution_actors=1, no_progress_timeout_s=40)
     try:
         loss = Change(lambda: nodes.remove_node(second, allow_graceful=False), before=2, after=2)
@@ -148,11 +142,11 @@ def test_a_node_that_is_lost_is_done_without(nodes: Any, tmp_path: Path) -> None
 
 
 def test_a_node_that_is_lost_is_replaced(nodes: Any, tmp_path: Path) -> None:
-    second = _add(nodes, gpus=1)
+    second = nodes.add_node(num_cpus=2, num_gpus=1)
 
     def preempt() -> None:
         nodes.remove_node(second, allow_graceful=False)
-        _add(nodes, gpus=1)
+        nodes.add_node(num_cpus=2, num_gpus=1)
 
     written = _stream(tmp_path, Resources(rows_per_block=NOTES), Change(preempt, before=2, after=3))
     assert len({row["node"] for row in written}) == 3
