@@ -1,4 +1,6 @@
-"""The whole job on two Ray nodes that share the run's folder: what is lost on the way changes nothing of the result."""
+"""The whole job on two Ray nodes that share the run's folder, one of them lost on the way, or the driver: the result is
+that of a run in one process, without Ray.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +13,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import psutil
@@ -39,10 +42,10 @@ class Jobs:
     nodes: Nodes
     folder: Path
 
-    def start(self, name: str) -> subprocess.Popen[str]:
+    def start(self, name: str, **changes: Any) -> subprocess.Popen[str]:
         """Begin the whole job in a process of its own."""
         config = self.folder / f"{name}.yaml"
-        config.write_text(configfile.dump(settings(self.folder, name=name, **CHANGES)))
+        config.write_text(configfile.dump(settings(self.folder, name=name, **CHANGES | changes)))
         command = [sys.executable, "-m", "raypipe.cli", "run", "--config", str(config)]
         environment = self.nodes.environment | {"RAY_ADDRESS": self.nodes.gcs}
         return subprocess.Popen(
@@ -66,10 +69,10 @@ class Jobs:
 
 @pytest.fixture(scope="module")
 def jobs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Jobs]:
-    """A head, and what the job makes on it alone: the run `alone`."""
+    """A head, and what the job makes without Ray: the run `alone`."""
     with ray_nodes.head(num_cpus=4) as nodes:
         all_jobs = Jobs(nodes, tmp_path_factory.mktemp("runs"))
-        all_jobs.finish(all_jobs.start("alone"))
+        all_jobs.finish(all_jobs.start("alone", resources__ray=False))
         yield all_jobs
 
 
