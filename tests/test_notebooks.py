@@ -57,13 +57,13 @@ def test_their_notes_are_generated(path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_it_runs(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """On a small run, and on a search that nobody ran, in the place of the demo's and the smallest search's."""
+    """On a small run, and on a search that nobody ran, in the place of those of the demo."""
     nbclient = pytest.importorskip("nbclient")
     import nbformat
 
     (tmp_path / "jobs/configs").mkdir(parents=True)
     (tmp_path / "jobs/configs/demo.yaml").write_text(configfile.dump(settings(Path("runs"), name="demo")))
-    trial_tables.save(made_search(), tmp_path / "runs/tune_smoke/tune")
+    trial_tables.save(made_search(), tmp_path / "runs/demo/tune")
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(REPOSITORY), os.environ.get("PYTHONPATH", "")]))
     notebook = nbformat.read(path, as_version=4)
     nbclient.NotebookClient(notebook, timeout=240, kernel_name="python3").execute(cwd=str(tmp_path))
