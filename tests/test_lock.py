@@ -50,7 +50,8 @@ def test_nobody_is_told_to_install_raypipe_from_an_index() -> None:
     texts = [path for kind in ("*.md", "*.py", "*.yaml", "*.sh", "*.toml", "Dockerfile") for path in ROOT.rglob(kind)]
     names = {str(path.relative_to(ROOT)) for path in texts if INSTALLED.search(path.read_text())}
     assert {name for name in names if not name.startswith((".venv", "tests/"))} == set()
-    assert INSTALLED.search("pip install -U 'raypipe[gguf]'") and not INSTALLED.search("`pip install gguf` for raypipe")
+    assert INSTALLED.search("pip install -U 'raypipe[gguf]'")
+    assert not INSTALLED.search("`pip install gguf` for raypipe")
 
 
 @pytest.mark.parametrize("name", LOCKS)
