@@ -56,16 +56,6 @@ NOT_RUN = {
     "raypipe download": "needs an object store; tests/runs/test_store.py copies from one",
     "python benchmarks/bench": "measures for minutes",
 }
-# Beginnings of commands that only `make test-all` runs.
-SLOW = (
-    "raypipe run --config DIR",
-    "raypipe run --config my.yaml",
-    "raypipe plan --config my.yaml",
-    "raypipe tune-report",
-    "raypipe faithfulness",
-    "python benchmarks/plan_corpus.py",
-    "raypipe plan --config /tmp/scale",
-)
 # Blocks that are neither commands nor code, by how they begin.
 DRAWN = {
     "notes -> prompts": "a drawing",
@@ -195,7 +185,7 @@ def test_blocks_of_no_language_are_known() -> None:
 def test_what_is_not_run_is_in_the_documents() -> None:
     lines = [line for page in PAGES for block in blocks(page) for line in block.commands]
     lines += [line for page in ALL for _, line in in_sentences(page)]
-    stale = [start for start in (*NOT_RUN, *SLOW) if not any(line.startswith(start) for line in lines)]
+    stale = [start for start in NOT_RUN if not any(line.startswith(start) for line in lines)]
     assert stale == []
 
 
@@ -259,7 +249,7 @@ def _lines(page: Path, starts: tuple[str, ...]) -> list[str]:
     return [line for block in blocks(page) for line in block.commands if line.startswith(starts)]
 
 
-def _run(block: Block, is_slow: bool) -> None:
+def _run(block: Block) -> None:
     """Run a block, here. YAML whose first line names a file becomes that file; other YAML is laid over README's."""
     text = block.text
     for theirs, small in STAND_INS.items():
@@ -277,9 +267,8 @@ def _run(block: Block, is_slow: bool) -> None:
                 Path("my.yaml").write_text(yaml.safe_dump(smaller, allow_unicode=True))
             else:
                 (Path("data") / named[1]).write_text(document)
-    skipped = (*NOT_RUN, *(() if is_slow else SLOW))
     for line, ours in zip(block.commands, Block("", 0, "", text).commands, strict=True):
-        if block.language == "commands" and not line.startswith(skipped):
+        if block.language == "commands" and not line.startswith(tuple(NOT_RUN)):
             for start, prepare in BEFORE.items():
                 if line.startswith(start):
                     prepare()
@@ -313,10 +302,10 @@ def _type(line: str, here: Path) -> None:
     assert end.value.code == ExitCode.OK, line
 
 
-def _follow(page: Path, scene: Path, is_slow: bool = False) -> None:
+def _follow(page: Path, scene: Path) -> None:
     with chdir(scene):
         for block in blocks(page):
-            _run(block, is_slow)
+            _run(block)
 
 
 @pytest.fixture(scope="module")
@@ -331,18 +320,13 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.slow
 def test_readme(scene: Path) -> None:
     assert (scene / "runs/demo/report/report.html").exists()
+    assert (scene / "runs/my-run/report/report.html").exists()
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("page", PAGES[1:], ids=lambda page: page.name)
+@pytest.mark.parametrize("page", [page for page in PAGES[1:] if blocks(page)], ids=lambda page: page.name)
 def test_page(page: Path, scene: Path) -> None:
     _follow(page, scene)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("page", [page for page in PAGES if _lines(page, SLOW)], ids=lambda page: page.name)
-def test_page_with_what_takes_long(page: Path, scene: Path) -> None:
-    _follow(page, scene, is_slow=True)
 
 
 def test_the_italian_page_has_the_commands_of_the_english_ones() -> None:

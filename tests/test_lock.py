@@ -12,6 +12,7 @@ from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[1]
 LOCKS = ("requirements.lock", "requirements-torch.lock")
+INSTALLED = re.compile(r"pip install (?:-\S+ )*['\"]?raypipe")
 
 
 def _versions(lines: list[str]) -> dict[str, str]:
@@ -42,6 +43,15 @@ def test_every_dependency_is_locked_within_its_bounds() -> None:
         name = canonicalize_name(requirement.name)
         version = next(locked[name] for locked in LOCKED.values() if name in locked)
         assert requirement.specifier.contains(version), requirement
+
+
+def test_nobody_is_told_to_install_raypipe_from_an_index() -> None:
+    """Its name there is somebody else's package (SECURITY.md)."""
+    texts = [path for kind in ("*.md", "*.py", "*.yaml", "*.sh", "*.toml", "Dockerfile") for path in ROOT.rglob(kind)]
+    names = {str(path.relative_to(ROOT)) for path in texts if INSTALLED.search(path.read_text())}
+    assert {name for name in names if not name.startswith((".venv", "tests/"))} == set()
+    assert INSTALLED.search("pip install -U 'raypipe[gguf]'")
+    assert not INSTALLED.search("`pip install gguf` for raypipe")
 
 
 @pytest.mark.parametrize("name", LOCKS)

@@ -54,16 +54,26 @@ def test_their_notes_are_generated(path: Path) -> None:
     assert runs <= {Path(name).stem for name in named}, "outputs are those of these configs"
 
 
+def test_the_search_has_two_backbones() -> None:
+    cells = _cells(REPOSITORY / "notebooks/tune_report.ipynb")
+    outputs = [output for cell in cells for output in cell["outputs"]]
+    assert sum("image/png" in output.get("data", {}) for output in outputs) == 2, "a heat map for each"
+    best = "".join(text for output in outputs for text in output.get("text", ()))
+    assert re.findall(r"^(\w+): ratio [\d.]+, layer [\d.]+: ", best, re.M) == ["llama", "gpt_neox"]
+    (between,) = (output for output in outputs if "between" in "".join(output.get("data", {}).get("text/plain", ())))
+    assert "llama and gpt_neox" in "".join(between["data"]["text/plain"])
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_it_runs(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """On a small run, and on a search that nobody ran, in the place of the demo's and the smallest search's."""
+    """On a small run, and on a search that nobody ran, in the place of those of the demo."""
     nbclient = pytest.importorskip("nbclient")
     import nbformat
 
     (tmp_path / "jobs/configs").mkdir(parents=True)
     (tmp_path / "jobs/configs/demo.yaml").write_text(configfile.dump(settings(Path("runs"), name="demo")))
-    trial_tables.save(made_search(), tmp_path / "runs/tune_smoke/tune")
+    trial_tables.save(made_search(), tmp_path / "runs/demo/tune")
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(REPOSITORY), os.environ.get("PYTHONPATH", "")]))
     notebook = nbformat.read(path, as_version=4)
     nbclient.NotebookClient(notebook, timeout=240, kernel_name="python3").execute(cwd=str(tmp_path))

@@ -1,6 +1,6 @@
 """Many settings at once, at random, with ASHA: trials that are behind after an epoch of fine-tuning are stopped.
 
-For a model-based search, `pip install raypipe[optuna]` and add
+For a model-based search, `pip install optuna` and add
 
     from ray.tune.search.optuna import OptunaSearch
     SEARCH = OptunaSearch()

@@ -61,7 +61,7 @@ class GGUF:
         try:
             import gguf
         except ImportError:
-            raise InputError("reading GGUF needs the gguf package: pip install 'raypipe[gguf]'") from None
+            raise InputError("reading GGUF needs the gguf package: pip install gguf") from None
         readers = []
         for file in files:
             try:

@@ -116,7 +116,7 @@ def problems(tracking: Tracking) -> Iterator[Problem]:
     if tracking.mlflow is None:
         return
     if importlib.util.find_spec("mlflow") is None:
-        yield Problem("tracking.mlflow", "needs the package mlflow: pip install raypipe[mlflow], or remove the key")
+        yield Problem("tracking.mlflow", "needs the package mlflow: pip install mlflow-skinny, or remove the key")
         return
     try:
         with urllib.request.urlopen(f"{tracking.mlflow.rstrip('/')}/health", timeout=ANSWER_S):  # noqa: S310 (http)

@@ -163,7 +163,7 @@ def test_another_machine_must_be_allowed() -> None:
 def test_a_server_that_does_not_answer_is_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:
     silent = Tracking(mlflow="http://127.0.0.1:9")
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    assert "pip install raypipe[mlflow]" in str(next(trackers.problems(silent)))
+    assert "pip install mlflow-skinny" in str(next(trackers.problems(silent)))
     monkeypatch.setattr("importlib.util.find_spec", lambda name: name)
     (problem,) = trackers.problems(silent)
     assert str(problem) == "tracking.mlflow: no MLflow server answers there (URLError); start it"

@@ -17,7 +17,7 @@ class Resources(Section):
     CPUs. More are asked for on nodes that join meanwhile (docs/cluster.md says how far that is known to work)."""
     min_attribution_actors: int | None = Field(None, ge=1)
     """With it, the pool begins with what there is room for, grows to `attribution_actors` as nodes join, and lets idle
-    actors go down to this many, so that others may be made up for when a node is lost. None: no actor goes."""
+    actors go down to this many, so that there is room for new ones when a node is lost. None: no actor goes."""
     cpus_per_actor: float = Field(1.0, gt=0)
     """CPUs of each of these actors."""
     gpus_per_actor: float | Literal["auto"] = "auto"

@@ -24,7 +24,7 @@ class Tracking(Section):
     tensorboard: bool = True
     """Event files in the folders of the trainings: `tensorboard --logdir RUN`, with the package tensorboard."""
     mlflow: Annotated[str, AfterValidator(_server)] | None = None
-    """An MLflow server, such as http://localhost:5000 (`pip install raypipe[mlflow]`). The password, if it asks for
+    """An MLflow server, such as http://localhost:5000 (`pip install mlflow-skinny`). The password, if it asks for
     one, is MLflow's own environment's. None: none."""
     allow_remote: bool = False
     """Whether the numbers, and the names of run, arms and steps, may go to an MLflow server on another machine."""
