@@ -14,7 +14,7 @@ from typing import Any
 from raypipe.errors import ExitCode, InputError
 from raypipe.guard.process import demand_floors, protect
 from raypipe.guard.quiet import frames, ours, without_text
-from raypipe.guard.terminal import say
+from raypipe.guard.terminal import close_to_libraries, descriptor_of_errors, say
 
 TRACEBACK = "RAYPIPE_TRACEBACK"  # set: an unexpected error also shows where it came from, without messages
 GRACE_S = 5.0  # from a signal to the end, even if a thread hangs
@@ -32,6 +32,7 @@ class Interrupted(BaseException):
 def run(work: Callable[[], object]) -> int:
     """Do the work of a command; its exit code (errors.ExitCode, or what `work` returns if that is a number)."""
     protect()
+    close_to_libraries()
     try:
         with _interruptible():
             demand_floors()
@@ -80,7 +81,7 @@ def _interrupt(number: int, _: FrameType | None) -> None:
     for other in SIGNALS:  # a second one ends the process at once
         signal.signal(other, signal.SIG_DFL)
     line = b"\nstopped: what is finished stays, and the same command goes on where it stopped\n"
-    os.write(2, line)  # print might be what was interrupted
+    os.write(descriptor_of_errors(), line)  # print might be what was interrupted
     last = threading.Timer(GRACE_S, os._exit, (128 + number,))
     last.daemon = True
     last.start()
