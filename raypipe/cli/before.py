@@ -31,21 +31,33 @@ def init(
     task_column: Annotated[str | None, typer.Option(help="of a table with a row per task and note")] = None,
     label_column: Annotated[str | None, typer.Option(help="of a table with a row per task and note")] = None,
     answers: Annotated[str, typer.Option(help="what the model says for 1 and 0")] = "yes,no",
+    encoding: Annotated[
+        str | None, typer.Option(help="of a .csv that is not UTF-8 (Excel: cp1252); copies it, with NOTE TEXT")
+    ] = None,
+    number_rows: Annotated[
+        bool, typer.Option("--number-rows", help="the notes have no ids; copies them, with NOTE TEXT and numbers")
+    ] = False,
 ) -> None:
     """Write a runnable project around your own tables, and check it. Prints no text and no label."""
+    from raypipe.notes.copies import NUMBER
     from raypipe.runs import project
 
     yes, comma, no = answers.partition(",")
     if not (yes.strip() and comma and no.strip()):
         raise InputError("--answers: must be two words with a comma between them, such as yes,no")
+    if number_rows and id_:
+        raise InputError("--number-rows, --id: one of them says what the notes' ids are")
+    id_ = NUMBER if number_rows else id_
     named = project.Named(
         id_, text, group, split, tuple(label or ()), labels_id, task_column, label_column, (yes.strip(), no.strip())
     )
-    proposal = project.propose(notes, labels, named)
-    say(f"{proposal.n_notes:,} notes; name what is wrong with an option (raypipe init --help), or mend the files\n")
-    say(proposal)
-    files = project.write(folder, proposal, model, named.answers)
-    say(f"\nwrote {', '.join(map(str, files))}\n")
+    with project.copied(folder, notes, labels, encoding, number_rows) as tables:
+        proposal = project.propose(*tables, named)
+        say(f"{proposal.n_notes:,} notes; name what is wrong with an option (raypipe init --help), or mend the files\n")
+        say(proposal)
+        files = project.write(folder, proposal, model, named.answers)
+    copied = [f"{table} (holds note text)" for table in tables if table not in (None, notes, labels)]
+    say(f"\nwrote {', '.join([*copied, *map(str, files)])}\n")
     _check(files[0], names_labels=False)
 
 

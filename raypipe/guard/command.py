@@ -15,7 +15,7 @@ from raypipe.errors import ExitCode, InputError, QuietError
 from raypipe.guard import ending
 from raypipe.guard.process import demand_floors, protect
 from raypipe.guard.quiet import frames, ours, without_text
-from raypipe.guard.terminal import say
+from raypipe.guard.terminal import close_to_libraries, descriptor_of_errors, say
 
 TRACEBACK = "RAYPIPE_TRACEBACK"  # set: an unexpected error also shows where it came from, without messages
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -43,6 +43,7 @@ def run(work: Callable[[], object]) -> int:
 
 def _code(work: Callable[[], object]) -> int:
     protect()
+    close_to_libraries()
     try:
         with _interruptible():
             demand_floors()
@@ -108,7 +109,7 @@ def _interrupt(number: int, _: FrameType | None) -> None:
     ending.soon(128 + number)
     line = b"\nstopped: what is finished stays, and the same command goes on where it stopped\n"
     with suppress(OSError):
-        os.write(2, line)  # print might be what was interrupted
+        os.write(descriptor_of_errors(), line)  # print might be what was interrupted
     raise Interrupted(number)
 
 

@@ -5,10 +5,12 @@ Ids, labels, names of files and arms, values of a config and notes may hold anyt
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 
 _FORMATS = range(0x202A, 0x202F), range(0x2066, 0x206A)  # overrides that let a text read as another: bidi controls
+STDERR = 2
 _HARMLESS = "\n\t"
 _CREDENTIAL = re.compile(
     r"(?<![A-Za-z0-9+.-])([A-Za-z][A-Za-z0-9+.-]*:/{1,3})(?:[^\s/@:]*(?::|%3[aA])[^\s@]*|[^\s/@]+)@"
@@ -33,3 +35,32 @@ def say(text: object, is_error: bool = False) -> None:
     encoding = getattr(stream, "encoding", None) or "utf-8"
     # a terminal of another encoding shows a question mark instead of ending the command
     print(line.encode(encoding, "replace").decode(encoding), file=stream, flush=True)
+
+
+def close_to_libraries() -> None:
+    """From now on only lines of this program reach the terminal as errors; what libraries write goes nowhere.
+
+    Those in C++ and Rust write to the descriptor itself, where no hook of Python can mend it: Ray repeats entries of
+    its log on stderr, and a panic quotes the text on which it happened.
+    """
+    if _descriptor() == STDERR:
+        encoding, errors = sys.stderr.encoding, sys.stderr.errors
+        sys.stderr.flush()
+        sys.stderr = os.fdopen(os.dup(STDERR), "w", buffering=1, encoding=encoding, errors=errors)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, STDERR)
+    os.close(nowhere)
+
+
+def descriptor_of_errors() -> int:
+    """Where errors go, for what cannot print: a handler of signals, a program that is started."""
+    own = _descriptor()
+    return STDERR if own is None else own
+
+
+def _descriptor() -> int | None:
+    """None where there is no `sys.stderr`, or a stand-in (a notebook's, a test's)."""
+    try:
+        return sys.stderr.fileno()
+    except (AttributeError, OSError):
+        return None

@@ -73,9 +73,8 @@ class Renderer:
         self._marks: dict[int, list[int]] = {}
         unknown = encoder.tokenizer.unk_token_id
         if unknown is not None and unknown in self._mark(0) and not self.refills:
-            raise InputError(
-                f"this tokenizer cannot write {self._sentinels[0]}: list reserved tokens in masking.sentinels"
-            )
+            how = "list tokens that it has reserved (masking.sentinels), or take another model"
+            raise InputError(f"the tokenizer cannot write {self._sentinels[0]}: {how}")
         self._eos = [] if encoder.eos_id is None else [encoder.eos_id]
         self._after = encoder.ids(encoder.frame.after) if encoder.frame.is_chat else self._pieces.text_ids("\n")
 

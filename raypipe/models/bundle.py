@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from raypipe.errors import InputError, Problem
+from raypipe.guard.terminal import descriptor_of_errors
 from raypipe.records import sha256
 
 CONSTRAINTS, SUMS = "constraints.txt", "SHA256SUMS"
@@ -39,7 +40,8 @@ sha256sum --check --quiet --strict SHA256SUMS
 
 def _pip(arguments: Sequence[str]) -> int:
     command = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check", *arguments]
-    return subprocess.run(command, check=False).returncode  # noqa: S603 (nothing in it comes from a file)
+    errors = descriptor_of_errors()
+    return subprocess.run(command, check=False, stderr=errors).returncode  # noqa: S603 (nothing of it is from a file)
 
 
 def make(out: Path, source: Path, models: Sequence[Path], pip: Callable[[Sequence[str]], int] = _pip) -> str:

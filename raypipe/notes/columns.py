@@ -11,9 +11,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from raypipe.errors import InputError, Problem
+from raypipe.errors import Code, InputError, Problem
 from raypipe.notes import cleaning, storage
 from raypipe.notes.reading import raw_rows
+from raypipe.settings.config import Data
 from raypipe.settings.yamlfile import did_you_mean
 
 MAX_OPTIONS = 10  # distinct values of a column that looks like a label
@@ -22,9 +23,9 @@ MAX_ID = 64  # characters of what looks like an id
 MIN_TEXT = 15  # characters on average of what looks like a note
 MIN_OF_CLASS = 5  # rows of the second most frequent value
 MAX_NAME = 60  # characters of a column's name; a longer one is a line of data, and so is a number
-MAX_CHARS = 200_000
 SPLITS = {"train", "dev", "test"}
 PATIENT = re.compile(r"pat|paz|subj|sogg|person|mrn|nosol|group|grupp|grp|fiscale|hadm", re.IGNORECASE)
+_NOT_UTF8 = "not UTF-8: of a .csv, say how it is written (Excel: `--encoding cp1252`), and a copy is made"
 NOTE = re.compile(r"(?<![a-z])(id|note|nota|refert|report|doc|record|key|cod)", re.IGNORECASE)
 
 
@@ -36,6 +37,7 @@ class Column:
     n_rows: int = 0
     n_filled: int = 0
     n_unusable: int = 0  # neither text nor whole numbers
+    n_broken: int = 0  # of these: text, but no UTF-8
     n_characters: int = 0
     longest: int = 0
     hashes: set[int] = field(default_factory=set)  # of distinct values, as far as they are short
@@ -49,6 +51,7 @@ class Column:
             text = str(value) if is_number else cleaning.as_text(value)
             if text is None or not text.strip():
                 self.n_unusable += value is not None and text is None
+                self.n_broken += text is None and _is_broken(value)
                 continue
             self.n_filled += 1
             self.n_characters += len(text)
@@ -97,7 +100,9 @@ def look(path: str, option: str) -> list[Column]:
     """
     columns: dict[str, Column] = {}
     for file in storage.find(path, option):
-        names, rows = raw_rows(file, MAX_CHARS)
+        names, rows = raw_rows(file, Data().max_chars)
+        if any(map(_is_broken, names)):
+            raise InputError([Problem(f"{option}: {file.path}", f"names of columns are {_NOT_UTF8}")])
         if not names or any(map(_is_data, names)):
             what = "the first line does not look like names of columns; add a line with names"
             raise InputError([Problem(f"{option}: {file.path}", what)])
@@ -108,7 +113,16 @@ def look(path: str, option: str) -> list[Column]:
                 columns.setdefault(name, Column(name)).add(raw[name])
     if not any(column.n_filled for column in columns.values()):
         raise InputError([Problem(option, f"{storage.redact(path)} holds no row")])
+    for column in columns.values():
+        if column.n_broken > Data().max_error_rate * column.n_rows:  # no run would go to its end
+            share = f"{column.n_broken:,} of {column.n_rows:,} cells of {column.name!r}"
+            raise InputError([Problem(option, f"{share} are {_NOT_UTF8}")])
     return list(columns.values())
+
+
+def _is_broken(value: Any) -> bool:
+    """Is it text that cannot be written as UTF-8?"""
+    return isinstance(value, str | bytes) and not isinstance(value, Code) and cleaning.as_text(value) is None
 
 
 def _is_data(name: str) -> bool:
@@ -139,7 +153,8 @@ def id_of(columns: Sequence[Column], option: str = "--id") -> tuple[Column, str]
     unique = [column for column in columns if column.is_unique]
     if not unique:
         what = (
-            "no column has a value of its own in every row: name the notes' ids, or add a column that numbers the rows"
+            "no column has a value of its own in every row: name the notes' ids, or let `--number-rows` make a copy "
+            "with numbers"
         )
         raise InputError([Problem(option, what)])
     telling = [column for column in unique if NOTE.search(column.name) and not PATIENT.search(column.name)]

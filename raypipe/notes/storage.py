@@ -32,6 +32,7 @@ SCHEMES = ("file", "s3", "gs", "abfs", "abfss", "hdfs", "memory")
 FORMATS = {".parquet": "parquet", ".jsonl": "jsonl", ".jsonl.gz": "jsonl", ".csv": "csv", ".csv.gz": "csv"}
 _SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*)://")
 _MAX_HEADER = 1_000_000  # characters of the first line of a CSV file
+NOT_UTF8 = "save it as UTF-8, or make a project with `raypipe init --encoding`"  # what to do about such a table
 # What reading a broken file may raise
 BROKEN = (pa.ArrowException, OSError, EOFError, ValueError, csv.Error, zlib.error)
 
@@ -45,6 +46,7 @@ class File:
     format: str  # parquet, jsonl or csv
     size: int
     mtime_ns: int | None  # None if the store does not tell
+    encoding: str = "utf-8-sig"  # of a CSV file: with or without a byte-order mark
 
 
 def redact(uri: str) -> str:
@@ -187,7 +189,7 @@ def open_csv(file: File) -> Iterator[tuple[list[str], str, Any]]:
     spreadsheets write CSV. The reader raises csv.Error where a quote is not closed.
     """
     with file.filesystem.open_input_stream(file.path) as stream:
-        text = io.TextIOWrapper(io.BufferedReader(stream), encoding="utf-8-sig", errors="surrogateescape", newline="")
+        text = io.TextIOWrapper(io.BufferedReader(stream), encoding=file.encoding, errors="surrogateescape", newline="")
         first = text.readline(_MAX_HEADER)
         delimiter = next((mark for mark in (",", ";", "\t") if mark in first), ",")
         reader = csv.reader(chain([first], text), delimiter=delimiter, strict=True)
@@ -219,5 +221,5 @@ def _strings(column: pa.ChunkedArray, name: str, file: File, field: str) -> pa.C
         out = column.cast(pa.string())
         out.validate(full=True)
     except pa.ArrowInvalid:
-        raise InputError([Problem(f"{field}: {file.path}", f"column {name} is not valid UTF-8")]) from None
+        raise InputError([Problem(f"{field}: {file.path}", f"column {name} is not UTF-8; {NOT_UTF8}")]) from None
     return out

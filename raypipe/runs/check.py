@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from raypipe import rows
-from raypipe.errors import InputError, Problem
+from raypipe.errors import Code, InputError, Problem
 from raypipe.guard import limits
 from raypipe.notes import labels as labels_of
 from raypipe.notes import storage
@@ -356,6 +356,7 @@ def _sample(config: Config, warnings: list[str]) -> Iterator[Problem]:
     errors = sample["error"]
     n_bad = len(errors) - errors.null_count
     codes = ", ".join(sorted(set(errors.drop_null().to_pylist())))
+    codes = codes.replace(Code.UTF8, f"{Code.UTF8}: not UTF-8; {storage.NOT_UTF8}")
     if not len(errors):
         yield Problem("data.notes", "holds no note")
     elif n_bad == len(errors):
@@ -407,6 +408,22 @@ def _model(config: Config, tasks: list[Task]) -> Iterator[Problem]:
     if config.model.adapter is not None and not (Path(config.model.adapter) / "adapter_model.safetensors").is_file():
         yield Problem("model.adapter", "no adapter_model.safetensors in this folder")
     yield from of_tokens(config, tasks)
+    yield from _sentinels(config, tasks, families.FAMILIES[of_model.model_type].sentinels)
+
+
+def _sentinels(config: Config, tasks: list[Task], of_family: Sequence[str]) -> Iterator[Problem]:
+    """Can the tokenizer write what stands for hidden words? Arms share the fault, so it is told of the first."""
+    from raypipe.masking import Renderer
+
+    encoder, told = encoder_of(config, tasks), set()
+    for name, arm in config.arms.items():
+        try:
+            if arm.masking is not None:
+                Renderer(encoder, arm.masking, config.prompt.max_tokens, of_family, config.train.lora is None)
+        except InputError as error:
+            if str(error) not in told:
+                yield Problem(f"arms.{name}.masking.sentinels", str(error).removeprefix("masking.sentinels: "))
+            told.add(str(error))
 
 
 def _sizes(config: Config, n_layers: int, context: int | None) -> Iterator[Problem]:

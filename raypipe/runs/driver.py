@@ -247,12 +247,12 @@ def prepare(run: Run) -> None:
 
 
 def _say_what_is_done(run: Run, names: Iterable[str]) -> None:
-    """A line for each step that a command would make, but that was made before."""
+    """A line for each step that a command would make, but that is there: made before, or by `open` a moment ago."""
     for name in dict.fromkeys(names):
         of_step = run.of(named(name).arm)
         if of_step.is_done(name):
             with integrity.blamed([of_step.step(name).path]):
-                run.say(f"{outcomes.line(of_step, name)} (was done before)")
+                run.say(f"{outcomes.line(of_step, name)}{'' if name in of_step.made else ' (was done before)'}")
 
 
 def is_prepared(run: Run) -> bool:

@@ -1,4 +1,4 @@
-"""`raypipe init`: a runnable project around a user's own table. Looks at the columns, proposes, and writes two files.
+"""`raypipe init`: a runnable project around a user's own table. Looks at the columns, proposes, and writes files.
 
 What was taken for what is printed with its reason, and any of it can be named instead. No text and no label is printed;
 the labels themselves go into the tasks file, which is the user's own.
@@ -7,19 +7,21 @@ the labels themselves go into the tasks file, which is the user's own.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from raypipe.errors import InputError, Problem
 from raypipe.notes import columns as table
-from raypipe.notes import drafts, storage
+from raypipe.notes import copies, drafts, storage
 from raypipe.notes.columns import Column
 from raypipe.notes.drafts import Draft
 from raypipe.settings.config import LabelColumns, Model, Splitting
 from raypipe.settings.reference import schema_text
 
 CONFIG, TASKS, SCHEMA = "raypipe.yaml", "tasks.yaml", "raypipe.schema.json"
+NOTES, LABELS = "notes.csv", "labels.csv"  # copies, where the user's own tables cannot be read as they are
 SMALL = 20_000  # notes up to which one process is quick enough
 CONTEXT = 512  # tokens of the small model from scratch
 MAX_TOKENS = 1024
@@ -57,6 +59,37 @@ class Proposal:
     def __str__(self) -> str:
         width = max(len(column) for _, column, _ in self.said)
         return "\n".join(f"  {what:9}  {column:{width}}  {why}".rstrip() for what, column, why in self.said)
+
+
+@contextmanager
+def copied(
+    folder: Path, notes: str, labels: str | None, encoding: str | None, is_numbered: bool
+) -> Iterator[tuple[str, str | None]]:
+    """The tables, or copies of them in the project's folder. If the block fails, no copy stays.
+
+    `encoding`: of the tables, where it is not UTF-8. `is_numbered`: the notes get a column with numbers as their ids.
+    """
+    is_one = labels is None or labels == notes
+    if is_numbered and not is_one:
+        raise InputError([Problem("--number-rows", "labels of a table of their own need the ids of the notes")])
+    if encoding is None and not is_numbered:
+        yield notes, labels
+        return
+    _refuse_old(folder)
+    is_new = not folder.exists()
+    folder.mkdir(parents=True, exist_ok=True)
+    made = [folder / name for name in (NOTES, LABELS)][: 1 if is_one else 2]
+    try:
+        copies.write(notes, "--notes", made[0], encoding, is_numbered)
+        if labels is not None and not is_one:
+            copies.write(labels, "--labels", made[1], encoding, False)
+        yield str(made[0]), None if is_one else str(made[1])
+    except BaseException:
+        for path in made:
+            path.unlink(missing_ok=True)
+        if is_new and not any(folder.iterdir()):
+            folder.rmdir()
+        raise
 
 
 def propose(notes: str, labels: str | None, named: Named) -> Proposal:
@@ -177,13 +210,17 @@ def _about(task: Draft, n_rows: int) -> str:
 def write(folder: Path, proposal: Proposal, model: str | None, answers: tuple[str, str]) -> list[Path]:
     """Write config, tasks and the schema for editors. Raises `InputError` if there is a project already."""
     files = [folder / CONFIG, folder / TASKS, folder / SCHEMA]
-    if present := [path for path in files[:2] if path.exists()]:
-        raise InputError([Problem(str(path), "is there already: nothing was written") for path in present])
+    _refuse_old(folder)
     folder.mkdir(parents=True, exist_ok=True)
     texts = (_config(folder.resolve(), proposal, model), _tasks(proposal, answers), schema_text())
     for path, text in zip(files, texts, strict=True):
         path.write_text(text, encoding="utf-8")
     return files
+
+
+def _refuse_old(folder: Path) -> None:
+    if present := [path for name in (CONFIG, TASKS) if (path := folder / name).exists()]:
+        raise InputError([Problem(str(path), "is there already: nothing was written") for path in present])
 
 
 def _tasks(proposal: Proposal, answers: tuple[str, str]) -> str:

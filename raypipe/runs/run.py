@@ -44,6 +44,7 @@ class Run:
     say: Callable[[str], None] = field(default_factory=Printer)
     watch: Watch | None = None  # is called after every optimiser step of its trainings
     variants: dict[str, Run] = field(default_factory=dict)
+    made: set[str] = field(default_factory=set)  # steps that `open` made
 
     def __post_init__(self) -> None:
         if self.settings.resources.use_gpu is False:  # Ray does not hide GPUs from workers that ask for none
@@ -61,6 +62,7 @@ class Run:
             check(self.settings, self.corpus)
         else:
             corpus.finish(**collect.make_corpus(self, corpus))
+            self.made.add("corpus")
         self.folder.mkdir(parents=True, exist_ok=True)
         for place, why in open_to_others(self.folder):
             if why == ANYONE:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import io
+import os
+import subprocess
 import sys
 
 import pytest
 
-from raypipe.guard.terminal import printable, say
+from raypipe.guard.terminal import descriptor_of_errors, printable, say
 
 HOSTILE = [
     "\x1b[31m",
@@ -51,3 +53,34 @@ def test_a_terminal_of_another_encoding_ends_nothing(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(raw, encoding="ascii"))
     say("è lì")
     assert raw.getvalue() == b"? l?\n"
+
+
+COMMAND = """
+import os, subprocess, sys
+from raypipe.guard import command
+from raypipe.guard.terminal import descriptor_of_errors, say
+PROGRAM = [sys.executable, "-c", "import sys; print('of a program', file=sys.stderr)"]
+def work():
+    os.write(2, b"[2026-11-29 14:30:23,251 E 7 7] core_worker.cc:2465: nato a Pavia")  # as C++ and Rust do
+    say("of ours, è", is_error=True)
+    subprocess.run(PROGRAM, stderr=descriptor_of_errors())
+    print("shown")
+for _ in range(2):
+    command.run(work)
+os.write(2, b"when the process ends")
+"""
+
+
+def test_what_a_library_writes_itself_does_not_reach_the_terminal() -> None:
+    done = subprocess.run([sys.executable, "-c", COMMAND], capture_output=True, text=True, check=True)
+    assert done.stdout == "shown\n" * 2
+    assert done.stderr == "of ours, è\nof a program\n" * 2, "in this order, and nothing twice"
+
+
+def test_where_errors_go(monkeypatch: pytest.MonkeyPatch) -> None:
+    with open(os.devnull, "w") as stream:
+        monkeypatch.setattr(sys, "stderr", stream)
+        assert descriptor_of_errors() == stream.fileno()
+    for closed in (None, io.StringIO()):
+        monkeypatch.setattr(sys, "stderr", closed)
+        assert descriptor_of_errors() == 2

@@ -177,8 +177,19 @@ def test_answers_that_the_tokenizer_cannot_tell_apart(data, model, tmp_path, ans
     )
     tasks = 'tasks: [{id: fever, question: febbre, options: ["1", "0"], verbalizers: ' + answers + "}]"
     (tmp_path / "tasks.yaml").write_text(tasks)
-    (problem,) = problems_of(config(data, model=tokenizer))
+    (problem,) = problems_of(config(data, model=tokenizer, arms={"sft": Arm()}))
     assert what in problem
+
+
+def test_a_tokenizer_that_cannot_write_a_sentinel(data, model, tmp_path):
+    tokenizer = with_tokenizer(
+        model, tmp_path / "m", ["<unk>", "no", "sì", "</s>", "[X]"], unk_token="<unk>", eos_token="</s>"
+    )
+    (problem,) = problems_of(config(data, model=tokenizer, arms=dict.fromkeys("ab", Arm(masking=Masking()))))
+    assert problem.startswith("arms.a.masking.sentinels: the tokenizer cannot write <mask_1>: list tokens")
+    listed = Arm(masking=Masking(sentinels=["no"]))
+    (problem,) = problems_of(config(data, model=tokenizer, arms={"a": listed}))
+    assert problem == "arms.a.masking.sentinels: no: not a token of this tokenizer"
 
 
 def test_a_tokenizer_without_end_or_padding(data, model, tmp_path):

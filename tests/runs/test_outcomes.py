@@ -26,6 +26,9 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_steps_say_what_came_out_and_what_was_cut(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
     cli.app(["run", "--config", str(config)], standalone_mode=False)
     said = capsys.readouterr().out
+    first = said.splitlines()[0]
+    assert first.partition("] ")[2].startswith("corpus: ")
+    assert "(was done before)" not in said, "what this command made was not done before"
     assert "mask: 54 of " in said
     assert " held out" in said
     cut = next(line for line in said.splitlines() if "] mask: 54" in line)
@@ -34,6 +37,9 @@ def test_steps_say_what_came_out_and_what_was_cut(config: Path, capsys: pytest.C
     assert "evaluate/decselfmask: 144 answers; macro F1 " in said
     assert "train/decselfmask: 2 steps on " in said
     assert said.splitlines()[-1] == f"next: raypipe probe --config {config}"
+
+    cli.app(["run", "--config", str(config)], standalone_mode=False)
+    assert capsys.readouterr().out.splitlines()[0].endswith(f"{first.partition('] ')[2]} (was done before)")
 
     cli.app(["mask", "--config", str(config), "--set", "seed=0"], standalone_mode=False)
     again = capsys.readouterr().out.splitlines()

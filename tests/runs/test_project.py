@@ -102,6 +102,53 @@ def test_labels_in_a_wide_table_of_their_own(export: Path, tmp_path: Path) -> No
         propose(str(export), str(tmp_path / "other.csv"), Named())
 
 
+def _without_ids(export: Path, encoding: str) -> Path:
+    """The same table as Excel writes it, without the column of ids."""
+    with export.open(newline="", encoding="utf-8") as file:
+        rows = [row[1:] for row in csv.reader(file, delimiter=";")]
+    with (path := export.with_name("excel.csv")).open("w", newline="", encoding=encoding) as file:
+        csv.writer(file, delimiter=";").writerows(rows)
+    return path
+
+
+def test_a_table_of_excel_without_ids_is_copied_where_the_user_says_so(
+    export: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    excel, folder = _without_ids(export, "cp1252"), tmp_path / "p"
+    with pytest.raises(InputError, match="names of columns are not UTF-8"):
+        cli.init(folder, str(excel))
+    with pytest.raises(InputError, match="let `--number-rows` make a copy"):
+        cli.init(folder, str(excel), encoding="cp1252")
+    assert not folder.exists(), "nothing stays of a copy that is of no use"
+    cli.init(folder, str(excel), encoding="cp1252", number_rows=True)
+    assert f"wrote {folder / 'notes.csv'} (holds note text), " in capsys.readouterr().out
+    config = configfile.load(folder / CONFIG)
+    assert config.data.notes == config.data.labels == str(folder / "notes.csv")
+    assert config.data.columns.note_id == "row_number"
+    report = check(config)
+    assert (report.n_notes, report.labels.num_rows) == (84, 120)
+    assert [task.options for task in report.tasks] == [("1", "0"), ("SÌ", "NO")]
+    with pytest.raises(InputError, match="is there already: nothing was written"):
+        cli.init(folder, str(excel), encoding="cp1252", number_rows=True)
+    assert (folder / "notes.csv").exists(), "of the project that is there"
+
+
+def test_labels_of_their_own_are_copied_too_but_never_meet_numbers(export: Path, tmp_path: Path) -> None:
+    rows = [["id", "fuma"], *([f"R{i:04d}", ("sì", "no")[i % 2]] for i in range(50))]
+    labels = tmp_path / "l.csv"
+    labels.write_bytes("\n".join(",".join(row) for row in rows).encode("cp1252"))
+    notes = tmp_path / "n.csv"
+    notes.write_bytes(export.read_text(encoding="utf-8").encode("cp1252"))
+    with pytest.raises(InputError, match="--number-rows: labels of a table of their own need the ids"):
+        cli.init(tmp_path / "p", str(notes), str(labels), encoding="cp1252", number_rows=True)
+    with pytest.raises(InputError, match="--number-rows, --id: one of them"):
+        cli.init(tmp_path / "p", str(notes), id_="id", number_rows=True)
+    cli.init(tmp_path / "p", str(notes), str(labels), encoding="cp1252")
+    config = configfile.load(tmp_path / "p" / CONFIG)
+    assert config.data.labels == str(tmp_path / "p" / "labels.csv")
+    assert check(config).tasks[0].options == ("sì", "no")
+
+
 def test_a_project_is_never_overwritten(export: Path, tmp_path: Path) -> None:
     proposal = propose(str(export), None, Named())
     write(tmp_path / "p", proposal, None, ("yes", "no"))

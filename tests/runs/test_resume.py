@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -67,6 +68,7 @@ def _start(command: str, config: Path, *more: str) -> subprocess.Popen[str]:
 def _finish(command: str, config: Path, *more: str) -> tuple[int, str]:
     process = _start(command, config, *more)
     out, _ = process.communicate(timeout=300)
+    assert not re.search(r"\w\.cc:\d", out), "Ray's own lines go to its log, not to the terminal"
     return process.returncode, out
 
 
