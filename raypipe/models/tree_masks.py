@@ -57,10 +57,10 @@ def blocks(rule: Sees, shape: torch.Size, device: torch.device) -> Any:
     n = -(-width // BLOCK)
     row_B, key_T = torch.arange(rows, device=device)[:, None, None], torch.arange(width, device=device)
     seen_BQK = torch.zeros((rows, n, n), dtype=torch.int32, device=device)
-    for i, query in enumerate(key_T.split(BLOCK)):
+    for i, query in enumerate(torch.split(key_T, BLOCK)):
         sees_BQT = rule(row_B, row_B, query[:, None], key_T)
         sees_BQT = torch.nn.functional.pad(sees_BQT, (0, n * BLOCK - width))
-        seen_BQK[:, i] = sees_BQT.unflatten(-1, (n, BLOCK)).sum((1, 3))
+        seen_BQK[:, i] = sees_BQT.reshape(rows, -1, n, BLOCK).sum((1, 3))
     is_full = seen_BQK == BLOCK**2  # needs no rule
     some, full = (_listed(which) for which in ((seen_BQK > 0) & ~is_full, is_full))
     return BlockMask.from_kv_blocks(*some, *full, BLOCK_SIZE=BLOCK, mask_mod=rule, seq_lengths=(width, width))
