@@ -253,7 +253,7 @@ def _run(block: Block) -> None:
     """Run a block, here. YAML whose first line names a file becomes that file; other YAML is laid over README's."""
     text = block.text
     for theirs, small in STAND_INS.items():
-        text = text.replace(theirs, small)
+        text = re.sub(rf"(?<!\w){re.escape(theirs)}", small, text)  # /data/ of a path inside a run is none of them
     if block.language == "python":
         exec(compile(text, str(block), "exec"), {"__name__": "__main__"})
     elif block.language == "yaml":
