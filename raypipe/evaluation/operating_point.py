@@ -8,7 +8,7 @@ right out of 3 has no width at all.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -60,9 +60,9 @@ class TaskAnswers:
     classes: tuple[ClassRates, ...]  # binary: the first option, which is the positive one
     only_answers: tuple[str, ...]  # of each run that gave all notes one answer, though their labels differ: the answer
 
-    def given(self, label: int) -> str:
-        """What the notes of a label were taken for, most often first."""
-        names = (*self.options, "none of these")
+    def given(self, label: int, worded: Callable[[str], str] = str) -> str:
+        """What the notes of a label were taken for, most often first. `worded`: how a label is shown."""
+        names = (*map(worded, self.options), "none of these")
         counts = sorted(zip(self.confusion[label], names, strict=True), key=lambda pair: -pair[0])
         return ", ".join(f"{name} {n:g}" if n == round(n) else f"{name} {n:.1f}" for n, name in counts if n)
 

@@ -55,7 +55,7 @@ def heat_map(
         total = note["n_tokens"] + note["n_cut_tokens"]
         cut = f"; the model read {note['n_tokens']} of the note's {total} tokens"
     return HeatMap(
-        f"{note['note_id']}: {task.question}", note["text"], words, panels, deciding, f"{true}; {said}{cut}", read
+        f"Note {note['note_id']}: {task.question}", note["text"], words, panels, deciding, f"{true}; {said}{cut}", read
     )
 
 

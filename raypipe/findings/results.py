@@ -87,6 +87,7 @@ def build(run: Run, of_comparison: Mapping[compare.Cell, Run] | None = None) -> 
         meanings=meanings(settings, arms),
         tasks=compared.tasks,
         answers={arm: answers(runs, tasks, pooled.seeds[arm], **resampled) for arm, runs in arms.items()},
+        wordings={task.id: dict(zip(task.options, task.answers, strict=True)) for task in tasks},
         calibration={arm: calibration(runs, tasks, pooled.seeds[arm], **resampled) for arm, runs in arms.items()},
         curves=tuple(training_curves.curves(cells[0])),
         gates=tuple(gates(pooled, quarter, tasks, reference, start, agreement)),

@@ -50,8 +50,9 @@ def _said(report: Report) -> Iterator[str]:
     differences = [row.difference for row in report.arms if row.difference]
     if report.failed_gates:
         n, of = len(report.failed_gates), len(report.counting_gates)
-        were = "were" if n > 1 else "was"
-        yield f"Nothing can be said about which way is better: {n} of {of} gates that count {were} not passed."
+        were, names = "were" if n > 1 else "was", "; ".join(gate.name for gate in report.failed_gates)
+        said = f"{n} of {of} gates that count {were} not passed ({names})"
+        yield f"Nothing can be said about which way is better: {said}."
         return
     for verdict in ("better", "worse"):
         those = [d for d in differences if outcome(d, report) == verdict]

@@ -264,8 +264,9 @@ data:
 {_model(model, max_tokens)}
 attribution: {{method: grad_x_activation, layer: 0}} # which words matter for a task
 {_training(model)}
-arms: # the lines of the result: labels alone, two controls, the method
+arms: # the lines of the result: labels alone, three controls, the method
   sft: {{}}
+  random_init: {{start: random}} # no arm is called better unless the backbone beats random weights
   random_word: {{masking: {{strategy: random_word, match_ratio_to: decselfmask}}}}
   least_relevant: {{masking: {{strategy: least_relevant, match_ratio_to: decselfmask}}}}
   decselfmask: {{masking: {{strategy: relevance, ratio: 0.15}}}}
@@ -293,7 +294,7 @@ prompt: {{question: "\\n{{question}} ({{options}})", max_tokens: {max_tokens}}} 
 model:
   path: {json.dumps(model, ensure_ascii=False)}
   chat: bare # the chat template, if there is one, without a system text of its own
-prompt: # `raypipe preview` shows what the model reads
+prompt: # in the language of the notes; `raypipe preview` shows what the model reads
   instruction: "Answer the question about the clinical note."
   question: "\\n\\n{{question}} ({{options}})"
   max_tokens: {max_tokens} # of note and question together; more are cut

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 
 from raypipe.findings.page import figures
+from raypipe.findings.training_curves import Curve
 
 # how red, green and blue light is seen without one kind of cone (Machado, Oliveira & Fernandes 2009, severity 1)
 SEEN = {
@@ -60,3 +63,23 @@ def test_the_reference_is_drawn_in_ink_wherever_it_stands() -> None:
     styles = dict(figures._styles("light", ["a", "sft", "b"], "sft"))
     assert styles["sft"]["color"] == figures.REFERENCE["light"]
     assert [styles[arm]["color"] for arm in "ab"] == list(figures.COLOURS["light"][:2])
+
+
+def test_the_loss_takes_the_room_of_a_dev_score_that_a_stage_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
+    steps, loss, rate = (1, 2, 3), (3.0, 2.0, 1.0), (0.1, 0.1, 0.1)
+    curves = [
+        Curve("train/a", steps, loss, rate, ()),
+        Curve("finetune/scorer", steps, loss, rate, ((3, 1.5),), ((1, 0.31), (3, 0.33))),
+        Curve("finetune/a", steps, loss, rate, ((3, 1.5),), ((1, 0.32), (3, 0.36))),
+    ]
+    monkeypatch.setattr(figures, "chart", lambda draw, alt: draw("light"))
+    figure: Any = figures.training(curves, "scorer")
+    rows = [(axes.get_subplotspec().colspan.start, list(axes.get_subplotspec().rowspan)) for axes in figure.axes]
+    assert rows == [(0, [0, 1]), (0, [2]), (1, [0]), (1, [1]), (1, [2])]
+    labels = [axes.get_ylabel() for axes in figure.axes]
+    assert labels == ["loss, nats per token", "learning rate", "", "dev macro F1", ""]
+    assert [axes.get_xlabel() for axes in figure.axes] == ["", "optimiser step", "", "", "optimiser step"]
+    low, high = figure.axes[3].get_ylim()
+    assert (low < 31, high > 36, high - low) == (True, True, pytest.approx(20)), "five points are no mountain"
+    without: Any = figures.training([replace(curve, learning_rate=(), dev_f1=()) for curve in curves], "scorer")
+    assert len(without.axes) == 2

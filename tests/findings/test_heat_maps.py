@@ -62,3 +62,14 @@ def test_the_table_of_words_is_short(n: int) -> None:
     drawn = HeatMap("t", text, [(7 * i, 7 * i + 6) for i in range(n)], [Panel("x", [], [float(i) for i in range(n)])])
     assert len(ranked(drawn)) == min(n, 40)
     assert ranked(drawn)[0].relevance == n - 1
+
+
+def test_the_legend_explains_what_is_there_and_no_more() -> None:
+    of_sizes = {**NOTE, "relevance": [0.1, 2.0, 0.5, 0.0, 0.0], "n_cut_tokens": 0}
+    plain = html(Report("x", heat_maps=(heat_map(of_sizes, TASK, [], None, None),)))
+    signed = html(Report("x", heat_maps=(heat_map(NOTE, TASK, [(3, 9)], None, None),)))
+    assert "Note n1: Ha febbre?" in plain
+    for words in ("towards the prediction", "against it <", "crossed out", "underlined", "Known to decide"):
+        assert words not in plain, "sizes alone say nothing for or against an answer"
+        assert words in signed
+    assert "would be hidden" in plain

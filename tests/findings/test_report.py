@@ -393,6 +393,16 @@ def test_one_answer_for_all_notes_is_a_warning_on_the_page_and_on_the_terminal()
     assert both.endswith("t4 (no) and 2 more")
 
 
+def test_codes_are_shown_as_the_model_words_them():
+    answers = {"a": {"fever": replace(task_answers("1"), task_id="fever", only_answers=("1",))}}
+    tasks = {"a": {"fever": estimate(0.5)}}
+    report = Report("x", tasks=tasks, answers=answers, wordings={"fever": {"1": "sì", "no": "no"}})
+    text = " ".join(Page(html(report)).text.split())
+    assert next(report.single_answers).endswith("in 1 of 1 tasks: fever (1 = sì)")
+    assert "one answer only1 = sì10" in text
+    assert "no 5.5, 1 = sì 4.5" in text, "a label that says what it means stays as it is"
+
+
 def test_rates_and_confusion_stand_on_the_page():
     text = " ".join(Page(html(full_report("t"))).text.split())
     assert "50.0[30.0, 70.0]" in text

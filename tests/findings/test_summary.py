@@ -41,7 +41,7 @@ def test_a_clear_difference_is_named_with_its_interval() -> None:
 def test_after_a_failed_gate_nothing_is_said_of_any_arm(passed: bool | None) -> None:
     gates = (Gate("ok", 1, 0, True), Gate("bad", None, 0, passed), Gate("spare", None, 0, None, is_needed=False))
     text = said(row("a", 0.05), gates=gates)
-    assert "Nothing can be said about which way is better: 1 of 2 gates that count was not passed." in text
+    assert "Nothing can be said about which way is better: 1 of 2 gates that count was not passed (bad)." in text
     assert "learly" not in text
 
 

@@ -11,7 +11,7 @@ import pytest
 from raypipe.errors import InputError
 from raypipe.notes import copies
 
-ROWS = [["Età", "Nota"], ["80", "è già\r\nstato; 37,5 °C"], ["", 'dice "no" … €']]
+ROWS = [["Età", "Nota"], ["80", "è già\r\nstato; 37,5 °C"], ["", 'dice "no" — €']]
 
 
 def _written(path: Path, encoding: str, delimiter: str = ";") -> Path:

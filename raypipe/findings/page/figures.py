@@ -202,30 +202,28 @@ TRAININGS = {"pretrain": "pretraining", "train": "reconstruction", "finetune": "
 
 
 def training(curves: Sequence[Curve], reference: str) -> Chart:
-    """Loss by step, a column per stage; dashed: the dev notes' loss. Below it their macro F1, and the learning rate."""
+    """Loss by step, a column per stage; dashed: the dev notes' loss. Below it their macro F1, and the learning rate.
+
+    Only fine-tuning has a dev score: in the other columns the loss takes its room.
+    """
     stages = [stage for stage in TRAININGS if any(curve.stage == stage for curve in curves)]
     students = list(dict.fromkeys(curve.student for curve in curves if curve.student))
-    below = [
-        *([_dev_f1] if any(curve.dev_f1 for curve in curves) else []),
-        *([_learning_rate] if any(curve.learning_rate for curve in curves) else []),
-    ]
+    shown = [measure for measure in MEASURES if any(map(measure.is_of, curves))]
 
     def draw(theme: str) -> Figure:
         style_of = dict(_styles(theme, students, reference)) | {"": _style(theme, 0)}
-        rows = [_loss, *below]
-        figure = Figure(figsize=(8.6, 3.2 + 1.4 * len(below)), layout="constrained")
-        ratios = {"height_ratios": [3, *(1 for _ in below)]}
-        grid = figure.subplots(len(rows), len(stages), sharex="col", squeeze=False, gridspec_kw=ratios)
-        for axes in grid.flat:
-            _plain_axes(axes, theme, "y")
+        figure = Figure(figsize=(8.6, 3.2 + 1.4 * (len(shown) - 1)), layout="constrained")
+        grid = figure.add_gridspec(len(shown), len(stages), height_ratios=[measure.height for measure in shown])
+        columns = []
         for j, stage in enumerate(stages):
-            grid[0][j].set_title(TRAININGS[stage], color=INK[theme], fontsize=10)
-            grid[-1][j].set_xlabel("optimiser step")
-            for axes, plot in zip(grid[:, j], rows, strict=True):
-                drawn = [plot(axes, curve, style_of[curve.student]) for curve in curves if curve.stage == stage]
-                axes.yaxis.set_visible(any(drawn))  # dev notes have no labels that other stages learn
-        for axes, plot in zip(grid, rows, strict=True):
-            next(a for a in axes if a.yaxis.get_visible()).set_ylabel(LABEL_OF[plot])
+            of_stage = [(curve, style_of[curve.student]) for curve in curves if curve.stage == stage]
+            own = [measure for measure in shown if any(measure.is_of(curve) for curve, _ in of_stage)]
+            n_lost = len(shown) - len(own)
+            places = [grid[: n_lost + 1, j], *(grid[n_lost + i, j] for i in range(1, len(own)))]
+            columns.append(_column(figure, dict(zip(own, places, strict=True)), of_stage, theme))
+            columns[-1][own[0]].set_title(TRAININGS[stage], color=INK[theme], fontsize=10)
+        for measure in shown:
+            next(column[measure] for column in columns if measure in column).set_ylabel(measure.label)
         if students:
             _legend_of_panels(figure, theme, {name: style_of[name] for name in students}, _columns(students))
         return figure
@@ -234,27 +232,57 @@ def training(curves: Sequence[Curve], reference: str) -> Chart:
     return chart(draw, f"Loss of {len(curves)} trainings by step; last loss: {ends}")
 
 
-def _loss(axes: Any, curve: Curve, style: Mapping[str, Any]) -> bool:
+def _column(
+    figure: Figure, places: Mapping[Measure, Any], curves: Sequence[tuple[Curve, dict[str, Any]]], theme: str
+) -> dict[Measure, Any]:
+    """The axes of one stage, one below the other, with the same steps."""
+    column: dict[Measure, Any] = {}
+    for measure, place in places.items():
+        axes = column[measure] = figure.add_subplot(place, sharex=next(iter(column.values()), None))
+        _plain_axes(axes, theme, "y")
+        for curve, style in curves:
+            measure.plot(axes, curve, style)
+        low, high = axes.get_ylim()
+        if high - low < measure.least:
+            axes.set_ylim((low + high - measure.least) / 2, (low + high + measure.least) / 2)
+        axes.tick_params(labelbottom=len(column) == len(places))
+    axes.set_xlabel("optimiser step")
+    return column
+
+
+def _loss(axes: Any, curve: Curve, style: Mapping[str, Any]) -> None:
     """A marker at the end alone: a curve has many points."""
     line = {"color": style["color"], "linewidth": 1.3}
     axes.plot(curve.steps, curve.loss, marker=style["marker"], markevery=[-1], markersize=5, **line)
     if curve.dev:
         axes.plot(*zip(*curve.dev, strict=True), linestyle="--", marker=style["marker"], markersize=4, **line)
-    return True
 
 
-def _dev_f1(axes: Any, curve: Curve, style: Mapping[str, Any]) -> bool:
+def _dev_f1(axes: Any, curve: Curve, style: Mapping[str, Any]) -> None:
     steps = [step for step, _ in curve.dev_f1]
     axes.plot(steps, [100 * value for _, value in curve.dev_f1], linestyle="--", linewidth=1.3, **style)
-    return bool(steps)
 
 
-def _learning_rate(axes: Any, curve: Curve, style: Mapping[str, Any]) -> bool:
+def _learning_rate(axes: Any, curve: Curve, style: Mapping[str, Any]) -> None:
     axes.plot(curve.steps[: len(curve.learning_rate)], curve.learning_rate, color=style["color"], linewidth=1.3)
-    return bool(curve.learning_rate)
 
 
-LABEL_OF = {_loss: "loss, nats per token", _dev_f1: "dev macro F1", _learning_rate: "learning rate"}
+@dataclass(frozen=True)
+class Measure:
+    """What is drawn of every training that has it."""
+
+    label: str
+    height: float
+    is_of: Callable[[Curve], bool]
+    plot: Callable[[Any, Curve, Mapping[str, Any]], None]
+    least: float = 0.0  # that the axis shows, so that a difference of a few notes does not look like a mountain
+
+
+MEASURES = (
+    Measure("loss, nats per token", 3, lambda curve: True, _loss),
+    Measure("dev macro F1", 1.2, lambda curve: bool(curve.dev_f1), _dev_f1, least=20.0),
+    Measure("learning rate", 1, lambda curve: bool(curve.learning_rate), _learning_rate),
+)
 
 
 def _styles(theme: str, arms: Sequence[str], reference: str) -> list[tuple[str, dict[str, Any]]]:

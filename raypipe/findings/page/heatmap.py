@@ -41,6 +41,11 @@ class HeatMap:
     caption: str = ""  # label, prediction
     read: Span | None = None  # characters that the model could read of a note longer than its context; None: all
 
+    @property
+    def is_signed(self) -> bool:
+        """Does relevance say of some word that it speaks against the answer? By default its size alone is stored."""
+        return any(value < 0 for panel in self.panels for value in panel.relevance)
+
 
 @dataclass(frozen=True)
 class Word:

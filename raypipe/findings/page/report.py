@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 from raypipe.evaluation.conformal import Sets
 from raypipe.evaluation.faithfulness_table import FaithfulnessRow
@@ -62,6 +63,7 @@ class Report:
     arms: tuple[ArmRow, ...] = ()  # in the order of the config; `arm_rows` builds them
     tasks: Mapping[str, Mapping[str, Estimate]] = field(default_factory=dict)  # arm -> task id -> macro F1
     answers: Mapping[str, Mapping[str, TaskAnswers]] = field(default_factory=dict)  # arm -> task id -> what it answered
+    wordings: Mapping[str, Mapping[str, str]] = field(default_factory=dict)  # task id -> label -> as the model says it
     calibration: Mapping[str, Calibration] = field(default_factory=dict)  # by arm
     curves: tuple[Curve, ...] = ()  # of the trainings
     gates: tuple[Gate, ...] = ()
@@ -85,19 +87,31 @@ class Report:
         times = Counter(arm for estimates in self.budgets.values() for arm in estimates)
         return [arm for arm, n in times.items() if n > 1]
 
+    def worded(self, task_id: str, label: str) -> str:
+        """A label as the table writes it and, where that differs, as the model says it: `1 = yes`."""
+        answer = self.wordings.get(task_id, {}).get(label, label)
+        return label if answer == label else f"{label} = {answer}"
+
+    def given(self, task: TaskAnswers, label: int) -> str:
+        """What the notes of a label were taken for."""
+        return task.given(label, partial(self.worded, task.task_id))
+
     @property
     def single_answers(self) -> Iterator[str]:
         """A sentence on the arms that give all notes of some task one answer, though their labels differ."""
         those: dict[str, list[str]] = {}
         for arm, of_arm in self.answers.items():
-            tasks = [f"{task.task_id} ({', '.join(dict.fromkeys(task.only_answers))})"
-                     for task in of_arm.values() if task.only_answers]  # fmt: skip
+            alike = [task for task in of_arm.values() if task.only_answers]
+            tasks = [f"{task.task_id} ({self._only(task)})" for task in alike]
             if tasks:
                 more = f" and {len(tasks) - MAX_NAMED} more" if len(tasks) > MAX_NAMED else ""
                 some = f"in {len(tasks)} of {len(of_arm)} tasks: {', '.join(tasks[:MAX_NAMED])}{more}"
                 those.setdefault(some, []).append(arm)
         for some, arms in those.items():
             yield f"{', '.join(arms)}: one answer for every note, whatever it says, {some}"
+
+    def _only(self, task: TaskAnswers) -> str:
+        return ", ".join(self.worded(task.task_id, answer) for answer in dict.fromkeys(task.only_answers))
 
     @property
     def counting_gates(self) -> tuple[Gate, ...]:

@@ -42,7 +42,8 @@ TERMS = {
     "pretraining": "Making the backbone, the model that every arm starts from.",
     "reconstruction": "The student fills in hidden words of notes without labels.",
     "fine-tuning": "Learning the labels.",
-    "relevance": "A signed number per word: how far the word speaks for (or against) the scorer's answer.",
+    "relevance": "A number per word: how much the scorer's answer hangs on it. Where words have two colours, it also "
+    "says whether a word speaks for the answer or against it.",
     "layer": "Where in the model relevance or a state is read: 0 is the words themselves, k the output of block k.",
     "average precision": "Do the words that decide stand high in the ranking by relevance? 100: all of them on top.",
     "random": "Relevance drawn by chance. A method that is not above it says nothing.",

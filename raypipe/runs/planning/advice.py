@@ -46,9 +46,10 @@ def advice(
 
 def _of_pool(settings: Config, steps: Sequence[Step], most: int) -> Iterator[str]:
     resources = settings.resources
-    if most > 1 and not resources.ray:
-        yield f"resources.ray is false: of {most} GPUs, one works. Set it to true"
-        return
+    if not resources.ray:
+        if most > 1:
+            yield f"resources.ray is false: of {most} GPUs, one works. Set it to true"
+        return  # one process, to which the size of blocks is the same
     streams = [step for step in steps if step.kind in ("attribution", "scoring")]
     largest = max(streams, key=lambda step: step.flops or 0, default=None)
     if largest is not None and largest.shards < min(most * FEW_SHARDS, largest.rows):

@@ -245,6 +245,8 @@ def _assumptions(model: tokens.Model, is_gpu: bool) -> list[str]:
     out.append("near copies of test notes, which the job leaves out, are still counted")
     if is_gpu:
         out.append(f"steps without a model run on {CORES_PER_GPU} cores for each GPU")
+    else:
+        out.append("no GPU is here: what stands under GPU is said of this machine's processor")
     if model.weights is None:
         out.append("the model is not here: its size comes from its config")
     out.append("starting Ray, loading models, evaluation on dev and waiting for the last block are not in the times")

@@ -41,6 +41,9 @@ def test_fewer_actors_and_workers_than_gpus() -> None:
 
 def test_one_process_for_many_gpus() -> None:
     assert "Set it to true" in _said(STREAM, resources__ray=False)
+    few = replace(STREAM, shards=1)
+    assert "resources.rows_per_block" in _said(few, gpus=1)
+    assert _said(few, gpus=1, resources__ray=False) == "", "one process reads one block after the other"
 
 
 def test_masking_that_is_slower_than_the_gpus() -> None:
