@@ -6,6 +6,7 @@ Ids, labels, names of files and arms, values of a config and notes may hold anyt
 from __future__ import annotations
 
 import re
+import select
 import sys
 
 _FORMATS = range(0x202A, 0x202F), range(0x2066, 0x206A)  # overrides that let a text read as another: bidi controls
@@ -31,3 +32,11 @@ def say(text: object, is_error: bool = False) -> None:
     encoding = getattr(stream, "encoding", None) or "utf-8"
     # a terminal of another encoding shows a question mark instead of ending the command
     print(line.encode(encoding, "replace").decode(encoding), file=stream, flush=True)
+
+
+def is_paused() -> bool:
+    """Does a reader of our lines make us wait, such as `less`, or a terminal after ctrl-S?"""
+    try:
+        return len(select.select([], [1, 2], [], 0)[1]) < 2  # there is always room in a file
+    except OSError:  # one of them is closed
+        return False

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import io
+import os
 import sys
+from contextlib import suppress
 
 import pytest
 
+from raypipe.guard import terminal
 from raypipe.guard.terminal import printable, say
 
 HOSTILE = [
@@ -49,3 +52,22 @@ def test_a_terminal_of_another_encoding_ends_nothing(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(raw, encoding="ascii"))
     say("è lì")
     assert raw.getvalue() == b"? l?\n"
+
+
+def test_a_reader_who_pauses_is_seen() -> None:
+    """A pipe that is full, until somebody reads it; a file never is."""
+    stdout, (read, write) = os.dup(1), os.pipe()
+    try:
+        os.dup2(write, 1)
+        os.set_blocking(1, False)
+        assert not terminal.is_paused()
+        with suppress(BlockingIOError):
+            while True:
+                os.write(1, bytes(4096))
+        assert terminal.is_paused()
+        os.read(read, 1 << 20)
+        assert not terminal.is_paused()
+    finally:
+        os.dup2(stdout, 1)
+        for descriptor in (stdout, read, write):
+            os.close(descriptor)
