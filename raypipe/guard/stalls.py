@@ -1,41 +1,91 @@
 """A process that waits for what does not come ends, as if it had been killed: what goes on after a kill goes on then.
 
-Ray Data has a limit of its own for its streams. This one is for whatever else works: a command without Ray, a task of a
-comparison, a trial, a training worker. A dead file server, a lost peer and a lock that nobody gives back all show in
-the same way: the thread that works gets no time of a CPU. (Loops without end do; see limits.py.)
+Whatever works has this limit: a command, a task of a comparison, a trial, a training worker. A dead file server, a lost
+peer and a lock that nobody gives back all show in the same way: the thread that works gets no time of a CPU, and no
+file of its work changes. (Files, because workers also wait for the one that writes a checkpoint for all.)
+
+Three things have no limit here. A thread that waits inside of Ray waits for workers: those have this one, Ray Data has
+one of its own, and a cluster without room makes everybody wait. A worker on a GPU that waits for a lost peer keeps a
+CPU busy: Ray Train's process group gives up after 30 minutes. And a loop without end works (see limits.py).
 """
 
 from __future__ import annotations
 
 import os
+import sys
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
 
 from raypipe.errors import ExitCode
-from raypipe.guard import looking
-from raypipe.guard.terminal import say
+from raypipe.guard import ending, limits, looking
+from raypipe.guard.terminal import is_paused
 
 CHECKS = 20  # within the limit: a process that was stopped as a whole, and its clock with it, misses one of them
 LEAST_S = 1e-3  # of a CPU, between two checks, is a sign of life
 
+State = tuple[str, int, int]  # of a file: its path, its size, and when it was written
+
 
 @contextmanager
-def ended_after(limit_s: float, what: str) -> Iterator[None]:
-    """End this process if the calling thread, in this block, gets no time of a CPU for `limit_s`. `what`: its work."""
-    clock = time.pthread_getcpuclockid(threading.get_ident())
-    used, quiet = time.clock_gettime(clock), 0
+def ended_after(limit_s: float, what: str, folders: Sequence[Path] = ()) -> Iterator[None]:
+    """End this process if nothing is seen, for `limit_s`, of what the calling thread does in this block.
+
+    `what`: its work. `folders`: what it is written to, by this process or by those that it waits for.
+    """
+    signs, quiet = Signs(threading.get_ident(), folders), 0
 
     def look() -> None:
-        nonlocal used, quiet
-        now = time.clock_gettime(clock)
-        quiet = 0 if now - used > LEAST_S else quiet + 1
-        used = now
+        nonlocal quiet
+        quiet = 0 if signs.seen() else quiet + 1
         if quiet == CHECKS:
             fix = "see what it waits for, or raise resources.no_progress_timeout_s"
-            say(f"error: {what}: no progress for {limit_s:g} s: {fix}; the same command goes on", is_error=True)
-            os._exit(ExitCode.PARTIAL)  # nothing in this process can be trusted to end
+            line = f"error: {what}: no progress for {limit_s:g} s: {fix}; the same command goes on"
+            ending.at_once(ExitCode.PARTIAL, line)
 
     with looking.every(limit_s / CHECKS, look):  # it ends with the block, or would ask for the time of a thread gone
         yield
+
+
+class Signs:
+    """Signs of life of a thread, since they were last looked for."""
+
+    def __init__(self, thread: int, folders: Sequence[Path] = ()) -> None:
+        self.thread, self.clock, self.folders = thread, time.pthread_getcpuclockid(thread), folders
+        self.used, self.files = time.clock_gettime(self.clock), set[State]()
+        self.files = self._files()
+
+    def seen(self) -> bool:
+        """Did it work, or does it wait for whoever reads its lines, or for workers?"""
+        used, files = time.clock_gettime(self.clock), self._files()
+        has_worked = used - self.used > LEAST_S or files != self.files
+        self.used, self.files = used, files
+        return has_worked or is_paused() or _is_in_ray(self.thread)
+
+    def _files(self) -> set[State]:
+        """All files as they are; as they were before if the disk does not answer."""
+        try:
+            return limits.within_limit(lambda: {state for folder in self.folders for state in _states(folder)})
+        except TimeoutError:
+            return self.files
+
+
+def _states(folder: Path) -> Iterator[State]:
+    for inside, _, names in os.walk(folder):
+        for path in (os.path.join(inside, name) for name in names):
+            with suppress(OSError):  # it has gone
+                status = os.lstat(path)
+                yield path, status.st_size, status.st_mtime_ns
+
+
+def _is_in_ray(thread: int) -> bool:
+    """Was Ray called last, and not we by Ray?"""
+    frame = sys._current_frames().get(thread)
+    while frame is not None:
+        package = str(frame.f_globals.get("__name__")).partition(".")[0]
+        if package in ("ray", "raypipe"):
+            return package == "ray"
+        frame = frame.f_back
+    return False

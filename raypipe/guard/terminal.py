@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+import select
 import sys
 
 _FORMATS = range(0x202A, 0x202F), range(0x2066, 0x206A)  # overrides that let a text read as another: bidi controls
@@ -64,3 +65,11 @@ def _descriptor() -> int | None:
         return sys.stderr.fileno()
     except (AttributeError, OSError):
         return None
+
+
+def is_paused() -> bool:
+    """Does a reader of our lines make us wait, such as `less`, or a terminal after ctrl-S?"""
+    try:
+        return len(select.select([], [1, descriptor_of_errors()], [], 0)[1]) < 2  # there is always room in a file
+    except OSError:  # one of them is closed
+        return False

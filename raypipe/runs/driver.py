@@ -12,7 +12,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -145,16 +145,15 @@ def _opened(t: Todo) -> StepFolder:
 def _make(t: Todo) -> None:
     assert t.kind.make is not None  # noqa: S101 (the caller chose such a step)
     folder = _opened(t)
-    with integrity.blamed(t.reads), _followed(t, folder), _limited(t.run, t.name):
+    with integrity.blamed(t.reads), _followed(t, folder), _limited(t.run, t.name, [folder]):
         facts = t.kind.make(t.run, folder, t.student)
     folder.finish(**facts)
     t.run.say(outcomes.line(t.run, t.name))
 
 
-def _limited(run: Run, names: str) -> AbstractContextManager[None]:
-    """Without Ray, this thread is the one that works. With it, workers do: streams and trainings have limits there."""
-    resources = run.settings.resources
-    return nullcontext() if resources.ray else stalls.ended_after(resources.no_progress_timeout_s, names)
+def _limited(run: Run, names: str, folders: Sequence[StepFolder]) -> AbstractContextManager[None]:
+    limit = run.settings.resources.no_progress_timeout_s
+    return stalls.ended_after(limit, names, [folder.path for folder in folders])
 
 
 def _followed(t: Todo, folder: StepFolder) -> AbstractContextManager[None]:
@@ -183,7 +182,7 @@ def _train(group: Sequence[Todo], at_once: int) -> None:
     folders = [_opened(t) for t in group]
     with integrity.blamed(path for t in group for path in t.reads):
         specs = [t.kind.train(t.run, folder, t.student) for t, folder in zip(group, folders, strict=True)]  # type: ignore[misc]
-        with _limited(group[0].run, ", ".join(t.name for t in group)):
+        with _limited(group[0].run, ", ".join(t.name for t in group), folders):
             trained = _fitted(group[0].run, specs, at_once)
     for t, folder, spec, outcome in zip(group, folders, specs, trained, strict=True):
         model_card.write(t.run, t.name, spec, outcome)
@@ -196,7 +195,7 @@ def _fitted(run: Run, specs: Sequence[TrainingSpec], at_once: int) -> list[Outco
     names, tracking = ", ".join(spec.name for spec in specs), run.settings.tracking
     watch = run.watch or (DevScore(run.inline()) if tracking.dev_scores else None)
     folders = [Path(spec.folder) for spec in specs]
-    with trackers.copied(folders, lock.run_of(folders[0]), tracking, run.say):
+    with trackers.copied(folders, lock.root_of(run.folder), tracking, run.say):
         if isinstance(run.cluster, Inline):
             run.say(f"{names}: training in this process")
             return trainer.fit_here(specs, run.cluster.threads, run.cluster.has_gpu, watch, run.follow)
@@ -296,19 +295,46 @@ def is_measured(run: Run, arm: str) -> bool:
     return not missing(own, steps_of(own, arm))
 
 
+@contextmanager
+def _left_if_interrupted(run: Run) -> Iterator[None]:
+    """After ctrl-C in a notebook, no worker goes on writing where another command may be by then."""
+    try:
+        yield
+    except Exception:
+        raise
+    except BaseException:
+        if "cluster" in vars(run):  # it was joined
+            run.cluster.leave()
+        raise
+
+
 def run_all(run: Run) -> None:
     """The whole job but the report (findings/). The same call again goes on where the last one stopped."""
-    _say_what_is_done(run, all_steps(run))
-    prepare(run)
-    unmeasured = [arm for arm in run.settings.arms if not is_measured(run, arm)]
-    if unmeasured:
-        run.cluster  # noqa: B018 (Ray's processes end with the thread that starts them: it must be this one)
-    at_once = min(run.settings.resources.concurrent_arms, len(run.settings.arms)) if run.settings.resources.ray else 1
-    with ThreadPoolExecutor(at_once) as pool:
-        for arm in [pool.submit(learn, run, name, at_once) for name in run.settings.arms]:
-            arm.result()
-    for name in run.settings.arms:  # one after the other: each takes all devices
-        evaluate(run, name)
+    with _left_if_interrupted(run):
+        _say_what_is_done(run, all_steps(run))
+        prepare(run)
+        if not all(is_measured(run, arm) for arm in run.settings.arms):
+            run.cluster  # noqa: B018 (Ray's processes end with the thread that starts them: it must be this one)
+        _learn_all(run)
+        for name in run.settings.arms:  # one after the other: each takes all devices
+            evaluate(run, name)
+
+
+def _learn_all(run: Run) -> None:
+    resources, names = run.settings.resources, list(run.settings.arms)
+    at_once = min(resources.concurrent_arms, len(names)) if resources.ray else 1
+    if at_once == 1:  # in this thread, because ctrl-C reaches no other
+        for name in names:
+            learn(run, name)
+        return
+    with ThreadPoolExecutor(at_once) as pool, _left_if_interrupted(run):
+        arms = [pool.submit(learn, run, name, at_once) for name in names]
+        try:
+            for arm in arms:
+                arm.result()
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
 
 
 def run_command(run: Run, command: str, arms: Sequence[str] = ()) -> list[tuple[Run, str]]:
@@ -324,18 +350,19 @@ def run_command(run: Run, command: str, arms: Sequence[str] = ()) -> list[tuple[
         of_arms = [kind for kind in kinds if kind.per != "run"]
         arms = [name for name, arm in run.settings.arms.items() if any(k.is_used(run.settings, arm) for k in of_arms)]
     made: list[tuple[Run, str]] = []
-    if not arms:
-        for each in (run, *run.all_variants()):
-            names = [kind.name for kind in kinds if kind.per == "run"]
-            _say_what_is_done(each, names)
-            make(each, names, command)
-            made += [(each, name) for name in names if each.is_done(name)]
-    for arm in arms:
-        own = run.of(arm)
-        names = [name for kind in kinds if kind.per != "run" for name in _names(own, kind, [arm])]
-        if not names:
-            raise InputError([Problem(f"arms.{arm}", f"there is nothing to {command} for this arm")])
-        _say_what_is_done(own, names)
-        make(own, names, command)
-        made += [(own, name) for name in names]
+    with _left_if_interrupted(run):
+        if not arms:
+            for each in (run, *run.all_variants()):
+                names = [kind.name for kind in kinds if kind.per == "run"]
+                _say_what_is_done(each, names)
+                make(each, names, command)
+                made += [(each, name) for name in names if each.is_done(name)]
+        for arm in arms:
+            own = run.of(arm)
+            names = [name for kind in kinds if kind.per != "run" for name in _names(own, kind, [arm])]
+            if not names:
+                raise InputError([Problem(f"arms.{arm}", f"there is nothing to {command} for this arm")])
+            _say_what_is_done(own, names)
+            make(own, names, command)
+            made += [(own, name) for name in names]
     return made

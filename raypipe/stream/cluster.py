@@ -150,6 +150,12 @@ class Cluster:
             except ray.exceptions.RayError as failure:  # its message may hold a library's, and so note text
                 yield running.pop(ended), without_text(failure)
 
+    def leave(self) -> None:
+        """End all that works for this process, and the connection to it."""
+        import ray
+
+        ray.shutdown()
+
     def worker(self, at_once: int, cpus_per_worker: float | str, workers: int) -> dict[str, float]:
         """Resources of one training worker when `at_once` trainings of `workers` workers run side by side."""
         share = max(1, at_once * workers)

@@ -146,6 +146,9 @@ class Inline:
         """Of what is being written now, for progress."""
         return self.written.rows
 
+    def leave(self) -> None:
+        """Nothing works elsewhere."""
+
     def peak(self, model: Model) -> None:
         """Not measured: the one file that grows cannot be read on the way."""
 

@@ -10,7 +10,6 @@ import json
 import shutil
 import uuid
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -104,8 +103,9 @@ def fit(
             failure_config=ray.train.FailureConfig(max_failures=2),
         ),
     )
-    with _followed(specs, follow), ThreadPoolExecutor(1) as pool:
-        pool.submit(trainer.fit).result()  # in the main thread, Ray Train would take Ctrl-C for itself
+    trainer._register_sigint_handler = lambda _: None  # it would take ctrl-C for itself
+    with _followed(specs, follow):
+        trainer.fit()
     return [outcome(spec.folder) for spec in specs]
 
 
@@ -146,7 +146,8 @@ def _work(loop_config: dict[str, Any]) -> None:
     specs = loop_config["specs"]
     device = torch.device("cpu") if specs[0].tokenizer.device == "cpu" else ray.train.torch.get_device()
     is_first = ray.train.get_context().get_world_rank() == 0
-    with stalls.ended_after(loop_config["limit_s"], ", ".join(spec.name for spec in specs)):
+    folders = [Path(spec.folder) for spec in specs]
+    with stalls.ended_after(loop_config["limit_s"], ", ".join(spec.name for spec in specs), folders):
         _train_all(specs, device, is_first, loop_config["sharding"], loop_config["watch"])
 
 

@@ -6,9 +6,11 @@ import io
 import os
 import subprocess
 import sys
+from contextlib import suppress
 
 import pytest
 
+from raypipe.guard import terminal
 from raypipe.guard.terminal import descriptor_of_errors, printable, say
 
 HOSTILE = [
@@ -84,3 +86,22 @@ def test_where_errors_go(monkeypatch: pytest.MonkeyPatch) -> None:
     for closed in (None, io.StringIO()):
         monkeypatch.setattr(sys, "stderr", closed)
         assert descriptor_of_errors() == 2
+
+
+def test_a_reader_who_pauses_is_seen() -> None:
+    """A pipe that is full, until somebody reads it; a file never is."""
+    stdout, (read, write) = os.dup(1), os.pipe()
+    try:
+        os.dup2(write, 1)
+        os.set_blocking(1, False)
+        assert not terminal.is_paused()
+        with suppress(BlockingIOError):
+            while True:
+                os.write(1, bytes(4096))
+        assert terminal.is_paused()
+        os.read(read, 1 << 20)
+        assert not terminal.is_paused()
+    finally:
+        os.dup2(stdout, 1)
+        for descriptor in (stdout, read, write):
+            os.close(descriptor)

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from raypipe.errors import InputError
@@ -12,7 +18,7 @@ from raypipe.runs import driver, steps
 from raypipe.runs.folder import State, StepFolder
 from raypipe.runs.run import Run
 from raypipe.runs.steps import Step
-from tests.small_run import settings
+from tests.small_run import TRAINING, settings
 
 
 def _count(run: Run, folder: StepFolder, student: str) -> dict[str, Any]:
@@ -77,3 +83,80 @@ def test_a_command_names_the_command_that_is_missing(run: Run) -> None:
     with pytest.raises(InputError, match=r"pretrain: is not finished; run `raypipe pretrain` first"):
         driver.run_command(run, "evaluate", ["sft"])
     assert not (run.folder / "pretrain").exists()
+
+
+def _with_students_to_learn(run: Run, monkeypatch: pytest.MonkeyPatch, learn: Callable[..., None]) -> None:
+    """Nothing but the arms' trainings is to be done."""
+    for name, result in (("prepare", None), ("evaluate", None), ("is_measured", False)):
+        monkeypatch.setattr(driver, name, lambda *_, result=result: result)
+    monkeypatch.setattr(driver, "learn", learn)
+
+
+def test_without_ray_the_thread_that_ctrl_c_reaches_does_the_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, threads = Run(settings(tmp_path)), []
+    _with_students_to_learn(run, monkeypatch, lambda *_: threads.append(threading.current_thread()))
+    driver.run_all(run)
+    assert threads == [threading.current_thread()] * len(run.settings.arms)
+
+
+class Workers:
+    """A cluster, as far as it can be left."""
+
+    def __init__(self) -> None:
+        self.left = threading.Event()
+
+    def leave(self) -> None:
+        """What waits for workers ends."""
+        self.left.set()
+
+
+def test_ctrl_c_leaves_the_cluster_where_arms_are_learned_side_by_side(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arms = {name: {} for name in ("a", "b", "c")}
+    run = Run(settings(tmp_path, resources__ray=True, resources__concurrent_arms=2, arms=arms))
+    run.cluster = workers = Workers()  # type: ignore[assignment]
+    begun: list[str] = []
+
+    def learn(run: Run, arm: str, at_once: int) -> None:
+        begun.append(arm)
+        if len(begun) == at_once:
+            os.kill(os.getpid(), signal.SIGINT)
+        assert workers.left.wait(30)
+
+    _with_students_to_learn(run, monkeypatch, learn)
+    with pytest.raises(KeyboardInterrupt):
+        driver.run_all(run)
+    assert workers.left.is_set()
+    assert sorted(begun) == ["a", "b"], "the third has not begun"
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+def test_ctrl_c_ends_a_training_on_ray(tmp_path: Path) -> None:
+    """In this process, as in a notebook, which lives on."""
+    import ray
+
+    long = {**TRAINING, "max_steps": 100_000, "epochs": 1000}
+    run = Run(settings(tmp_path, resources__ray=True, pretrain__training=long)).open()
+    metrics = run.folder / "pretrain/metrics.jsonl"
+    pids: list[int] = []
+
+    def interrupt() -> None:
+        while not (metrics.exists() and metrics.stat().st_size):
+            time.sleep(0.05)
+        children = psutil.Process().children(recursive=True)
+        pids.extend(child.pid for child in children if "TrainWorker" in " ".join(child.cmdline()))
+        os.kill(os.getpid(), signal.SIGINT)
+
+    thread = threading.Thread(target=interrupt, daemon=True)
+    thread.start()
+    with pytest.raises(KeyboardInterrupt):
+        driver.run_command(run, "pretrain")
+    assert not ray.is_initialized()
+    assert pids
+    while any(map(psutil.pid_exists, pids)):
+        time.sleep(0.05)
