@@ -113,11 +113,16 @@ def look(path: str, option: str) -> list[Column]:
                 columns.setdefault(name, Column(name)).add(raw[name])
     if not any(column.n_filled for column in columns.values()):
         raise InputError([Problem(option, f"{storage.redact(path)} holds no row")])
-    for column in columns.values():
-        if column.n_broken > Data().max_error_rate * column.n_rows:  # no run would go to its end
-            share = f"{column.n_broken:,} of {column.n_rows:,} cells of {column.name!r}"
-            raise InputError([Problem(option, f"{share} are {_NOT_UTF8}")])
     return list(columns.values())
+
+
+def not_utf8(columns: Sequence[Column], option: str) -> list[Problem]:
+    """A column with so many broken cells that no run would go to its end; a few become dead letters."""
+    worst = max(columns, key=lambda column: column.n_broken / max(1, column.n_rows))
+    if worst.n_broken <= Data().max_error_rate * worst.n_rows:
+        return []
+    share = f"{worst.n_broken:,} of {worst.n_rows:,} cells of {worst.name!r}"
+    return [Problem(option, f"{share} are {_NOT_UTF8}")]
 
 
 def _is_broken(value: Any) -> bool:

@@ -102,9 +102,15 @@ def propose(notes: str, labels: str | None, named: Named) -> Proposal:
         said.append((what, column.name if column else "-", why))
         return column
 
-    text = taken("text", named.text, "--text", None if named.text else table.text_of(columns))
-    rest = [column for column in columns if column is not text]
-    note_id = taken("note id", named.id, "--id", None if named.id else table.id_of(rest))
+    problems = table.not_utf8(columns, "--notes")
+    try:
+        text = taken("text", named.text, "--text", None if named.text else table.text_of(columns))
+        rest = [column for column in columns if column is not text]
+        note_id = taken("note id", named.id, "--id", None if named.id else table.id_of(rest))
+    except InputError as error:
+        raise InputError([*problems, *error.problems]) from None
+    if problems:
+        raise InputError(problems)
     rest = [column for column in rest if column is not note_id]
     group = taken("patient", named.group, "--group", table.group_of(rest))
     rest = [column for column in rest if column is not group]
@@ -119,7 +125,10 @@ def propose(notes: str, labels: str | None, named: Named) -> Proposal:
         _wide(out, rest, named, note_id.name)
     else:
         out.labels = str(Path(labels).resolve()) if "://" not in labels else labels
-        _of_own_table(out, note_id, table.look(labels, "--labels"), named)
+        of_labels = table.look(labels, "--labels")
+        if problems := table.not_utf8(of_labels, "--labels"):
+            raise InputError(problems)
+        _of_own_table(out, note_id, of_labels, named)
     if not out.tasks:
         what = f"no column looks like a label (2 to {table.MAX_OPTIONS} different short values); name it"
         raise InputError([Problem("--label", what)])

@@ -79,15 +79,17 @@ def test_a_table_without_names_is_refused_and_not_quoted(tmp_path: Path, content
 def test_a_table_that_is_not_utf8_is_refused_with_the_way_out(tmp_path: Path) -> None:
     lines = [f"n{i},nota numero {i}, {'sì' if i % 10 == 0 else 'no'}" for i in range(100)]
     (tmp_path / "n.csv").write_bytes(("id,testo,esito\n" + "\n".join(lines)).encode("cp1252"))
-    with pytest.raises(InputError, match=r"10 of 100 cells of 'esito' are not UTF-8.*--encoding cp1252"):
-        columns.look(str(tmp_path / "n.csv"), "--notes")
+    (problem,) = columns.not_utf8(columns.look(str(tmp_path / "n.csv"), "--notes"), "--notes")
+    assert str(problem).startswith("--notes: 10 of 100 cells of 'esito' are not UTF-8: of a .csv, say how")
+    assert "--encoding cp1252" in str(problem)
     (tmp_path / "n.csv").write_bytes("id,età\n1,2\n".encode("cp1252"))
     with pytest.raises(InputError, match=r"names of columns are not UTF-8.*--encoding cp1252"):
         columns.look(str(tmp_path / "n.csv"), "--notes")
     rows = [b'{"id": "%d", "body": "%s"}' % (i, b"\xe8" if i == 7 else b"e") for i in range(100)]
     (tmp_path / "n.jsonl").write_bytes(b"\n".join(rows))
     seen = columns.look(str(tmp_path / "n.jsonl"), "--notes")
-    assert [column.n_broken for column in seen] == [0, 1], "one broken note becomes a dead letter, and ends nothing"
+    assert [column.n_broken for column in seen] == [0, 1]
+    assert columns.not_utf8(seen, "--notes") == [], "one broken note becomes a dead letter, and ends nothing"
 
 
 def test_what_cannot_be_found_out_is_named_with_its_option() -> None:

@@ -119,6 +119,9 @@ def test_a_table_of_excel_without_ids_is_copied_where_the_user_says_so(
         cli.init(folder, str(excel))
     with pytest.raises(InputError, match="let `--number-rows` make a copy"):
         cli.init(folder, str(excel), encoding="cp1252")
+    excel.write_bytes(excel.read_bytes().replace("Età".encode("cp1252"), b"Eta"))
+    with pytest.raises(InputError, match=r"(?s)cells of 'Referto PS' are not UTF-8.*let `--number-rows`"):
+        cli.init(folder, str(excel))
     assert not folder.exists(), "nothing stays of a copy that is of no use"
     cli.init(folder, str(excel), encoding="cp1252", number_rows=True)
     assert f"wrote {folder / 'notes.csv'} (holds note text), " in capsys.readouterr().out

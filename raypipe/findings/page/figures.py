@@ -246,6 +246,7 @@ def _column(
         if high - low < measure.least:
             axes.set_ylim((low + high - measure.least) / 2, (low + high + measure.least) / 2)
         axes.tick_params(labelbottom=len(column) == len(places))
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
     axes.set_xlabel("optimiser step")
     return column
 
