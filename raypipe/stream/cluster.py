@@ -292,6 +292,11 @@ def _connect(address: str | None) -> None:
     except (ConnectionError, TimeoutError) as error:
         what = f"no cluster at RAY_ADDRESS lets us in ({type(error).__name__}): is it there, and is this its token?"
         failure = InputError(what, ExitCode.CLUSTER)
+    except Exception as error:
+        if address or type(error) is not Exception:  # Ray's own word for a node that takes longer than 30 s to start
+            raise
+        what = "Ray did not start on this machine in time: the same command goes on when it is less busy"
+        failure = InputError(what, ExitCode.CLUSTER)
     raise failure
 
 

@@ -13,8 +13,8 @@ class Resources(Section):
     """What the cluster gives each step."""
 
     attribution_actors: int | Literal["auto"] = "auto"
-    """Actors that hold a model for attribution and scoring. `auto`: as many as the GPUs hold; without GPUs, one per two
-    CPUs. More are asked for on nodes that join meanwhile (docs/cluster.md says how far that is known to work)."""
+    """Actors that hold a model for attribution and scoring. `auto`: as many as the GPUs hold, those of nodes that join
+    meanwhile too; without GPUs, one per two CPUs."""
     min_attribution_actors: int | None = Field(None, ge=1)
     """With it, the pool begins with what there is room for, grows to `attribution_actors` as nodes join, and lets idle
     actors go down to this many, so that there is room for new ones when a node is lost. None: no actor goes."""
