@@ -12,6 +12,7 @@ from typing import Any
 
 import grpc
 import pytest
+import ray
 
 from raypipe.errors import ExitCode, InputError
 from raypipe.settings.config import Resources
@@ -103,3 +104,15 @@ def test_workers_are_private_too(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     assert stat.S_IMODE((tmp_path / "note").stat().st_mode) == 0o600
     session = Path(ray._private.worker._global_node.get_session_dir_path())
     assert stat.S_IMODE(session.parents[1].stat().st_mode) == 0o700
+
+
+def test_a_ray_that_does_not_start_in_time_is_no_defect(monkeypatch: pytest.MonkeyPatch) -> None:
+    def init(**_: Any) -> None:
+        raise Exception("The current node timed out during startup.")
+
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr(ray, "init", init)
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    with pytest.raises(InputError, match="did not start on this machine in time") as failure:
+        cluster.join(Resources())
+    assert failure.value.exit_code is ExitCode.CLUSTER
