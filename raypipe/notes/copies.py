@@ -5,7 +5,6 @@ For `raypipe init`, and only where the user says so: a copy of notes holds their
 
 from __future__ import annotations
 
-import codecs
 import csv
 from dataclasses import replace
 from pathlib import Path
@@ -23,9 +22,10 @@ def write(table: str, option: str, out: Path, encoding: str | None, is_numbered:
 
     Bytes that are no text in this encoding stay as they are. Raises `InputError` if the table cannot be read.
     """
+    encoding = UTF8 if encoding is None else encoding
     try:
-        codecs.lookup(encoding or UTF8)
-    except LookupError:
+        "".encode(encoding)
+    except (LookupError, ValueError):  # none, one of bytes (hex), or no name at all
         raise InputError([Problem("--encoding", f"{encoding!r} is no encoding; Excel's is cp1252")]) from None
     files = storage.find(table, option)
     if files[0].format != "csv":
@@ -35,7 +35,7 @@ def write(table: str, option: str, out: Path, encoding: str | None, is_numbered:
     with out.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file:
         writer = csv.writer(file)
         for each in files:
-            names, rows = reading.raw_rows(replace(each, encoding=encoding or UTF8), Data().max_chars)
+            names, rows = reading.raw_rows(replace(each, encoding=encoding), Data().max_chars)
             if header is None:
                 writer.writerow([*([NUMBER] if is_numbered else []), *names])
             elif names != header:

@@ -247,6 +247,7 @@ def _config(folder: Path, proposal: Proposal, model: str | None) -> str:
     columns = {"note_id": proposal.id, "text": proposal.text, "group_id": proposal.group}
     labels = proposal.label_columns.model_dump(exclude_defaults=True)
     of_labels = "\n".join(f"    {key}: {json.dumps(value, ensure_ascii=False)}" for key, value in labels.items())
+    are_default = "" if labels else " {}"  # a key without a value would be null
     split = Splitting()
     made = (
         f"  split: {{dev: {split.dev}, test: {split.test}, seed: {split.seed}}} # of the labelled notes, by patient\n"
@@ -267,7 +268,7 @@ data:
   tasks: {json.dumps(str(folder / TASKS), ensure_ascii=False)}
   columns: # what the columns of the notes are called; group_id: the patient, who is never learned from and tested
 {_lines(columns)}
-  label_columns: # task_id: null = a column per task; split: null = raypipe splits, as `split` says
+  label_columns:{are_default} # task_id: null = a column per task; split: null = raypipe splits, as `split` says
 {of_labels}
 {made if proposal.label_columns.split is None else ""}
 {_model(model, max_tokens)}

@@ -157,6 +157,12 @@ def projects(ground: Ground) -> Iterator[Case]:
                 Handled(),
                 lambda f, kind=kind, good=good, change=change: (f / f"n.{kind}").write_bytes(change(good)),
             )
+            yield Case(
+                f"init {kind} {what}, copied",
+                ("init", "p", "--notes", f"n.{kind}", "--number-rows", "--encoding", "cp1252"),
+                Handled(),
+                lambda f, kind=kind, good=good, change=change: (f / f"n.{kind}").write_bytes(change(good)),
+            )
     texts = {
         "no header": "".join(f"{i},{CANARY} dolore toracico da ieri sera\n" for i in range(9)),
         "one column": f"text\n{CANARY} dolore da ieri\n" * 3,
@@ -183,6 +189,12 @@ def projects(ground: Ground) -> Iterator[Case]:
         "--model",
     ):
         yield Case(f"init {option} nosuch", (*init, option, "nosuch"), Handled(), of=ground.project)
+    for encoding in ("", "nosuch", "hex", "undefined", "utf-16", "\x1b", "utf-8"):
+        more = ("--encoding", encoding, "--id", "note_id", "--text", "text")
+        yield Case(f"init --encoding {encoding!r}", (*init, *more), Handled(), of=ground.project)
+    yield Case(
+        "init --number-rows beside labels", (*init, "--number-rows"), Refused("--number-rows"), of=ground.project
+    )
     for answers in ("", ",", "yes", "yes,", "yes,yes", "\x1b,no"):
         yield Case(f"init --answers {answers!r}", (*init, "--answers", answers), Handled(), of=ground.project)
     yield Case("init over a folder", ("init", "model", *init[2:]), Refused("model"), of=ground.project)

@@ -55,8 +55,9 @@ def test_what_cannot_be_copied_is_refused(tmp_path: Path) -> None:
     (tmp_path / "n.jsonl").write_text('{"a": 1}\n')
     with pytest.raises(InputError, match="only such a one is copied"):
         copies.write(str(tmp_path / "n.jsonl"), "--notes", tmp_path / "out.csv", "cp1252", is_numbered=False)
-    with pytest.raises(InputError, match="--encoding: 'excel' is no encoding; Excel's is cp1252"):
-        copies.write(str(_written(tmp_path / "n.csv", "utf-8")), "--notes", tmp_path / "out.csv", "excel", False)
+    for name in ("excel", "", "hex", "\0"):
+        with pytest.raises(InputError, match="is no encoding; Excel's is cp1252"):
+            copies.write(str(_written(tmp_path / "n.csv", "utf-8")), "--notes", tmp_path / "out.csv", name, False)
     (tmp_path / "n.csv").write_bytes("Età\n1\n".encode("utf-16")[:-1])
     with pytest.raises(InputError, match="cannot be read"):
         copies.write(str(tmp_path / "n.csv"), "--notes", tmp_path / "out.csv", "utf-16", is_numbered=False)

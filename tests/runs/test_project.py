@@ -79,6 +79,15 @@ def test_labels_in_a_table_of_their_own_with_a_row_per_task_and_note(tmp_path: P
     assert check(configfile.load(tmp_path / "p" / CONFIG)).labels.num_rows == 120
 
 
+def test_tables_that_use_the_names_of_raypipe_itself(tmp_path: Path) -> None:
+    (tmp_path / "n.csv").write_text("note_id,text\n" + "\n".join(f"d{i},A note of some length {i}." for i in range(40)))
+    lines = [f"fever,d{i},{i % 2},{('train', 'dev', 'test')[i // 4 % 3]}" for i in range(40)]
+    (tmp_path / "l.csv").write_text("task_id,note_id,label,split\n" + "\n".join(lines))
+    said = Named(task_column="task_id", label_column="label", labels_id="note_id")
+    write(tmp_path / "p", propose(str(tmp_path / "n.csv"), str(tmp_path / "l.csv"), said), None, ("yes", "no"))
+    assert check(configfile.load(tmp_path / "p" / CONFIG)).labels.num_rows == 40
+
+
 def test_which_column_is_the_task_is_not_guessed_among_three(tmp_path: Path) -> None:
     (tmp_path / "n.csv").write_text("id,body\n" + "\n".join(f"d{i},A note of some length {i}." for i in range(12)))
     lines = [f"d{i},{item},{i % 2},{'ab'[i % 2]}" for i in range(12) for item in ("fever", "cough")]
