@@ -27,11 +27,11 @@ models: setup
 	$(BIN)/python jobs/get_models.py $(RAYPIPE_PRETRAINED)
 
 test: setup check
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile -m "not slow" --durations=10
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder -m "not slow" --durations=10
 
 # Everything, with kills, lost workers, searches and the demo as a submitted job.
 test-all: setup check
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile --durations=10
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder --durations=10
 
 # Kills, full disks, hanging stages, wrong clocks and damaged files in whole jobs, each compared with an undisturbed twin.
 chaos: setup

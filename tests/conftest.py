@@ -5,6 +5,12 @@ from collections.abc import Iterator
 
 import pytest
 
+LONGEST = ("tests/test_jobs.py", "tests/runs/test_resume.py")  # minutes each: begun first, nothing waits for them
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: not item.nodeid.startswith(LONGEST))
+
 
 @pytest.fixture(autouse=True, scope="module")
 def leave_the_cluster() -> Iterator[None]:

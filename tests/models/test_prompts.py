@@ -108,7 +108,7 @@ def test_a_system_text_of_the_templates_own_can_be_left_out() -> None:
     assert frame(tokenizer, "Leggi.", "bare") == frame(tokenizer, "Leggi.", "auto")
     masked = [Renderer(PromptEncoder(tokenizer, Prompt(instruction="Leggi."), [], chat), Masking(), 100)
               for chat in ("auto", "bare")]  # fmt: skip
-    heads = [tokenizer.decode(renderer._head) for renderer in masked]
+    heads = [tokenizer.decode(renderer.head_ids) for renderer in masked]
     assert [own in head for head in heads] == [True, False]
 
 

@@ -11,9 +11,9 @@ import pytest
 from pydantic import BaseModel
 
 from raypipe.errors import InputError
-from raypipe.settings import config as sections
 from raypipe.settings import configfile
 from raypipe.settings.config import Config
+from raypipe.settings.sections import values
 from raypipe.stream import working_dir
 
 ABSOLUTE = {"runs": "/shared/runs", "data": {"notes": "/shared/notes.parquet", "labels": "s3://bucket/labels.csv"}}
@@ -76,7 +76,7 @@ def _paths(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
     for name, field in model.model_fields.items():
         kinds = [field, *typing.get_args(field.annotation)]
         metadata = [m for kind in kinds for m in (getattr(kind, "__metadata__", None) or getattr(kind, "metadata", ()))]
-        if any(getattr(m, "func", None) in (sections.location, sections._folder) for m in metadata):
+        if any(getattr(m, "func", None) in (values.location, values._folder) for m in metadata):
             yield prefix + name
         for kind in (field.annotation, *typing.get_args(field.annotation)):
             if isinstance(kind, type) and issubclass(kind, BaseModel):
