@@ -300,10 +300,8 @@ def _left_if_interrupted(run: Run) -> Iterator[None]:
     """After ctrl-C in a notebook, no worker goes on writing where another command may be by then."""
     try:
         yield
-    except Exception:
-        raise
-    except BaseException:
-        if "cluster" in vars(run):  # it was joined
+    except BaseException as end:
+        if not isinstance(end, Exception) and "cluster" in vars(run):  # no failure, and it was joined
             run.cluster.leave()
         raise
 

@@ -182,9 +182,9 @@ class _Log:
         """Drop lines of steps that a resumed run is about to repeat, and one that a kill cut short."""
         if self.enabled and self.path.exists():
             lines = self.path.read_text().splitlines(keepends=True)
-            kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step]
+            before = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step]
             with replacing(self.path) as fresh:
-                fresh.write_text("".join(kept))
+                fresh.write_text("".join(before))
 
     def last_loss(self) -> float:
         """Of the step that a resumed run goes on from, which may have been the last."""
