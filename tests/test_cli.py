@@ -13,7 +13,7 @@ import pytest
 from raypipe import cli
 from raypipe.errors import ExitCode
 from raypipe.guard import process
-from raypipe.runs import check
+from raypipe.runs.checking import of_settings
 from raypipe.settings import configfile
 from tests.small_run import settings
 from tests.tiny_models import tiny_model, tiny_tokenizer
@@ -102,11 +102,11 @@ def test_a_defect_of_the_driver_tells_no_text(
     def defect(*_: Any) -> None:
         raise ValueError(CANARY)
 
-    monkeypatch.setattr(check, "of_settings", defect)
+    monkeypatch.setattr(of_settings, "problems", defect)
     assert _exit("check", "-c", config) == ExitCode.DEFECT
     out, err = capsys.readouterr()
     assert CANARY not in out + err
-    assert err.startswith("error: ValueError at raypipe/runs/check.py:")
+    assert err.startswith("error: ValueError at raypipe/runs/checking/check.py:")
     assert err.count("\n") == 1
 
 
