@@ -11,6 +11,7 @@ import signal
 import sys
 import tempfile
 import traceback
+import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -143,12 +144,19 @@ class Verdict:
     result: Result
 
 
+def _drives_a_terminal(c: str) -> bool:
+    """Control characters, halves of characters, separators of lines, and what turns the direction of a text."""
+    kind, direction = unicodedata.category(c), unicodedata.bidirectional(c)
+    turns = direction in {"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"}
+    return c not in "\n\t" and (kind in {"Cc", "Cs", "Zl", "Zp"} or turns)
+
+
 def _form(result: Result) -> str:
     """What no output may be: a traceback, a control character, a word on stderr that is no error."""
     text = result.out + result.err
     if "Traceback (most recent call last)" in text:
         return "a traceback"
-    if not all(c.isprintable() or c in "\n\t" for c in text):
+    if any(_drives_a_terminal(c) for c in text):
         return "a control character"
     if result.code and not result.errors:
         return f"exit code {result.code} without a line"

@@ -67,11 +67,12 @@ def _sizes(config: Config, n_layers: int, context: int | None) -> Iterator[Probl
 def _sentinels(config: Config, tasks: list[Task], of_family: Sequence[str]) -> Iterator[Problem]:
     """Can the tokenizer write what stands for hidden words? Arms share the fault, so it is told of the first."""
     from raypipe.masking import Renderer
+    from raypipe.masking.strategies import STRATEGIES
 
     encoder, told = encoder_of(config, tasks), set()
     for name, arm in config.arms.items():
         try:
-            if arm.masking is not None:
+            if arm.masking is not None and arm.masking.strategy in STRATEGIES:  # others have been told
                 Renderer(encoder, arm.masking, config.prompt.max_tokens, of_family, config.train.lora is None)
         except InputError as error:
             if str(error) not in told:

@@ -386,3 +386,11 @@ def test_a_system_text_of_the_template_is_told(data, model, tmp_path):
 def test_dev_scores_need_a_whole_model(data):
     settings = config(data, tracking={"dev_scores": True}, resources={"sharding": "fsdp2"})
     assert any(problem.startswith("tracking.dev_scores: needs a whole model") for problem in problems_of(settings))
+
+
+def test_a_strategy_that_is_not_known_is_one_problem_with_a_model_too(data, model):
+    arms = {"a": Arm(masking=Masking(strategy="relevanse"))}
+    problems = problems_of(config(data, model=Model(path=str(model)), arms=arms))
+    assert [str(problem).split(";")[0] for problem in problems] == [
+        "arms.a.masking.strategy: unknown strategy 'relevanse'"
+    ]
