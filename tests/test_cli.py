@@ -47,6 +47,7 @@ def _exit(*arguments: object) -> int:
         (["nosuch"], "No such command 'nosuch'."),
         (["run"], "Missing option '--config' / '-c'."),
         (["run", "--nope"], "No such option: --nope"),
+        (["preview", "--config", "c.yaml", "--note", "a\udcff"], "argument 5 of the command: is not UTF-8"),
         (["show", "--note", "\x1b[2Jn", "--config", "/nowhere"], "/nowhere: cannot be read"),
     ],
 )

@@ -24,6 +24,7 @@ from raypipe import cli, rows
 from raypipe.errors import ExitCode
 
 CANARY = "Xyzzyrossi"  # stands in every note, label, split, id, group, tag and credential that is made here
+RUN_AT = "made"  # where a finished run lies while a case works with it, and where it was made: beside `Case.of`
 LIMIT_S = 120  # of a core, for one command; the slowest takes a few
 
 
@@ -112,6 +113,7 @@ class Case:
     outcome: Outcome
     change: Callable[[Path], object] = lambda folder: None  # breaks something in the folder
     of: Path | None = None  # what the folder is a copy of; None: it is empty
+    shows_notes: bool = False  # that is what the command is for
     shared: dict[str, Any] = field(default_factory=dict)  # cases with one dict: the command runs once for all of them
 
     def judged(self, scratch: Path) -> Verdict:
@@ -119,12 +121,14 @@ class Case:
         if "result" not in self.shared:
             self.shared["result"] = self._run(scratch)
         result: Result = self.shared["result"]
-        return Verdict(
-            self.name, _form(result) or self.outcome.fault(result), CANARY in result.out + result.err, result
-        )
+        shown = result.err if self.shows_notes else result.out + result.err
+        return Verdict(self.name, _form(result) or self.outcome.fault(result), CANARY in shown, result)
 
     def _run(self, scratch: Path) -> Result:
-        folder = Path(tempfile.mkdtemp(dir=scratch))
+        if self.of is not None and (self.of / "runs").is_dir():
+            folder = self.of.parent / RUN_AT
+        else:
+            folder = Path(tempfile.mkdtemp(dir=scratch))
         if self.of is not None:
             shutil.copytree(self.of, folder, dirs_exist_ok=True)
         self.change(folder)

@@ -89,7 +89,7 @@ def encoder_of(config: Config, tasks: Sequence[Task]) -> PromptEncoder:
         tokenizer = loading.load_tokenizer(config.model)
         prompt = with_mark(config.prompt, tokenizer, (), rows_train=False)  # plain text is the longest mark
         return PromptEncoder(tokenizer, prompt, tasks, config.model.chat)
-    except (OSError, ValueError) as error:  # transformers' own; ours is an InputError and passes
+    except (OSError, ValueError, KeyError) as error:  # transformers' own; ours is an InputError and passes
         what = str(error) if type(error) is ValueError else type(error).__name__
         raise InputError([Problem("model.path", f"its tokenizer cannot be used: {what}")]) from None
 
