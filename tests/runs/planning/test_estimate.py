@@ -1,4 +1,4 @@
-"""What a plan says against what a small run then records. No real time is compared: that is benchmarks/bench_plan.py's."""
+"""What a plan says against what a small run then records. No real time is compared: benchmarks/bench_plan.py does."""
 
 from __future__ import annotations
 
