@@ -32,6 +32,10 @@ ARMS = {
     },
     "taught": {"pseudo_labels": {"confidence": 0.01, "max_imbalance": None}},
 }
+SPACE = """\
+from ray import tune
+PARAM_SPACE = {"arms.decselfmask.masking.ratio": tune.grid_search([0.1, 0.2, 0.3])}
+"""
 TRAININGS = ["pretrain", "finetune/scorer", "train/decselfmask", "train/mixed", "train/taught"]
 ROWS = ["pretrain/rows", "finetune/rows", "mask", "train/rows", "answer", "evaluate/scorer"]
 
@@ -170,6 +174,12 @@ def test_the_command_prints_a_table_or_json(both: Both, tmp_path: Path, capsys: 
     table = capsys.readouterr().out
     assert "train/decselfmask" in table
     assert "raypipe compare" in table
-    cli.plan(config, peak=1e12, as_json=True)
-    assert json.loads(capsys.readouterr().out)["corpus"]["tasks"] == 12
+    (tmp_path / "space.py").write_text(SPACE)
+    cli.plan(config, peak=1e12, space=tmp_path / "space.py", as_json=True)
+    planned = json.loads(capsys.readouterr().out)
+    assert planned["corpus"]["tasks"] == 12
+    seconds = {stage["name"]: stage["seconds"] for stage in planned["stages"]}
+    of_trial = sum(seconds[f"{step}/decselfmask"] for step in ("train", "finetune", "evaluate"))
+    *_, search = planned["several"]
+    assert (search["runs"], search["gpu_hours"]) == (3, pytest.approx(3 * of_trial / 3600))
     assert not (both.run.folder.parent / "other").exists()
