@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -84,6 +85,17 @@ def test_no_secret_leaves_the_notes(
         assert person not in printed.out + printed.err + table
         assert not [1 for content in measured if person.encode() in content]
         assert f": {row['secret']}" not in printed.out + printed.err + table
+
+
+def test_planted_notes_that_are_made_again_are_the_same_notes(
+    config: Config, done: tuple[Run, Run], tmp_path: Path
+) -> None:
+    run, planted = done
+    before = {path: path.stat().st_mtime_ns for path in planted.folder.rglob("manifest.json")}
+    shutil.rmtree(run.folder / "planted")
+    command(config, tmp_path)
+    assert (run.folder / "planted/manifest.json").exists()
+    assert {path: path.stat().st_mtime_ns for path in planted.folder.rglob("manifest.json")} == before
 
 
 def test_the_copy_differs_in_the_planted_notes_alone(done: tuple[Run, Run]) -> None:

@@ -266,6 +266,8 @@ def test_other_weights_in_a_folder_are_another_model(base: Run, tmp_path: Path) 
     assert Run(asked).open().step(f"finetune/{SCORER}").done is False
     weights = tmp_path / "model/model.safetensors"
     Run(asked).open().step(f"finetune/{SCORER}").open().finish()
+    content = weights.read_bytes()
+    weights.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
     os.utime(weights, ns=(0, 0))
     with pytest.raises(InputError, match=r"inputs\.model"):
         Run(asked).open().step(f"finetune/{SCORER}").open()
