@@ -20,6 +20,7 @@ import pyarrow.compute as pc
 from raypipe import rows
 from raypipe.errors import Code, InputError, Problem
 from raypipe.guard import limits
+from raypipe.guard.quiet import of_disk
 from raypipe.notes import labels as labels_of
 from raypipe.notes import storage
 from raypipe.notes.corpus import Corpus
@@ -169,7 +170,7 @@ def _in_tasks_file(problem: Problem, data: Data) -> Problem:
     parts = task.strip("'").split(".")  # a part of a multilabel task is <id>.<label>, and both may hold dots
     names = (".".join(parts[:n]) for n in range(len(parts), 0, -1))
     line = next((lines[name] for name in names if name in lines), None)
-    return Problem(f"{line}: task {task}", problem.what) if line else problem
+    return replace(problem, where=f"{line}: task {task}") if line else problem
 
 
 def _of_data(config: Config, problems: list[Problem], tried: _Collector) -> CheckReport:
@@ -323,7 +324,8 @@ def _sources(config: Config, arms: Mapping[str, Masking]) -> Iterator[Problem]:
             if not read_terms(path):
                 yield Problem("masking.mslm.lexicon", f"{path} holds no term")
         except (OSError, UnicodeDecodeError) as error:
-            yield Problem("masking.mslm.lexicon", f"{path} cannot be read ({type(error).__name__})")
+            where, what = "masking.mslm.lexicon", f"{path} cannot be read ({type(error).__name__})"
+            yield from (of_disk(error, path) or InputError([Problem(where, what)])).problems
     deletes = (config.attribution.method, config.attribution.sign) == ("occlusion", "positive")
     for name, masking in arms.items():
         if masking.strategy == "selective" and masking.selective.source == "relevance" and not deletes:

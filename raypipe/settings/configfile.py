@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -73,14 +74,14 @@ def build(value: Mapping[str, Any], name: str) -> Config:
 def located(error: InputError, path: str | Path, overrides: Sequence[str] = ()) -> InputError:
     """The same problems; those of a config key (`attribution.layer: ...`) with the key's line in the file at `path`."""
     document = written(path, overrides)
-    return InputError([_located(problem, document) for problem in error.problems], error.exit_code)
+    return InputError([_located(problem, document) for problem in error.problems])
 
 
 def _located(problem: Problem, document: Document) -> Problem:
     key, colon, rest = problem.where.partition(":")
     if key.split(".")[0] not in Config.model_fields:
         return problem
-    return Problem(document.where(_place(document.value, key.split("."))) + colon + rest, problem.what)
+    return replace(problem, where=document.where(_place(document.value, key.split("."))) + colon + rest)
 
 
 def dump(config: Config) -> str:
