@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -73,7 +73,7 @@ class Run:
         return self
 
     @contextmanager
-    def held(self, path: Path | str, overrides: Sequence[str] | None) -> Iterator[Run]:
+    def held(self, path: Path | str, overrides: configfile.Overrides | None) -> Iterator[Run]:
         """Open it, to be written in by this process alone. Problems stand at their lines in the config at `path`."""
         with lock.held(self.folder):
             try:
