@@ -86,7 +86,9 @@ def _sums(weights: pa.ListArray) -> tuple[npt.NDArray[np.float64], Indices]:
     """Sum and number of the weights of each row that are not 0. A float64 holds sums of float32 exactly."""
     flat, length = np.asarray(weights.flatten()), np.asarray(weights.value_lengths())
     row = np.repeat(np.arange(len(length)), length)
-    return np.bincount(row, flat, len(length)), np.bincount(row, flat != 0, len(length)).astype(np.int64)
+    return np.bincount(row, flat, len(length)).astype(np.float64), np.bincount(row, flat != 0, len(length)).astype(
+        np.int64
+    )
 
 
 def mixed(rows: Examples, others: Examples, share: float) -> Examples:
