@@ -19,7 +19,7 @@ from raypipe.settings import configfile
 from raypipe.settings.config import Arm, Attribution, Columns, Config, Data, Masking, Model, Pretrain, Prompt
 from tests.tiny_models import tiny_model, tiny_tokenizer
 
-LEAFLETS = Path(__file__).parents[2] / "jobs" / "configs" / "leaflets.tasks.yaml"
+LEAFLETS = Path(__file__).parents[3] / "jobs" / "configs" / "leaflets.tasks.yaml"
 TASKS = 'tasks: [{id: fever, question: febbre, options: ["1", "0"], verbalizers: {"1": sì, "0": "no"}}]'
 
 
