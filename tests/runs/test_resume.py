@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
+from raypipe.stream.cluster import WRITTEN
 from tests.tiny_models import tiny_model, tiny_tokenizer
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(400)]
@@ -95,9 +96,15 @@ def test_killed_and_started_again(config: Path) -> None:
         process.wait()
     written = sum(_rows_of(part) for part in data.glob("*.parquet"))
     assert 0 < written < N_NOTES, "the kill must land in the middle"
+    committed = {path.stem for path in (data.parent / WRITTEN).glob("*.parquet")}
+    finished = {
+        part: part.stat().st_mtime_ns for part in data.glob("*.parquet") if part.stem.rpartition("-")[0] in committed
+    }
+    assert finished
 
     code, out = _finish("mask", config)
     assert code == 0, out
+    assert {part: part.stat().st_mtime_ns for part in finished} == finished, "what was written is not computed again"
     table = pq.read_table(data)
     assert Counter(table["note_id"].to_pylist()) == Counter(f"n-{i:04d}" for i in range(N_NOTES))
     errors = Counter(table["error"].to_pylist())
