@@ -37,7 +37,7 @@ MIN_LOCAL_CPUS = 4
 # Ray's sockets lie below its folder, and the system takes paths of 107 bytes: what Ray appends has up to 63.
 MAX_FOLDER = 44
 PROBE_S, PEAK_S = 10.0, 120.0
-ACTOR_STARTS = 3  # a node may be lost, or its memory used up, while an actor loads its model: another one is started
+ACTOR_STARTS = 3  # a disk may fail while an actor loads its model, or on its node alone: another actor is started
 WRITTEN = "written"  # the folder, beside a step's rows, of the ids that Ray has written: see `Cluster.resumable`
 
 QUIET = {
