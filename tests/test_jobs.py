@@ -60,9 +60,12 @@ def demo(head: Nodes, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return runs / "demo"
 
 
-def test_without_the_token_nothing_is_answered(head: Nodes) -> None:
+@pytest.mark.parametrize("method", ["GET", "POST", "PUT", "DELETE"])
+@pytest.mark.parametrize("place", ["jobs/", "jobs/x", "packages/gcs/x.zip", "version"])
+def test_without_the_token_nothing_is_answered_and_nothing_done(head: Nodes, method: str, place: str) -> None:
+    request = urllib.request.Request(f"{head.dashboard}/api/{place}", b"{}", method=method)
     with pytest.raises(urllib.error.HTTPError) as refused:
-        urllib.request.urlopen(f"{head.dashboard}/api/jobs/", timeout=10)
+        urllib.request.urlopen(request, timeout=10)
     assert refused.value.code in (401, 403)
 
 

@@ -95,8 +95,9 @@ def probe(config: ConfigPath, set_: Overrides = None, verify: Verify = False) ->
 @app.command()
 def repair(step: Annotated[Path, typer.Argument(help="a step's folder, such as runs/demo/mask")]) -> None:
     """Delete what is damaged of a finished step, so that the same command as before makes that again and no more."""
-    from raypipe.runs import integrity, lock
+    from raypipe.runs import folder, integrity, lock
 
+    folder.refuse_links(step)
     with lock.held(lock.run_of(step)):
         for line in integrity.repair(step.resolve()):
             say(line)

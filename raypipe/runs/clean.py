@@ -1,8 +1,9 @@
 """What the folder of a run may lose without losing a result, and what it must not. For `raypipe clean`.
 
 May go: what an interrupted command left behind, checkpoints of trainings that have ended, and hidden states that every
-probe has read. All of it is made again where it is needed again. Everything else stays: models, relevance, masks,
-predictions, the records of steps.
+probe has read. All of it is made again where it is needed again. Beside the run, what is left of clusters that were
+started on this machine and have ended, of whichever run: Ray does not say whose they were, and a killed one leaves rows
+with note text. Everything else stays: models, relevance, masks, predictions, the records of steps.
 """
 
 from __future__ import annotations
@@ -14,7 +15,9 @@ from pathlib import Path
 
 from raypipe.errors import InputError
 from raypipe.records import halves
+from raypipe.runs.folder import refuse_links
 from raypipe.runs.integrity import MANIFEST, SETTINGS
+from raypipe.stream.cluster import ended_sessions
 
 CHECKPOINT = "checkpoint"
 
@@ -48,10 +51,11 @@ def demand_run(run: Path) -> None:
 def dispensable(run: Path) -> list[Dispensable]:
     """What may go from the folder of a run, of its cells, variants and trials, too. Looks only.
 
-    Raises `InputError` if the folder is none of a run.
+    Raises `InputError` if the folder is none of a run, or holds links.
     """
     demand_run(run)
-    by_path = {one.path: one for one in (*_left_behind(run), *_checkpoints(run), *_states(run))}
+    refuse_links(run)  # what they lead to is not the run's
+    by_path = {one.path: one for one in (*_left_behind(run), *_checkpoints(run), *_states(run), *_sessions())}
     return [one for path, one in sorted(by_path.items()) if not any(parent in by_path for parent in path.parents)]
 
 
@@ -77,6 +81,11 @@ def _states(run: Path) -> Iterator[Dispensable]:
         parts[len(parts) - 1 - parts[::-1].index("states")] = "probe"
         if (run.joinpath(*parts) / MANIFEST).exists():
             yield Dispensable(step, "are hidden states that the probe has read")
+
+
+def _sessions() -> Iterator[Dispensable]:
+    for session in ended_sessions():
+        yield Dispensable(session, "is what a Ray that has ended left on this machine: logs, and perhaps note text")
 
 
 def sizes(run: Path) -> dict[str, int]:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import logging
 import math
 import os
+import socket
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -21,8 +22,9 @@ from raypipe import rows
 from raypipe.errors import ExitCode, InputError
 from raypipe.guard import process
 from raypipe.guard.command import keeping_signals
-from raypipe.guard.folders import private_folder
+from raypipe.guard.folders import private_folder, why_open
 from raypipe.guard.quiet import without_text
+from raypipe.guard.terminal import say
 from raypipe.settings.config import Data, Model, Resources
 from raypipe.stream.inline import Inline
 
@@ -36,6 +38,7 @@ MIN_LOCAL_CPUS = 4
 # Ray's sockets lie below its folder, and the system takes paths of 107 bytes: what Ray appends has up to 63.
 MAX_FOLDER = 44
 PROBE_S, PEAK_S = 10.0, 120.0
+ACTOR_STARTS = 3  # a disk may fail while an actor loads its model, or on its node alone: another actor is started
 WRITTEN = "written"  # the folder, beside a step's rows, of the ids that Ray has written: see `Cluster.resumable`
 
 QUIET = {
@@ -251,6 +254,7 @@ def join(resources: Resources) -> Cluster | Inline:
         _connect(os.environ.get("RAY_ADDRESS"))
         if not resources.allow_unauthenticated_cluster:
             _demand_token(ray.get_runtime_context().gcs_address)
+        _warn_of_open_token()
     _configure_data(resources)
     total = ray.cluster_resources()
     cpus, gpus = total.get("CPU", 1.0), total.get("GPU", 0.0) if resources.use_gpu is not False else 0.0
@@ -312,13 +316,45 @@ def _connect(address: str | None) -> None:
 
 def _own_cluster() -> dict[str, Any]:
     """Options of a cluster on this machine. Its session, logs and spilled notes lie where only this user can look."""
-    above = Path(os.environ.get("RAY_TMPDIR") or tempfile.gettempdir())
-    folder = private_folder(above / f"raypipe-{os.getuid()}") / "ray"  # Ray opens its own folder to everyone
+    folder = _folder_of_sessions()
+    private_folder(folder.parent)  # Ray opens its own folder to everyone
     if len(os.fsencode(folder)) > MAX_FOLDER:
         what = f"{folder} is too long a path for Ray's sockets: set RAY_TMPDIR to a shorter one, on an encrypted disk"
         raise InputError(what, ExitCode.CLUSTER)
     cpus = max(MIN_LOCAL_CPUS, os.cpu_count() or 1)
     return {"num_cpus": cpus, "include_dashboard": False, "_temp_dir": str(folder)}
+
+
+def _folder_of_sessions() -> Path:
+    return Path(os.environ.get("RAY_TMPDIR") or tempfile.gettempdir()) / f"raypipe-{os.getuid()}" / "ray"
+
+
+def ended_sessions() -> list[Path]:
+    """What clusters that were started here have left: their logs and, if they were killed, rows that were spilled."""
+    folder = _folder_of_sessions()
+    if not folder.is_dir() or why_open(folder.parent, is_own=True):
+        return []
+    return [path for path in sorted(folder.glob("session_*_*")) if not path.is_symlink() and not _is_in_use(path)]
+
+
+def _is_in_use(session: Path) -> bool:
+    """Does the process live that started it, or does Ray answer? (That process may have its number in a container.)"""
+    try:
+        os.kill(int(session.name.rpartition("_")[2]), 0)
+        return True
+    except ProcessLookupError:
+        return any(map(_answers, (session / "sockets").glob("*")))
+    except (ValueError, OSError):  # not one of Ray's names; another user's process
+        return True
+
+
+def _answers(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX) as client:
+        try:
+            client.connect(str(path))
+        except OSError:
+            return False
+    return True
 
 
 def _demand_token(gcs_address: str) -> None:
@@ -329,6 +365,14 @@ def _demand_token(gcs_address: str) -> None:
         ray.shutdown()
         how = "start every node with RAY_AUTH_MODE=token, or set resources.allow_unauthenticated_cluster: true on a "
         raise InputError(f"{doubt}: {how}network you trust", ExitCode.CLUSTER)
+
+
+def _warn_of_open_token() -> None:
+    """Whoever has the token runs code as this user; Ray leaves its file to the umask of whoever makes it."""
+    path = Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or "~/.ray/auth_token").expanduser()
+    with suppress(OSError):  # there is none, or it is in RAY_AUTH_TOKEN
+        if path.stat().st_uid == os.getuid() and path.stat().st_mode & 0o077:
+            say(f"warning: {path}: others may read Ray's token, and run code in your name with it: chmod 600 {path}")
 
 
 def doubt_about_token(gcs_address: str) -> str | None:
@@ -370,5 +414,6 @@ def _configure_data(resources: Resources) -> None:
     context.max_errored_blocks = 0  # any other value drops whole blocks
     context.execution_no_progress_timeout_s = resources.no_progress_timeout_s
     context.actor_init_retry_on_errors = True
+    context.max_consecutive_actor_init_deaths = ACTOR_STARTS  # Ray's default fails the job at the first one
     context.print_on_execution_start = False
     context.raise_original_map_exception = True  # or what a stage says of its failure would be lost on the way

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import socket
+import subprocess
+import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,11 +19,21 @@ from raypipe.errors import InputError
 from raypipe.runs import lock
 from raypipe.runs.clean import dispensable
 
+CANARY = "Mario Rossi, nato a Pavia"
+
 
 def _file(path: Path) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("{}")
     return path
+
+
+@pytest.fixture(autouse=True)
+def sessions(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Where Ray's sessions lie: none is there. The path is short, as sockets need it."""
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
+        monkeypatch.setenv("RAY_TMPDIR", folder)
+        yield Path(folder) / f"raypipe-{os.getuid()}/ray"
 
 
 @pytest.fixture
@@ -90,3 +105,51 @@ def test_a_cell_is_cleaned_under_the_lock_of_its_run(run: Path, monkeypatch: pyt
     ended = CliRunner().invoke(cli.app, ["clean", "--yes", "--config", str(run / "cells/seed0-all")])
     assert isinstance(ended.exception, InputError)
     assert (run / "cells/seed0-all/train/a/checkpoint").exists()
+
+
+def test_a_link_is_neither_followed_nor_deleted(run: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    _file(elsewhere / "state.json")
+    (run / "train/a/other").mkdir()
+    _file(run / "train/a/other/manifest.json")
+    (run / "train/a/other/checkpoint").symlink_to(elsewhere)
+    ended = CliRunner().invoke(cli.app, ["clean", "--yes", "--config", str(run)])
+    assert isinstance(ended.exception, InputError)
+    assert str(ended.exception).startswith(f"{run}/train/a/other/checkpoint: is a symbolic link")
+    assert (elsewhere / "state.json").exists()
+    assert (run / "mask~").exists()
+
+
+def test_after_it_no_text_is_left_of_a_cluster_that_was_killed(run: Path, sessions: Path) -> None:
+    """Of one that lives, whoever started it, nothing goes."""
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    killed, own, others = (
+        sessions / f"session_2026-01-01_00-00-0{n}_1_{pid}" for n, pid in enumerate((dead.pid, os.getpid(), dead.pid))
+    )
+    for session in (killed, own, others):
+        _file(session / "ray_spilled_objects_7/0a-multi-1").write_text(CANARY)
+        (session / "sockets").mkdir()
+    (sessions / "session_latest").symlink_to(own)
+    (sessions / "mine").mkdir()
+    with socket.socket(socket.AF_UNIX) as plasma, socket.socket(socket.AF_UNIX) as of_the_dead:
+        for server, session in ((plasma, others), (of_the_dead, killed)):
+            server.bind(str(session / "sockets/plasma_store"))
+        plasma.listen()
+        of_the_dead.close()
+        ended = CliRunner().invoke(cli.app, ["clean", "--yes", "--config", str(run)])
+    assert ended.exit_code == 0
+    assert f"{killed}: is what a Ray that has ended left" in ended.output
+    holding = {path for path in sessions.rglob("*") if path.is_file() and CANARY in path.read_text()}
+    assert holding == {session / "ray_spilled_objects_7/0a-multi-1" for session in (own, others)}
+    assert (sessions / "mine").exists()
+
+
+def test_sessions_in_a_folder_that_another_user_planted_are_left(run: Path, sessions: Path) -> None:
+    session = sessions / "session_2026-01-01_00-00-00_1_4194305"  # more than Linux has processes
+    _file(session / "logs/raylet.out")
+    assert session in [one.path for one in dispensable(run)]
+    elsewhere = sessions.parents[1] / "elsewhere"
+    sessions.parent.rename(elsewhere)
+    sessions.parent.symlink_to(elsewhere)
+    assert session not in [one.path for one in dispensable(run)]

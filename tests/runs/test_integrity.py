@@ -176,6 +176,17 @@ def test_repair_spares_the_steps_in_a_steps_folder(runs: Path) -> None:
     integrity.demand_whole(integrity.finished(folder))
 
 
+def test_repair_deletes_nothing_behind_a_link(runs: Path, tmp_path: Path) -> None:
+    (runs / "small/mask/data").rename(tmp_path / "elsewhere")
+    (runs / "small/mask/data").symlink_to(tmp_path / "elsewhere")
+    (shard,) = (tmp_path / "elsewhere").iterdir()
+    _cut(shard)
+    ended = CliRunner().invoke(cli.app, ["repair", str(runs / "small/mask")])
+    assert isinstance(ended.exception, InputError)
+    assert "small/mask/data: is a symbolic link" in str(ended.exception)
+    assert shard.exists()
+
+
 @pytest.mark.parametrize("has_ids", [True, False])  # as with Ray, and without
 def test_a_repair_that_was_interrupted_is_completed(
     made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, has_ids: bool

@@ -177,14 +177,21 @@ def test_a_command_that_lost_the_lock_ends_and_says_so(started_by: str, tmp_path
     assert lock._read(tmp_path / "run" / lock.NAME) is not None, "it is the other's"
 
 
+WRITING = ["run", "compare", "tune", "canaries", "pretrain", "finetune", "attribute", "faithfulness", "mask"]
+WRITING += ["train", "evaluate", "probe", "repair"]
+
+
 def test_commands_that_write_ask_and_readers_do_not(
     holder: subprocess.Popen[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     config = tmp_path / "c.yaml"
     config.write_text(configfile.dump(settings(tmp_path, name="run")))
-    for command in ("run", "compare", "mask", "train", "evaluate", "probe", "pretrain", "finetune", "attribute"):
+    (tmp_path / "s.py").write_text("PARAM_SPACE = {'arms.decselfmask.masking.ratio': 0.3}")
+    options = {"tune": ["--space", str(tmp_path / "s.py")]}
+    for command in WRITING:
+        what = [str(tmp_path / "run/mask")] if command == "repair" else ["--config", str(config)]
         with pytest.raises(SystemExit) as end:
-            cli.main([command, "--config", str(config)])
+            cli.main([command, *what, *options.get(command, ())])
         assert end.value.code == 2
         line = capsys.readouterr().err
         assert line.count("\n") == 1

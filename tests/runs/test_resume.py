@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
+from raypipe.stream.cluster import WRITTEN
 from tests.tiny_models import tiny_model, tiny_tokenizer
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(400)]
@@ -80,6 +81,12 @@ def _rows_of(part: Path) -> int:
         return 0
 
 
+def _committed(data: Path) -> list[Path]:
+    """Files of rows of which Ray has recorded that they are whole."""
+    records = {path.stem for path in (data.parent / WRITTEN).glob("*.parquet")}
+    return [part for part in data.glob("*.parquet") if part.stem.rpartition("-")[0] in records]
+
+
 def test_killed_and_started_again(config: Path) -> None:
     code, out = _finish("finetune", config)
     assert code == 0, out
@@ -87,7 +94,7 @@ def test_killed_and_started_again(config: Path) -> None:
     process = _start("mask", config)
     try:
         deadline = time.monotonic() + 120
-        while len(list(data.glob("*.parquet"))) < 4 and time.monotonic() < deadline:
+        while len(_committed(data)) < 4 and time.monotonic() < deadline:
             assert process.poll() is None, process.stdout.read() if process.stdout else ""
             time.sleep(0.05)
     finally:
@@ -95,9 +102,12 @@ def test_killed_and_started_again(config: Path) -> None:
         process.wait()
     written = sum(_rows_of(part) for part in data.glob("*.parquet"))
     assert 0 < written < N_NOTES, "the kill must land in the middle"
+    finished = {part: part.stat().st_mtime_ns for part in _committed(data)}
+    assert finished
 
     code, out = _finish("mask", config)
     assert code == 0, out
+    assert {part: part.stat().st_mtime_ns for part in finished} == finished, "what was written is not computed again"
     table = pq.read_table(data)
     assert Counter(table["note_id"].to_pylist()) == Counter(f"n-{i:04d}" for i in range(N_NOTES))
     errors = Counter(table["error"].to_pylist())

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from raypipe import rows
-from raypipe.errors import InputError
+from raypipe.errors import ExitCode, InputError
 from raypipe.findings import results, show
 from raypipe.masking.tally import tally
 from raypipe.models import loading
@@ -304,8 +304,9 @@ def test_errors_are_a_share_of_the_notes_that_were_tried(tmp_path: Path) -> None
     found = [{"note_id": note_id, "error": error} for note_id, error in zip(ids, errors, strict=True)]
     step.open().data.mkdir()
     pq.write_table(rows.table(found, rows.ATTRIBUTED), step.data / "part.parquet")
-    with pytest.raises(InputError, match="2 of 4 notes failed"):
+    with pytest.raises(InputError, match="2 of 4 notes failed") as error:
         making._audited(run, step)
+    assert error.value.exit_code is ExitCode.DATA
 
 
 def test_a_trial_equals_the_same_config_run_by_hand(base: Run, tmp_path: Path) -> None:

@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+import pyarrow as pa
 import pytest
 import ray
+import ray.data
 
 from raypipe.errors import ExitCode, InputError
 from raypipe.settings.config import Resources
@@ -104,6 +106,66 @@ def test_workers_are_private_too(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     assert stat.S_IMODE((tmp_path / "note").stat().st_mode) == 0o600
     session = Path(ray._private.worker._global_node.get_session_dir_path())
     assert stat.S_IMODE(session.parents[1].stat().st_mode) == 0o700
+
+    def of_the_dead(pid: int, signal: int) -> None:
+        raise ProcessLookupError
+
+    assert session not in cluster.ended_sessions(), "of a process that lives"
+    monkeypatch.setattr(cluster.os, "kill", of_the_dead)
+    assert session not in cluster.ended_sessions(), "Ray answers"
+    monkeypatch.undo()
+    ray.shutdown()
+    monkeypatch.setattr(cluster.os, "kill", of_the_dead)
+    assert session in cluster.ended_sessions()
+
+
+@pytest.mark.ray
+def test_an_actor_that_cannot_load_its_model_is_replaced(tmp_path: Path) -> None:
+    """Ray tries four times in the same process; where the disk fails for longer, another actor must try."""
+    workers = cluster.join(Resources())
+    tries = tmp_path / "tries"
+    tries.mkdir()
+
+    class Stage:
+        """Defined here, so that workers need not import this file."""
+
+        def __init__(self) -> None:
+            n = len(list(tries.iterdir()))
+            (tries / str(n)).touch()
+            if n < 5:
+                raise OSError
+
+        def __call__(self, table: pa.Table) -> pa.Table:
+            return table
+
+    notes = ray.data.from_arrow(pa.table({"note_id": ["a"]}))
+    assert notes.map_batches(Stage, batch_format="pyarrow", **workers.spread()).take_all() == [{"note_id": "a"}]
+    assert len(list(tries.iterdir())) > 5
+
+
+@pytest.mark.parametrize("variable", ["HOME", "RAY_AUTH_TOKEN_PATH"])
+def test_a_token_that_others_may_read_is_warned_of(
+    variable: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("RAY_AUTH_TOKEN_PATH", raising=False)
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(cluster, "_connect", lambda address: None)
+    monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 4.0})
+    token = tmp_path / ".ray/auth_token"
+    monkeypatch.setenv(variable, str(tmp_path if variable == "HOME" else token))
+
+    def warning() -> str:
+        cluster.join(Resources(allow_unauthenticated_cluster=True))
+        return capsys.readouterr().out
+
+    assert warning() == ""
+    token.parent.mkdir()
+    token.touch(0o600)
+    assert warning() == ""
+    token.chmod(0o640)
+    assert warning() == (
+        f"warning: {token}: others may read Ray's token, and run code in your name with it: chmod 600 {token}\n"
+    )
 
 
 def test_a_ray_that_does_not_start_in_time_is_no_defect(monkeypatch: pytest.MonkeyPatch) -> None:
