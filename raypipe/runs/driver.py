@@ -334,10 +334,9 @@ def run_all(run: Run) -> None:
             if name not in failed.errors:
                 with failed.noted(name, run.say):
                     evaluate(run, name)
-    failed.tell(
-        f"{len(failed.errors)} of {len(settings.arms)} arms failed; the same command tries them again, and "
-        f"`raypipe report --config {run.folder}` shows the others"
-    )
+    n_failed, n = len(failed.errors), len(settings.arms)
+    others = f", and `raypipe report --config {run.folder}` shows the others" if n_failed < n else ""
+    failed.tell(f"{n_failed} of {n} arms failed; the same command tries them again{others}")
 
 
 def _learn_all(run: Run, failed: Failures) -> None:

@@ -40,15 +40,22 @@ class Failures:
         self.errors[part] = error
 
     def tell(self, hint: str) -> None:
-        """Raise `InputError` with every problem, and `hint`, if a part has failed."""
-        if self.errors:
-            problems = [problem for part, error in self.errors.items() for problem in _problems(part, error)]
+        """Raise `InputError` with every problem, once, and `hint`, if a part has failed."""
+        parts: dict[Problem, list[str]] = {}
+        for part, error in self.errors.items():
+            for problem in _problems(error):
+                parts.setdefault(problem, []).append(part)
+        if parts:
+            problems = [
+                Problem(": ".join(filter(None, [", ".join(names), problem.where])), problem.what)
+                for problem, names in parts.items()
+            ]
             first = next(iter(self.errors.values()))
             raise InputError([*problems, Problem("", hint)], ExitCode.PARTIAL) from first
 
 
-def _problems(part: str, error: Exception) -> list[Problem]:
+def _problems(error: Exception) -> list[Problem]:
     failure = without_text(error)
     if isinstance(failure, InputError):
-        return [Problem(f"{part}: {p.where}" if p.where else part, p.what) for p in failure.problems]
-    return [Problem(part, f"{failure}; {TRACEBACK}=1 shows the way there")]
+        return failure.problems
+    return [Problem("", f"{failure}; {TRACEBACK}=1 shows the way there")]

@@ -14,7 +14,7 @@ from typing import Any
 import psutil
 import pytest
 
-from raypipe.errors import ExitCode, InputError
+from raypipe.errors import ExitCode, InputError, Problem
 from raypipe.runs import driver, steps
 from raypipe.runs.folder import State, StepFolder
 from raypipe.runs.run import Run
@@ -136,6 +136,15 @@ def test_an_arm_that_fails_does_not_stop_the_others(
     assert lines[-1] == "b failed; the others go on"
     if fails == "learn":
         assert evaluated == ["a", "c"]
+
+
+def test_what_several_arms_fail_of_is_told_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = Run(settings(tmp_path, arms={name: {} for name in ("a", "b")}))
+    shared = InputError([Problem("train/rows", "cannot be read")])
+    _with_students_to_learn(run, monkeypatch, lambda run, arm: _failing(shared)(run, "b"))
+    with pytest.raises(InputError) as failure:
+        driver.run_all(run)
+    assert [str(problem) for problem in failure.value.problems][:-1] == ["a, b: train/rows: cannot be read"]
 
 
 def test_trouble_of_all_arms_ends_the_run_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
