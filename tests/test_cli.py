@@ -13,7 +13,7 @@ import pytest
 from raypipe import cli
 from raypipe.errors import ExitCode
 from raypipe.guard import process
-from raypipe.runs import check
+from raypipe.runs.checking import of_settings
 from raypipe.settings import configfile
 from tests.small_run import settings
 from tests.tiny_models import tiny_model, tiny_tokenizer
@@ -47,6 +47,7 @@ def _exit(*arguments: object) -> int:
         (["nosuch"], "No such command 'nosuch'."),
         (["run"], "Missing option '--config' / '-c'."),
         (["run", "--nope"], "No such option: --nope"),
+        (["preview", "--config", "c.yaml", "--note", "a\udcff"], "argument 5 of the command: is not UTF-8"),
         (["show", "--note", "\x1b[2Jn", "--config", "/nowhere"], "/nowhere: cannot be read"),
     ],
 )
@@ -102,11 +103,11 @@ def test_a_defect_of_the_driver_tells_no_text(
     def defect(*_: Any) -> None:
         raise ValueError(CANARY)
 
-    monkeypatch.setattr(check, "of_settings", defect)
+    monkeypatch.setattr(of_settings, "problems", defect)
     assert _exit("check", "-c", config) == ExitCode.DEFECT
     out, err = capsys.readouterr()
     assert CANARY not in out + err
-    assert err.startswith("error: ValueError at raypipe/runs/check.py:")
+    assert err.startswith("error: ValueError at raypipe/runs/checking/check.py:")
     assert err.count("\n") == 1
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 import raypipe
-from raypipe.errors import ExitCode, InputError
+from raypipe.errors import ExitCode, InputError, Problem
 from raypipe.guard import command, process
 from raypipe.guard.terminal import say
 from raypipe.settings import configfile
@@ -117,6 +117,9 @@ def say_next(command: str, config: Path, set_: Sequence[str] | None, arms: Seque
 
 
 def _invoke(arguments: Sequence[str] | None) -> object:
+    for number, argument in enumerate(sys.argv[1:] if arguments is None else arguments, start=1):
+        if any("\ud800" <= c <= "\udfff" for c in argument):  # a byte that is no character: no id and no key has one
+            raise InputError([Problem(f"argument {number} of the command", "is not UTF-8")])
     try:
         return app(arguments, standalone_mode=False)
     except _UsageError as error:

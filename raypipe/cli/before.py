@@ -70,7 +70,7 @@ def check(config: ConfigPath, set_: Overrides = None) -> None:
 def _check(config: Path, overrides: Sequence[str] = (), names_labels: bool = True) -> None:
     from dataclasses import replace
 
-    from raypipe.runs.check import examine
+    from raypipe.runs.checking.check import examine
 
     read = configfile.salvaged(config, overrides)
     problems, warnings = list(read.problems), 0

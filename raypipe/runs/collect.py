@@ -22,7 +22,8 @@ from raypipe.notes.files import iter_notes
 from raypipe.notes.split import SPLITS
 from raypipe.notes.tasks import load_tasks
 from raypipe.runs import integrity
-from raypipe.runs.check import CheckReport, check
+from raypipe.runs.checking.check import check
+from raypipe.runs.checking.check_report import CheckReport
 from raypipe.runs.folder import State
 from raypipe.settings.config import Config, Data, LabelColumns
 

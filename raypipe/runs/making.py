@@ -19,7 +19,7 @@ from raypipe.models import loading
 from raypipe.notes import storage
 from raypipe.runs import corpus_counts
 from raypipe.runs.audit import audit, pairs
-from raypipe.runs.check import of_tokens
+from raypipe.runs.checking.of_model import of_tokens
 from raypipe.runs.names import LABELS, SCORER
 from raypipe.settings import config
 from raypipe.settings.arms import PRETRAINING, masking_of, pseudo_of

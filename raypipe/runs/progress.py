@@ -54,7 +54,13 @@ class Pace:
 
 
 def silent(line: str) -> None:
-    """In the place of a `Printer`, where nobody wants lines: of a worker they would mix with those of others."""
+    """In the place of a `Printer`, where nobody wants lines."""
+
+
+def only_warnings(line: str) -> None:
+    """In the place of a `Printer`, for a trial: its progress would mix with that of others, its warnings are rare."""
+    if line.startswith("warning: "):
+        say(line)
 
 
 def said(at: At, unit: str, pace: Pace) -> str:

@@ -16,7 +16,7 @@ from raypipe.models.families import FAMILIES
 from raypipe.models.prompts import MASK, PromptEncoder, with_mark
 from raypipe.notes.corpus import Corpus
 from raypipe.runs import collect, lock
-from raypipe.runs.check import check
+from raypipe.runs.checking.check import check
 from raypipe.runs.determinants import settings_of
 from raypipe.runs.folder import StepFolder, refuse_links
 from raypipe.runs.names import SCORER

@@ -49,10 +49,12 @@ class Tracker(Protocol):
 class TensorBoard:
     """An event file in the training's folder. TensorBoard names a curve by the folders that lead there."""
 
+    FILES = "events.out.tfevents."
+
     def __init__(self, folder: Path) -> None:
         from tensorboardX import SummaryWriter
 
-        for earlier in folder.glob("events.out.tfevents.*"):
+        for earlier in folder.glob(f"{self.FILES}*"):
             earlier.unlink()
         self.writer = SummaryWriter(str(folder))
 

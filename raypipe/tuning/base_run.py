@@ -20,7 +20,7 @@ from raypipe.masking.requirements import needs
 from raypipe.runs import driver, integrity
 from raypipe.runs.determinants import settings_of
 from raypipe.runs.names import SCORER
-from raypipe.runs.progress import Printer, silent
+from raypipe.runs.progress import Printer, only_warnings
 from raypipe.runs.run import Run
 from raypipe.runs.steps import RANKED
 from raypipe.settings.arms import masking_of
@@ -45,7 +45,7 @@ def prepare(plan: StudyPlan, folder: Path, say: Say) -> Run:
 
 def for_workers(base: Run) -> Run:
     """The base run as it is sent to workers: every step in the worker's own process."""
-    return replace(base.inline(), say=silent)
+    return replace(base.inline(), say=only_warnings)
 
 
 def shared_with(base: Run, settings: Config, folder: Path) -> Run:
@@ -55,7 +55,7 @@ def shared_with(base: Run, settings: Config, folder: Path) -> Run:
     if base.finished("attribute", attributed) is not None:
         return base
     name = fingerprint(attributed)
-    run = Run(configure(settings, {"name": name, "runs": str(folder / "shared")}), base, silent).open()
+    run = Run(configure(settings, {"name": name, "runs": str(folder / "shared")}), base, only_warnings).open()
     with locked(run.folder):
         _share(run)
     return run

@@ -15,7 +15,7 @@ from raypipe.errors import InputError, Problem
 from raypipe.hashing import fingerprint
 from raypipe.masking.requirements import needs
 from raypipe.masking.strategy import RELEVANCE
-from raypipe.runs.check import of_settings
+from raypipe.runs.checking import of_settings
 from raypipe.settings import yamlfile
 from raypipe.settings.arms import masking_of, with_matched
 from raypipe.settings.config import Arm, Config, Masking
@@ -176,7 +176,7 @@ def _problems_together(plan: StudyPlan) -> Iterator[Problem]:
                 f"0..{depth}: {valid_at(config.attribution, depth)}"
             )
             yield Problem(_where(plan.space, key), what)
-        yield from (Problem(f"{plan.space.path}: {p.where}", p.what) for p in of_settings(config))
+        yield from (Problem(f"{plan.space.path}: {p.where}", p.what) for p in of_settings.problems(config))
         same = identity(config)
         without_effect = {
             key

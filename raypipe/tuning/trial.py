@@ -21,7 +21,7 @@ from raypipe.guard.quiet import without_text
 from raypipe.records import forget_halves, json_of, write_json
 from raypipe.runs import integrity
 from raypipe.runs.dev_score import DevScore
-from raypipe.runs.progress import silent
+from raypipe.runs.progress import only_warnings
 from raypipe.runs.run import Run
 from raypipe.settings.config import Config, Resources
 from raypipe.tuning import base_run
@@ -109,7 +109,7 @@ def _run(context: StudyContext, base: Run, values: Mapping[str, Any], record: Re
         write(own.folder, record)
         report({"dev_macro_f1": value, "epoch": epoch, "is_final": False})
 
-    own = Run(settings, base_run.shared_with(base, settings, Path(context.folder)), silent).open()
+    own = Run(settings, base_run.shared_with(base, settings, Path(context.folder)), only_warnings).open()
     if context.reports_epochs:
         own.watch = DevScore(own, own.students(arm)[0], on_epoch, with_last=False)
     predictions = base_run.predict(own, arm)

@@ -11,6 +11,7 @@ import signal
 import sys
 import tempfile
 import traceback
+import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +24,7 @@ from raypipe import cli, rows
 from raypipe.errors import ExitCode
 
 CANARY = "Xyzzyrossi"  # stands in every note, label, split, id, group, tag and credential that is made here
+RUN_AT = "made"  # where a finished run lies while a case works with it, and where it was made: beside `Case.of`
 LIMIT_S = 120  # of a core, for one command; the slowest takes a few
 
 
@@ -111,6 +113,7 @@ class Case:
     outcome: Outcome
     change: Callable[[Path], object] = lambda folder: None  # breaks something in the folder
     of: Path | None = None  # what the folder is a copy of; None: it is empty
+    shows_notes: bool = False  # that is what the command is for
     shared: dict[str, Any] = field(default_factory=dict)  # cases with one dict: the command runs once for all of them
 
     def judged(self, scratch: Path) -> Verdict:
@@ -118,12 +121,14 @@ class Case:
         if "result" not in self.shared:
             self.shared["result"] = self._run(scratch)
         result: Result = self.shared["result"]
-        return Verdict(
-            self.name, _form(result) or self.outcome.fault(result), CANARY in result.out + result.err, result
-        )
+        shown = result.err if self.shows_notes else result.out + result.err
+        return Verdict(self.name, _form(result) or self.outcome.fault(result), CANARY in shown, result)
 
     def _run(self, scratch: Path) -> Result:
-        folder = Path(tempfile.mkdtemp(dir=scratch))
+        if self.of is not None and (self.of / "runs").is_dir():
+            folder = self.of.parent / RUN_AT
+        else:
+            folder = Path(tempfile.mkdtemp(dir=scratch))
         if self.of is not None:
             shutil.copytree(self.of, folder, dirs_exist_ok=True)
         self.change(folder)
@@ -143,12 +148,19 @@ class Verdict:
     result: Result
 
 
+def _drives_a_terminal(c: str) -> bool:
+    """Control characters, halves of characters, separators of lines, and what turns the direction of a text."""
+    kind, direction = unicodedata.category(c), unicodedata.bidirectional(c)
+    turns = direction in {"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"}
+    return c not in "\n\t" and (kind in {"Cc", "Cs", "Zl", "Zp"} or turns)
+
+
 def _form(result: Result) -> str:
     """What no output may be: a traceback, a control character, a word on stderr that is no error."""
     text = result.out + result.err
     if "Traceback (most recent call last)" in text:
         return "a traceback"
-    if not all(c.isprintable() or c in "\n\t" for c in text):
+    if any(_drives_a_terminal(c) for c in text):
         return "a control character"
     if result.code and not result.errors:
         return f"exit code {result.code} without a line"

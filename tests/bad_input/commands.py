@@ -34,6 +34,8 @@ def lines(ground: Ground) -> Iterator[Case]:
                     "submit": ("--address", "http://127.0.0.1:1"),
                     "import": ("a", "b"),
                     "export": ("--what", "attributions", "--out", "x"),
+                    "upload": ("s3://nowhere/x",),
+                    "download": ("s3://nowhere/x",),
                 }.get(name, ())
                 yield Case(f"{name} {path!r}", (name, "--config", path, *more), Refused("cannot be read"))
     for name, option in (
@@ -49,14 +51,14 @@ def lines(ground: Ground) -> Iterator[Case]:
     ):
         yield Case(f"{name} {option} of words", (name, option, "x\x1b[2J"), Refused(option))
     yield Case("no such command", ("nosuch",), Refused("No such command"))
-    config = str(ground.project / "c.yaml")
     for hostile in HOSTILE:
         for place in ("na{}me=x", "name=a{}b", "data.max_chars={}", "{}"):
             override = place.replace("{}", hostile)
-            yield Case(f"--set {override!r}", ("check", "--config", config, "--set", override), Handled("--set"))
+            arguments = ("check", "--config", "c.yaml", "--set", override)
+            yield Case(f"--set {override!r}", arguments, Handled("--set"), of=ground.project)
         yield Case(
             f"--arm {hostile!r}",
-            ("train", "--config", config, "--arm", hostile),
+            ("train", "--config", "c.yaml", "--arm", hostile),
             Refused("no such arm"),
             of=ground.project,
         )
@@ -72,12 +74,13 @@ def lines(ground: Ground) -> Iterator[Case]:
         ("--share", "0"),
         ("--notes", "-1"),
         ("--notes", "0"),
-        ("--model-config", "nowhere"),
         ("--memory", "-1GB"),
     ):
         yield Case(
             f"plan {option} {value}", ("plan", "--config", "c.yaml", option, value), Refused(option), of=ground.project
         )
+    arguments = ("plan", "--config", "c.yaml", "--model-config", "nowhere")
+    yield Case("plan for no model", arguments, Refused("nowhere: not a readable config.json"), of=ground.project)
     for address in ("", "nonsense", "http://127.0.0.1:1", "ftp://127.0.0.1:1", f"http://u:{CANARY}@127.0.0.1:1"):
         arguments = ("submit", "--config", "c.yaml", "--address", address)
         yield Case(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from tests.bad_input.case import CANARY, run
+from tests.bad_input.case import CANARY, RUN_AT, run
 from tests.tiny_models import TEXTS, tiny_model, tiny_tokenizer
 
 TRAINING = {"max_steps": 2, "batch_rows": 4, "learning_rate": 1e-3}
@@ -65,8 +66,8 @@ class Ground:
 
 
 def lay(folder: Path) -> Ground:
-    """Make both."""
-    project, done = folder / "project", folder / "run"
+    """Make both. The run is made where cases will have it: its input's paths are among its settings."""
+    project, done = folder / "project", folder / RUN_AT
     for place in (project, done):
         place.mkdir(parents=True)
         write_csv(place / "notes.csv", NOTES)
@@ -77,7 +78,8 @@ def lay(folder: Path) -> Ground:
         tiny_tokenizer().save_pretrained(place / "model")
     result = run(["run", "--config", "c.yaml"], done)
     assert result.code == 0, result.err
-    return Ground(project, done)
+    shutil.move(done, folder / "run")
+    return Ground(project, folder / "run")
 
 
 @cache

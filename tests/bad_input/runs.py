@@ -8,6 +8,8 @@ import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import pyarrow.parquet as pq
+
 from raypipe.errors import ExitCode
 from raypipe.runs.integrity import FILES, MANIFEST, SETTINGS
 from tests.bad_input.case import CANARY, Accepted, Case, Handled, Refused
@@ -15,14 +17,20 @@ from tests.bad_input.ground import NOTES, Ground, write_config
 
 RUN, NOTE = "runs/bad", NOTES[0]["note_id"]
 CONFIG = ("--config", "c.yaml")
-READERS: dict[str, tuple[str, ...]] = {
-    "report": ("report", *CONFIG),
-    "status": ("status", *CONFIG),
-    "show": ("show", "--config", RUN, "--note", NOTES[-1]["note_id"]),
-    "export": ("export", "--config", RUN, "--what", "attributions", "--out", "out.parquet"),
-    "clean": ("clean", "--config", RUN),
-    "run": ("run", *CONFIG),
-}
+
+
+def _readers(ground: Ground) -> dict[str, tuple[str, ...]]:
+    """Commands that read a run, by name. `show` wants a note that is masked: not a copy of one that is held out."""
+    notes = pq.read_table(ground.run / RUN / "mask/data", columns=["note_id", "error"])
+    masked = notes.filter(notes["error"].is_null())["note_id"][0].as_py()
+    return {
+        "report": ("report", *CONFIG),
+        "status": ("status", *CONFIG),
+        "show": ("show", "--config", RUN, "--note", masked),
+        "export": ("export", "--config", RUN, "--what", "attributions", "--out", "out.parquet"),
+        "clean": ("clean", "--config", RUN),
+        "run": ("run", *CONFIG),
+    }
 
 
 def _flip(path: Path) -> None:
@@ -68,6 +76,7 @@ def _damaged(file: str, damage: Callable[[Path], object], is_old: bool = False) 
 
 def damaged(ground: Ground) -> Iterator[Case]:
     """Every file of every step, damaged in every way: named where all are verified, else never a defect."""
+    readers = _readers(ground)
     for n, file in enumerate(_files(ground)):
         # a name within the step is enough: the message has the whole path
         for m, (what, damage) in enumerate(DAMAGE.items()):
@@ -80,8 +89,8 @@ def damaged(ground: Ground) -> Iterator[Case]:
                 change,
                 ground.run,
             )
-            reader, arguments = list(READERS.items())[(n + m) % len(READERS)]
-            yield Case(f"{reader} {name}", arguments, Handled("repair"), change, ground.run)
+            reader, arguments = list(readers.items())[(n + m) % len(readers)]
+            yield Case(f"{reader} {name}", arguments, Handled("repair"), change, ground.run, reader == "show")
             if what == "cut":
                 (step,) = [p for p in Path(file).parents if (ground.run / p / MANIFEST).exists()][:1]
                 yield Case(f"repair {name}", ("repair", str(step)), Accepted("deleted"), change, ground.run)
@@ -89,6 +98,7 @@ def damaged(ground: Ground) -> Iterator[Case]:
 
 def of_earlier_versions(ground: Ground) -> Iterator[Case]:
     """The same under manifests that list no files: what cannot be read is named, with what to do."""
+    readers = _readers(ground)
     for file in _files(ground):
         if file.endswith(".parquet"):
             change = _damaged(file, DAMAGE["garbage"], is_old=True)
@@ -99,14 +109,13 @@ def of_earlier_versions(ground: Ground) -> Iterator[Case]:
                 change,
                 ground.run,
             )
-            for reader, arguments in READERS.items():
-                yield Case(
-                    f"{reader} {file}", arguments, Handled("cannot be read; `raypipe repair"), change, ground.run
-                )
+            for reader, arguments in readers.items():
+                outcome = Handled("cannot be read; `raypipe repair")
+                yield Case(f"{reader} {file}", arguments, outcome, change, ground.run, reader == "show")
         elif file.endswith((".safetensors", ".json")):
             change = _damaged(file, DAMAGE["garbage"], is_old=True)
             for reader in ("report", "run"):
-                yield Case(f"{reader} {file}", READERS[reader], Handled(), change, ground.run)
+                yield Case(f"{reader} {file}", readers[reader], Handled(), change, ground.run)
 
 
 RECORDS = {
@@ -125,6 +134,7 @@ RECORDS = {
 
 def records(ground: Ground) -> Iterator[Case]:
     """settings.json, manifest.json, config.yaml, lock.json, study.json: what a command may find there."""
+    readers = _readers(ground)
     for step in ("mask", "corpus", "evaluate/scorer", "finetune/scorer"):
         for name in (SETTINGS, MANIFEST):
             for what, content in RECORDS.items():
@@ -133,7 +143,7 @@ def records(ground: Ground) -> Iterator[Case]:
                     (folder / path).write_bytes(content)
 
                 for reader in ("report", "status"):
-                    yield Case(f"{reader} {step}/{name} {what}", READERS[reader], Handled(step), change, ground.run)
+                    yield Case(f"{reader} {step}/{name} {what}", readers[reader], Handled(step), change, ground.run)
     for name in ("config.yaml", "lock.json", "tune/study.json", "report/metrics.json"):
         for what, content in RECORDS.items():
 

@@ -21,6 +21,7 @@ from pathlib import Path
 from raypipe import cli
 from raypipe.errors import ExitCode
 from raypipe.runs import integrity
+from raypipe.training.trackers import TensorBoard
 from tests.chaos import attempts, faults, jobs, on_ray, twins
 from tests.chaos.attempts import Attempt, Moment
 from tests.chaos.faults import AFTER, FAULTS, READ, START, Fault
@@ -110,16 +111,19 @@ def _struck(stage: Stage, drawn: Drawn, dice: random.Random) -> tuple[str, list[
         attempt = attempts.start(drawn.job, stage.config, stage.runs, drawn.fault, moment)
         code = attempt.ended()
         if (where := attempt.struck) is not None:
-            return f"{moment.kind}, {moment.at} of {highest} ({where})", list(_ill_ended(attempt, code, drawn))
+            return f"{moment.kind}, {moment.at} of {highest} ({where})", list(_ill_ended(attempt, code, drawn, where))
         highest = max(1, highest * 3 // 4)  # this attempt took less than the twin, and is done
         drawn.job.begin(stage.twin(JOBS[WHOLE]), stage.runs)
 
 
-def _ill_ended(attempt: Attempt, code: int, drawn: Drawn) -> Iterator[str]:
+def _ill_ended(attempt: Attempt, code: int, drawn: Drawn, where: str) -> Iterator[str]:
     said = attempt.log.read_text(errors="replace")
     partial = {ExitCode.PARTIAL} if drawn.job.is_partial else set()
-    unread = {ExitCode.OK} if drawn.kind == READ else set()  # libraries do without some files; the comparison tells
-    if code not in drawn.fault.ends | partial | unread:
+    if drawn.kind == READ:  # libraries do without some files; the comparison tells
+        partial |= {ExitCode.OK}
+    if TensorBoard.FILES in where:  # a copy of the numbers: its failure is told, and stops no training
+        partial = {ExitCode.OK} if "tracking failed" in said else set()
+    if code not in drawn.fault.ends | partial:
         yield f"{drawn.fault.name}: exit code {code}: {_last_line(attempt)}"
     if "Traceback" in said:
         yield f"{drawn.fault.name}: a traceback"

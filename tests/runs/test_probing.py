@@ -16,7 +16,8 @@ from raypipe.evaluation.metrics import by_task
 from raypipe.findings import results
 from raypipe.findings.pages import probing_page
 from raypipe.notes.tasks import Task
-from raypipe.runs import check, driver
+from raypipe.runs import driver
+from raypipe.runs.checking import of_model
 from raypipe.runs.determinants import settings_of
 from raypipe.runs.probing import probed_models
 from raypipe.runs.run import Run
@@ -151,6 +152,6 @@ def test_what_cannot_be_is_said_at_once(tmp_path: Path) -> None:
 
 def test_answers_without_an_end_must_not_begin_one_another() -> None:
     task = Task("t", "multiclass", "?", ("a", "b", "c"), ("acuta", "acuta grave", "no"))
-    (problem,) = check._endless(task, ((1,), (1, 2), (3,)))
+    (problem,) = of_model._endless(task, ((1,), (1, 2), (3,)))
     assert "'acuta' begins 'acuta grave'" in problem.what
-    assert not list(check._endless(task, ((1, 4), (1, 2), (3,))))
+    assert not list(of_model._endless(task, ((1, 4), (1, 2), (3,))))

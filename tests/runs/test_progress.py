@@ -100,3 +100,11 @@ def test_rows_that_were_written_are_counted_with_ray_and_without(tmp_path: Path)
         str(tmp_path / "out")
     )
     assert [*counts, inline.rows_written(tmp_path)] == [0, 2, 4, 5]
+
+
+def test_of_a_trial_only_warnings_are_said(capsys: pytest.CaptureFixture[str]) -> None:
+    progress.only_warnings("train: 12/130 steps")
+    progress.only_warnings("warning: train/sft: tracking failed (OSError); its numbers are in metrics.jsonl")
+    assert capsys.readouterr().out.splitlines() == [
+        "warning: train/sft: tracking failed (OSError); its numbers are in metrics.jsonl"
+    ]

@@ -11,7 +11,7 @@ from raypipe import cli
 from raypipe.errors import InputError
 from raypipe.notes.tasks import load_tasks
 from raypipe.runs import project
-from raypipe.runs.check import check
+from raypipe.runs.checking.check import check
 from raypipe.runs.project import CONFIG, SCHEMA, TASKS, Named, propose, write
 from raypipe.settings import configfile
 from tests.exports import wide_export

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,7 +45,7 @@ def parsed(
     size = MEMORY.fullmatch(memory.strip()) if memory is not None else None
     if memory is not None and size is None:
         problems.append(Problem("--memory", f"{memory!r} is no size such as 80GB or 40GiB"))
-    if peak is not None and peak <= 0:
+    if peak is not None and not 0 < peak < math.inf:
         problems.append(Problem("--peak", "must be more than 0, in FLOP/s: 990e12"))
     if not 0 < share <= 1:
         problems.append(Problem("--share", "must be more than 0 and at most 1"))

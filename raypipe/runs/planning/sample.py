@@ -16,7 +16,7 @@ from raypipe.notes.files import all_columns, iter_notes
 from raypipe.notes.labels import for_self_supervision
 from raypipe.notes.leakage import is_of_other_part
 from raypipe.notes.split import SPLITS
-from raypipe.runs.check import check
+from raypipe.runs.checking.check import check
 from raypipe.runs.progress import silent
 from raypipe.runs.run import Run
 from raypipe.settings import config

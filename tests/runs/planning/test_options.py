@@ -20,6 +20,12 @@ def test_sizes_of_memory(text: str, n_bytes: float) -> None:
     assert parsed("1", None, 0.4, text, None, None).memory == n_bytes
 
 
+@pytest.mark.parametrize("peak", [float("nan"), float("inf"), 0.0, -1.0])
+def test_a_peak_is_a_number_above_zero(peak: float) -> None:
+    with pytest.raises(InputError, match="--peak"):
+        parsed("1", peak, 0.4, None, None, None)
+
+
 def test_all_problems_at_once() -> None:
     with pytest.raises(InputError) as error:
         parsed("many", -1.0, 2.0, "a lot", None, 0)

@@ -11,7 +11,7 @@ import pytest
 from raypipe import rows
 from raypipe.models.prompts import PromptEncoder
 from raypipe.notes.tasks import Task
-from raypipe.runs.survey import Survey, survey
+from raypipe.runs.checking.survey import Survey, survey
 from raypipe.settings.config import Columns, Config, Data, Prompt
 from tests.tiny_models import TEXTS, tiny_tokenizer
 

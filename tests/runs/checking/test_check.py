@@ -13,7 +13,8 @@ from transformers import PreTrainedTokenizerFast
 from raypipe import rows
 from raypipe.errors import InputError
 from raypipe.guard import limits
-from raypipe.runs.check import check, examine
+from raypipe.runs.checking import of_model
+from raypipe.runs.checking.check import check, examine
 from raypipe.settings import configfile
 from raypipe.settings.config import Arm, Attribution, Columns, Config, Data, Masking, Model, Pretrain, Prompt
 from tests.tiny_models import tiny_model, tiny_tokenizer
@@ -352,9 +353,7 @@ def test_one_sided_labels_are_a_warning_that_counts_its_tasks(data, tmp_path):
 
 
 def test_an_id_without_a_commit_is_refused_and_not_asked_for(data, monkeypatch):
-    from raypipe.runs import check as checks
-
-    monkeypatch.setattr(checks, "encoder_of", lambda *_: pytest.fail("would ask the hub"))
+    monkeypatch.setattr(of_model, "encoder_of", lambda *_: pytest.fail("would ask the hub"))
     _, problems = examine(config(data, model=Model(path="org/name")))
     assert [problem.where for problem in problems] == ["model.path"]
 
@@ -387,3 +386,11 @@ def test_a_system_text_of_the_template_is_told(data, model, tmp_path):
 def test_dev_scores_need_a_whole_model(data):
     settings = config(data, tracking={"dev_scores": True}, resources={"sharding": "fsdp2"})
     assert any(problem.startswith("tracking.dev_scores: needs a whole model") for problem in problems_of(settings))
+
+
+def test_a_strategy_that_is_not_known_is_one_problem_with_a_model_too(data, model):
+    arms = {"a": Arm(masking=Masking(strategy="relevanse"))}
+    problems = problems_of(config(data, model=Model(path=str(model)), arms=arms))
+    assert [str(problem).split(";")[0] for problem in problems] == [
+        "arms.a.masking.strategy: unknown strategy 'relevanse'"
+    ]

@@ -22,7 +22,7 @@ from raypipe.notes.identifiers import found
 from raypipe.notes.leakage import Guard
 from raypipe.notes.reading import TEXT_ROWS, tables
 from raypipe.notes.tasks import Task
-from raypipe.runs.folded import doubts_of_tasks
+from raypipe.runs.checking.folded import doubts_of_tasks
 from raypipe.settings.config import Config, Data
 
 if TYPE_CHECKING:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from raypipe.errors import Problem
-from raypipe.runs.folded import doubts_of_tasks, folded
+from raypipe.runs.checking.folded import doubts_of_tasks, folded
 
 
 def _of(task: str, what: str) -> Problem:
