@@ -6,6 +6,7 @@
     python benchmarks/bench_attribution.py --device cuda --size 1b --json bench.json
     python benchmarks/bench_attribution.py --model pretrained/smollm2-135m --threads 2 --only one_task many_tasks
     python benchmarks/bench_attribution.py --note 512 --question 12 --only many_tasks
+    python benchmarks/bench_attribution.py --arithmetic --note 512 --question 12 --depth 0.5     measures nothing
 
 Random weights (speed does not depend on them) or those of a model folder, random notes. Baselines are what a user would
 write: captum per note with the forward pass that finds the label, as it comes and told to compute the last logits only,
@@ -13,7 +14,8 @@ the same in padded arrival batches with a correct mask, captum with a list of la
 code. All variants of a case run in turn, round by round, so that noise hits
 them alike; a ratio is baseline time / variant time, the median over rounds. `error` and `overlap` compare relevance
 with captum's on tokens of the note (largest difference relative to the note's largest value; top 20 % in common). What
-arithmetic allows is `flop_model` in the JSON. No figures of a GPU have been taken so far.
+the arithmetic of the linear layers allows is `flop_model` in the JSON; `--arithmetic` prints it, and what is left of it
+with the attention to the note, which questions do not share. No figures of a GPU have been taken so far.
 """
 
 from __future__ import annotations
@@ -55,7 +57,7 @@ SIZES: dict[str, dict[str, Any]] = {
     "8b": {"hidden_size": 4096, "num_hidden_layers": 32, "num_attention_heads": 32, "num_key_value_heads": 8,
            "intermediate_size": 14336, "vocab_size": 128256, "head_dim": 128},
 }  # fmt: skip
-CASES = ("one_task", "batched", "many_tasks", "integrated", "bfloat16", "buckets")
+CASES = ("one_task", "all_layers", "batched", "many_tasks", "integrated", "bfloat16", "buckets")
 
 Relevance = list[np.ndarray]  # per note and question: [N]
 
@@ -197,20 +199,26 @@ class Bench:
     """Runs cases and collects the rows of the table."""
 
     def __init__(
-        self, scorer: Loaded, rounds: int, quick: bool, *, depth: float = 3 / 8, note: int = 200, question: int = 24
+        self,
+        scorer: Loaded,
+        rounds: int,
+        quick: bool,
+        *,
+        depth: float = 3 / 8,
+        note: int = 200,
+        question: int = 24,
+        tasks: Sequence[int] = (8, 32, 136),
     ) -> None:
-        self.scorer, self.rounds, self.quick, self.note, self.question = scorer, rounds, quick, note, question
+        self.scorer, self.rounds, self.quick = scorer, rounds, quick
+        self.note, self.question, self.tasks = note, question, tasks
         self.depth = scorer.model.config.num_hidden_layers
         self.layer = int(self.depth * depth)
         self.base = Baselines(scorer, self.layer)
         c = scorer.model.config
         head_width = getattr(c, "head_dim", None) or c.hidden_size // c.num_attention_heads
+        self.width = c.num_attention_heads * head_width
         self.key_value = 2 * c.hidden_size * c.num_key_value_heads * head_width  # parameters
-        self.block = (
-            2 * c.hidden_size * c.num_attention_heads * head_width
-            + self.key_value
-            + 3 * c.hidden_size * c.intermediate_size
-        )
+        self.block = 2 * c.hidden_size * self.width + self.key_value + 3 * c.hidden_size * c.intermediate_size
         self.rows: list[dict[str, Any]] = []
         # one thread: its own CPU time, which neighbours on the machine disturb less than the wall clock
         is_alone = scorer.device.type == "cpu" and torch.get_num_threads() == 1
@@ -252,9 +260,21 @@ class Bench:
         print(f"  {case:15s} {variant:28s} {self.rows[-1]['ratio']:7.2f}x  vs {against}", file=sys.stderr, flush=True)
 
     def one_task(self) -> None:
-        n = 4 if self.quick else 8
-        notes = [note_of(length, 1, i) for i, length in enumerate(lengths(n))]
-        engine, everywhere = self.engine(), self.engine(layer="all")
+        notes = self.notes()
+        engine = self.engine()
+        timed = self.time(
+            self.rounds,
+            {
+                "captum": lambda: [self.base.captum([x], [self.layer])[0] for x in notes],
+                "captum last": lambda: [self.base.captum([x], [self.layer], keep_last=True)[0] for x in notes],
+                "engine": lambda: relevance_of(engine, notes),
+            },
+        )
+        self.row("one_task", "engine", timed["engine"], "captum per note + prediction", timed["captum"])
+        self.row("one_task", "engine", timed["engine"], "the same, last logits only", timed["captum last"])
+
+    def all_layers(self) -> None:
+        notes, everywhere = self.notes(), self.engine(layer="all")
         above = [layer for layer in everywhere.layers if layer]  # captum's blocks start at layer 1
 
         def separately() -> Relevance:
@@ -269,23 +289,15 @@ class Bench:
             results = everywhere.attribute(notes)
             return [r.relevance_QKN[0, everywhere.layers.index(k)] for k in above for r in results]
 
-        timed = self.time(
-            self.rounds,
-            {
-                "captum": lambda: [self.base.captum([x], [self.layer])[0] for x in notes],
-                "captum last": lambda: [self.base.captum([x], [self.layer], keep_last=True)[0] for x in notes],
-                "engine": lambda: relevance_of(engine, notes),
-                "list": listed,
-                "engine all": all_layers,
-            },
-        )
+        timed = self.time(self.rounds, {"list": listed, "engine all": all_layers})
         single = self.time(max(1, self.rounds // 2), {"separately": separately, "engine all": all_layers})
-        engine_time = timed["engine"]
-        self.row("one_task", "engine", engine_time, "captum per note + prediction", timed["captum"])
-        self.row("one_task", "engine", engine_time, "the same, last logits only", timed["captum last"])
         each = f"captum, {len(above)} runs"
         self.row("all_layers", "engine, all layers", single["engine all"], each, single["separately"])
         self.row("all_layers", "engine, all layers", timed["engine all"], "captum, list of layers", timed["list"])
+
+    def notes(self) -> list[EncodedNote]:
+        """Notes of many lengths with a question each."""
+        return [note_of(length, 1, i) for i, length in enumerate(lengths(4 if self.quick else 8))]
 
     def batched(self) -> None:
         """Against padded batches, in the order in which notes arrive. Padding makes these 16 notes 3.2 times as long in
@@ -307,16 +319,16 @@ class Bench:
     def many_tasks(self) -> None:
         """captum's time is proportional to notes and tasks: it runs `sample` tasks of one note and counts accordingly.
         The engine gets one note on a CPU, and enough of them to fill a batch on a GPU."""
-        counts, sample = (8, 32, 136), 8 if self.quick else 16
+        counts, sample = self.tasks, min(8 if self.quick else 16, *self.tasks)
         n_notes = 32 if self.scorer.device.type == "cuda" else 1
         notes = {t: [note_of(self.note, t, seed, self.question) for seed in range(n_notes)] for t in (1, *counts)}
         engine, direct = self.engine(), self.engine(method="kv_direct", layer="all")
-        separate = [replace_questions(notes[136][0], q) for q in range(sample)]
+        separate = [replace_questions(notes[max(counts)][0], q) for q in range(sample)]
         variants: dict[str, Callable[[], Relevance]] = {
             "captum": lambda: [self.base.captum([x], [self.layer])[0] for x in separate],
             "captum last": lambda: [self.base.captum([x], [self.layer], keep_last=True)[0] for x in separate],
             **{f"engine {t}": lambda t=t: relevance_of(engine, notes[t]) for t in (1, *counts)},
-            **{f"kv {t}": lambda t=t: relevance_of(direct, notes[t]) for t in counts[1:]},
+            **{f"kv {t}": lambda t=t: relevance_of(direct, notes[t]) for t in counts},
         }
         timed = self.time(self.rounds, variants)
         peak = matrix_peak(self.scorer.device, self.scorer.model.dtype, self.clock)
@@ -339,25 +351,38 @@ class Bench:
                     of_peak=round(flops / peak, 2),
                     note_tasks_per_s=round(t * n_notes / min(timed[f"engine {t}"].seconds), 1),
                 )
-            for t in counts[1:]:
+            for t in counts:
                 slow, _ = self.work(t, all_logits=baseline == "captum")
                 fast = (self.note + 2 * t * self.question) * self.depth  # all layers, as kv_direct gives them
                 row = (timed[f"kv {t}"], name, timed[baseline], t * n_notes / sample)
                 model = round(slow / fast, 2)
                 self.row(f"kv_direct_{t}", "kv_direct, all layers", *row, differs=True, flop_model=model)
 
-    def work(self, t: int, all_logits: bool) -> tuple[float, float]:
-        """(captum, engine): linear-layer work for t tasks on one note, in units of one block on one token. Their
-        quotient is the ratio that arithmetic allows."""
+    def work(self, t: int, all_logits: bool, with_attention: bool = False) -> tuple[float, float]:
+        """(captum, engine): work for t tasks on one note, in units of the linear layers of one block on one token.
+        Their quotient is the ratio that arithmetic allows. `with_attention`: that of every token to all of its prompt,
+        twice as much in a backward pass."""
         c, note, question = self.scorer.model.config, self.note, self.question
-        head, above = c.vocab_size * c.hidden_size / self.block, self.depth - self.layer
+        head, above, prompt = c.vocab_size * c.hidden_size / self.block, self.depth - self.layer, note + question
         logits = head if all_logits else 0  # of one position: nothing
-        slow = t * (note + question) * (2 * (self.depth + logits) + above + logits)
+        look = 2 * self.width / self.block if with_attention else 0  # at one token
+        both_ways = self.depth + above + look * prompt * (self.depth + 2 * above)  # one token of a prompt
+        slow = t * prompt * ((1 + look * prompt) * self.depth + 2 * logits + both_ways + logits)
         if t == 1:  # one row, twice above the layer
-            return slow, (note + question) * (self.depth + above)
+            return slow, prompt * both_ways
         # the last block of the note is entered by its keys and values alone
-        pulled_back = above - 1 + self.key_value / self.block
-        return slow, note * self.depth + t * question * (self.depth + above) + t * note * pulled_back
+        pulled_back = (above - 1) * (1 + 2 * look * note) + self.key_value / self.block
+        once = note * (1 + look * note) * self.depth
+        return slow, once + t * question * both_ways + t * note * pulled_back
+
+    def arithmetic(self) -> None:
+        """Print what it allows; nothing is run."""
+        print(f"layer {self.layer} of {self.depth}, note {self.note}, question {self.question}")
+        print("| tasks | captum per task + prediction | with attention | captum, last logits only | with attention |")
+        print("|---|---|---|---|---|")
+        for name, t in {**{str(t): t for t in (1, 8, 32, 136)}, "no end": 10**6}.items():
+            work = [self.work(t, all_logits, attention) for all_logits in (True, False) for attention in (False, True)]
+            print(f"| {name} | {' | '.join(f'{slow / fast:.2f}' for slow, fast in work)} |")
 
     def integrated(self) -> None:
         notes = [note_of(length, 1, i) for i, length in enumerate([150, 235][: 1 if self.quick else 2])]
@@ -461,6 +486,8 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--only", nargs="+", choices=CASES)
+    parser.add_argument("--tasks", type=int, nargs="+", default=[8, 32, 136], help="of the note with many tasks")
+    parser.add_argument("--arithmetic", action="store_true", help="what it allows, without a measurement")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     start = time.perf_counter()
@@ -468,8 +495,11 @@ def main() -> None:
         scorer = scorer_of(model_of(arguments.size, arguments.device), arguments.device)
     else:
         scorer = loading.load(config.Model(path=str(arguments.model), device=arguments.device))
-    rounds, sizes = 1 if arguments.quick else arguments.rounds, ("depth", "note", "question")
+    rounds, sizes = 1 if arguments.quick else arguments.rounds, ("depth", "note", "question", "tasks")
     bench = Bench(scorer, rounds, arguments.quick, **{name: getattr(arguments, name) for name in sizes})
+    if arguments.arithmetic:
+        bench.arithmetic()
+        return
     report: dict[str, Any] = {
         "machine": machine(arguments.device, arguments.threads),
         "size": str(arguments.model or arguments.size),

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 class ExitCode(enum.IntEnum):
@@ -51,6 +51,7 @@ class Problem:
 
     where: str
     what: str
+    exit_code: ExitCode = ExitCode.CONFIG  # of a command that it ends; of several problems', the highest
 
     def __str__(self) -> str:
         return f"{self.where}: {self.what}" if self.where else self.what
@@ -60,8 +61,9 @@ class InputError(Exception):
     """Everything that is wrong before a run starts, all at once."""
 
     def __init__(self, problems: Sequence[Problem] | str, exit_code: ExitCode = ExitCode.CONFIG) -> None:
-        self.problems = [Problem("", problems)] if isinstance(problems, str) else list(problems)
-        self.exit_code = exit_code
+        listed = [Problem("", problems)] if isinstance(problems, str) else problems
+        self.problems = [replace(problem, exit_code=max(problem.exit_code, exit_code)) for problem in listed]
+        self.exit_code = max((problem.exit_code for problem in self.problems), default=exit_code)
         super().__init__("\n".join(str(problem) for problem in self.problems))
 
 

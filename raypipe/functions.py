@@ -13,7 +13,6 @@ input, or `QuietError` with the type and line of a defect. The process is protec
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -139,7 +138,7 @@ def run(config: Path | str, changes: Changes = None, say: bool = True) -> Report
 
 def _run(config: Path | str, changes: Changes, say: bool) -> Run:
     process.protect()
-    settings = configfile.load(config, _overrides(changes))
+    settings = configfile.load(config, changes or {})
     if settings.needs_hub:
         process.allow_hub()
     return Run(settings, say=Printer() if say else silent)
@@ -147,12 +146,7 @@ def _run(config: Path | str, changes: Changes, say: bool) -> Run:
 
 def _opened(config: Path | str, changes: Changes, say: bool) -> AbstractContextManager[Run]:
     """The run, its input checked, to be written in by this process alone."""
-    return _run(config, changes, say).held(config, _overrides(changes))
-
-
-def _overrides(changes: Changes) -> list[str]:
-    """As `--set` takes them: JSON is YAML."""
-    return [f"{key}={json.dumps(value)}" for key, value in (changes or {}).items()]
+    return _run(config, changes, say).held(config, changes)
 
 
 def _make(command: str, config: Path | str, changes: Changes, say: bool, arms: Sequence[str] = ()) -> list[Made]:

@@ -205,10 +205,12 @@ def test_rays_launcher_takes_its_file() -> None:
         subprocess.run(["bash", "-n", "-c", line], check=True)
 
 
-def test_the_script_passes_bash_and_shellcheck() -> None:
-    subprocess.run(["bash", "-n", SBATCH], check=True)
-    if (shellcheck := shutil.which("shellcheck")) is not None:
-        subprocess.run([shellcheck, SBATCH], check=True)
+def test_the_script_passes_shellcheck() -> None:
+    """The linter comes with the extra `dev`, so with `make setup`."""
+    shellcheck = shutil.which("shellcheck", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+    if shellcheck is None:
+        pytest.skip("shellcheck is not installed (the extra `dev`)")
+    subprocess.run([shellcheck, SBATCH], check=True)
 
 
 STAND_INS = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -67,9 +68,10 @@ def test_from_notes_to_a_report(config: Path, capsys: pytest.CaptureFixture[str]
 
 
 def test_changes_are_those_of_set(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Also a list, a text with quotes and an umlaut, and nothing."""
-    question = '\nIn "breve": perch\u00e9 {question}'
+    """Also a list, a path, a text with quotes, an umlaut and a picture, and nothing."""
+    question = '\nIn "breve": perch\u00e9 \U0001f600 {question}'
     changes = {"name": "other", "data.max_labelled": None, "probe.layers": [0, 1], "prompt.question": question}
+    changes["runs"] = config.parent / "runs"
     (backbone,) = raypipe.pretrain(config, changes)
     assert backbone.folder == config.parent / "runs/other/pretrain"
     written = configfile.load(backbone.folder.parent)
@@ -81,8 +83,10 @@ def test_every_problem_is_in_the_exception(config: Path) -> None:
     with pytest.raises(InputError) as refused:
         raypipe.run(config, {"attribution.layer": 99, "masking": 1, "evaluation.bootstrap": "many"})
     assert len(refused.value.problems) >= 2
-    with pytest.raises(InputError, match=r"^--set: attribution\.layer: is 99, but the model has layers 0..3"):
+    with pytest.raises(InputError, match=r"^changes: attribution\.layer: is 99, but the model has layers 0..3"):
         raypipe.pretrain(config, {"attribution.layer": 99})
+    with pytest.raises(InputError, match=r"^changes: seed: not a usable value \(object\)$"):
+        raypipe.pretrain(config, {"seed": object()})
     with pytest.raises(InputError, match="no such arm: nosuch; the config has sft, decselfmask"):
         raypipe.train(config, arms=["nosuch"])
 
@@ -95,6 +99,26 @@ def test_a_defect_tells_no_text(config: Path, monkeypatch: pytest.MonkeyPatch) -
     with pytest.raises(QuietError, match=r"^stage report: ValueError at raypipe/functions\.py:\d+$") as failed:
         raypipe.report(config)
     assert failed.value.__cause__ is failed.value.__context__ is None
+
+
+def test_nothing_connects_although_the_libraries_were_imported_first() -> None:
+    program = """
+import huggingface_hub, raypipe
+from raypipe.guard import process
+try:
+    raypipe.report("no.yaml")
+except raypipe.functions.InputError:
+    print(huggingface_hub.is_offline_mode(), huggingface_hub.constants.HF_HUB_DISABLE_TELEMETRY)
+try:
+    huggingface_hub.HfApi(endpoint="http://127.0.0.1:9").model_info("gpt2")
+except Exception as error:
+    print(type(error).__name__)
+process.allow_hub()
+print(huggingface_hub.is_offline_mode())
+"""
+    user = {key: value for key, value in os.environ.items() if not key.endswith("_OFFLINE")}
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, env=user)
+    assert done.stdout.split() == ["True", "True", "OfflineModeIsEnabled", "False"]
 
 
 def test_import_is_light() -> None:

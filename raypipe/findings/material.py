@@ -10,8 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from raypipe import rows
-from raypipe.masking.tally import tally
-from raypipe.runs import integrity
+from raypipe.runs import integrity, making
 from raypipe.runs.run import Run
 
 
@@ -39,7 +38,7 @@ class StepTime:
 def learned_from(cells: Sequence[Run]) -> Iterator[Material]:
     """What each arm learned from, mean over cells."""
     masks = [cell.of(arm).step("mask") for cell in cells for arm in cell.settings.arms]
-    planned = [tally(path) for path in sorted({step.data for step in masks if step.is_readable})]
+    planned = [making.planned(step) for step in {step.path: step for step in masks if step.is_readable}.values()]
     for arm in cells[0].settings.arms:
         if not cells[0].reconstructs(arm):
             continue

@@ -26,6 +26,7 @@ OFFLINE = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "HF_DATASETS_OFFL
 _OF_THE_USER = {name: os.environ[name] for name in OFFLINE if name in os.environ}
 NO_TELEMETRY = {"RAY_USAGE_STATS_ENABLED": "0", "HF_HUB_DISABLE_TELEMETRY": "1", "DO_NOT_TRACK": "1"}
 NO_TELEMETRY |= {"MLFLOW_DISABLE_TELEMETRY": "true"}
+_TRUE = ("1", "ON", "YES", "TRUE")  # as huggingface_hub reads them
 # Ray would unpickle what a Parquet file says of its columns (CVE-2026-41486)
 NO_PICKLE = {"RAY_DATA_AUTOLOAD_CLOUDPICKLE_TENSOR_METADATA": "0"}
 
@@ -35,6 +36,7 @@ def protect() -> None:
     os.umask(0o077)
     resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
     os.environ.update(OFFLINE | NO_TELEMETRY | NO_PICKLE)
+    _tell_hub()
     warnings.simplefilter("ignore")  # of libraries: they may quote what they warn of
     sys.excepthook = lambda kind, error, trace: say(f"error: {without_text(error)}", is_error=True)
     sys.unraisablehook = lambda ignored: None  # what could not be closed at the end; nobody can act on it
@@ -49,10 +51,18 @@ def protect_with_hub() -> None:
 
 
 def allow_hub() -> None:
-    """Lift the block again, before huggingface_hub is imported; what the user has set stays set."""
+    """Lift the block again; what the user has set stays set."""
     for name in OFFLINE:
         os.environ.pop(name, None)
     os.environ.update(_OF_THE_USER)
+    _tell_hub()
+
+
+def _tell_hub() -> None:
+    """huggingface_hub reads the environment when it is imported, which a program may have done before it calls us."""
+    if (constants := sys.modules.get("huggingface_hub.constants")) is not None:
+        is_offline = os.environ.get("HF_HUB_OFFLINE") or os.environ.get("TRANSFORMERS_OFFLINE", "")
+        vars(constants).update(HF_HUB_OFFLINE=is_offline.upper() in _TRUE, HF_HUB_DISABLE_TELEMETRY=True)
 
 
 class QuietRecord(logging.LogRecord):

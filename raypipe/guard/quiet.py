@@ -96,7 +96,7 @@ def ours(error: BaseException) -> InputError | QuietError | None:
             return InputError(cause.problems, cause.exit_code)
         if _is_ours(cause) and isinstance(cause, QuietError):
             return QuietError(str(cause))
-        if (trouble := _storage(cause) or _memory(cause)) is not None:
+        if (trouble := of_disk(cause) or _memory(cause)) is not None:
             return trouble
     return None
 
@@ -121,13 +121,16 @@ def _is_ours(error: BaseException) -> bool:
     return type(error).__module__.partition(".")[0] == "raypipe"
 
 
-def _storage(error: BaseException) -> InputError | None:
-    """Trouble with the disk, with its fix, and the part of the path that is there: so it is a path, and no text."""
+def of_disk(error: BaseException, file: str | None = None) -> InputError | None:
+    """Trouble with the disk, with its fix, and the part of the path that is there: so it is a path, and no text.
+
+    `file`: what was read, where the error does not say it. None if the error is of another kind.
+    """
     in_rust = _OF_RUST.search(str(error)) if type(error).__name__ == "SafetensorError" else None
     number = int(in_rust[1]) if in_rust else error.errno if isinstance(error, OSError) else None
     if number not in _STORAGE:
         return None
-    path = Path(str(getattr(error, "filename", None)))
+    path = Path(str(getattr(error, "filename", None) or file))
     there = next((str(part) for part in (path, *path.parents[:-1]) if path.is_absolute() and os.path.exists(part)), "")
     what = f"{_STORAGE[number]}; {_GOES_ON} ({errno.errorcode[number]})"
     return InputError([Problem(there, what)], ExitCode.STORAGE)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -29,6 +30,17 @@ class Tally:
     def ratio(self) -> float:
         """The realised masking ratio."""
         return self.n_masked / max(1, self.n_eligible)
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """As a manifest keeps it."""
+        return {**vars(self), "characters": self.characters.tolist(), "ratio": round(self.ratio, 4)}
+
+    @classmethod
+    def of_facts(cls, facts: Mapping[str, Any]) -> Tally:
+        """What `facts` was made of. Raises KeyError if an earlier version made it, of fewer sums."""
+        sums = {name: facts[name] for name in ("plans", "spans", "n_masked", "n_eligible")}
+        return cls(**sums, characters=np.asarray(facts["characters"], np.int64))
 
 
 def tally(masked: Path) -> dict[str, Tally]:

@@ -6,16 +6,20 @@ Holds numbers, and the values of columns with a few distinct ones; never a text.
 from __future__ import annotations
 
 import re
+from array import array
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
+
+import numpy as np
 
 from raypipe.errors import Code, InputError, Problem
 from raypipe.notes import cleaning, storage
 from raypipe.notes.reading import raw_rows
 from raypipe.settings.config import Data
 from raypipe.settings.yamlfile import did_you_mean
+from raypipe.words import I64
 
 MAX_OPTIONS = 10  # distinct values of a column that looks like a label
 MAX_LABEL = 40  # characters of a label
@@ -40,7 +44,7 @@ class Column:
     n_broken: int = 0  # of these: text, but no UTF-8
     n_characters: int = 0
     longest: int = 0
-    hashes: set[int] = field(default_factory=set)  # of distinct values, as far as they are short
+    hashes: array[int] = field(default_factory=lambda: array("q"))  # of all values that are short: 8 bytes each
     values: Counter[str] | None = field(default_factory=Counter)  # None: more than MAX_OPTIONS
 
     def add(self, raw: Iterable[Any]) -> None:
@@ -57,7 +61,7 @@ class Column:
             self.n_characters += len(text)
             self.longest = max(self.longest, len(text))
             if len(text) <= cleaning.MAX_ID:
-                self.hashes.add(hash(text))
+                self.hashes.append(hash(text))
             if self.values is not None:
                 self.values[text] += 1
                 if len(self.values) > MAX_OPTIONS or len(text) > cleaning.MAX_ID:
@@ -69,9 +73,23 @@ class Column:
         return self.n_characters / max(1, self.n_filled)
 
     @property
+    def distinct(self) -> I64:
+        """Hashes of the distinct short values."""
+        return np.unique(np.frombuffer(self.hashes, np.int64))
+
+    @property
+    def n_distinct(self) -> int:
+        """How many short values there are."""
+        return len(self.distinct)
+
+    def n_in_common(self, other: Column) -> int:
+        """How many short values are also in another column."""
+        return len(np.intersect1d(self.distinct, other.distinct, assume_unique=True))
+
+    @property
     def is_unique(self) -> bool:
         """Has every row a short value of its own?"""
-        return 0 < len(self.hashes) == self.n_filled == self.n_rows and self.longest <= MAX_ID
+        return 0 < self.n_distinct == self.n_filled == self.n_rows and self.longest <= MAX_ID
 
     @property
     def options(self) -> list[str]:
@@ -175,9 +193,9 @@ def group_of(columns: Sequence[Column]) -> tuple[Column | None, str]:
     """The column with the patients, by its name, and why; None if no name says so."""
     by_name = [c for c in columns if PATIENT.search(c.name) and c.n_filled and c.longest <= MAX_ID and not c.options]
     if by_name:
-        best = min(by_name, key=lambda column: len(column.hashes))
-        return best, f"its name says so; {len(best.hashes):,} values in {best.n_filled:,} rows"
-    repeated = [c.name for c in columns if c.values is None and c.longest <= MAX_ID and len(c.hashes) < c.n_filled]
+        best = min(by_name, key=lambda column: column.n_distinct)
+        return best, f"its name says so; {best.n_distinct:,} values in {best.n_filled:,} rows"
+    repeated = [c.name for c in columns if c.values is None and c.longest <= MAX_ID and c.n_distinct < c.n_filled]
     hint = f" (perhaps {', '.join(repeated[:3])})" if repeated else ""
     return None, f"no column's name says patient: notes of one patient may be in two splits; name it with --group{hint}"
 

@@ -10,7 +10,6 @@ import csv
 import io
 import itertools
 import json
-import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -20,7 +19,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from raypipe.errors import Code, ExitCode, InputError, Problem
+from raypipe.errors import Code, InputError, Problem
 from raypipe.notes import cleaning, storage
 from raypipe.notes.placeholders import Replacer
 from raypipe.notes.storage import File
@@ -215,7 +214,7 @@ def _csv(unit: Unit, names: Mapping[str, str], max_chars: int) -> Iterator[clean
             yield from _batches(cells, names)
         except csv.Error:
             what = f"not valid CSV: a quote that is not closed or not doubled, or a cell over {limit:,} characters"
-            raise InputError([Problem(f"{unit.file.path}:{reader.line_num}", what)], ExitCode.DATA) from None
+            raise InputError([Problem(f"{unit.file.path}:{reader.line_num}", what)]) from None
 
 
 def _batches(records: Iterator[dict[str, Any]], names: Mapping[str, str]) -> Iterator[cleaning.Raw]:
@@ -228,11 +227,12 @@ def _file_trouble(file: File) -> Iterator[None]:
     """Errors inside a file become its path and the type of the error: a library's message may quote the file."""
     try:
         yield
-    except (*storage.BROKEN, zlib.error, csv.Error) as error:
+    except storage.BROKEN as error:
         what = type(error).__name__
         if isinstance(error, OSError) and file.filesystem.type_name != "local":
             what += f": {error}"  # a store's client names the store alone, and Ray retries by this message
-        raise InputError([Problem(file.path, f"cannot be read ({what})")], ExitCode.DATA) from None
+        problem = Problem(file.path, f"cannot be read ({what})")
+        raise storage.unreadable(error, file.filesystem, file.path, problem) from None
 
 
 _RAW = {"parquet": _parquet, "jsonl": _jsonl, "csv": _csv}

@@ -26,6 +26,7 @@ from pyarrow import fs
 
 from raypipe.errors import InputError, Problem
 from raypipe.guard import limits
+from raypipe.guard.quiet import of_disk
 
 # http(s) is left out on purpose: a config must not make a cluster fetch from its own network (SSRF)
 SCHEMES = ("file", "s3", "gs", "abfs", "abfss", "hdfs", "memory")
@@ -94,7 +95,8 @@ def read_strings(uri: str, columns: Sequence[str], field: str, fix: str = "") ->
         try:
             present, table = _read(file, columns)
         except BROKEN as error:
-            raise InputError([Problem(f"{field}: {file.path}", f"cannot be read ({type(error).__name__})")]) from None
+            problem = Problem(f"{field}: {file.path}", f"cannot be read ({type(error).__name__})")
+            raise unreadable(error, file.filesystem, file.path, problem) from None
         missing = [name for name in columns if name not in present]
         if twice := [name for name in columns if present.count(name) > 1]:
             raise InputError([Problem(f"{field}: {file.path}", f"the column {', '.join(twice)} is there twice")])
@@ -104,6 +106,11 @@ def read_strings(uri: str, columns: Sequence[str], field: str, fix: str = "") ->
             raise InputError([Problem(f"{field}: {file.path}", f"no column {', '.join(names)}{fix}")])
         tables.append(pa.table({name: _strings(table[name], name, file, field) for name in columns}))
     return pa.concat_tables(tables)
+
+
+def unreadable(error: Exception, filesystem: fs.FileSystem, path: str, problem: Problem) -> InputError:
+    """What to say of input that cannot be read: that the disk fails, if that is why; else `problem`."""
+    return (of_disk(error, path) if filesystem.type_name == "local" else None) or InputError([problem])
 
 
 def opened(uri: str, field: str) -> tuple[fs.FileSystem, str]:
@@ -130,7 +137,8 @@ def _look(uri: str, field: str) -> tuple[fs.FileSystem, list[fs.FileInfo]]:
     try:
         infos = sorted(_infos(filesystem, path), key=lambda info: info.path)
     except BROKEN as error:
-        raise InputError([Problem(field, f"{redact(uri)} cannot be read ({type(error).__name__})")]) from None
+        problem = Problem(field, f"{redact(uri)} cannot be read ({type(error).__name__})")
+        raise unreadable(error, filesystem, path, problem) from None
     if not infos:
         raise InputError([Problem(field, f"{redact(uri)}: no such file or folder")])
     return filesystem, infos

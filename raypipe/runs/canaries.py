@@ -36,17 +36,19 @@ from raypipe.settings import config
 
 if TYPE_CHECKING:
     from raypipe.models.prompts import PromptEncoder
+    from raypipe.notes.corpus import Corpus
     from raypipe.runs.folder import StepFolder
     from raypipe.runs.run import Run
 
 NOTES, CANARIES, NAME = "notes.parquet", "canaries.parquet", "canaries"
+CANDIDATES = 1000  # notes that are looked at in one pass for those that get a secret
 TEXT, FILL_IN = "text", "fill_in"  # ways to ask
 
 
 def plant(run: Run, folder: StepFolder, _: str) -> dict[str, Any]:
     """All notes, some of them with a secret; and which those are."""
     drawn, data = canaries.drawn(run.settings.canaries), run.corpus.data
-    at = canaries.placed(drawn, _learned_from(run))
+    at = canaries.placed(drawn, _learned_from(run, sum(max(1, canary.copies) for canary in drawn)))
     run.say(f"planted: {len(drawn)} canaries in {sum(canary.copies for canary in drawn)} notes")
     replacer = Replacer(data)
     columns = [*all_columns(data), *(["spans"] if data.columns.spans else [])]
@@ -69,19 +71,27 @@ def _as_read(canary: dict[str, Any], replacer: Replacer) -> dict[str, Any]:
     return canary | {"text": text, "start": start, "end": end}
 
 
-def _learned_from(run: Run) -> list[str]:
-    """Ids of the notes that students learn from, those with training labels first, then by hash."""
+def _learned_from(run: Run, n: int) -> list[str]:
+    """Ids of `n` notes that students learn from, or of all: those with training labels first, then by hash."""
     corpus = run.corpus
     notes = pa.concat_tables(iter_notes(corpus.data, ["note_id", "group_id"]))
-    readable = {
-        note["note_id"]
-        for table in iter_notes(corpus.data, rows.NOTES.names)
-        for note in table.filter(pc.is_null(table["error"])).to_pylist()
-        if corpus.guard is None or not corpus.guard.blocks(note["note_id"], note["group_id"], note["text"])
-    }
-    ids = for_self_supervision(notes, corpus.all_labels, corpus.data).to_pylist()
-    labelled = set(corpus.labels_of("train")["note_id"].to_pylist())
-    return sorted((note_id for note_id in ids if note_id in readable), key=lambda note_id: note_id not in labelled)
+    ids = for_self_supervision(notes, corpus.all_labels, corpus.data)
+    is_labelled = pc.is_in(ids, corpus.labels_of("train")["note_id"].combine_chunks())
+    ids = pa.concat_arrays([ids.filter(is_labelled), ids.filter(pc.invert(is_labelled))])
+    out: list[str] = []
+    while len(out) < n and len(ids):
+        candidates, ids = ids[: max(n, CANDIDATES)], ids[max(n, CANDIDATES) :]
+        readable = set(_readable(corpus, candidates))
+        out += [note_id for note_id in candidates.to_pylist() if note_id in readable]
+    return out[:n]
+
+
+def _readable(corpus: Corpus, ids: pa.Array) -> Iterator[str]:
+    """Those of the notes that can be read and are not held out."""
+    for table in iter_notes(corpus.data, rows.NOTES.names):
+        for note in table.filter(pc.and_(pc.is_in(table["note_id"], ids), pc.is_null(table["error"]))).to_pylist():
+            if corpus.guard is None or not corpus.guard.blocks(note["note_id"], note["group_id"], note["text"]):
+                yield note["note_id"]
 
 
 def of_planted(run: Run) -> Run:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,18 +13,17 @@ import yaml
 
 from raypipe import rows
 from raypipe.errors import InputError
-from raypipe.hashing import fingerprint
-from raypipe.notes import storage, synthetic
+from raypipe.notes import synthetic
 from raypipe.notes.corpus import Corpus
 from raypipe.notes.deciding import is_annotated, read_deciding
 from raypipe.notes.files import iter_notes
 from raypipe.notes.split import SPLITS
 from raypipe.notes.tasks import load_tasks
-from raypipe.runs import integrity
+from raypipe.runs import inputs, integrity
 from raypipe.runs.checking.check import check
 from raypipe.runs.checking.check_report import CheckReport
 from raypipe.runs.folder import State
-from raypipe.settings.config import Config, Data, LabelColumns
+from raypipe.settings.config import Data, LabelColumns
 
 if TYPE_CHECKING:
     from raypipe.runs.folder import StepFolder
@@ -52,7 +50,7 @@ def make_corpus(run: Run, folder: StepFolder, _: str = "") -> dict[str, Any]:
     elif is_annotated(data, corpus.tasks):
         rows.write(read_deciding(data, corpus.tasks), corpus.deciding_path)
     made = _write_split(corpus) if data.label_columns.split is None else {}
-    return _facts(corpus, checked) | made
+    return _facts(corpus, checked) | made | {integrity.INPUTS: inputs.digests(run.inputs, settings, run.recorded)}
 
 
 def _write_split(corpus: Corpus) -> dict[str, Any]:
@@ -87,40 +85,6 @@ def read_corpus(run: Run) -> Corpus:
     with integrity.blamed([folder.path]):
         corpus.labels, corpus.facts = rows.read(corpus.labels_path), folder.manifest
     return corpus
-
-
-def listing(settings: Config) -> dict[str, Any]:
-    """Name, size and time of every input file; tasks by content, because they may come from several files.
-
-    Nothing is listed of what is not there any more: a report can do without, and a run checks its input first.
-    Weights in a local folder may change under the same name; ids of a hub name a commit.
-    """
-    data = settings.data
-    models = {
-        "model": [settings.model.path, settings.model.adapter],
-        "statistics": [settings.statistics.encoder],
-    }
-    files: dict[str, Any] = {
-        section: {path: _listed(path, section) for path in paths if path and Path(path).is_dir()}
-        for section, paths in models.items()
-    }
-    if data.source == "files":
-        uris = {name: getattr(data, name) for name in ("notes", "labels", "pretraining")}
-        files |= {name: _listed(uri, f"data.{name}") for name, uri in uris.items() if uri}
-        files["tasks"] = fingerprint([asdict(task) for task in load_tasks(str(data.tasks), data.task_ids)])
-    return files
-
-
-def _listed(uri: str, field: str) -> list[Any]:
-    try:
-        return storage.listing(uri, field)
-    except InputError:
-        return []
-
-
-def reads_the_same(base: Config, settings: Config) -> bool:
-    """Do both configs list the same input files?"""
-    return (base.data, base.model, base.statistics) == (settings.data, settings.model, settings.statistics)
 
 
 def _generate(run: Run, folder: Path) -> Path:

@@ -6,10 +6,12 @@ Recorded with the output, so that a step is used again exactly when it would com
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 from raypipe.models.prompts import MASK
 from raypipe.runs import of_arms
+from raypipe.runs.inputs import File, as_recorded
 from raypipe.runs.steps import named
 from raypipe.settings import configfile
 from raypipe.settings.config import Arm, Config
@@ -18,8 +20,13 @@ from raypipe.settings.config import Arm, Config
 NO_ROWS, CHOOSE_LABELS = {"max_error_rate"}, {"max_labelled", "label_seed"}
 
 
-def settings_of(name: str, config: Config, inputs: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings to record with the output of the step `name`. `inputs`: listings of the input files, by name."""
+def settings_of(
+    name: str, config: Config, inputs: Mapping[str, Any], copied: Mapping[File, File] = MappingProxyType({})
+) -> dict[str, Any]:
+    """The settings to record with the output of the step `name`.
+
+    `inputs`: listings of the input files, by name. `copied`: of which of them the time alone has changed (inputs.py).
+    """
     kind = named(name).kind
     sections = _sections(name, config)
     data = _keys_of("data", config, NO_ROWS if "data" in sections else NO_ROWS | CHOOSE_LABELS)
@@ -33,7 +40,8 @@ def settings_of(name: str, config: Config, inputs: Mapping[str, Any]) -> dict[st
     files = {listed: listing for listed, listing in inputs.items() if listed not in unread}
     arms = _of_arms(name, config)
     determinants = configfile.determinants(config, sorted(sections), files) | scorer | ({"arms": arms} if arms else {})
-    return determinants | (kind.beside(config) if kind.beside else {})
+    settings: dict[str, Any] = as_recorded(determinants | (kind.beside(config) if kind.beside else {}), copied)
+    return settings
 
 
 def _sections(name: str, config: Config) -> set[str]:

@@ -154,7 +154,12 @@ def _make(t: Todo) -> None:
 
 def _limited(run: Run, names: str, folders: Sequence[StepFolder]) -> AbstractContextManager[None]:
     limit = run.settings.resources.no_progress_timeout_s
-    return stalls.ended_after(limit, names, [folder.path for folder in folders])
+    return stalls.ended_after(limit, names, [folder.path for folder in folders], _notes(run))
+
+
+def _notes(run: Run) -> Path:
+    """Where workers leave word of what they did not end."""
+    return lock.root_of(run.folder) / stalls.NOTES
 
 
 def _followed(t: Todo, folder: StepFolder) -> AbstractContextManager[None]:
@@ -203,7 +208,7 @@ def _fitted(run: Run, specs: Sequence[TrainingSpec], at_once: int) -> list[Outco
         resources = run.settings.resources
         each = run.cluster.worker(at_once, resources.cpus_per_worker, resources.training_workers)
         run.say(f"{names}: training on {resources.training_workers} x {each}")
-        return trainer.fit(specs, resources, each, watch, run.follow)
+        return trainer.fit(specs, resources, each, watch, run.follow, _notes(run))
 
 
 def _names(run: Run, kind: Step, arms: Sequence[str]) -> Iterator[str]:

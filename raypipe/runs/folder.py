@@ -20,7 +20,7 @@ from typing import Any
 from raypipe.errors import InputError, Problem
 from raypipe.hashing import fingerprint
 from raypipe.records import forget_halves, versions, write_json
-from raypipe.runs import integrity
+from raypipe.runs import inputs, integrity
 from raypipe.runs.integrity import FILES, MANIFEST, SETTINGS
 from raypipe.settings import configfile
 from raypipe.settings.defaults import filled_in
@@ -97,7 +97,9 @@ class StepFolder:
             return Problem(str(self.path), f"was made without arms {added}, added since; {_hint(command)}")
         if state is State.OTHER:
             keys = ", ".join(configfile.changed_keys(self.recorded, self.settings))
-            what = f"made with other settings ({keys}); change `name`, or delete the folder to redo it"
+            files = inputs.difference(self.recorded, self.settings)
+            why = f"{keys}: {files}" if files else keys
+            what = f"made with other settings ({why}); change `name`, or delete the folder to redo it"
             return Problem(str(self.path), what)
         return Problem(str(self.path), f"{State.UNFINISHED.value}; {_hint(command)}")
 

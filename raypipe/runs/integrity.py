@@ -25,6 +25,7 @@ from raypipe.records import json_of, sha256, write_json
 from raypipe.stream.cluster import WRITTEN
 
 SETTINGS, MANIFEST, FILES = "settings.json", "manifest.json", "files"
+INPUTS = "inputs"  # the same of the files that a corpus was made from, by their own paths (inputs.py)
 # What lies beside a step's output: records of progress, and pages that are drawn again
 PROGRESS, PAGES = {WRITTEN, "ray_train", "checkpoint"}, {"report.html", "metrics.json", "table.csv", "table.txt"}
 AT_ONCE = 8  # files that are read side by side
@@ -70,7 +71,8 @@ def read_json(path: Path) -> dict[str, Any]:
         value = json_of(path)
     except (FileNotFoundError, IsADirectoryError, ValueError):
         value = None
-    if not isinstance(value, dict) or (path.name == MANIFEST and not _are_entries(value.get(FILES, {}))):
+    lists = [value.get(key, {}) for key in (FILES, INPUTS)] if isinstance(value, dict) else []
+    if not lists or (path.name == MANIFEST and not all(map(_are_entries, lists))):
         raise InputError([_problem(path.parent, path.name, "cannot be read")])
     return value
 
@@ -146,8 +148,8 @@ def _damage(folder: Path, by_digest: bool) -> Iterator[tuple[str, str]]:
         yield from ((os.path.relpath(path, folder), "cannot be read") for path in paths if not _is_readable(path))
         return
     with ThreadPoolExecutor(AT_ONCE) as pool:
-        verdicts = pool.map(lambda name: _verdict(folder / name, files[name], by_digest), files)
-        yield from ((name, verdict) for name, verdict in zip(files, verdicts, strict=True) if verdict)
+        verdicts = pool.map(lambda name: verdict(folder / name, files[name], by_digest), files)
+        yield from ((name, what) for name, what in zip(files, verdicts, strict=True) if what)
     parts = {name.split("/")[0] for name in files if "/" in name}  # folders: of rows, all files in them are read
     for path in _output(folder):
         name = os.path.relpath(path, folder)
@@ -155,7 +157,7 @@ def _damage(folder: Path, by_digest: bool) -> Iterator[tuple[str, str]]:
             yield name, "is not of this step"
 
 
-def _verdict(path: Path, entry: Entry, by_digest: bool) -> str:
+def verdict(path: Path, entry: Entry, by_digest: bool = False) -> str:
     """What is wrong with a file; empty if nothing is. Raises OSError if the disk does not say."""
     try:
         status = path.stat()
@@ -165,7 +167,7 @@ def _verdict(path: Path, entry: Entry, by_digest: bool) -> str:
         return f"is damaged: {status.st_size} bytes, not {entry['size']}"
     if not by_digest and status.st_mtime_ns == entry["modified"]:
         return ""
-    digest = sha256(path) if by_digest else _remembered(path, status.st_size, status.st_mtime_ns)
+    digest = sha256(path) if by_digest else remembered(path, status.st_size, status.st_mtime_ns)
     return "" if digest == entry["sha256"] else "is damaged: its content has changed"
 
 
@@ -189,7 +191,7 @@ def _entry(path: Path) -> Entry:
 
 
 @lru_cache(maxsize=1 << 16)
-def _remembered(path: Path, size: int, modified: int) -> str:
+def remembered(path: Path, size: int, modified: int) -> str:
     """Of a folder that was copied, every file is read once by a command, not at each look."""
     return sha256(path)
 

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from raypipe.errors import ExitCode, InputError, Problem
-from raypipe.guard import ending, looking
+from raypipe.guard import ending, looking, stalls
 from raypipe.guard.terminal import say
 from raypipe.records import json_of
 from raypipe.settings.configfile import RESOLVED
@@ -49,6 +49,7 @@ def held(folder: Path) -> Iterator[None]:
     lock, own = folder / NAME, _this_process()
     folder.mkdir(parents=True, exist_ok=True)
     _take(lock, own)
+    (folder / stalls.NOTES).unlink(missing_ok=True)  # of a command before: what did not go on then may now
     try:
         with looking.every(BEAT_S, lambda: _renew(lock, own)):
             yield

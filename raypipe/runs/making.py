@@ -14,7 +14,7 @@ from raypipe.masking import Masker
 from raypipe.masking.corpus_needs import corpus_needs
 from raypipe.masking.requirements import needs
 from raypipe.masking.strategy import RELEVANCE, TYPE_RELEVANCE
-from raypipe.masking.tally import tally
+from raypipe.masking.tally import Tally, tally
 from raypipe.models import loading
 from raypipe.notes import storage
 from raypipe.runs import corpus_counts
@@ -108,8 +108,16 @@ def mask(run: Run, folder: StepFolder, _: str) -> dict[str, Any]:
     counted = run.step("statistics").data if corpus_needs(arms).needs else None
     run.say(f"mask: {'stored relevance' if stored else run.settings.attribution.method} -> {', '.join(arms)}")
     pipeline.mask(run.job, run.model(SCORER), folder.data, stored, counted)
-    ratios = {arm: {"plans": t.plans, "ratio": round(t.ratio, 4)} for arm, t in tally(folder.data).items()}
-    return _audited(run, folder) | {"arms": ratios}
+    return _audited(run, folder) | {"arms": {arm: of_arm.facts for arm, of_arm in tally(folder.data).items()}}
+
+
+def planned(masks: StepFolder) -> dict[str, Tally]:
+    """Sums over the plans of each arm, as `mask` has counted them."""
+    data = masks.data
+    try:
+        return {arm: Tally.of_facts(facts) for arm, facts in masks.manifest["arms"].items()}
+    except KeyError:  # of an earlier version
+        return tally(data)
 
 
 def keep_relevance(run: Run, folder: StepFolder) -> None:
@@ -123,10 +131,11 @@ def keep_relevance(run: Run, folder: StepFolder) -> None:
 def masked_rows(run: Run, folder: StepFolder, _: str) -> dict[str, Any]:
     """Masked examples of all arms as tokens of the student."""
     run.say("train/rows: masked examples as tokens")
-    masked = run.needed("mask").data
-    pipeline.render(run.job, run.tokenizer, run.sentinels, masked, folder.data)
+    masks = run.needed("mask")
+    masked, of_arms = masks.data, planned(masks)
+    pipeline.render(run.job, run.tokenizer, run.sentinels, masked, of_arms, folder.data)
     audit(folder.path, rows.read(masked, ["note_id"])["note_id"], examples.receipts(folder.data))
-    arms = counts(folder.data, tally(masked))
+    arms = counts(folder.data, of_arms)
     return {"rows": sum(of_arm["rows"] for of_arm in arms.values()), "arms": arms}
 
 
@@ -181,7 +190,7 @@ def unknown(run: Run) -> None:
 
 def n_plans(run: Run) -> int:
     """Masking plans of all arms: most become one training row each."""
-    return sum(of_arm.plans for of_arm in tally(run.needed("mask").data).values())
+    return sum(of_arm.plans for of_arm in planned(run.needed("mask")).values())
 
 
 def n_answers(run: Run) -> int:

@@ -140,8 +140,8 @@ def _of_own_table(out: Proposal, notes: Column, columns: Sequence[Column], named
     if named.labels_id:
         note_id = table.named(columns, named.labels_id, "--labels-id")
     else:
-        note_id = max(columns, key=lambda column: len(column.hashes & notes.hashes))
-        if len(note_id.hashes & notes.hashes) * 2 < len(note_id.hashes):
+        note_id = max(columns, key=lambda column: column.n_in_common(notes))
+        if note_id.n_in_common(notes) * 2 < note_id.n_distinct:
             raise InputError([Problem("--labels-id", "no column of the labels holds ids of the notes: name it")])
     rest = [column for column in columns if column is not note_id]
     if note_id.is_unique and not named.task_column:
@@ -176,7 +176,7 @@ def _long(out: Proposal, rest: Sequence[Column], named: Named, note_id: str) -> 
     """A row per task and note."""
     split = _split(out, rest, named)
     short = sorted(
-        (c for c in rest if c is not split and c.n_filled and c.longest <= table.MAX_ID), key=lambda c: len(c.hashes)
+        (c for c in rest if c is not split and c.n_filled and c.longest <= table.MAX_ID), key=lambda c: c.n_distinct
     )
     label = table.named(rest, named.label_column, "--label-column") if named.label_column else None
     task = table.named(rest, named.task_column, "--task-column") if named.task_column else None

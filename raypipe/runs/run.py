@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -15,10 +15,12 @@ from raypipe.models import loading
 from raypipe.models.families import FAMILIES
 from raypipe.models.prompts import MASK, PromptEncoder, with_mark
 from raypipe.notes.corpus import Corpus
-from raypipe.runs import collect, lock
+from raypipe.runs import collect, inputs, lock
 from raypipe.runs.checking.check import check
 from raypipe.runs.determinants import settings_of
 from raypipe.runs.folder import StepFolder, refuse_links
+from raypipe.runs.inputs import File
+from raypipe.runs.integrity import Entry
 from raypipe.runs.names import SCORER
 from raypipe.runs.progress import Printer, Read
 from raypipe.runs.steps import named
@@ -71,7 +73,7 @@ class Run:
         return self
 
     @contextmanager
-    def held(self, path: Path | str, overrides: Sequence[str] | None) -> Iterator[Run]:
+    def held(self, path: Path | str, overrides: configfile.Overrides | None) -> Iterator[Run]:
         """Open it, to be written in by this process alone. Problems stand at their lines in the config at `path`."""
         with lock.held(self.folder):
             try:
@@ -92,9 +94,23 @@ class Run:
     @cached_property
     def inputs(self) -> dict[str, Any]:
         """Name, size and time of every input file: what is recorded of the input with each step."""
-        if self.base is not None and collect.reads_the_same(self.base.settings, self.settings):
+        if self.base is not None and inputs.reads_the_same(self.base.settings, self.settings):
             return self.base.inputs
-        return collect.listing(self.settings)
+        return inputs.listing(self.settings)
+
+    @cached_property
+    def recorded(self) -> dict[str, Entry]:
+        """What the corpora of this run and of its bases keep of the input files, by path."""
+        return {**(self.base.recorded if self.base is not None else {}), **inputs.recorded(self.folder / "corpus")}
+
+    @cached_property
+    def copied(self) -> dict[File, File]:
+        """Input files whose time alone has changed since the corpus was made."""
+        base = self.base
+        if base is None:
+            return inputs.copies(self.recorded)
+        own = {path: entry for path, entry in self.recorded.items() if base.recorded.get(path) != entry}
+        return base.copied | inputs.copies(own)
 
     @cached_property
     def corpus(self) -> Corpus:
@@ -123,7 +139,8 @@ class Run:
         resources = self.settings.resources.model_copy(update={"ray": False})
         settings = self.settings.model_copy(update={"resources": resources})
         twin = replace(self, settings=settings, base=self.base and self.base.inline(), variants={})
-        twin.__dict__ |= {"corpus": self.corpus, "inputs": self.inputs}  # read once, not by every worker
+        # read once, not by every worker
+        twin.__dict__ |= {"corpus": self.corpus, "inputs": self.inputs, "copied": self.copied}
         return twin
 
     def of(self, arm: str) -> Run:
@@ -143,7 +160,7 @@ class Run:
 
     def step(self, name: str) -> StepFolder:
         """A step's folder, or the base's if the base has finished this very step. Looks only."""
-        settings = settings_of(name, self.settings, self.inputs)
+        settings = settings_of(name, self.settings, self.inputs, self.copied)
         return (self.base and self.base.finished(name, settings)) or StepFolder(self.folder / name, settings)
 
     def finished(self, name: str, settings: dict[str, Any]) -> StepFolder | None:

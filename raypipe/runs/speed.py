@@ -38,7 +38,7 @@ class Speed:
     """Tokens and arithmetic of the files in a folder, by the times at which they were seen."""
 
     flops_of: FlopsOf | None = None  # None: no share of a peak is said
-    peak: float = 0.0  # FLOP/s of all cards
+    peak: Callable[[], float | None] = lambda: None  # FLOP/s of all cards, once it is measured
     cards: float = 0.0
     clock: Callable[[], float] = time.perf_counter
     files: dict[Path, tuple[int, int]] = field(default_factory=dict)  # tokens and FLOPs of each
@@ -54,8 +54,8 @@ class Speed:
             pace.see(now, done)
         tokens, flops = (pace.rate for pace in self.paces)
         parts = [f"{tokens:,.0f} tokens/s"] if tokens else []
-        if flops and self.peak:
-            parts.append(f"{flops / self.peak:.0%} of the peak of {self.cards:g} cards")
+        if flops and (peak := self.peak()):
+            parts.append(f"{flops / peak:.0%} of the peak of {self.cards:g} cards")
         return ", ".join(parts)
 
     def _count(self, path: Path) -> tuple[int, int] | None:
@@ -70,10 +70,9 @@ class Speed:
 
 
 def of_attribution(run: Run) -> Speed:
-    """Of the step that attributes. Where there are cards, the peak of one is measured first."""
-    peak = run.cluster.peak(run.model(SCORER))
-    flops_of = _flops_of(run) if peak else None
-    return Speed(flops_of, peak or 0.0, run.cluster.gpus)
+    """Of the step that attributes. Where there are cards, the peak of one is measured beside it."""
+    cluster = run.cluster
+    return Speed(_flops_of(run) if cluster.gpus else None, cluster.peak(run.model(SCORER)), cluster.gpus)
 
 
 def of_masking(run: Run) -> Speed | None:

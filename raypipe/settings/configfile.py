@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,18 +21,19 @@ from raypipe.settings import yamlfile
 from raypipe.settings.config import Config
 from raypipe.settings.yamlfile import Document, Place, Salvaged
 
+Overrides = Sequence[str] | Mapping[str, Any]  # `a.b=value`, whose values are YAML too; or values by dotted keys
 RESOLVED = "config.yaml"  # in the folder of a run: its settings, every default written out
 
 
-def load(path: str | Path, overrides: Sequence[str] = ()) -> Config:
-    """The config in `path`, with `a.b=value` overrides (values are YAML too) laid over it.
+def load(path: str | Path, overrides: Overrides = ()) -> Config:
+    """The config in `path`, with overrides laid over it.
 
     Raises `InputError` with every problem in it, and nothing else, whatever the file holds.
     """
     return yamlfile.validate(Config, written(path, overrides))
 
 
-def written(path: str | Path, overrides: Sequence[str] = ()) -> Document:
+def written(path: str | Path, overrides: Overrides = ()) -> Document:
     """The file with overrides laid over it, before validation: defaults are not filled in.
 
     `path` may be the folder of a run: its config.yaml then, and the run is where the folder lies.
@@ -47,12 +49,16 @@ def written(path: str | Path, overrides: Sequence[str] = ()) -> Document:
     if folder is not None and isinstance(document.value, dict):
         document.value |= {"runs": str(folder.parent), "name": folder.name}
     if isinstance(document.value, dict):
-        for override in overrides:
-            _override(document, override)
+        if isinstance(overrides, Mapping):
+            for dotted, value in overrides.items():
+                _lay(document, dotted, yamlfile.of_python(value, f"changes: {dotted}"), "changes")
+        else:
+            for override in overrides:
+                _set(document, override)
     return document
 
 
-def salvaged(path: str | Path, overrides: Sequence[str] = ()) -> Salvaged[Config]:
+def salvaged(path: str | Path, overrides: Overrides = ()) -> Salvaged[Config]:
     """What of the file makes a config, and every problem of the rest."""
     return yamlfile.salvaged(Config, written(path, overrides))
 
@@ -70,17 +76,17 @@ def build(value: Mapping[str, Any], name: str) -> Config:
     return yamlfile.validate(Config, Document(name, dict(value)))
 
 
-def located(error: InputError, path: str | Path, overrides: Sequence[str] = ()) -> InputError:
+def located(error: InputError, path: str | Path, overrides: Overrides = ()) -> InputError:
     """The same problems; those of a config key (`attribution.layer: ...`) with the key's line in the file at `path`."""
     document = written(path, overrides)
-    return InputError([_located(problem, document) for problem in error.problems], error.exit_code)
+    return InputError([_located(problem, document) for problem in error.problems])
 
 
 def _located(problem: Problem, document: Document) -> Problem:
     key, colon, rest = problem.where.partition(":")
     if key.split(".")[0] not in Config.model_fields:
         return problem
-    return Problem(document.where(_place(document.value, key.split("."))) + colon + rest, problem.what)
+    return replace(problem, where=document.where(_place(document.value, key.split("."))) + colon + rest)
 
 
 def dump(config: Config) -> str:
@@ -127,22 +133,28 @@ def _at(whole: Any, dotted: str) -> Any:
     return whole
 
 
-def _override(document: Document, override: str) -> None:
+def _set(document: Document, override: str) -> None:
     dotted, equals, text = override.partition("=")
-    if not equals or not all(dotted.split(".")):
+    if not equals:
         document.problems.append(Problem(f"--set {dotted}", "must look like section.key=value"))
         return
     try:
-        value = yamlfile.parse(text, f"--set {dotted}")
+        _lay(document, dotted, yamlfile.parse(text, f"--set {dotted}"), "--set")
     except InputError as error:
         document.problems += error.problems
+
+
+def _lay(document: Document, dotted: str, value: Document, whence: str) -> None:
+    """Lay a value over a key; `whence` is its line."""
+    if not all(dotted.split(".")):
+        document.problems.append(Problem(f"{whence} {dotted}", "must look like section.key"))
         return
     document.problems += value.problems
     place = _place(document.value, dotted.split("."))
     _put(document.value, place, value.value)
-    document.lines[place] = "--set"
+    document.lines[place] = whence
     for inner, written in value.written.items():
-        document.lines[place + inner] = "--set"
+        document.lines[place + inner] = whence
         document.written[place + inner] = written
 
 

@@ -105,6 +105,13 @@ def parse(text: str, name: str) -> Document:
     return document
 
 
+def of_python(value: Any, name: str) -> Document:
+    """The same of a value that a program has, as `parse` would make it of YAML: tuples for lists, text for paths."""
+    document = Document(name)
+    document.value = _Reader(document).plain(value, ())
+    return document
+
+
 def read(path: str | Path) -> Document:
     """`parse` of a file."""
     try:
@@ -131,10 +138,7 @@ class _Reader:
 
     def value(self, node: yaml.Node, place: Place) -> Any:
         self.document.lines.setdefault(place, f"{self.document.name}:{node.start_mark.line + 1}")
-        self.n_values += 1
-        # an alias may point at its own parent, so depth is counted here too
-        if self.n_values > MAX_VALUES or len(place) > MAX_DEPTH:
-            raise InputError([self.document.problem(place[:3], "too many values or levels")])
+        self.count(place)
         if isinstance(node, yaml.MappingNode) and node.tag == _MAP:
             return self.mapping(node, place)
         if isinstance(node, yaml.SequenceNode) and node.tag == _SEQ:
@@ -142,6 +146,24 @@ class _Reader:
         if isinstance(node, yaml.ScalarNode):
             return self.scalar(node, place)
         return self.refuse(place, f"tag {node.tag} is not allowed")
+
+    def count(self, place: Place) -> None:
+        self.n_values += 1
+        # an alias may point at its own parent, so depth is counted here too
+        if self.n_values > MAX_VALUES or len(place) > MAX_DEPTH:
+            raise InputError([self.document.problem(place[:3], "too many values or levels")])
+
+    def plain(self, value: Any, place: Place) -> Any:
+        self.count(place)
+        if isinstance(value, Mapping):
+            return {str(key): self.plain(inner, (*place, str(key))) for key, inner in value.items()}
+        if isinstance(value, list | tuple):
+            return tuple(self.plain(inner, (*place, i)) for i, inner in enumerate(value))
+        if isinstance(value, str | os.PathLike):
+            return self.expand(os.fspath(value), place)
+        if value is None or isinstance(value, bool | int) or (isinstance(value, float) and math.isfinite(value)):
+            return value
+        return self.refuse(place, f"not a usable value ({type(value).__name__})")
 
     def mapping(self, node: yaml.MappingNode, place: Place) -> dict[str, Any]:
         out: dict[str, Any] = {}
@@ -180,6 +202,8 @@ class _Reader:
     def expand(self, text: str, place: Place) -> str:
         if "\0" in text:  # "a\0b"; no path may hold it
             self.refuse(place, "holds a NUL character")
+        if any("\ud800" <= character <= "\udfff" for character in text):  # as escapes of JSON are for YAML
+            self.refuse(place, "holds half of a character; write it out")
         for name in _VARIABLE.findall(text):
             if name not in os.environ:
                 self.refuse(place, f"the environment variable {name} is not set")

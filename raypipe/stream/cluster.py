@@ -6,6 +6,7 @@ import logging
 import math
 import os
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -79,18 +80,27 @@ class Cluster:
         """Of the blocks that lie in a folder already, for progress."""
         return sum(map(_rows_of, out.glob("*.parquet")))
 
-    def peak(self, model: Model) -> float | None:
-        """FLOP/s of all cards, as one of them multiplies large matrices in the model's dtype; None if none is free."""
+    def peak(self, model: Model) -> Callable[[], float | None]:
+        """FLOP/s of all cards, as one of them multiplies large matrices in the model's dtype.
+
+        Begins to measure it, and returns what tells it, or None while no card was free for that. Nobody waits for it.
+        """
         if not self.gpus:
-            return None
+            return lambda: None
         import ray
 
         measured = ray.remote(num_cpus=0, num_gpus=self.gpus_per_actor)(_peak_of_card).remote(model)
-        try:
-            return self.gpus * float(ray.get(measured, timeout=PEAK_S))
-        except ray.exceptions.RayError:  # a pity, but no reason to stop
-            ray.cancel(measured, force=True)
-            return None
+        end = time.monotonic() + PEAK_S
+
+        def tell() -> float | None:
+            try:
+                return self.gpus * float(ray.get(measured, timeout=0))
+            except ray.exceptions.RayError:  # not yet; or never, which is a pity, but no reason to stop
+                if time.monotonic() > end:
+                    ray.cancel(measured, force=True)
+                return None
+
+        return tell
 
     @contextmanager
     def resumable(self, out: Path) -> Iterator[None]:

@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from raypipe import rows
+from raypipe.errors import InputError
 from raypipe.notes.files import iter_notes
 from raypipe.settings.config import Data, Model
 
@@ -120,7 +121,10 @@ class Inline:
         """This process, with as many threads as it was given."""
         import torch
 
-        threads = int(os.environ.get("OMP_NUM_THREADS") or os.cpu_count() or 1)
+        given = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()  # a list has a number for each level
+        if given and not (given.isdecimal() and int(given)):
+            raise InputError(f"OMP_NUM_THREADS is {given!r}: set it to a number of threads, or not at all")
+        threads = int(given or os.cpu_count() or 1)
         return cls(threads, use_gpu is not False and torch.cuda.is_available())
 
     cpus, gpus = 1.0, 0.0
@@ -149,8 +153,9 @@ class Inline:
     def leave(self) -> None:
         """Nothing works elsewhere."""
 
-    def peak(self, model: Model) -> None:
+    def peak(self, model: Model) -> Callable[[], None]:
         """Not measured: the one file that grows cannot be read on the way."""
+        return lambda: None
 
     @contextmanager
     def resumable(self, out: Path) -> Iterator[None]:

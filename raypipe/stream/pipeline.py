@@ -37,7 +37,7 @@ from raypipe.masking.corpus_needs import CorpusNeeds
 from raypipe.masking.counting import GRAMS, TYPES
 from raypipe.masking.requirements import needs
 from raypipe.masking.strategy import RELEVANCE
-from raypipe.masking.tally import Tally, tally
+from raypipe.masking.tally import Tally
 from raypipe.masking.weights import weights_of_arm
 from raypipe.models import loading
 from raypipe.notes.corpus import Corpus
@@ -151,10 +151,11 @@ def render(
     student: config.Model,
     sentinels: Sequence[str],
     masked: Path,
+    planned: Mapping[str, Tally],
     out: Path,
 ) -> None:
-    """Plans of all arms to training rows of one student."""
-    arms, planned = masking_of(job.settings), tally(masked)
+    """Plans of all arms to training rows of one student. `planned`: sums over the plans of each arm."""
+    arms = masking_of(job.settings)
     weights = {name: weights_of_arm(masking, planned.get(name, Tally())) for name, masking in arms.items()}
     plans = _blocks(job, job.workers.parquet(str(masked), columns=["note_id", "text", "plans"]))
     # LoRA trains linear layers alone: a reserved token's embedding would stay noise

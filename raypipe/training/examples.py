@@ -48,7 +48,11 @@ class Examples:
 
     def total_weight_of(self, rows: Indices) -> float:
         """Sum of the loss weights of some rows."""
-        return float(sum(self.row(int(row))[1].sum(dtype=np.float64) for row in rows))
+        return float(self._weight_and_targets[0][rows].sum())
+
+    def targets_of(self, rows: Indices) -> int:
+        """Tokens of some rows that have a loss weight."""
+        return int(self._weight_and_targets[1][rows].sum())
 
     def row(self, index: int) -> tuple[I32, F32, I32]:
         """Tokens, loss weights and branches of one row."""
@@ -60,6 +64,14 @@ class Examples:
         return ids, weight, branch.astype(np.int32)
 
     @cached_property
+    def _weight_and_targets(self) -> tuple[npt.NDArray[np.float64], Indices]:
+        """[R] sum of the loss weights, and tokens that have one, of each row. In one pass, batch by batch."""
+        batches = self.table.select(["loss_weight"]).to_batches(max_chunksize=BATCH)
+        sums = [_sums(batch.column(0)) for batch in batches] or [(np.zeros(0), np.zeros(0, np.int64))]
+        weight, targets = (np.concatenate(of_all) for of_all in zip(*sums, strict=True))
+        return weight[self.place], targets[self.place]
+
+    @cached_property
     def _batches(self) -> list[pa.RecordBatch]:
         """The table as it lies in its file."""
         return self.table.to_batches()
@@ -68,6 +80,15 @@ class Examples:
     def _ends(self) -> Indices:
         """Where in the table each batch ends."""
         return np.cumsum([len(batch) for batch in self._batches], dtype=np.int64)
+
+
+def _sums(weights: pa.ListArray) -> tuple[npt.NDArray[np.float64], Indices]:
+    """Sum and number of the weights of each row that are not 0. A float64 holds sums of float32 exactly."""
+    flat, length = np.asarray(weights.flatten()), np.asarray(weights.value_lengths())
+    row = np.repeat(np.arange(len(length)), length)
+    return np.bincount(row, flat, len(length)).astype(np.float64), np.bincount(row, flat != 0, len(length)).astype(
+        np.int64
+    )
 
 
 def mixed(rows: Examples, others: Examples, share: float) -> Examples:

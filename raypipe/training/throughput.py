@@ -12,7 +12,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 
@@ -36,8 +35,7 @@ class Work:
 def work_of(examples: Examples, rows: Indices) -> Work:
     """The work that some rows are."""
     length = examples.length[rows]
-    targets = sum(int(np.count_nonzero(examples.row(int(row))[1])) for row in rows)
-    return Work(int(length.sum()), targets, int((length**2).sum()))
+    return Work(int(length.sum()), examples.targets_of(rows), int((length**2).sum()))
 
 
 def training_flops(model: Any, work: Work) -> float:

@@ -74,11 +74,13 @@ def fit(
     each: dict[str, float],
     watch: Watch | None = None,
     follow: Follow = in_silence,
+    notes: Path | None = None,
 ) -> list[Outcome]:
     """Run the trainings one after the other on Ray Train workers, `each` worker's resources by name.
 
     Finished trainings are skipped, an unfinished one goes on from its checkpoint. After a lost worker, all start again
-    there, at most twice; with `min_training_workers`, as many as there is room for.
+    there, at most twice; with `min_training_workers`, as many as there is room for. `notes`: of workers that did not go
+    on (guard/stalls.py).
     """
     import ray.train
     from ray.train.torch import TorchTrainer
@@ -93,6 +95,7 @@ def fit(
             "sharding": resources.sharding,
             "watch": watch,
             "limit_s": resources.no_progress_timeout_s,
+            "notes": notes,
         },
         scaling_config=ray.train.ScalingConfig(
             num_workers=resources.workers, use_gpu="GPU" in each, resources_per_worker=each
@@ -147,7 +150,8 @@ def _work(loop_config: dict[str, Any]) -> None:
     device = torch.device("cpu") if specs[0].tokenizer.device == "cpu" else ray.train.torch.get_device()
     is_first = ray.train.get_context().get_world_rank() == 0
     folders = [Path(spec.folder) for spec in specs]
-    with stalls.ended_after(loop_config["limit_s"], ", ".join(spec.name for spec in specs), folders):
+    names = ", ".join(spec.name for spec in specs)
+    with stalls.ended_after(loop_config["limit_s"], names, folders, loop_config["notes"]):
         _train_all(specs, device, is_first, loop_config["sharding"], loop_config["watch"])
 
 

@@ -51,7 +51,7 @@ def for_workers(base: Run) -> Run:
 def shared_with(base: Run, settings: Config, folder: Path) -> Run:
     """The base run, if a trial with these settings has its scorer and relevance; else one beside it for all trials like
     it, made here if it is not there yet. `folder`: of the study."""
-    attributed = settings_of("attribute", settings, base.inputs)
+    attributed = settings_of("attribute", settings, base.inputs, base.copied)
     if base.finished("attribute", attributed) is not None:
         return base
     name = fingerprint(attributed)

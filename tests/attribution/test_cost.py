@@ -58,9 +58,7 @@ def test_flops_are_those_of_the_passes(method: str, n_tasks: int) -> None:
     assert isinstance(result, NoteAttribution)  # a note that fails is tried again, and counted twice
     planned = cost.flops(Shape.of(loaded.model), settings, engine.layers, cost.NoteSize.of(note))
     assert planned is not None
-    assert planned == pytest.approx(
-        counter.flops, rel=0.25
-    )  # parts of the last of four blocks are left out  # a block of four is left out in parts
+    assert planned == pytest.approx(counter.flops, rel=0.25)  # parts of the last of four blocks are left out
 
 
 def test_sharing_a_note_saves_its_forward_passes() -> None:

@@ -150,57 +150,86 @@ def spaces(ground: Ground) -> Iterator[Case]:
         )
 
 
+NO_NAMES, NO_ROW, NOT_UTF8 = "does not look like names of columns", "holds no row", "names of columns are not UTF-8"
+NO_ID, NO_TEXT, NO_LABEL = (
+    "--id: no column",
+    "--text: no column looks like notes",
+    "--label: no column looks like a label",
+)
+# What `raypipe init` says of a table to which something befell (files.BYTES), by its format; else what stands first.
+SAID = {
+    "parquet": ("n.parquet: cannot be read", {"another magic": NO_LABEL}),
+    "csv": (
+        NO_LABEL,
+        {"empty": NO_NAMES, "zeros": NO_NAMES, "as gzip": NOT_UTF8, "UTF-16": NOT_UTF8, "a page": NO_ROW},
+    ),
+    "jsonl": (NO_NAMES, {"cut": NO_ID, "without its end": NO_ID, "another magic": NO_ID, "flipped": NO_LABEL}),
+}
+SAID_OF_COPY = {
+    "csv": (NO_LABEL, {"empty": NO_ROW, "zeros": NO_NAMES, "as gzip": "n.csv:", "a page": NO_ROW}),
+}
+
+
 def projects(ground: Ground) -> Iterator[Case]:
     """Tables that somebody gives to `raypipe init`."""
     for kind, good in GOOD.items():
         for what, change in BYTES.items():
-            yield Case(
-                f"init {kind} {what}",
-                ("init", "p", "--notes", f"n.{kind}"),
-                Handled(),
-                lambda f, kind=kind, good=good, change=change: (f / f"n.{kind}").write_bytes(change(good)),
-            )
-            yield Case(
-                f"init {kind} {what}, copied",
-                ("init", "p", "--notes", f"n.{kind}", "--number-rows", "--encoding", "cp1252"),
-                Handled(),
-                lambda f, kind=kind, good=good, change=change: (f / f"n.{kind}").write_bytes(change(good)),
-            )
+            arguments, copied = ("init", "p", "--notes", f"n.{kind}"), ("--number-rows", "--encoding", "cp1252")
+            usual, odd = SAID[kind]
+            usual_of_copy, odd_of_copy = SAID_OF_COPY.get(kind, (f"n.{kind}: is no .csv file", {}))
+            for name, more, place in (
+                ("", (), odd.get(what, usual)),
+                (", copied", copied, odd_of_copy.get(what, usual_of_copy)),
+            ):
+                yield Case(
+                    f"init {kind} {what}{name}",
+                    (*arguments, *more),
+                    Refused(place),
+                    lambda f, kind=kind, good=good, change=change: (f / f"n.{kind}").write_bytes(change(good)),
+                )
     texts = {
-        "no header": "".join(f"{i},{CANARY} dolore toracico da ieri sera\n" for i in range(9)),
-        "one column": f"text\n{CANARY} dolore da ieri\n" * 3,
-        "no ids": "text,x\n" + f"{CANARY} dolore toracico da ieri,1\n" * 9,
-        "no text": "id,x\n" + "".join(f"{i},1\n" for i in range(9)),
-        "names twice": "id,text,text\n1,a,b\n",
-        "a note as header": f"Paziente {CANARY} di anni 74 giunge in pronto soccorso per dolore e febbre,x\n1,2\n",
+        "no header": ("".join(f"{i},{CANARY} dolore toracico da ieri sera\n" for i in range(9)), NO_NAMES),
+        "one column": (f"text\n{CANARY} dolore da ieri\n" * 3, NO_ID),
+        "no ids": ("text,x\n" + f"{CANARY} dolore toracico da ieri,1\n" * 9, NO_ID),
+        "no text": ("id,x\n" + "".join(f"{i},1\n" for i in range(9)), NO_TEXT),
+        "names twice": ("id,text,text\n1,a,b\n", "two columns have the same name"),
+        "a note as header": (
+            f"Paziente {CANARY} di anni 74 giunge in pronto soccorso per dolore e febbre,x\n1,2\n",
+            NO_NAMES,
+        ),
     }
-    for name, text in texts.items():
+    for name, (text, place) in texts.items():
         yield Case(
-            f"init {name}", ("init", "p", "--notes", "n.csv"), Handled(), lambda f, t=text: (f / "n.csv").write_text(t)
+            f"init {name}",
+            ("init", "p", "--notes", "n.csv"),
+            Refused(place),
+            lambda f, t=text: (f / "n.csv").write_text(t),
         )
     init = ("init", "p", "--notes", "notes.csv", "--labels", "labels.csv", "--labels-id", "note_id")
     init += ("--task-column", "task_id", "--label-column", "label", "--split", "split")
-    for option in (
-        "--id",
-        "--text",
-        "--group",
-        "--split",
-        "--label",
-        "--labels-id",
-        "--task-column",
-        "--label-column",
-        "--model",
-    ):
-        yield Case(f"init {option} nosuch", (*init, option, "nosuch"), Handled(), of=ground.project)
-    for encoding in ("", "nosuch", "hex", "undefined", "utf-16", "\x1b", "utf-8"):
-        more = ("--encoding", encoding, "--id", "note_id", "--text", "text")
-        yield Case(f"init --encoding {encoding!r}", (*init, *more), Handled(), of=ground.project)
+    for option in ("--id", "--text", "--group", "--split", "--labels-id", "--task-column", "--label-column"):
+        outcome = Refused(f"{option}: there is no column 'nosuch'")
+        yield Case(f"init {option} nosuch", (*init, option, "nosuch"), outcome, of=ground.project)
+    yield Case("init --model nosuch", (*init, "--model", "nosuch"), Refused("model.path"), of=ground.project)
+    none, more = Refused("is no encoding"), ("--id", "note_id", "--text", "text")
+    for encoding, said in {
+        **dict.fromkeys(("", "nosuch", "hex", "undefined", "\x1b"), none),
+        "utf-16": Refused("notes.csv: cannot be read"),
+        "utf-8": Accepted("ok, "),
+    }.items():
+        yield Case(f"init --encoding {encoding!r}", (*init, "--encoding", encoding, *more), said, of=ground.project)
     yield Case(
         "init --number-rows beside labels", (*init, "--number-rows"), Refused("--number-rows"), of=ground.project
     )
-    for answers in ("", ",", "yes", "yes,", "yes,yes", "\x1b,no"):
-        yield Case(f"init --answers {answers!r}", (*init, "--answers", answers), Handled(), of=ground.project)
-    yield Case("init over a folder", ("init", "model", *init[2:]), Refused("model"), of=ground.project)
+    for answers in ("", ",", "yes", "yes,"):
+        yield Case(
+            f"init --answers {answers!r}", (*init, "--answers", answers), Refused("--answers"), of=ground.project
+        )
+    same = Refused("two options have the same answer")
+    yield Case("init --answers twice the same", (*init, "--answers", "yes,yes"), same, of=ground.project)
+    there = Refused("tasks.yaml: is there already")
+    yield Case("init over a project", ("init", ".", *init[2:]), there, of=ground.project)
+    yield Case("init beside other files", ("init", "model", *init[2:]), Accepted("ok, "), of=ground.project)
     yield Case("init of nothing", ("init", "p", "--notes", "nowhere.csv"), Refused("--notes"))
 
 

@@ -46,7 +46,7 @@ BYTES: dict[str, Callable[[bytes], bytes]] = {  # what may befall a file
     "without its end": lambda b: b[:-9],
     "zeros": lambda b: bytes(len(b)),
     "another magic": lambda b: b"PAR2" + b[4:],
-    "as gzip": lambda b: gzip.compress(b),
+    "as gzip": lambda b: gzip.compress(b, mtime=0),
     "a page": lambda b: b"<html><body>404</body></html>",
     "UTF-16": lambda b: b.decode(errors="replace").encode("utf-16"),
     "flipped": lambda b: (

@@ -10,6 +10,7 @@ import argparse
 import os
 import random
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -20,7 +21,7 @@ from pathlib import Path
 
 from raypipe import cli
 from raypipe.errors import ExitCode
-from raypipe.runs import integrity
+from raypipe.runs import integrity, lock
 from raypipe.training.trackers import TensorBoard
 from tests.chaos import attempts, faults, jobs, on_ray, twins
 from tests.chaos.attempts import Attempt, Moment
@@ -130,10 +131,19 @@ def _ill_ended(attempt: Attempt, code: int, drawn: Drawn, where: str) -> Iterato
 
 
 def _two_at_once(stage: Stage, drawn: Drawn, dice: random.Random) -> tuple[str, list[str]]:
-    both = [attempts.start(drawn.job, stage.config, stage.runs) for _ in range(2)]
-    codes = sorted(attempt.ended() for attempt in both)
-    wrong = [] if codes in ([0, REFUSED], [0, 0]) else [f"two jobs at once end with {codes}"]  # 0, 0: not at once
-    return f"exit codes {codes}", wrong
+    """The second one begins and ends while the first, which stands still meanwhile, has the lock."""
+    first = attempts.start(drawn.job, stage.config, stage.runs)
+    while first.is_alive and not any(path.stat().st_size for path in stage.runs.glob(f"*/{lock.NAME}")):
+        time.sleep(0.001)
+    if not first.is_alive:
+        return "no lock", [f"a job that nobody disturbs ends without a lock: {_last_line(first)}"]
+    os.kill(first.pid, signal.SIGSTOP)
+    try:
+        refused = attempts.start(drawn.job, stage.config, stage.runs).ended()
+    finally:
+        os.kill(first.pid, signal.SIGCONT)
+    codes = [first.ended(), refused]
+    return f"exit codes {codes}", [] if codes == [0, REFUSED] else [f"two jobs at once end with {codes}"]
 
 
 def _damaged(stage: Stage, drawn: Drawn, twin: Path, dice: random.Random) -> tuple[str, list[str]]:

@@ -36,6 +36,11 @@ class Attempt:
         return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
 
     @property
+    def is_alive(self) -> bool:
+        """Is it still at work? Leaves its exit code for `ended`."""
+        return os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
+
+    @property
     def struck(self) -> str | None:
         """Where the fault struck; None if it did not."""
         met = self.facts.read_text() if self.facts.exists() else ""

@@ -31,6 +31,37 @@ def test_every_fault_meets_every_job() -> None:
     assert {(one.job.name, one.fault.name) for one in drawn} == {(job.name, f.name) for job in JOBS for f in FAULTS}
 
 
+TWO_AT_ONCE = """
+import random, sys, time
+from dataclasses import replace
+from pathlib import Path
+from raypipe.runs import lock
+from tests.chaos.__main__ import Drawn, Stage, _two_at_once
+from tests.chaos.faults import FAULTS, START
+from tests.chaos.jobs import JOBS
+
+stage = Stage(Path(sys.argv[1]))
+
+def work(config):
+    with lock.held(stage.runs / "small"):
+        end = time.process_time() + 0.2
+        while time.process_time() < end:
+            pass
+
+job = replace(JOBS[0], work=work, stages=())
+drawn = Drawn(job, FAULTS[-1], START)
+print(*_two_at_once(stage, drawn, random.Random(0))[1], sep=", ")
+lock._is_alive, lock._remove_dead = lambda *_: False, lambda path, _: path.unlink()
+print(*_two_at_once(stage, drawn, random.Random(0))[1], sep=", ")
+"""
+
+
+def test_two_jobs_are_at_work_at_once_and_a_lock_that_refuses_nobody_is_seen(tmp_path: Path) -> None:
+    program = [sys.executable, "-c", TWO_AT_ONCE, str(tmp_path)]
+    ended = subprocess.run(program, text=True, capture_output=True, timeout=120)
+    assert ended.stdout.splitlines() == ["", "two jobs at once end with [0, 0]"], ended.stderr
+
+
 def _rows(runs: Path, shard: str, ids: list[str], error: str | None = None) -> None:
     pq.write_table(pa.table({"note_id": ids, "error": [error] * len(ids)}), runs / "mask/data" / f"{shard}.parquet")
 

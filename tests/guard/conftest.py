@@ -10,6 +10,8 @@ from collections.abc import Iterator
 
 import pytest
 
+from raypipe.guard import process
+
 
 @pytest.fixture(autouse=True)
 def as_before() -> Iterator[None]:
@@ -20,6 +22,7 @@ def as_before() -> Iterator[None]:
     os.umask(umask)
     os.environ.clear()
     os.environ.update(environment)
+    process._tell_hub()
     sys.excepthook, sys.unraisablehook, threading.excepthook = hooks[:3]
     logging.setLogRecordFactory(hooks[3])
     resource.setrlimit(resource.RLIMIT_CORE, core)

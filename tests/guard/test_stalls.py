@@ -14,8 +14,9 @@ from typing import Any
 
 import pytest
 
-from raypipe.errors import ExitCode
+from raypipe.errors import ExitCode, InputError
 from raypipe.guard import stalls
+from raypipe.runs import lock
 
 PROGRAM = """
 import threading, time
@@ -68,6 +69,23 @@ def test_it_is_ended_also_if_nobody_can_be_told(stderr: str) -> None:
         program = f"from raypipe.guard import ending, stalls\nending.GRACE_S, stalls.is_paused = 0.2, bool\n{WAITING}"
     ended = subprocess.run([sys.executable, "-c", program], stderr=write, stdout=subprocess.DEVNULL, timeout=60)
     assert ended.returncode == ExitCode.PARTIAL
+
+
+def test_work_that_was_ended_fails_at_once_when_it_is_begun_again(tmp_path: Path) -> None:
+    """As Ray does it, whose workers nobody hears; another work does not."""
+    notes = tmp_path / stalls.NOTES
+    program = WAITING.replace('"mask"', f'"mask", [Path({str(tmp_path)!r})], Path({str(notes)!r})')
+    ended = subprocess.run([sys.executable, "-c", f"from pathlib import Path\n{program}"], timeout=60)
+    assert ended.returncode == ExitCode.PARTIAL
+    begun_again = stalls.ended_after(60, "mask", [tmp_path], notes)
+    with pytest.raises(InputError, match=r"^mask: no progress for 0\.5 s: see what it waits for") as again, begun_again:
+        pass
+    assert again.value.exit_code == ExitCode.PARTIAL
+    for what, folder in (("mask", tmp_path / "other"), ("train", tmp_path)):
+        with stalls.ended_after(60, what, [folder], notes):
+            pass
+    with lock.held(tmp_path), stalls.ended_after(60, "mask", [tmp_path], notes):
+        pass  # the next command
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 
 import numpy as np
@@ -16,7 +17,7 @@ from raypipe.masking.draws import uniforms
 from raypipe.masking.masker import MaskingPlan
 from raypipe.masking.selection import KERNEL, best, budget, draw, hysteresis, smooth
 from raypipe.masking.statistics import Statistics
-from raypipe.masking.tally import tally_of
+from raypipe.masking.tally import Tally, tally_of
 from raypipe.masking.weights import kind_weights, omega, weights_of_arm
 from raypipe.settings.config import DifferenceMasking, Hysteresis, Masking, Mslm
 from raypipe.words import word_spans
@@ -129,6 +130,9 @@ def test_hidden_text_by_kind() -> None:
     assert found["a"].characters.tolist() == [5, 4, 3]
     assert (found["a"].plans, found["a"].spans, found["a"].ratio) == (2, 3, 0.25)
     assert (found["b"].plans, found["b"].spans, found["b"].ratio) == (1, 0, 0)
+    again = Tally.of_facts(json.loads(json.dumps(found["a"].facts)))
+    assert again.facts == found["a"].facts
+    assert weights_of_arm(Masking(strategy="mslm"), again) == weights_of_arm(Masking(strategy="mslm"), found["a"])
     assert weights_of_arm(Masking(), found["a"]) == (1, 1, 1)
     assert weights_of_arm(Masking(strategy="mslm"), found["a"]) == kind_weights(Mslm(), 4, 3)
 

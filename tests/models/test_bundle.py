@@ -13,6 +13,7 @@ import pytest
 
 from raypipe.errors import InputError
 from raypipe.models import bundle
+from raypipe.records import sha256
 
 METADATA = "Metadata-Version: 2.1\nName: raypipe\nVersion: 0.1.0\n"
 WHEEL = "Wheel-Version: 1.0\nGenerator: tests\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
@@ -71,7 +72,7 @@ def test_it_installs_without_an_index(tmp_path: Path, source: Path, model: Path)
     said = bundle.make(out, source, [model], pip)
     assert pip.arguments[0] == "wheel"
     assert pip.arguments[-1] == str(source)
-    assert bundle._sha256(out / "SHA256SUMS") in said
+    assert sha256(out / "SHA256SUMS") in said
     done = _install(out, tmp_path / "venv")
     assert (done.returncode, done.stdout) == (0, "installed\n"), done.stderr
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from pathlib import Path
 
 import pyarrow as pa
@@ -109,3 +110,16 @@ def test_a_split_is_known_by_its_values() -> None:
     other.add(["training", "validation"])
     assert columns.split_of([other, fold]) is fold
     assert columns.split_of([other]) is None
+
+
+def test_a_look_at_many_ids_takes_some_bytes_for_each() -> None:
+    column, n = columns.Column("id"), 20_000
+    tracemalloc.start()
+    column.add(f"note-{i}" for i in range(n))
+    size, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert size < 16 * n
+    assert column.is_unique
+    other = columns.Column("note")
+    other.add(f"note-{i}" for i in range(n - 10, n + 10) for _ in range(2))
+    assert (other.n_distinct, other.n_in_common(column), other.is_unique) == (20, 10, False)

@@ -1,8 +1,10 @@
 """Notes and labels as they should be: formats, columns, selections."""
 
+import errno
 import gzip
 import json
 import unicodedata
+from pathlib import Path
 
 import fsspec
 import numpy as np
@@ -11,14 +13,16 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pyarrow import fs
 
 from raypipe import rows
-from raypipe.errors import InputError
+from raypipe.errors import ExitCode, InputError
 from raypipe.notes import cleaning, labels, storage
 from raypipe.notes.files import iter_notes, kept_rows
-from raypipe.notes.reading import units
+from raypipe.notes.reading import read_unit, units
 from raypipe.notes.tasks import NO, YES, Task
-from raypipe.settings.config import Columns, Data
+from raypipe.runs.checking.check import check
+from raypipe.settings.config import Columns, Config, Data
 from raypipe.stream.stages.hold_out import hold_out
 
 NOTES = [("007", "Tosse e febbre."), ("7", 'Nega dolore,\n"riferisce" nausea'), ("é", "E\u0300 vigile 🙂")]
@@ -246,3 +250,53 @@ def test_csv_of_european_spreadsheets(tmp_path, delimiter):
 def test_a_semicolon_in_a_name_does_not_make_it_the_delimiter(tmp_path):
     (tmp_path / "n.csv").write_text("note_id,text;x\na,b\n")
     assert storage.read_strings(str(tmp_path / "n.csv"), ["text;x"], "f").to_pylist() == [{"text;x": "b"}]
+
+
+class Disk(fs.LocalFileSystem):
+    """One that fails where a test says so."""
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.ESTALE, errno.EACCES])
+@pytest.mark.parametrize("name", ["n.csv", "n.parquet", "n.jsonl"])
+def test_a_disk_that_fails_is_trouble_with_the_disk(tmp_path, monkeypatch, name, number):
+    """In whichever moment: when files are listed, when rows are read, and of labels."""
+    monkeypatch.setattr(storage.fs, "LocalFileSystem", Disk)
+    write(tmp_path / name, NOTES)
+    data = Data(notes=str(tmp_path / name))
+    (unit,) = units(data)
+
+    def fail(*_):
+        raise OSError(number, "a note's words")
+
+    opens = "open_input_file" if name.endswith("parquet") else "open_input_stream"
+    for method, work in (
+        ("get_file_info", lambda: units(data)),
+        (opens, lambda: list(read_unit(unit, data, ["note_id"]))),
+        (opens, lambda: storage.read_strings(data.notes, ["note_id"], "data.labels")),
+    ):
+        with monkeypatch.context() as patched:
+            patched.setattr(Disk, method, fail)
+            with pytest.raises(InputError) as failure:
+                work()
+        assert failure.value.exit_code == ExitCode.STORAGE
+        assert str(failure.value).startswith(f"{tmp_path / name}: ")
+        assert "words" not in str(failure.value)
+
+
+@pytest.mark.skipif(not Path("/proc/self/mem").exists(), reason="a file whose reading is an error of the disk")
+def test_a_disk_that_fails_is_told_apart_from_other_problems(tmp_path):
+    """All are said, and the exit code is that of the disk."""
+    (tmp_path / "notes.csv").symlink_to("/proc/self/mem")
+    with pytest.raises(InputError) as failure:
+        check(Config(data=Data(notes=str(tmp_path / "notes.csv"), labels=str(tmp_path / "no.csv"))))
+    assert failure.value.exit_code == ExitCode.STORAGE
+    said = str(failure.value)
+    assert f"{tmp_path / 'notes.csv'}: the disk failed" in said
+    assert "data.labels" in said
+
+
+def test_a_broken_table_is_wrong_input_and_no_matter_of_dead_letters(tmp_path):
+    (tmp_path / "n.csv").write_text('note_id,text\n1,"never closed')
+    with pytest.raises(InputError, match="not valid CSV") as failure:
+        read(Data(notes=str(tmp_path / "n.csv")))
+    assert failure.value.exit_code == ExitCode.CONFIG

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -12,6 +13,7 @@ from raypipe.cli import main
 from raypipe.errors import InputError
 from raypipe.masking import Renderer
 from raypipe.notes.corpus import Corpus
+from raypipe.notes.leakage import Guard
 from raypipe.notes.placeholders import Replacer
 from raypipe.runs import canaries, driver
 from raypipe.runs.run import Run
@@ -86,6 +88,17 @@ def test_no_secret_leaves_the_notes(
         assert f": {row['secret']}" not in printed.out + printed.err + table
 
 
+def test_planted_notes_that_are_made_again_are_the_same_notes(
+    config: Config, done: tuple[Run, Run], tmp_path: Path
+) -> None:
+    run, planted = done
+    before = {path: path.stat().st_mtime_ns for path in planted.folder.rglob("manifest.json")}
+    shutil.rmtree(run.folder / "planted")
+    command(config, tmp_path)
+    assert (run.folder / "planted/manifest.json").exists()
+    assert {path: path.stat().st_mtime_ns for path in planted.folder.rglob("manifest.json")} == before
+
+
 def test_the_copy_differs_in_the_planted_notes_alone(done: tuple[Run, Run]) -> None:
     run, planted = done
     notes = {note["note_id"]: note["text"] for note in pq.read_table(run.corpus.data.notes).to_pylist()}
@@ -133,6 +146,18 @@ def test_a_canary_is_kept_as_students_read_it(placeholders: dict[str, str], said
     canary = canaries._as_read({"text": text, "start": text.index("4821"), "end": len(text) - 1}, Replacer(data))
     assert canary["text"] == said
     assert said[canary["start"] : canary["end"]] == ("[N]" if "number" in placeholders else "4821")
+
+
+def test_no_more_notes_are_looked_at_than_get_a_secret(done: tuple[Run, Run], monkeypatch: pytest.MonkeyPatch) -> None:
+    run, _ = done
+    everyone = canaries._learned_from(run, 10_000)
+    assert len(everyone) > 20
+    looked_at: list[str] = []
+    blocks = Guard.blocks
+    monkeypatch.setattr(Guard, "blocks", lambda own, name, *more: (looked_at.append(name), blocks(own, name, *more))[1])
+    monkeypatch.setattr(canaries, "CANDIDATES", 3)
+    assert canaries._learned_from(run, 10) == everyone[:10], "the same, in the same order"
+    assert 10 <= len(looked_at) <= 20
 
 
 def test_other_secrets_are_another_run(done: tuple[Run, Run]) -> None:

@@ -24,7 +24,7 @@ from raypipe.settings import configfile
 from tests.small_run import settings
 
 Damage = Callable[[Path], object]
-ASK = {"json_of", "_verdict"}  # functions that ask the disk about a step
+ASK = {"json_of", "verdict"}  # functions that ask the disk about a step
 
 
 @pytest.fixture(scope="module")

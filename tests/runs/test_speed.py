@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,6 +16,7 @@ from raypipe.notes.tasks import Task
 from raypipe.runs import speed
 from raypipe.runs.speed import Speed
 from raypipe.settings.config import Model, Prompt
+from raypipe.stream import cluster
 from raypipe.stream.cluster import Cluster
 from raypipe.stream.inline import Inline
 from raypipe.stream.stages.attribute import Attribute
@@ -45,7 +47,7 @@ def test_tokens_of_all_files_since_the_first_ones(tmp_path: Path) -> None:
 
 def test_the_share_of_the_cards_peak(tmp_path: Path) -> None:
     now = iter([0.0, 10.0])
-    of = Speed(lambda row: 1e12 * row["n_tokens"], peak=8 * 40e12, cards=8, clock=lambda: next(now))
+    of = Speed(lambda row: 1e12 * row["n_tokens"], peak=lambda: 8 * 40e12, cards=8, clock=lambda: next(now))
     for name in "ab":
         _write(tmp_path, name, [1000])
         said = of(tmp_path)
@@ -71,10 +73,38 @@ def test_the_arithmetic_is_that_of_the_notes_themselves(tmp_path: Path, monkeypa
 
 
 def test_without_cards_no_peak_is_measured() -> None:
-    assert Inline(1, has_gpu=False).peak(Model()) is None
-    assert Cluster(4.0, 0.0, 1, 1.0, 0.0).peak(Model()) is None
+    assert Inline(1, has_gpu=False).peak(Model())() is None
+    assert Cluster(4.0, 0.0, 1, 1.0, 0.0).peak(Model())() is None
 
 
 def test_masks_from_stored_relevance_say_nothing_of_the_scorer() -> None:
     run: Any = SimpleNamespace(settings=settings(Path()), is_done=lambda _: True)
     assert speed.of_masking(run) is None
+
+
+def test_nobody_waits_for_a_card_to_measure_the_peak(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stand-in for Ray, as there is no card here: it is never told to wait, and what never came is given up."""
+    answers: list[float] = []
+    cancelled: list[str] = []
+
+    def get(measured: str, timeout: float) -> float:
+        assert (measured, timeout) == ("measured", 0)
+        if not answers:
+            raise ray.exceptions.GetTimeoutError
+        return answers[0]
+
+    task = SimpleNamespace(remote=lambda model: "measured")
+    ray: Any = SimpleNamespace(
+        get=get,
+        remote=lambda **options: lambda function: task,
+        cancel=lambda measured, force: cancelled.append(measured),
+        exceptions=SimpleNamespace(RayError=TimeoutError, GetTimeoutError=TimeoutError),
+    )
+    monkeypatch.setitem(sys.modules, "ray", ray)
+    peak = Cluster(4.0, 8.0, 1, 1.0, 1.0).peak(Model())
+    assert (peak(), cancelled) == (None, [])
+    answers.append(40e12)
+    assert peak() == 8 * 40e12
+    answers.clear()
+    monkeypatch.setattr(cluster, "PEAK_S", 0.0)
+    assert (Cluster(4.0, 8.0, 1, 1.0, 1.0).peak(Model())(), cancelled) == (None, ["measured"])

@@ -14,6 +14,7 @@ import pytest
 from raypipe import rows
 from raypipe.errors import InputError
 from raypipe.findings import results, show
+from raypipe.masking.tally import tally
 from raypipe.models import loading
 from raypipe.notes.tasks import Task
 from raypipe.runs import determinants, driver, making
@@ -266,6 +267,8 @@ def test_other_weights_in_a_folder_are_another_model(base: Run, tmp_path: Path) 
     assert Run(asked).open().step(f"finetune/{SCORER}").done is False
     weights = tmp_path / "model/model.safetensors"
     Run(asked).open().step(f"finetune/{SCORER}").open().finish()
+    content = weights.read_bytes()
+    weights.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
     os.utime(weights, ns=(0, 0))
     with pytest.raises(InputError, match=r"inputs\.model"):
         Run(asked).open().step(f"finetune/{SCORER}").open()
@@ -315,6 +318,23 @@ def test_a_trial_equals_the_same_config_run_by_hand(base: Run, tmp_path: Path) -
     assert plans[0] == plans[1]
     scores = [pq.read_table(run.step("evaluate/decselfmask").data)["scores"].to_pylist() for run in (child, alone)]
     assert scores[0] == scores[1]
+
+
+def test_plans_are_counted_once_and_as_an_earlier_version_left_them(
+    base: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    masks = base.step("mask")
+    counted = tally(masks.data)
+    monkeypatch.setattr(making, "tally", lambda data: pytest.fail("they were counted with the masks"))
+    assert {arm: of.facts for arm, of in making.planned(masks).items()} == {
+        arm: of.facts for arm, of in counted.items()
+    }
+    assert making.n_plans(base) == sum(of_arm.plans for of_arm in counted.values())
+    monkeypatch.setattr(making, "tally", tally)
+    earlier = StepFolder(tmp_path / "mask", masks.settings).open()
+    shutil.copytree(masks.data, earlier.path / "data")
+    earlier.finish(arms={arm: {"plans": of.plans, "ratio": of.ratio} for arm, of in counted.items()})
+    assert {arm: of.facts for arm, of in making.planned(earlier).items()} == {a: of.facts for a, of in counted.items()}
 
 
 def test_masking_reads_the_layer_that_is_asked_for(base: Run) -> None:

@@ -107,6 +107,7 @@ BOMB = "a: &a [x,x,x,x,x,x,x,x,x,x]\n" + "".join(
         ("a: b: c", "not valid YAML"),
         ("a: \x00", "control characters"),
         ('runs: "a\\0b"', "1: runs: holds a NUL character"),
+        ('runs: "\\ud83d\\ude00"', "1: runs: holds half of a character; write it out"),
         (b"a: \xff", "not valid UTF-8"),
         ("[1, 2]: x", "a key must be plain text"),
         ("- a list", "must be a mapping"),

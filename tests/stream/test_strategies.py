@@ -16,7 +16,7 @@ import torch
 import yaml
 from transformers import BertConfig, BertModel
 
-from raypipe.findings import results
+from raypipe.findings import heat_maps
 from raypipe.findings.show import show_note
 from raypipe.masking import STRATEGIES
 from raypipe.masking.corpus_needs import corpus_needs
@@ -139,17 +139,17 @@ def test_counts_are_shared_by_runs_on_the_same_corpus(run: Run, monkeypatch: pyt
     """Nothing is counted a second time; what another corpus or another question asks for is."""
     wanted = corpus_needs(masking_of(run.settings))
     known = Statistics.load(run.folder / "statistics" / "data")
-    folder = corpus_counts.cache_folder(run.settings, run.corpus, wanted)
+    folder = corpus_counts.cache_folder(run, wanted)
     assert folder.parents[1].stat().st_mode & 0o077 == folder.stat().st_mode & 0o077 == 0
     monkeypatch.setattr(pipeline, "count_words", lambda *_: pytest.fail("counted again"))
-    again = corpus_counts._counted(run.settings, run.corpus, wanted, run.cluster)
+    again = corpus_counts._counted(run, wanted)
     assert (again.words, again.ngrams, again.n_words) == (known.words, known.ngrams, known.n_words)
     assert again.general_V is not None
     np.testing.assert_array_equal(again.general_V, known.general_V)
     data = run.settings.data.model_copy(update={"max_unlabelled": 10})
     changes = {"data": data}, {"statistics": run.settings.statistics.model_copy(update={"min_notes": 2})}
-    others = [corpus_counts.cache_folder(run.settings.model_copy(update=c), run.corpus, wanted) for c in changes]
-    others.append(corpus_counts.cache_folder(run.settings, run.corpus, replace(wanted, longest=2)))
+    others = [corpus_counts.cache_folder(Run(run.settings.model_copy(update=c)), wanted) for c in changes]
+    others.append(corpus_counts.cache_folder(run, replace(wanted, longest=2)))
     assert len({folder, *others}) == 4
 
 
@@ -162,7 +162,7 @@ def test_arms_are_shown_side_by_side(run: Run) -> None:
     captions = [line.split(" ", 1)[1] for line in page if " eligible words, " in line]
     wanted = [(plan["arm"], plan["n_masked"], plan["n_eligible"]) for plan in plans]
     assert captions == [f"{arm}: {n} of {total} eligible words, {n / total:.1%}" for arm, n, total in wanted]
-    (first, *_) = results._heat_maps(run)
+    (first, *_) = heat_maps.heat_maps(run)
     assert {panel.title for panel in first.panels} == set(masking_of(run.settings))
 
 

@@ -54,6 +54,8 @@ def test_mapped_rows_are_sorted_by_key_whatever_the_files(
     assert _same(mapped, examples.read(folder, "b"))
     weight = [sum(np.float64(np.float32(w)) for w in row["loss_weight"]) for row in wanted]  # type: ignore[attr-defined]
     assert mapped.total_weight_of(np.array([3, 0])) == pytest.approx(weight[3] + weight[0], rel=1e-12)
+    assert mapped.total_weight_of(np.array([3, 0])) == sum(mapped.row(i)[1].sum(dtype=np.float64) for i in (3, 0))
+    assert mapped.targets_of(np.array([3, 0])) == sum(np.count_nonzero(mapped.row(i)[1]) for i in (3, 0))
 
 
 def test_tokens_stay_in_the_file(tmp_path: Path) -> None:

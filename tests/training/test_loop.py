@@ -61,6 +61,18 @@ def test_resumed_equals_straight(tmp_path: Path) -> None:
     assert metrics_of(tmp_path / "cut") == metrics_of(tmp_path / "straight")
 
 
+def test_a_row_is_decoded_once_a_step_and_none_of_the_past(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    decoded: list[int] = []
+    row = examples.Examples.row
+    monkeypatch.setattr(examples.Examples, "row", lambda own, index: (decoded.append(index), row(own, index))[1])
+    with pytest.raises(Stopped):
+        fitted(tmp_path, settings(checkpoint_every=4), on_step=stop_after(5))
+    assert len(decoded) == 6 * 8
+    decoded.clear()
+    fitted(tmp_path, settings(checkpoint_every=4))
+    assert len(decoded) == 2 * 8, "two steps were left"
+
+
 def test_a_curve_that_lost_lines_goes_on_with_the_right_steps(tmp_path: Path) -> None:
     """A kill cut the last line short, and an earlier one has taken the first steps."""
     training = settings(checkpoint_every=4)

@@ -16,6 +16,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from raypipe.errors import ExitCode, InputError
+from raypipe.guard import stalls
+from raypipe.guard.quiet import without_text
 from raypipe.settings import config
 from raypipe.stream.cluster import QUIET
 from raypipe.training import examples, trainer
@@ -129,6 +132,25 @@ def test_killed_worker(folder: Path, lose_node: object) -> None:
     assert 0 < lost_at[0] < STEPS, "the kill must land in the middle"
     assert len(pids) == 4, "two workers before, two others after"
     _assert_as_straight(folder, spec)
+
+
+def test_stalled_worker(folder: Path, lose_node: object) -> None:
+    """Ray begins it again, and the second attempt fails with what the first has noted."""
+    from ray.train.v2.api.exceptions import WorkerGroupError
+
+    spec, notes, resources = _spec(folder, "stalled"), folder / stalls.NOTES, config.Resources(no_progress_timeout_s=5)
+
+    def wait(*_: object) -> dict[str, float]:
+        threading.Event().wait()
+        return {}
+
+    with pytest.raises(WorkerGroupError) as failure:
+        trainer.fit([spec], resources, {"CPU": 1.0}, wait, notes=notes)
+    said = without_text(failure.value)
+    assert isinstance(said, InputError)
+    assert said.exit_code == ExitCode.PARTIAL
+    assert str(said).startswith(f"{spec.name}: no progress for 5 s: ")
+    assert len(notes.read_text().splitlines()) == 1
 
 
 def test_lost_node(folder: Path, lose_node: Callable[[], None]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 from raypipe.errors import Problem
 
@@ -28,8 +29,8 @@ def _once(group: Sequence[Problem]) -> Problem:
     named = _TASK.search(first.where)
     if named:
         where = f"{first.where[: named.end()]} and {others}{first.where[named.end() :]}"
-        return Problem(where, first.what)
-    return Problem(first.where, f"{first.what} (and {others})")
+        return replace(first, where=where)
+    return replace(first, what=f"{first.what} (and {others})")
 
 
 def doubts_of_tasks(doubts: Iterable[tuple[str, str]], shown: int = 4) -> list[str]:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from raypipe.errors import InputError, Problem
+from raypipe.guard.quiet import of_disk
 from raypipe.notes.identifiers import PATTERNS
 from raypipe.runs.names import RESERVED
 from raypipe.settings.arms import PRETRAINING
@@ -109,7 +110,8 @@ def _sources(config: Config, arms: Mapping[str, Masking]) -> Iterator[Problem]:
             if not read_terms(path):
                 yield Problem("masking.mslm.lexicon", f"{path} holds no term")
         except (OSError, UnicodeDecodeError) as error:
-            yield Problem("masking.mslm.lexicon", f"{path} cannot be read ({type(error).__name__})")
+            where, what = "masking.mslm.lexicon", f"{path} cannot be read ({type(error).__name__})"
+            yield from (of_disk(error, path) or InputError([Problem(where, what)])).problems
     deletes = (config.attribution.method, config.attribution.sign) == ("occlusion", "positive")
     for name, masking in arms.items():
         if masking.strategy == "selective" and masking.selective.source == "relevance" and not deletes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import islice
 
 import pyarrow as pa
@@ -72,7 +73,7 @@ def in_tasks_file(problem: Problem, data: Data) -> Problem:
     parts = task.strip("'").split(".")  # a part of a multilabel task is <id>.<label>, and both may hold dots
     names = (".".join(parts[:n]) for n in range(len(parts), 0, -1))
     line = next((lines[name] for name in names if name in lines), None)
-    return Problem(f"{line}: task {task}", problem.what) if line else problem
+    return replace(problem, where=f"{line}: task {task}") if line else problem
 
 
 def _sample(config: Config, warnings: list[str]) -> Iterator[Problem]:

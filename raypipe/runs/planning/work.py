@@ -23,7 +23,7 @@ from raypipe.settings import config
 from raypipe.settings.arms import masking_of, pseudo_of
 from raypipe.training import examples, lora, schedule
 from raypipe.training.examples import Examples
-from raypipe.training.throughput import Work, training_flops, work_of
+from raypipe.training.throughput import Work, training_flops
 
 ROWS = 200_000  # rows whose order is worked out; more of them are as many times this
 HEADER_BYTES = 100  # of a tensor, in a file of weights
@@ -57,7 +57,7 @@ def learning(sampled: Examples, n_rows: int, training: config.Training) -> tuple
     order = schedule.steps(np.resize(sampled.length, n), np.resize(sampled.draw, n), open_end)
     n_steps = min(round(len(order) * n_rows / n), training.max_steps or 2**62)
     times = np.bincount(np.concatenate(order[:n_steps]) % len(sampled), minlength=len(sampled))
-    targets = np.array([work_of(sampled, np.array([row])).targets for row in range(len(sampled))])
+    targets = np.array([sampled.targets_of(np.array([row])) for row in range(len(sampled))])
     scale = n_steps / min(n_steps, len(order))
     length = sampled.length
     summed = (times @ length, times @ targets, times @ length**2)

@@ -40,7 +40,7 @@ class Resources(Section):
     concurrent_arms: int = Field(1, ge=1)
     """Arms that train at once."""
     no_progress_timeout_s: int = Field(900, ge=1)
-    """Seconds without progress after which a step ends with an error; lost workers of a training begin again."""
+    """Seconds without progress after which a step ends with an error; the same command goes on."""
     allow_unauthenticated_cluster: bool = False
     """Join a Ray cluster that asks for no token: anyone on its network can run code there."""
 

@@ -1,10 +1,12 @@
-"""What a plan says against what a small run then records. No time is compared: that is benchmarks/bench_plan.py's."""
+"""What a plan says against what a small run then records. No real time is compared: benchmarks/bench_plan.py does."""
 
 from __future__ import annotations
 
+import itertools
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -12,7 +14,7 @@ import pytest
 
 from raypipe import cli
 from raypipe.runs import driver
-from raypipe.runs.planning import estimate, figures
+from raypipe.runs.planning import estimate, figures, rates
 from raypipe.runs.planning.options import Options
 from raypipe.runs.run import Run
 from raypipe.settings import configfile
@@ -30,6 +32,10 @@ ARMS = {
     },
     "taught": {"pseudo_labels": {"confidence": 0.01, "max_imbalance": None}},
 }
+SPACE = """\
+from ray import tune
+PARAM_SPACE = {"arms.decselfmask.masking.ratio": tune.grid_search([0.1, 0.2, 0.3])}
+"""
 TRAININGS = ["pretrain", "finetune/scorer", "train/decselfmask", "train/mixed", "train/taught"]
 ROWS = ["pretrain/rows", "finetune/rows", "mask", "train/rows", "answer", "evaluate/scorer"]
 
@@ -147,6 +153,20 @@ def test_rates_that_are_stated_are_marked_and_divide_the_arithmetic(both: Both) 
     assert [of.gpus for of in planned.on_gpus] == [1, 4]
 
 
+def test_without_a_stated_peak_the_model_is_timed_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a clock that goes on by a second each time it is read: 16 notes take one, and so does an optimiser step."""
+    ticks = itertools.count()
+    monkeypatch.setattr(rates, "time", SimpleNamespace(perf_counter=lambda: float(next(ticks))))
+    planned = estimate.plan(Run(settings(tmp_path)), Options())
+    expected = {"training": lambda step: step.optimiser_steps, "attribution": lambda step: step.rows / rates.NOTES}
+    stages = {stage.name: stage for stage in planned.stages}
+    timed = [step for step in planned.steps if step.kind in expected]
+    assert {step.kind for step in timed} == set(expected)
+    for step in timed:
+        assert stages[step.name].source.startswith("measured on this machine (cpu) with random weights"), step.name
+        assert stages[step.name].seconds == pytest.approx(expected[step.kind](step), rel=0.3), step.name
+
+
 def test_the_command_prints_a_table_or_json(both: Both, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config = tmp_path / "small.yaml"
     config.write_text(configfile.dump(both.run.settings.model_copy(update={"name": "other"})))
@@ -154,6 +174,12 @@ def test_the_command_prints_a_table_or_json(both: Both, tmp_path: Path, capsys: 
     table = capsys.readouterr().out
     assert "train/decselfmask" in table
     assert "raypipe compare" in table
-    cli.plan(config, peak=1e12, as_json=True)
-    assert json.loads(capsys.readouterr().out)["corpus"]["tasks"] == 12
+    (tmp_path / "space.py").write_text(SPACE)
+    cli.plan(config, peak=1e12, space=tmp_path / "space.py", as_json=True)
+    planned = json.loads(capsys.readouterr().out)
+    assert planned["corpus"]["tasks"] == 12
+    seconds = {stage["name"]: stage["seconds"] for stage in planned["stages"]}
+    of_trial = sum(seconds[f"{step}/decselfmask"] for step in ("train", "finetune", "evaluate"))
+    *_, search = planned["several"]
+    assert (search["runs"], search["gpu_hours"]) == (3, pytest.approx(3 * of_trial / 3600))
     assert not (both.run.folder.parent / "other").exists()
