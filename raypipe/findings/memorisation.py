@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from raypipe import rows
-from raypipe.findings.page.text import align
+from raypipe.guard.tables import align
 from raypipe.records import write_csv
 from raypipe.runs.probing import probed_models
 from raypipe.runs.run import Run

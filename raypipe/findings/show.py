@@ -15,11 +15,15 @@ from typing import Any
 import pyarrow.dataset as pds
 
 from raypipe import rows
-from raypipe.errors import InputError
+from raypipe.errors import Code, InputError
 from raypipe.guard.terminal import printable
 from raypipe.runs.integrity import MANIFEST
 
 Plan = dict[str, Any]
+WHY = {
+    Code.HELD_OUT: "it is a dev or test note, or too close to one, and no arm learns from it",
+    Code.NOT_SAMPLED: "it is beyond data.max_unlabelled, or set aside for pretraining",
+}
 
 
 def masks_of(run: Path) -> list[Path]:
@@ -39,10 +43,13 @@ def show_note(masked: Sequence[Path], note_id: str, task_id: str | None = None) 
         for note in rows.dataset(folder).to_table(filter=pds.field("note_id") == note_id).to_pylist()
     ]
     if not versions:
-        raise InputError(f"no note {note_id} in {', '.join(map(str, masked))}")
+        ids = (row["note_id"] for row in rows.dataset(masked[0]).head(1, columns=["note_id"]).to_pylist())
+        example = "".join(f"; its ids look like {first}" for first in ids)
+        raise InputError(f"no note {note_id} in {', '.join(map(str, masked))}{example}")
     notes = [note for note in versions if note["error"] is None]
     if not notes:
-        raise InputError(f"nothing is masked in note {note_id}: {versions[0]['error']}")
+        code = versions[0]["error"]
+        raise InputError(f"nothing is masked in note {note_id}: {WHY.get(code, f'{code} (docs/cluster.md)')}")
     tasks = list(dict.fromkeys(task for note in notes for task in note["task_id"] or []))
     if task_id is not None and task_id not in tasks:
         raise InputError(f"note {note_id} was asked {', '.join(tasks) or 'nothing'}, not {task_id}")

@@ -76,10 +76,10 @@ def _lines(error: BaseException, failure: InputError | QuietError) -> Iterator[s
     if isinstance(failure, InputError):
         for problem in failure.problems:
             yield f"error: {' '.join(str(problem).splitlines())}"  # a value that it quotes may hold some
-        return
-    way = f"{TRACEBACK}=1 shows the way there, without messages: those may quote notes"
-    yield f"error: {failure}; what is finished stays; {way}"
-    if os.environ.get(TRACEBACK):
+    else:
+        way = f"{TRACEBACK}=1 shows the way there, without messages: those may quote notes"
+        yield f"error: {failure}; what is finished stays; {way}"
+    if os.environ.get(TRACEBACK) and (error.__cause__ is not None or not isinstance(failure, InputError)):
         yield from frames(error)
 
 

@@ -126,7 +126,7 @@ def _config_problems(model_config: Any) -> list[Problem]:
     if (reason := refusal(model_config)) is not None:
         return [Problem("model.path", reason)]
     if getattr(model_config, "quantization_config", None) is not None:
-        what = "is quantised (quantization_config in config.json); take plain weights, or `raypipe import` it"
+        what = "is quantised (quantization_config in config.json); take the checkpoint it was made from, or its GGUF"
         return [Problem("model.path", what)]
     return []
 

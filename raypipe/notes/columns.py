@@ -108,7 +108,12 @@ class Column:
             return "is empty"
         if self.values is None:
             return f"more than {MAX_OPTIONS} different values"
-        return "longer values than a label has" if self.longest > MAX_LABEL else "one value nearly everywhere"
+        if self.longest > MAX_LABEL:
+            return "longer values than a label has"
+        n_other = self.n_filled - max(self.values.values())
+        if not n_other:
+            return "one value in every row"
+        return f"one value but for {n_other} of {self.n_filled:,} rows: too few to learn and test"
 
 
 def look(path: str, option: str) -> list[Column]:

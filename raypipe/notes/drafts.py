@@ -36,7 +36,7 @@ class Draft:
             f"    question: {_quoted(question)}",
             f"    options: [{', '.join(map(_quoted, self.options))}] # as the table writes them",
         ]
-        if len(self.options) == 2 and all(map(_CODE.fullmatch, self.options)):
+        if len(self.options) == 2 and all(map(_CODE.fullmatch, self.options)) and _is_positive(self.options[0]):
             say = ", ".join(f"{_quoted(o)}: {_quoted(a)}" for o, a in zip(self.options, answers, strict=True))
             lines.append(f"    verbalizers: {{{say}}} # as the model says them")
         elif any(map(_CODE.fullmatch, self.options)):
@@ -54,8 +54,12 @@ def draft(name: str, options: Iterable[str], n_rows: int, used: Sequence[str] = 
     ordered = sorted(options)
     if len(ordered) == 2:
         ordered.reverse()
-        ordered.sort(key=lambda option: option.strip().casefold().removesuffix(".0") not in POSITIVE)
+        ordered.sort(key=lambda option: not _is_positive(option))
     return Draft(slug, name, tuple(ordered), n_rows)
+
+
+def _is_positive(option: str) -> bool:
+    return option.strip().casefold().removesuffix(".0") in POSITIVE
 
 
 def of_long_table(labels: pa.Table) -> list[Draft]:

@@ -66,10 +66,11 @@ def _wide(data: Data, tasks: Sequence[Task]) -> pa.Table:
     """The same of a table with a row per note and a column per task. An empty cell is no label."""
     columns = data.label_columns
     ids = {task.id for task in tasks}
-    problems = [
-        Problem("data.label_columns.tasks", f"there is no task {id!r}{did_you_mean(id, ids)}")
+    without_column = ids - set(columns.tasks)
+    problems = [  # a task that was taken out of the tasks file may stay named; one that is misspelt may not
+        Problem("data.label_columns.tasks", f"there is no task {id!r}{meant}")
         for id in columns.tasks
-        if id not in ids and data.task_ids is None
+        if id not in ids and data.task_ids is None and (meant := did_you_mean(id, without_column))
     ]
     parts = sorted({task.part_of[0] for task in tasks if task.part_of})
     problems += [

@@ -19,10 +19,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from raypipe.errors import ExitCode, InputError, Problem
+from raypipe.errors import InputError, Problem
 from raypipe.evaluation.uncertainty import MIN_RUNS
 from raypipe.guard.quiet import quiet
 from raypipe.runs import driver, finetunings, integrity
+from raypipe.runs.failures import Failures
 from raypipe.runs.names import EMBEDDINGS, LABELS, TFIDF
 from raypipe.runs.run import Run
 from raypipe.settings import config
@@ -67,31 +68,44 @@ def compare(run: Run) -> dict[Cell, Run]:
     if run.pretrains:
         driver.make(run, ["pretrain"])
     runs: dict[Cell, Run] = {}
+    failed = Failures()
     own = [cell for cell in every if not cell.finetuning]
     for some in ([cell for cell in own if cell.budget is None], [cell for cell in own if cell.budget is not None]):
-        of_cell = {cell: Run(cell_settings(cell, run, runs), run, run.say).open() for cell in some}
+        may_begin = [cell for cell in some if cell.budget is None or Cell(cell.seed, None) in runs]
+        of_cell = {cell: Run(cell_settings(cell, run, runs), run, run.say).open() for cell in may_begin}
         unprepared = [(cell_run,) for cell_run in of_cell.values() if not driver.is_prepared(cell_run)]
-        _each(run, driver.prepare, unprepared, in_tasks=run.settings.comparison.seeds_in_tasks)
-        runs |= of_cell
-    _measure(run, runs.values(), _learn)
-    others = [cell for cell in every if cell.finetuning]
+        _each(run, driver.prepare, unprepared, run.settings.comparison.seeds_in_tasks, failed)
+        runs |= {cell: cell_run for cell, cell_run in of_cell.items() if driver.is_prepared(cell_run)}
+    _measure(run, _units(runs.values()), _learn, failed)
+    others = [cell for cell in every if cell.finetuning and cell.reconstructed in runs]
     tried = {cell: _candidates(cell, run, runs) for cell in others}
-    _measure(run, [candidate.open() for of_cell in tried.values() for candidate in of_cell], _learn)
+    _measure(run, _units(candidate.open() for of_cell in tried.values() for candidate in of_cell), _learn, failed)
+    units: list[tuple[Run, str]] = []
     for cell in others:
         finetuned = _finetuned(cell, run, runs)
-        assert finetuned is not None  # noqa: S101 (its candidates were measured)
+        if finetuned is None:  # a candidate has failed
+            continue
         runs[cell] = finetuned.open()
         if tried[cell] and finetuned.base is not None:
             finetunings.drop_models(tried[cell], finetuned.base, _labels_only(run))
-    _measure(run, [runs[cell] for cell in others], _predict)
+        reconstructed = runs[cell.reconstructed]
+        units += [(runs[cell], arm) for arm in runs[cell].settings.arms if driver.is_measured(reconstructed, arm)]
+    _measure(run, units, _predict, failed)
+    failed.tell(
+        f"{len(failed.errors)} of its parts failed; the same command tries them again, and "
+        f"`raypipe report --config {run.folder}` shows the arms that every seed has"
+    )
     return {cell: runs[cell] for cell in every}
 
 
-def _measure(run: Run, cells: Iterable[Run], learn: Callable[[Run, str], None]) -> None:
-    """Learn and evaluate every arm of every cell, as far as that is not done."""
-    units = [(cell, arm) for cell in cells for arm in cell.settings.arms]
+def _units(cells: Iterable[Run]) -> list[tuple[Run, str]]:
+    return [(cell, arm) for cell in cells for arm in cell.settings.arms]
+
+
+def _measure(run: Run, units: Sequence[tuple[Run, str]], learn: Callable[[Run, str], None], failed: Failures) -> None:
+    """Learn and evaluate arms of cells, as far as that is not done."""
     unmeasured = [(cell, arm) for cell, arm in units if not driver.is_measured(cell, arm)]
-    _each(run, learn, unmeasured, in_tasks=run.settings.resources.training_workers == 1)
+    _each(run, learn, unmeasured, run.settings.resources.training_workers == 1, failed)
 
 
 def _advice(run: Run) -> Iterator[str]:
@@ -242,11 +256,13 @@ def _as_many_steps(training: config.Training, with_all: Run) -> config.Training:
     return training.model_copy(update={"epochs": float(n_steps), "max_steps": n_steps})  # an epoch has a step or more
 
 
-def _each(run: Run, work: Callable[..., None], units: Sequence[tuple[Any, ...]], in_tasks: bool) -> None:
+def _each(
+    run: Run, work: Callable[..., None], units: Sequence[tuple[Any, ...]], in_tasks: bool, failed: Failures
+) -> None:
     """`work` on every unit (a cell, and what of it); a unit that fails does not stop the others."""
     if not units:
         return
-    cluster, failed, work = run.cluster, [], quiet(work)
+    cluster, work = run.cluster, quiet(work)
     if in_tasks and not isinstance(cluster, Inline):
         at_once, cpus = run.settings.resources.concurrent_arms, run.settings.resources.cpus_per_worker
         todo = [(cell.inline(), *rest) for cell, *rest in units]
@@ -254,12 +270,11 @@ def _each(run: Run, work: Callable[..., None], units: Sequence[tuple[Any, ...]],
     else:
         outcomes = _one_by_one(work, units)
     for n, (unit, error) in enumerate(outcomes, start=1):
-        name = "/".join([units[unit][0].settings.name, *map(str, units[unit][1:])])
+        cell, *of_it = units[unit]
+        name = str(cell.folder.relative_to(run.folder / "cells").joinpath(*of_it))
         run.say(f"{n}/{len(units)} {name}: {'done' if error is None else 'failed'}")
         if error is not None:
-            failed.append(Problem(name, str(error)))
-    if failed:
-        raise InputError(failed, ExitCode.PARTIAL)
+            failed.note(name, error)
 
 
 def _one_by_one(work: Callable[..., None], units: Sequence[tuple[Any, ...]]) -> Iterator[tuple[int, Exception | None]]:

@@ -20,6 +20,7 @@ from raypipe.errors import InputError, Problem
 from raypipe.guard import stalls
 from raypipe.runs import integrity, lock, model_card, outcomes
 from raypipe.runs.dev_score import DevScore
+from raypipe.runs.failures import Failures
 from raypipe.runs.folder import State, StepFolder
 from raypipe.runs.run import Run
 from raypipe.runs.steps import STEPS, Step, named
@@ -250,6 +251,14 @@ def prepare(run: Run) -> None:
         make(each, shared_steps(each))
 
 
+def _prepare_arms(run: Run, failed: Failures) -> None:
+    """As `prepare`, but an arm with an attribution of its own may fail alone."""
+    make(run, shared_steps(run))
+    for variant in run.all_variants():
+        with failed.noted(variant.settings.name, run.say):
+            make(variant, shared_steps(variant))
+
+
 def _say_what_is_done(run: Run, names: Iterable[str]) -> None:
     """A line for each step that a command would make, but that is there: made before, or by `open` a moment ago."""
     for name in dict.fromkeys(names):
@@ -312,29 +321,43 @@ def _left_if_interrupted(run: Run) -> Iterator[None]:
 
 
 def run_all(run: Run) -> None:
-    """The whole job but the report (findings/). The same call again goes on where the last one stopped."""
+    """The whole job but the report (findings/). The same call again goes on where the last one stopped.
+
+    An arm that fails does not stop the others: in the end, `InputError` has what failed.
+    """
+    failed, settings = Failures(), run.settings
     with _left_if_interrupted(run):
         _say_what_is_done(run, all_steps(run))
-        prepare(run)
-        if not all(is_measured(run, arm) for arm in run.settings.arms):
+        todo = missing_in_job(run)
+        integrity.demand_whole(path for t in todo for path in t.reads)
+        refuse_other_settings(todo, shared_steps(run))
+        _prepare_arms(run, failed)
+        if not all(is_measured(run, arm) for arm in settings.arms):
             run.cluster  # noqa: B018 (Ray's processes end with the thread that starts them: it must be this one)
-        _learn_all(run)
-        for name in run.settings.arms:  # one after the other: each takes all devices
-            evaluate(run, name)
+        _learn_all(run, failed)
+        for name in settings.arms:  # one after the other: each takes all devices
+            if name not in failed.errors:
+                with failed.noted(name, run.say):
+                    evaluate(run, name)
+    n_failed, n = len(failed.errors), len(settings.arms)
+    others = f", and `raypipe report --config {run.folder}` shows the others" if n_failed < n else ""
+    failed.tell(f"{n_failed} of {n} arms failed; the same command tries them again{others}")
 
 
-def _learn_all(run: Run) -> None:
-    resources, names = run.settings.resources, list(run.settings.arms)
+def _learn_all(run: Run, failed: Failures) -> None:
+    resources, names = run.settings.resources, [name for name in run.settings.arms if name not in failed.errors]
     at_once = min(resources.concurrent_arms, len(names)) if resources.ray else 1
-    if at_once == 1:  # in this thread, because ctrl-C reaches no other
+    if at_once <= 1:  # in this thread, because ctrl-C reaches no other
         for name in names:
-            learn(run, name)
+            with failed.noted(name, run.say):
+                learn(run, name)
         return
     with ThreadPoolExecutor(at_once) as pool, _left_if_interrupted(run):
-        arms = [pool.submit(learn, run, name, at_once) for name in names]
+        arms = {name: pool.submit(learn, run, name, at_once) for name in names}
         try:
-            for arm in arms:
-                arm.result()
+            for name, arm in arms.items():
+                with failed.noted(name, run.say):
+                    arm.result()
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise

@@ -101,6 +101,9 @@ def test_each_page_at_each_width_in_both_themes(name: str, pages: dict[str, Path
         assert tab.js("document.querySelector('.summary').textContent.length") > 0
         assert tab.js("document.querySelectorAll('.terms dt').length") > 0
         assert not tab.complaints
+        picture = pages[name].with_name(f"{width}-{theme}.png")  # kept where pytest keeps its folders: look at them
+        tab.picture(picture)
+        assert int.from_bytes(picture.read_bytes()[16:20], "big") == width, "the width in a PNG's head"
     assert len(backgrounds) == 2
 
 

@@ -45,12 +45,15 @@ def test_entries_read_back_as_the_tasks_they_are(tmp_path: Path) -> None:
         drafts.draft("Febbre?", ["0", "1"], 1),
         drafts.draft("Esito: è?", odd, 1),
         drafts.draft("Code", "012", 1),
+        drafts.draft("Sesso", "MF", 1),
     ]
     (tmp_path / "t.yaml").write_text("tasks:\n" + "\n".join(one.entry(("sì", "no")) for one in drafted) + "\n")
-    fever, outcome, code = load_tasks(str(tmp_path / "t.yaml"))
+    fever, outcome, code, sex = load_tasks(str(tmp_path / "t.yaml"))
     assert (fever.question, fever.options, fever.answers) == ("Febbre?", ("1", "0"), ("sì", "no"))
     assert (outcome.kind, outcome.options, outcome.answers) == ("multiclass", tuple(sorted(odd)), tuple(sorted(odd)))
     assert code.answers == ("0", "1", "2")
+    assert sex.answers == sex.options, "neither of two codes is a yes"
+    assert "what do these codes mean?" in drafted[-1].entry(("sì", "no"))
 
 
 def test_tasks_of_a_table_with_a_row_per_task_and_note() -> None:

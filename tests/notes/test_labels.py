@@ -94,6 +94,13 @@ def test_what_is_missing_is_said_with_the_way_out(
     assert said in str(error.value)
 
 
+def test_columns_of_a_wide_table_may_name_tasks_that_were_taken_out(tmp_path: Path) -> None:
+    rows = [(f"n{i}", str(i % 2), "M", ("train", "dev", "test")[i % 3]) for i in range(12)]
+    path = _table(tmp_path / "l.csv", rows, "note_id", "Febbre?", "Sesso", "split")
+    columns = {"task_id": None, "tasks": {"fever": "Febbre?", "never": "Sesso"}}
+    assert len(_read([FEVER], labels=path, label_columns=LabelColumns(**columns))) == 12
+
+
 def test_labels_under_other_names_than_the_options_say_what_to_write(tmp_path: Path) -> None:
     path = _table(tmp_path / "l.csv", PLAIN, "task_id", "note_id", "label", "split")
     task = Task("fever", "binary", "Fever?", ("yes", "no"), ("yes", "no"))

@@ -20,7 +20,8 @@ from raypipe.findings import results
 from raypipe.findings.gates import gates
 from raypipe.findings.predictions import Pooled, predictions
 from raypipe.notes.tasks import Task
-from raypipe.runs import compare
+from raypipe.runs import compare, driver
+from raypipe.runs.failures import Failures
 from raypipe.runs.names import TFIDF
 from raypipe.runs.run import Run
 from raypipe.settings.config import Arm, Conformal
@@ -193,13 +194,42 @@ def test_a_failing_unit_does_not_stop_the_others(
         if cell.settings.name == "seed0-all":
             raise ValueError("the patient said so")
 
-    with pytest.raises(InputError) as failure:
-        compare._each(run, work, [(cell,) for cell in cells.values()], in_tasks=True)
+    failed = Failures()
+    compare._each(run, work, [(cell,) for cell in cells.values()], True, failed)
     assert len(done) == len(cells)
+    with pytest.raises(InputError) as failure:
+        failed.tell("what to do")
     assert failure.value.exit_code == ExitCode.PARTIAL
     assert "seed0-all" in str(failure.value)
     assert "patient" not in str(failure.value)
     assert "ValueError at" in str(failure.value)
+
+
+def test_a_seed_that_cannot_be_prepared_does_not_stop_the_others(
+    tmp_path: Path, compared: tuple[Run, dict[compare.Cell, Run]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is measured for it, nor for its cells with fewer labels, which need its rows."""
+    folder = Path(shutil.copytree(compared[0].folder, tmp_path / compared[0].folder.name, copy_function=shutil.copy2))
+    for lost in (
+        "seed0-all/mask",
+        "seed0-all/evaluate/scorer",
+        "seed0-12/evaluate/scorer",
+        "seed1-all/evaluate/scorer",
+    ):
+        (folder / "cells" / lost / "manifest.json").unlink()
+    measured = []
+    monkeypatch.setattr(compare, "_learn", lambda cell, arm: measured.append(f"{cell.settings.name}/{arm}"))
+
+    def prepare(cell: Run) -> None:
+        raise ValueError(cell.settings.name)
+
+    monkeypatch.setattr(driver, "prepare", prepare)
+    with pytest.raises(InputError) as failure:
+        compare.compare(Run(compared[0].settings.model_copy(update={"runs": str(tmp_path)})).open())
+    of_seed, hint = failure.value.problems
+    assert of_seed.where == "seed0-all"
+    assert hint.what.startswith("1 of its parts failed; the same command")
+    assert measured == ["seed1-all/sft"]
 
 
 def _table(scores: list[float], labels: list[str]) -> pa.Table:

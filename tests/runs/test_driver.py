@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import threading
@@ -13,7 +14,7 @@ from typing import Any
 import psutil
 import pytest
 
-from raypipe.errors import InputError
+from raypipe.errors import ExitCode, InputError, Problem
 from raypipe.runs import driver, steps
 from raypipe.runs.folder import State, StepFolder
 from raypipe.runs.run import Run
@@ -87,7 +88,7 @@ def test_a_command_names_the_command_that_is_missing(run: Run) -> None:
 
 def _with_students_to_learn(run: Run, monkeypatch: pytest.MonkeyPatch, learn: Callable[..., None]) -> None:
     """Nothing but the arms' trainings is to be done."""
-    for name, result in (("prepare", None), ("evaluate", None), ("is_measured", False)):
+    for name, result in (("make", None), ("evaluate", None), ("is_measured", False)):
         monkeypatch.setattr(driver, name, lambda *_, result=result: result)
     monkeypatch.setattr(driver, "learn", learn)
 
@@ -99,6 +100,83 @@ def test_without_ray_the_thread_that_ctrl_c_reaches_does_the_work(
     _with_students_to_learn(run, monkeypatch, lambda *_: threads.append(threading.current_thread()))
     driver.run_all(run)
     assert threads == [threading.current_thread()] * len(run.settings.arms)
+
+
+def _failing(error: Exception) -> Callable[..., None]:
+    """Arm `b` fails, whatever is done for it."""
+
+    def work(run: Run, arm: str, *_: int) -> None:
+        if arm == "b":
+            raise error
+
+    return work
+
+
+@pytest.mark.parametrize("at_once", [1, 2])
+@pytest.mark.parametrize("fails", ["learn", "evaluate"])
+def test_an_arm_that_fails_does_not_stop_the_others(
+    at_once: int, fails: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arms = {name: {} for name in ("a", "b", "c")}
+    lines: list[str] = []
+    run = Run(settings(tmp_path, resources__ray=True, resources__concurrent_arms=at_once, arms=arms), say=lines.append)
+    run.cluster = Workers()  # type: ignore[assignment]
+    _with_students_to_learn(run, monkeypatch, lambda *_: None)
+    evaluated: list[str] = []
+    monkeypatch.setattr(driver, "evaluate", lambda _, arm: evaluated.append(arm))
+    monkeypatch.setattr(driver, fails, _failing(ValueError("the patient said so")))
+    with pytest.raises(InputError) as failure:
+        driver.run_all(run)
+    assert failure.value.exit_code == ExitCode.PARTIAL
+    of_b, hint = failure.value.problems
+    assert str(of_b).startswith("b: ValueError at ")
+    assert "patient" not in str(failure.value)
+    assert hint.what.startswith("1 of 3 arms failed; the same command tries")
+    assert f"`raypipe report --config {run.folder}`" in hint.what
+    assert lines[-1] == "b failed; the others go on"
+    if fails == "learn":
+        assert evaluated == ["a", "c"]
+
+
+def test_what_several_arms_fail_of_is_told_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = Run(settings(tmp_path, arms={name: {} for name in ("a", "b")}))
+    shared = InputError([Problem("train/rows", "cannot be read")])
+    _with_students_to_learn(run, monkeypatch, lambda run, arm: _failing(shared)(run, "b"))
+    with pytest.raises(InputError) as failure:
+        driver.run_all(run)
+    assert [str(problem) for problem in failure.value.problems][:-1] == ["a, b: train/rows: cannot be read"]
+
+
+def test_trouble_of_all_arms_ends_the_run_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    arms = {name: {} for name in ("a", "b", "c")}
+    run = Run(settings(tmp_path, arms=arms))
+    begun: list[str] = []
+
+    def learn(run: Run, arm: str) -> None:
+        begun.append(arm)
+        _failing(OSError(errno.ENOSPC, "full"))(run, arm)
+
+    _with_students_to_learn(run, monkeypatch, learn)
+    with pytest.raises(InputError, match="the disk is full") as failure:
+        driver.run_all(run)
+    assert failure.value.exit_code == ExitCode.STORAGE
+    assert begun == ["a", "b"]
+
+
+def test_an_arm_whose_own_attribution_fails_does_not_stop_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arms = {"a": {}, "b": {"masking": {}, "attribution": {"method": "occlusion"}}, "c": {}}
+    run, learned = Run(settings(tmp_path, arms=arms)), []
+    _with_students_to_learn(run, monkeypatch, lambda _, arm: learned.append(arm))
+
+    def make(run: Run, *_: Any) -> None:
+        _failing(MemoryError())(run, run.settings.name)
+
+    monkeypatch.setattr(driver, "make", make)
+    with pytest.raises(InputError, match="b: out of memory"):
+        driver.run_all(run)
+    assert learned == ["a", "c"]
 
 
 class Workers:

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from raypipe import cli
+from raypipe import cli, rows
+from raypipe.errors import Code, InputError
 from raypipe.findings import results
 from raypipe.findings.show import show_note
 from raypipe.runs import compare, driver
@@ -67,6 +68,12 @@ def test_a_report_writes_its_page_and_nothing_else(half_done: Run, tmp_path: Pat
     assert {path: after[path] for path in before} == before
     masked = next(iter(compare.opened(half_done).values())).step("mask").data
     show_note([masked], "unlabelled-00001")
+    table = rows.read(masked)
+    held_out = next(row["note_id"] for row in table.to_pylist() if row["error"] == Code.HELD_OUT)
+    with pytest.raises(InputError, match=f"nothing is masked in note {held_out}: it is a dev or test note"):
+        show_note([masked], held_out)
+    with pytest.raises(InputError, match=r"no note nosuch in .*; its ids look like \w+-\d+"):
+        show_note([masked], "nosuch")
     assert _tree(half_done.folder) == after
 
 

@@ -13,6 +13,7 @@ from raypipe.settings import config, reference
 from tests.settings.test_configfile import FIELDS
 
 ROOT = Path(__file__).parents[2]
+RECIPES = sorted(path for path in (ROOT / "jobs/configs").glob("*.yaml") if ".tasks." not in path.name)
 SECTIONS = dict(reference.json_schema()["$defs"])
 
 
@@ -21,6 +22,14 @@ def test_the_page_is_current() -> None:
     assert page.read_text() == reference.markdown(), (
         "run `python -m raypipe.settings.reference > docs/settings.md` and commit the page"
     )
+
+
+def test_the_schema_is_current_and_every_recipe_names_it() -> None:
+    schema = ROOT / "docs/settings.schema.json"
+    assert schema.read_text() == reference.schema_text(), "run `raypipe schema > docs/settings.schema.json`"
+    line = re.compile(r"^# yaml-language-server: \$schema=(\S+)$", re.M)
+    for path in RECIPES:
+        assert [(path.parent / name).resolve() for name in line.findall(path.read_text())] == [schema], path.name
 
 
 def test_every_key_stands_on_the_page() -> None:
@@ -97,7 +106,7 @@ def test_values_and_defaults_in_words(key: str, row: str) -> None:
 def test_the_schema_takes_a_config_and_refuses_a_typo() -> None:
     jsonschema = pytest.importorskip("jsonschema")
     schema = reference.json_schema()
-    for path in sorted((ROOT / "jobs/configs").glob("tune_*.yaml")):
+    for path in RECIPES:
         jsonschema.validate(yaml.safe_load(path.read_text()), schema)
     with pytest.raises(jsonschema.ValidationError, match="modle"):
         jsonschema.validate({"modle": {}}, schema)

@@ -1,18 +1,14 @@
-"""The report's tables as aligned plain text, at most WIDTH columns wide, for the terminal. Holds no note text."""
+"""The report's tables as aligned plain text, as wide as the terminal at most. Holds no note text."""
 
 from __future__ import annotations
 
 import textwrap
 from collections.abc import Iterator, Sequence
-from itertools import zip_longest
 
 from raypipe.evaluation.uncertainty import CAVEATS, Estimate
 from raypipe.findings.page.report import ArmRow, Report, outcome, verdict
 from raypipe.findings.probing import Probing, shown
-from raypipe.guard.terminal import printable
-
-WIDTH = 100  # of a terminal, and of a line in a log
-LEAST = 12  # letters of a column that is broken into several lines
+from raypipe.guard.tables import align, columns, one_line
 
 
 def text_table(report: Report) -> str:
@@ -176,58 +172,10 @@ def _points(share: float | None) -> str:
     return "-" if share is None or share != share else f"{100 * share:.1f}"
 
 
-def _one_line(text: str) -> str:
-    """A name must not break the table."""
-    return printable(text).replace("\n", " ").replace("\t", " ")
-
-
 def _wrapped(text: str, indent: str = "") -> str:
-    return "\n".join(textwrap.wrap(_one_line(text), WIDTH, subsequent_indent=indent, break_on_hyphens=False))
+    return "\n".join(textwrap.wrap(one_line(text), columns(), subsequent_indent=indent, break_on_hyphens=False))
 
 
 def _table(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
     """Nothing if there are no lines."""
     return align([head, *lines]) if lines else ""
-
-
-def align(lines: Sequence[Sequence[str]]) -> str:
-    """First and last column to the left, the others to the right; a rule below the head.
-
-    Where that is wider than WIDTH, heads that are wider than what they stand over go over several lines, then the cells
-    of the widest columns: nothing is cut.
-    """
-    lines = [[_one_line(cell) for cell in line] for line in lines]
-    columns = list(zip(*lines, strict=True))
-    widths = [max(map(len, column)) for column in columns]
-    least = [max(LEAST, *map(len, column[1:])) for column in columns]
-    for floor in (least, [LEAST] * len(widths)):
-        while (excess := sum(widths) + 2 * (len(widths) - 1) - WIDTH) > 0:
-            i = max(range(len(widths)), key=lambda i: (widths[i] > floor[i], widths[i]))
-            if widths[i] <= floor[i]:
-                break
-            widths[i] = max(floor[i], widths[i] - excess)
-    head, *rows = [_row(line, widths) for line in lines]
-    return "\n".join([*head, "-" * max(map(len, head)), *(line for row in rows for line in row)])
-
-
-def _row(cells: Sequence[str], widths: Sequence[int]) -> list[str]:
-    """The lines of one row."""
-    parts = [_broken(cell, width) for cell, width in zip(cells, widths, strict=True)]
-    outer = {0, len(widths) - 1}
-    return [
-        "  ".join(
-            cell.ljust(width) if i in outer else cell.rjust(width)
-            for i, (cell, width) in enumerate(zip(line, widths, strict=True))
-        ).rstrip()
-        for line in zip_longest(*parts, fillvalue="")
-    ]
-
-
-def _broken(cell: str, width: int) -> list[str]:
-    """A cell as lines, broken at spaces, else behind an underscore, else anywhere."""
-    if len(cell) <= width:
-        return [cell]
-    at = cell.rfind(" ", 0, width + 1)
-    if at <= 0:
-        at = (cell.rfind("_", 0, width) + 1) or width
-    return [cell[:at].rstrip(), *_broken(cell[at:].lstrip(), width)]

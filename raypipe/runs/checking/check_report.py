@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import pyarrow as pa
 
 from raypipe import rows
+from raypipe.guard.tables import align
 from raypipe.notes import labels as labels_of
 from raypipe.notes.split import SPLITS
 from raypipe.notes.tasks import Task
@@ -34,16 +35,15 @@ class CheckReport:
         if not self.tasks or not self.labels.num_rows:  # what is wrong with them is said elsewhere
             return "\n".join(self._below)
         counts = labels_of.counts_of(self.labels)
-        wide = max([4, *(len(task.id) for task in self.tasks)])
-        lines = [f"{'task':{wide}}  {'kind':10}  train    dev   test  labels (train)"]
+        table = [["task", "kind", *SPLITS, "labels (train)"]]
         for task in self.tasks:
-            n = {s: sum(of.get(s, 0) for of in counts.get(task.id, {}).values()) for s in SPLITS}
-            of_options = [(o, counts.get(task.id, {}).get(o, {}).get("train", 0)) for o in task.options[:6]]
+            of_task = counts.get(task.id, {})
+            n = [str(sum(of.get(split, 0) for of in of_task.values())) for split in SPLITS]
+            of_options = [(option, of_task.get(option, {}).get("train", 0)) for option in task.options[:6]]
             shown = ", ".join(f"{o}: {n}" if self.names_labels else str(n) for o, n in of_options)
             more = f", +{len(task.options) - 6}" if len(task.options) > 6 else ""
-            sizes = f"{n['train']:5}  {n['dev']:5}  {n['test']:5}"
-            mark = "  !" if any(doubts_of(task, counts.get(task.id, {}))) else ""
-            lines.append(f"{task.id:{wide}}  {task.kind:10}  {sizes}  {shown}{more}{mark}")
+            table.append([task.id, task.kind, *n, f"{shown}{more}{'  !' if any(doubts_of(task, of_task)) else ''}"])
+        lines = [align(table)]
         lines.append(f"{len(self.tasks)} tasks, {self.labels.num_rows:,} labels, {self.n_notes:,} notes")
         return "\n".join([*lines, *self._below])
 

@@ -58,7 +58,7 @@ def test_a_good_run_prints_one_line_per_task(data):
     report = check(config(data))
     assert [task.id for task in report.tasks] == ["fever"]
     assert (report.labels.num_rows, report.n_notes) == (12, 20)
-    assert str(report).splitlines()[1].split() == ["fever", "binary", "4", "4", "4", "1:", "2,", "0:", "2"]
+    assert str(report).splitlines()[2].split() == ["fever", "binary", "4", "4", "4", "1:", "2,", "0:", "2"]
 
 
 def test_limits_are_applied(data):
