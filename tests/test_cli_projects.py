@@ -32,6 +32,8 @@ def test_check_ends_with_a_verdict_and_the_next_command(project: Path, capsys: p
     assert code == ExitCode.OK
     assert out.splitlines()[-1] == f"ok, 0 warnings; next: raypipe run --config {project}"
     assert "2 tasks, 120 labels, 84 notes" in out
+    _, out, _ = _said(capsys, "check", "--config", project, "--set", "name=other")
+    assert out.strip().endswith(f"next: raypipe run --config {project} --set name=other")
 
 
 def test_check_tells_schema_strategy_method_data_and_model_at_once_with_lines(

@@ -96,6 +96,9 @@ def opened(path: Path, overrides: Sequence[str] | None, verify: bool = False) ->
 
 # What to run after a command; `raypipe run` makes all of it.
 NEXT = {
+    "check": "run",
+    "download": "run",
+    "tune": "run",
     "pretrain": "finetune",
     "finetune": "mask",
     "attribute": "mask",
@@ -110,10 +113,10 @@ NEXT = {
 }
 
 
-def say_next(command: str, config: Path, set_: Sequence[str] | None, arms: Sequence[str] = ()) -> None:
-    """The last line of a command: the one that follows."""
+def next_after(command: str, config: Path, set_: Sequence[str] | None = None, arms: Sequence[str] = ()) -> str:
+    """What the last line of a command ends with: the command that follows, of the same run."""
     options = [("--config", str(config)), *(("--set", key) for key in set_ or ()), *(("--arm", arm) for arm in arms)]
-    say(f"next: {shlex.join(['raypipe', NEXT[command], *(part for option in options for part in option)])}")
+    return f"next: {shlex.join(['raypipe', NEXT[command], *(part for option in options for part in option)])}"
 
 
 def _invoke(arguments: Sequence[str] | None) -> object:

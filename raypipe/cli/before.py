@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from raypipe.cli.app import ConfigPath, Overrides, app, connected, read, settings_of
+from raypipe.cli.app import ConfigPath, Overrides, app, connected, next_after, read, settings_of
 from raypipe.errors import InputError
 from raypipe.guard.terminal import say
 from raypipe.settings import configfile
@@ -84,7 +84,7 @@ def _check(config: Path, overrides: Sequence[str] = (), names_labels: bool = Tru
     if problems:
         say(f"not ok: {len(problems)} problem{'' if len(problems) == 1 else 's'}, {said}")
         raise InputError(problems)
-    say(f"ok, {said}; next: raypipe run --config {config}")
+    say(f"ok, {said}; {next_after('check', config, overrides)}")
 
 
 @app.command()

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from raypipe.cli.app import ConfigPath, Overrides, app, folder_of
+from raypipe.cli.app import ConfigPath, Overrides, app, folder_of, next_after
 from raypipe.guard.terminal import say
 from raypipe.settings import configfile
 
@@ -78,7 +78,7 @@ def download(store: StoreUri, config: ConfigPath, set_: Overrides = None) -> Non
     there, here = stores.in_store(store, folder.resolve().name), stores.on_disk(folder)
     with lock.held(folder):
         n = stores.copy(there, here, say)
-    say(f"{n} steps downloaded; next: {shlex.join(['raypipe', 'run', '--config', str(config)])}")
+    say(f"{n} steps downloaded; {next_after('download', config, set_)}")
 
 
 @app.command()

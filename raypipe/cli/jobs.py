@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -16,9 +15,9 @@ from raypipe.cli.app import (
     app,
     demand_whole,
     folder_of,
+    next_after,
     opened,
     read,
-    say_next,
     settings_of,
 )
 from raypipe.guard import process
@@ -48,7 +47,7 @@ def run(config: ConfigPath, set_: Overrides = None, verify: Verify = False) -> N
     with opened(config, set_, verify) as whole:
         driver.run_all(whole)
         _report(whole, {})
-    say_next("run", config, set_)
+    say(next_after("run", config, set_))
 
 
 @app.command()
@@ -58,7 +57,7 @@ def compare(config: ConfigPath, set_: Overrides = None, verify: Verify = False) 
 
     with opened(config, set_, verify) as run:
         _report(run, comparison.compare(run))
-    say_next("compare", config, set_)
+    say(next_after("compare", config, set_))
 
 
 @app.command()
@@ -116,7 +115,7 @@ def tune(
         say(search_report.text(results))
         say(search_report.write(results, folder / "report"))
     for best in sorted(folder.glob("*/best.yaml")):
-        say(f"next: {shlex.join(['raypipe', 'run', '--config', str(best)])}")
+        say(next_after("tune", best))
     if (error := search.failed(results)) is not None:
         raise error
 

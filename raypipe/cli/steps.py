@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from raypipe.cli.app import Arm, ConfigPath, Overrides, Verify, app, opened, say_next
+from raypipe.cli.app import Arm, ConfigPath, Overrides, Verify, app, next_after, opened
 from raypipe.guard.terminal import say
 
 
@@ -24,21 +24,21 @@ def _make(command: str, config: Path, set_: Sequence[str] | None, arms: Sequence
 def pretrain(config: ConfigPath, set_: Overrides = None) -> None:
     """Train a tokenizer and a small decoder from scratch."""
     _make("pretrain", config, set_)
-    say_next("pretrain", config, set_)
+    say(next_after("pretrain", config, set_))
 
 
 @app.command()
 def finetune(config: ConfigPath, set_: Overrides = None, arm: Arm = None) -> None:
     """Fine-tune the scorer on the labels; with --arm, the students of an arm."""
     _make("finetune", config, set_, arm)
-    say_next("finetune --arm" if arm else "finetune", config, set_)
+    say(next_after("finetune --arm" if arm else "finetune", config, set_))
 
 
 @app.command()
 def attribute(config: ConfigPath, set_: Overrides = None) -> None:
     """Relevance of every word of the unlabelled notes, on all GPUs."""
     _make("attribute", config, set_)
-    say_next("attribute", config, set_)
+    say(next_after("attribute", config, set_))
 
 
 @app.command()
@@ -50,28 +50,28 @@ def faithfulness(config: ConfigPath, set_: Overrides = None) -> None:
     with opened(config, set_) as run:
         driver.run_command(run, "faithfulness")
         say(faithfulness_page(run))
-    say_next("faithfulness", config, set_)
+    say(next_after("faithfulness", config, set_))
 
 
 @app.command()
 def mask(config: ConfigPath, set_: Overrides = None) -> None:
     """Masking plans of all arms, from stored relevance or straight from attribution."""
     _make("mask", config, set_)
-    say_next("mask", config, set_)
+    say(next_after("mask", config, set_))
 
 
 @app.command()
 def train(config: ConfigPath, set_: Overrides = None, arm: Arm = None) -> None:
     """Reconstruction: students learn to fill in what was masked."""
     made = _make("train", config, set_, arm)
-    say_next("train", config, set_, [name.removeprefix("train/") for name in made])
+    say(next_after("train", config, set_, [name.removeprefix("train/") for name in made]))
 
 
 @app.command()
 def evaluate(config: ConfigPath, set_: Overrides = None, arm: Arm = None) -> None:
     """Score the labelled notes of the evaluation split with the students."""
     _make("evaluate", config, set_, arm)
-    say_next("evaluate", config, set_)
+    say(next_after("evaluate", config, set_))
 
 
 @app.command()
@@ -89,7 +89,7 @@ def probe(config: ConfigPath, set_: Overrides = None, verify: Verify = False) ->
         driver.make(run, [f"probe/{model}" for model in probed_models(run)], "probe")
         with integrity.blamed(integrity.finished(run.folder / "probe")):
             say(probing_page(run))
-    say_next("probe", config, set_)
+    say(next_after("probe", config, set_))
 
 
 @app.command()
