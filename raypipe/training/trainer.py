@@ -10,7 +10,7 @@ import json
 import shutil
 import uuid
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -109,7 +109,7 @@ def fit(
     trainer._register_sigint_handler = lambda _: None  # it would take ctrl-C for itself
     with _followed(specs, follow):
         trainer.fit()
-    return [outcome(spec.folder) for spec in specs]
+    return [_ended(spec) for spec in specs]
 
 
 def fit_here(
@@ -130,7 +130,14 @@ def fit_here(
             run(specs, device, watch=watch)
     finally:
         torch.set_num_threads(before)
-    return [outcome(spec.folder) for spec in specs]
+    return [_ended(spec) for spec in specs]
+
+
+def _ended(spec: TrainingSpec) -> Outcome:
+    """What it reported; its checkpoint, which holds note text as tokens, is gone. Raises OSError if it cannot go."""
+    with suppress(FileNotFoundError):
+        shutil.rmtree(Path(spec.folder) / "checkpoint")
+    return outcome(spec.folder)
 
 
 def outcome(folder: str | Path) -> Outcome:
@@ -247,7 +254,7 @@ def _train(model: Any, spec: TrainingSpec, device: Any, is_first: bool, sharding
         model.save_pretrained(folder / "model", safe_serialization=True)
         tokenizer.save_pretrained(folder / "model")
         write_json(folder / "outcome.json", asdict(result))
-        shutil.rmtree(folder / "checkpoint", ignore_errors=True)
+        shutil.rmtree(folder / "checkpoint", ignore_errors=True)  # it is large; if it does not go, `_ended` says why
     return model
 
 

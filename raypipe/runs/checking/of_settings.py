@@ -106,6 +106,9 @@ def _sources(config: Config, arms: Mapping[str, Masking]) -> Iterator[Problem]:
     if which(GENERAL):
         yield from _general(config, which(GENERAL))
     for path in corpus_needs(arms).lexicons:
+        if Path(path).is_dir():
+            yield Problem("masking.mslm.lexicon", f"{path} is a folder")
+            continue
         try:
             if not read_terms(path):
                 yield Problem("masking.mslm.lexicon", f"{path} holds no term")
