@@ -40,11 +40,8 @@ WRITTEN = "written"  # the folder, beside a step's rows, of the ids that Ray has
 QUIET = {
     "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # a process more for every training, and no training listens to it
-    # Workers that a Ray started here starts in advance: at first without the hook of `_connect`, so that none of them
-    # is of use, and later as many as blocks wait, though a few cores have them all ready too late.
-    "RAY_prestart_worker_first_driver": "0",
-    "RAY_enable_worker_prestart": "0",
-    "RAY_DATA_PARQUET_FOOTER_NUM_ACTORS": "1",  # a resumed step reads one small folder: 32 processes by default
+    "RAY_prestart_worker_first_driver": "0",  # they start without the hook of `_connect`, and so none is ever used
+    "RAY_DATA_PARQUET_FOOTER_NUM_ACTORS": "1",  # 32 processes by default, to read which notes a step has already
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_worker_maximum_startup_concurrency": "8",  # the default, one per core, warns at every step of a small machine
     "TOKENIZERS_PARALLELISM": "false",
