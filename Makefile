@@ -8,6 +8,9 @@ export RAYPIPE_DATA ?= $(if $(wildcard $(SHARED)/data),$(abspath $(SHARED)/data)
 export RAYPIPE_MODELS ?= $(if $(wildcard $(SHARED)/models),$(abspath $(SHARED)/models))
 # Where `make models` puts really pre-trained decoders; tests that need them skip while they are not there.
 export RAYPIPE_PRETRAINED ?= $(abspath pretrained)
+# Each of the hundreds of processes that the tests start would compile the package anew where this is set, as it often
+# is in containers: empty is as good as not set.
+export PYTHONDONTWRITEBYTECODE :=
 
 # The torch that is installed: the pinned version, in whichever build this machine's index offers (SECURITY.md). With
 # `make setup TORCH="--require-hashes -r requirements-torch.lock"` it is PyPI's own build (on Linux, with CUDA).

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,8 @@ LAYERS = (
     "cli",
 )
 KNOW_RAY = {"stream.cluster", "stream.source", "stream.submission", "training.trainer", "tuning.search"}
+# Each takes a second or more to import, and every worker imports nearly the whole package: inside functions only.
+SLOW, ARE_SLOW = {"captum.attr", "sklearn", "scipy.stats", "peft"}, {"tuning.stability"}
 MAX_LOOSE = 6  # modules beside the folders
 PICKLES = {"pickle", "cloudpickle", "dill", "joblib", "marshal", "shelve"}
 
@@ -42,24 +45,30 @@ def _modules() -> dict[str, Path]:
 MODULES = {name: path for name, path in _modules().items() if name}
 
 
-def _imports(path: Path) -> set[str]:
+@cache
+def _tree(path: Path) -> ast.Module:
+    return ast.parse(path.read_text())
+
+
+@cache
+def _imports(path: Path) -> frozenset[str]:
     """Modules that a file imports, at its top and inside functions, but not for type checking alone."""
-    tree = ast.parse(path.read_text())
+    tree = _tree(path)
     typing_only = {
         id(node)
         for test in ast.walk(tree)
         if isinstance(test, ast.If) and "TYPE_CHECKING" in ast.unparse(test.test)
         for node in ast.walk(test)
     }
-    found = set()
-    for node in ast.walk(tree):
-        if id(node) in typing_only:
-            continue
-        if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            found |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
-    return found
+    return frozenset(name for node in ast.walk(tree) if id(node) not in typing_only for name in _imported(node))
+
+
+def _imported(node: ast.AST) -> set[str]:
+    if isinstance(node, ast.Import):
+        return {alias.name for alias in node.names}
+    if isinstance(node, ast.ImportFrom) and node.module:
+        return {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+    return set()
 
 
 def _own_imports(name: str) -> set[str]:
@@ -107,6 +116,12 @@ def test_only_a_few_files_know_ray(name: str) -> None:
     assert not knows or name in KNOW_RAY
 
 
+def test_a_worker_does_not_wait_for_libraries_that_it_may_not_use() -> None:
+    at_the_top = {name: {m for node in _tree(path).body for m in _imported(node)} for name, path in MODULES.items()}
+    slow = {name for name, found in at_the_top.items() for s in SLOW if any(f"{m}.".startswith(f"{s}.") for m in found)}
+    assert slow == ARE_SLOW
+
+
 @pytest.mark.parametrize("name", sorted(MODULES))
 def test_nothing_is_unpickled(name: str) -> None:
     assert not {module.split(".")[0] for module in _imports(MODULES[name])} & PICKLES
@@ -118,7 +133,7 @@ def test_nothing_is_unpickled(name: str) -> None:
 @pytest.mark.parametrize("name", sorted(MODULES))
 def test_lines_are_printed_in_one_place(name: str) -> None:
     """Where control characters are taken out (guard/terminal.py)."""
-    calls = [node.func for node in ast.walk(ast.parse(MODULES[name].read_text())) if isinstance(node, ast.Call)]
+    calls = [node.func for node in ast.walk(_tree(MODULES[name])) if isinstance(node, ast.Call)]
     prints = any(ast.unparse(call) in ("print", "typer.echo", "sys.stderr.write") for call in calls)
     assert not prints or name == "guard.terminal"
 

@@ -4,6 +4,8 @@
 (2009.07896). Baselines are those of integrated gradients: the note's embeddings are zero or their mean, instruction and
 question stay. LayerDeepLift has no rule for the modules of a modern decoder (SiLU, RMSNorm, attention), so on these
 models it equals gradient x difference from the baseline.
+
+captum brings matplotlib and IPython along, and every worker imports this file: only who asks for captum imports it.
 """
 
 from __future__ import annotations
@@ -14,7 +16,6 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
-import captum.attr
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -34,18 +35,31 @@ REFUSED = {"LayerActivation", "LayerDeepLiftShap", "LayerFeaturePermutation", "L
 
 def names() -> list[str]:
     """Layer methods of the installed captum that can attribute to the tokens of a note."""
+    import captum.attr
+
     classes = [n for n in dir(captum.attr) if n.startswith("Layer") or n == "InternalInfluence"]
     return [name for name in classes if name not in {*REFUSED, "LayerAttribution"}]
 
 
-def captum_layer(name: str) -> Method:
-    """The captum class of this name as a method."""
-    accepted = inspect.signature(getattr(captum.attr, name).attribute).parameters
+def settings_of(name: str) -> frozenset[str]:
+    """The settings that the captum class of this name reads."""
+    accepted = inspect.signature(_class(name).attribute).parameters
+    return frozenset({"reduction", *(key for key, argument in ARGUMENTS.items() if argument in accepted)})
+
+
+def captum_layer(name: str, settings: frozenset[str]) -> Method:
+    """The captum class of this name as a method that reads these `settings`."""
     return Method(
-        attribute=lambda request, notes: [_one(request, note, getattr(captum.attr, name)) for note in notes],
+        attribute=lambda request, notes: [_one(request, note, _class(name)) for note in notes],
         reads=lambda config: "scale" if config.norm == "sum" and name == "LayerGradientXActivation" else "mixing",
-        settings=frozenset({"reduction", *(key for key, argument in ARGUMENTS.items() if argument in accepted)}),
+        settings=settings,
     )
+
+
+def _class(name: str) -> Any:
+    import captum.attr
+
+    return getattr(captum.attr, name)
 
 
 class Target(nn.Module):

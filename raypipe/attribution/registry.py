@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from raypipe.attribution.attention_mean import ATTENTION_MEAN
 from raypipe.attribution.attnlrp import ATTNLRP
-from raypipe.attribution.captum_layer import PREFIX, captum_layer, names
+from raypipe.attribution.captum_layer import PREFIX, captum_layer, names, settings_of
 from raypipe.attribution.grad_x_activation import GRAD_X_ACTIVATION
 from raypipe.attribution.integrated_gradients import INTEGRATED_GRADIENTS
 from raypipe.attribution.kv_direct import KV_DIRECT, KV_DIRECT_VALUE
@@ -27,8 +27,8 @@ METHODS: dict[str, Method] = {
     "kv_direct_value": KV_DIRECT_VALUE,
     "occlusion": OCCLUSION,
     "attention_mean": ATTENTION_MEAN,
-    "gradient_shap": captum_layer("LayerGradientShap"),
-    "deeplift": captum_layer("LayerDeepLift"),
+    "gradient_shap": captum_layer("LayerGradientShap", frozenset({"reduction", "baseline"})),
+    "deeplift": captum_layer("LayerDeepLift", frozenset({"reduction", "baseline"})),
     "tfidf": TFIDF,
     "random": RANDOM,
 }
@@ -41,8 +41,9 @@ def method_of(config: config.Attribution) -> Method:
     """
     if config.method in METHODS:
         return METHODS[config.method]
-    if config.method.removeprefix(PREFIX) in names() and config.method.startswith(PREFIX):
-        return captum_layer(config.method.removeprefix(PREFIX))
+    name = config.method.removeprefix(PREFIX)
+    if name in names() and config.method.startswith(PREFIX):
+        return captum_layer(name, settings_of(name))
     valid = ", ".join([*METHODS, *(PREFIX + name for name in names())])
     raise InputError([Problem("attribution.method", f"{config.method!r} is not a method; known: {valid}")])
 

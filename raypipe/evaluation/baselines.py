@@ -11,9 +11,6 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from sklearn.dummy import DummyClassifier
-from sklearn.feature_extraction.text import TfidfVectorizer
-from sklearn.linear_model import LogisticRegression
 
 from raypipe import rows
 from raypipe.evaluation.heads import LEAST_PROBABILITY, answers_of, choose_layer, labels_by_task, log_probabilities
@@ -29,6 +26,10 @@ def tfidf_logistic(
     fitted on `idf_texts` (unlabelled notes) and on the training notes. Labels are weighted by inverse frequency, as
     macro F1 does. Notes without text or with an error are left out.
     """
+    from sklearn.dummy import DummyClassifier  # here, because it is slow to import: see heads.py
+    from sklearn.feature_extraction.text import TfidfVectorizer
+    from sklearn.linear_model import LogisticRegression
+
     note_of = {row["note_id"]: row for row in notes.to_pylist() if row["text"] and not row.get("error")}
     labels = labels.filter(pa.array([note_id in note_of for note_id in labels["note_id"].to_pylist()], pa.bool_()))
     in_training = set(labels.filter(pc.equal(labels["split"], "train"))["note_id"].to_pylist())

@@ -8,6 +8,8 @@ scikit-learn's Adam without dropout).
 A probe may also learn by heart: the control task gives every note a random label that depends on its first content
 word alone (evaluation/control.py). Selectivity is the score on the task less that on the control, over the evaluation
 notes whose word occurs in training notes (Hewitt & Liang 2019, 1909.03368, section 2, adapted to documents).
+
+scikit-learn takes a second to import, and every worker imports this file: only who fits a classifier waits for it.
 """
 
 from __future__ import annotations
@@ -22,12 +24,6 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-from sklearn.dummy import DummyClassifier
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import f1_score
-from sklearn.model_selection import StratifiedGroupKFold
-from sklearn.neural_network import MLPClassifier
 
 from raypipe import rows
 from raypipe.notes.tasks import Task
@@ -157,6 +153,9 @@ class _Head:
         n_folds = min(self.settings.folds, *groups_of_label)
         if n_folds < 2 or len(groups_of_label) < 2:
             return None
+        from sklearn.metrics import f1_score
+        from sklearn.model_selection import StratifiedGroupKFold
+
         states_ND, _ = _standardised(states_ND, states_ND[:0], rotate=self.settings.head == "logistic")
         folds = StratifiedGroupKFold(n_folds, shuffle=True, random_state=self.seed)
         answer_CN = np.empty((len(self.grid), len(train)), dtype=gold_N.dtype)
@@ -178,6 +177,11 @@ class _Head:
 
     def _fits(self, states_ND: F64, gold_N: npt.NDArray[np.str_], grid: Sequence[float | None]) -> Iterator[Any]:
         """A fitted classifier for each penalty, strongest first. The next one overwrites it."""
+        from sklearn.dummy import DummyClassifier
+        from sklearn.exceptions import ConvergenceWarning
+        from sklearn.linear_model import LogisticRegression
+        from sklearn.neural_network import MLPClassifier
+
         # the last token at the embeddings, for example, holds nothing of the note
         if len(set(gold_N)) < 2 or not states_ND.std(axis=0).any():
             constant = DummyClassifier(strategy="prior").fit(states_ND, gold_N)

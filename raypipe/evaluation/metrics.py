@@ -14,7 +14,6 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from scipy.stats import rankdata
 
 from raypipe.notes.tasks import Task
 from raypipe.rows import counts
@@ -135,6 +134,8 @@ def macro_f1(gold_N: I64, predicted_N: I64, n_labels: int) -> float:
 
 def auc(positive_N: Bools, score_N: F64) -> float | None:
     """Chance that a positive scores above a negative, ties counting half; None if either is missing."""
+    from scipy.stats import rankdata  # here, because it is slow to import, and every worker imports this file
+
     n_positive = int(positive_N.sum())
     n_negative = len(positive_N) - n_positive
     if not n_positive or not n_negative:

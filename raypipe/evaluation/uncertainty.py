@@ -17,7 +17,6 @@ from typing import Literal
 
 import numpy as np
 import pyarrow as pa
-from scipy import stats
 
 from raypipe.evaluation.resampling import Measure, TaskCounts, count_tasks, group_weights, holm, sign_flip_p
 from raypipe.notes.tasks import Task
@@ -235,6 +234,8 @@ def seed_weights(n_bootstrap: int, seed_R: Sequence[int], seed: int) -> F64:
     n = len(size_U)
     share_BU = np.full((n_bootstrap, n), 1 / n)
     if n > 1:
+        from scipy import stats  # here, because it is slow to import
+
         z_BU = np.random.default_rng([seed, n]).standard_normal((n_bootstrap, n))
         widen = stats.t.ppf(0.975, n - 1) / stats.norm.ppf(0.975)
         share_BU += widen * (z_BU - z_BU.mean(axis=1, keepdims=True)) / math.sqrt(n * (n - 1))

@@ -43,6 +43,9 @@ WRITTEN = "written"  # the folder, beside a step's rows, of the ids that Ray has
 
 QUIET = {
     "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # a process more for every training, and no training listens to it
+    "RAY_prestart_worker_first_driver": "0",  # they start without the hook of `_connect`, and so none is ever used
+    "RAY_DATA_PARQUET_FOOTER_NUM_ACTORS": "1",  # 32 processes by default, to read which notes a step has already
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_worker_maximum_startup_concurrency": "8",  # the default, one per core, warns at every step of a small machine
     "TOKENIZERS_PARALLELISM": "false",

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from raypipe.attribution import METHODS, AttributionEngine
-from raypipe.attribution.captum_layer import names
+from raypipe.attribution.captum_layer import names, settings_of
 from raypipe.models.families import FAMILIES
 from raypipe.models.loading import Loaded
 from raypipe.models.prompts import EncodedNote, Question
@@ -64,6 +64,11 @@ def test_targets_and_label_lengths(method: str, labels: str, target: Any) -> Non
 def test_captum_methods_by_name(name: str) -> None:
     (result,) = done(engine_of(method=f"captum:{name}", layer=LAYER, steps=3).attribute(notes_of(1, 1, "multi")))
     assert np.isfinite(result.relevance_QKN).all()
+
+
+@pytest.mark.parametrize(("method", "name"), [("gradient_shap", "LayerGradientShap"), ("deeplift", "LayerDeepLift")])
+def test_the_settings_of_a_captum_method_are_those_that_captum_takes(method: str, name: str) -> None:
+    assert METHODS[method].settings == settings_of(name)
 
 
 def test_no_question_and_no_note() -> None:

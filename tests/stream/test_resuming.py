@@ -13,8 +13,8 @@ import pytest
 import ray
 
 from raypipe import rows
-from raypipe.settings.config import Data
-from raypipe.stream.cluster import WRITTEN, Cluster, forget_lost_rows
+from raypipe.settings.config import Data, Resources
+from raypipe.stream.cluster import WRITTEN, Cluster, forget_lost_rows, join
 from raypipe.stream.source import read_notes
 
 N_NOTES, N_SHARDS = 60, 6
@@ -81,8 +81,9 @@ def test_nothing_is_there_yet(tmp_path: Path) -> None:
 
 @pytest.fixture
 def cluster() -> Iterator[Cluster]:
-    ray.init(num_cpus=4, include_dashboard=False, log_to_driver=False, object_store_memory=100_000_000)
-    yield Cluster(4.0, 0.0, 1, 1.0, 0.0)
+    joined = join(Resources())
+    assert isinstance(joined, Cluster)
+    yield joined
     ray.shutdown()
 
 
