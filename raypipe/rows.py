@@ -149,7 +149,10 @@ PROBED = pa.schema(
 
 
 def states(layers: Sequence[int]) -> pa.Schema:
-    """What the probe reads of a labelled note. One column per layer and pooling: a reader takes what it needs."""
+    """What the probe reads of a labelled note. One column per layer and pooling: a reader takes what it needs.
+
+    A note that does not fit the context has no task, and no states.
+    """
     columns = [(f"{pooling}_{layer}", pa.list_(pa.float32())) for pooling in ("mean", "last") for layer in layers]
     # mean_k [D] over the note's tokens; last_k [Q*D] of the last token before the answer to each question.
     # float32: some families have activations beyond float16

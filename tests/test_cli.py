@@ -173,23 +173,37 @@ def resolve(host, *more, **options):
     raise OSError("blocked")
 socket.getaddrinfo = resolve
 from raypipe import cli
-try:
-    cli.main(["run", "--config", sys.argv[1]])
-except SystemExit as end:
-    from huggingface_hub import constants
-    print("RESULT", end.code, constants.HF_HUB_OFFLINE, tried)
+for command in sys.argv[2:]:
+    try:
+        cli.main([command, "--config", sys.argv[1]])
+    except SystemExit as end:
+        from huggingface_hub import constants
+        print("RESULT", command, end.code, constants.HF_HUB_OFFLINE, tried)
 """
+OFFLINE = ("run", "probe", "compare", "canaries")
 
 
-def test_a_run_with_a_local_model_opens_no_connection(tmp_path: Path) -> None:
+def test_no_command_with_a_local_model_opens_a_connection(tmp_path: Path) -> None:
     model = tmp_path / "model"
     tiny_model().save_pretrained(model)
     tiny_tokenizer().save_pretrained(model)
     config = tmp_path / "small.yaml"
-    config.write_text(configfile.dump(settings(tmp_path / "runs", model__path=str(model))))
+    few = {"data__task_ids": ("febbre", "cefalea"), "comparison__seeds": 1, "canaries__copies": (0, 1)}
+    few |= {
+        "canaries__each": 1,
+        "canaries__secret": "9#",
+        "data__synthetic__n_unlabelled": 4,
+        "probe__after": ("finetune",),
+        "probe__c": (0.1,),
+        "probe__folds": 2,
+        "probe__layers": (1.0,),
+    }
+    config.write_text(configfile.dump(settings(tmp_path / "runs", model__path=str(model), **few)))
     online = {name: value for name, value in os.environ.items() if name not in process.OFFLINE}
-    done = subprocess.run([sys.executable, "-c", WATCHED, config], env=online, capture_output=True, text=True)
-    assert done.stdout.splitlines()[-1:] == ["RESULT 0 True []"], done.stderr[-2000:]
+    watched = [sys.executable, "-c", WATCHED, config, *OFFLINE]
+    done = subprocess.run(watched, env=online, capture_output=True, text=True)
+    ends = [line for line in done.stdout.splitlines() if line.startswith("RESULT")]
+    assert ends == [f"RESULT {command} 0 True []" for command in OFFLINE], done.stderr[-2000:]
     private = [path for path in (tmp_path / "runs").rglob("*") if path.stat().st_mode & 0o077]
     assert private == [], "files of a run are their owner's alone"
 

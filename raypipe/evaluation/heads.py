@@ -50,6 +50,7 @@ class PooledStates:
         """From a `rows.states` table with at least the column of this layer and pooling."""
         row_of: dict[tuple[str, str], int] = {}
         parts, n_rows = [], 0
+        states = states.filter(pc.greater(pc.list_value_length(states["task_id"]), 0))  # less those without room
         for batch in states.select(["note_id", "task_id", f"{pooling}_{layer}"]).to_batches():
             ids, tasks_of = batch.column(0).to_pylist(), batch.column(1).to_pylist()
             n_vectors = sum(map(len, tasks_of)) if pooling == "last" else len(ids)
@@ -75,15 +76,16 @@ def fit_probe(
     """`rows.PROBED` of one layer and pooling: every label of `split`, and every control label there.
 
     `labels`: rows.LABELS, learned from where the split is "train". `group_of`: note id -> group, null if it has
-    none. A labelled note without states has no answer, which counts as wrong.
+    none. A labelled note without states has no answer, which counts as wrong. A task without training labels is left
+    out.
     """
     labelled = labels_by_task(labels)
     out: list[dict[str, Any]] = []
     for task in tasks:
         train, evaluated = labelled[task.id, "train"], labelled[task.id, split]
-        train = [row for row in train if (task.id, row["note_id"]) in pooled.row_of]
         if not train or not evaluated:
             continue
+        train = [row for row in train if (task.id, row["note_id"]) in pooled.row_of]
         columns = {"layer": pooled.layer, "pooling": pooled.pooling}
         head = _Head(settings, task, seed)
         inner = head.choose_penalty(_states(pooled, task, train), train, group_of)
@@ -150,7 +152,7 @@ class _Head:
         gold_N = np.asarray([row["label"] for row in train])
         groups_N = np.asarray([group_of.get(row["note_id"]) or f"\0{row['note_id']}" for row in train])
         groups_of_label = [len(set(groups_N[gold_N == label])) for label in set(gold_N)]
-        n_folds = min(self.settings.folds, *groups_of_label)
+        n_folds = min([self.settings.folds, *groups_of_label])
         if n_folds < 2 or len(groups_of_label) < 2:
             return None
         from sklearn.metrics import f1_score
@@ -169,9 +171,9 @@ class _Head:
 
     def log_probabilities(self, learn_ND: F64, gold: Sequence[str], evaluated_ND: F64) -> F64:
         """Log-probability of every option for the evaluated notes, [N, C]."""
-        learn_ND, evaluated_ND = _standardised(learn_ND, evaluated_ND, rotate=self.settings.head == "logistic")
         if not len(evaluated_ND):
             return np.empty((0, len(self.task.options)))
+        learn_ND, evaluated_ND = _standardised(learn_ND, evaluated_ND, rotate=self.settings.head == "logistic")
         model = next(self._fits(learn_ND, np.asarray(gold), [self.c]))
         return log_probabilities(model, evaluated_ND, self.task.options)
 
@@ -233,7 +235,7 @@ def _answers(
     columns: Mapping[str, Any],
 ) -> Iterator[dict[str, Any]]:
     """Rows of rows.PROBED for the evaluated notes."""
-    answerable = [row for row in evaluated if (task.id, row["note_id"]) in pooled.row_of]
+    answerable = [row for row in evaluated if train and (task.id, row["note_id"]) in pooled.row_of]
     states = _states(pooled, task, train), _states(pooled, task, answerable)
     scores_NC = head.log_probabilities(states[0], [row["label"] for row in train], states[1])
     scores_of = {row["note_id"]: scores_C for row, scores_C in zip(answerable, scores_NC, strict=True)}

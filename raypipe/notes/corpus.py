@@ -100,9 +100,10 @@ class Corpus:
         ids = for_self_supervision(notes, self.all_labels, data.model_copy(update={"max_unlabelled": n_notes}))
         return max((stable_hash(note_id) for note_id in ids.to_pylist()), default=0)
 
-    def note_ids(self) -> pa.ChunkedArray:
-        """The ids of all notes, read again."""
-        return pa.concat_tables(iter_notes(self.data, ["note_id"]))["note_id"]
+    def note_ids(self, pretrains: bool = False) -> pa.ChunkedArray:
+        """The ids of all notes, or of those for pretraining, read again."""
+        data = self.data.for_pretraining if pretrains else self.data
+        return pa.concat_tables(iter_notes(data, ["note_id"]))["note_id"]
 
     def labels_of(self, split: str) -> pa.Table:
         """The labels in use of a split."""

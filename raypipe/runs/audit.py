@@ -1,6 +1,6 @@
 """Has every row that went into a step come out once? Compared are sets of ids, which a wrong count could hide.
 
-Steps that turn one note into many rows or none (`train/rows`, `pseudo`) add a receipt for each note that they read
+Steps that turn one note into many rows or none (those of training rows) add a receipt for each note that they read
 (training/examples.py), so that a lost block shows in them, too.
 """
 
@@ -14,14 +14,14 @@ import pyarrow.compute as pc
 from raypipe.errors import ExitCode, InputError, Problem
 
 
-def audit(folder: Path, ids_in: pa.ChunkedArray, ids_out: pa.ChunkedArray, what: str = "notes") -> None:
+def audit(folder: Path, ids_in: pa.ChunkedArray | pa.Array, ids_out: pa.ChunkedArray, what: str = "notes") -> None:
     """Raise `InputError` unless the two hold the same ids, each once. `folder`: of the step; `what`: ids stand for."""
     counts = ids_out.value_counts()
     came_out, times = counts.field("values"), counts.field("counts")
     wrong = {
         "lost": len(ids_in) - _n_true(pc.is_in(ids_in, came_out)),
         "doubled": _n_true(pc.greater(times, 1)),
-        "that never went in": len(came_out) - _n_true(pc.is_in(came_out, ids_in.combine_chunks())),
+        "that never went in": len(came_out) - _n_true(pc.is_in(came_out, pc.unique(ids_in))),
     }
     if any(wrong.values()):
         lines = ", ".join(f"{n:,} {how}" for how, n in wrong.items() if n)

@@ -1,7 +1,8 @@
 """What the folder of a run may lose without losing a result, and what it must not. For `raypipe clean`.
 
 May go: what an interrupted command left behind, checkpoints of trainings that have ended, and hidden states that every
-probe has read. All of it is made again where it is needed again. Beside the run, what is left of clusters that were
+probe has read. All of it is made again where it is needed again. Beside the run, the counts of corpora that runs share:
+words of notes, which a run that lacks them counts again (corpus_counts.py); and what is left of clusters that were
 started on this machine and have ended, of whichever run: Ray does not say whose they were, and a killed one leaves rows
 with note text. Everything else stays: models, relevance, masks, predictions, the records of steps.
 """
@@ -14,9 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from raypipe.errors import InputError
+from raypipe.guard.folders import why_open
 from raypipe.records import halves
 from raypipe.runs.folder import refuse_links
 from raypipe.runs.integrity import MANIFEST, SETTINGS
+from raypipe.runs.names import SHARED_COUNTS
 from raypipe.stream.cluster import ended_sessions
 
 CHECKPOINT = "checkpoint"
@@ -55,7 +58,9 @@ def dispensable(run: Path) -> list[Dispensable]:
     """
     demand_run(run)
     refuse_links(run)  # what they lead to is not the run's
-    by_path = {one.path: one for one in (*_left_behind(run), *_checkpoints(run), *_states(run), *_sessions())}
+    by_path = {
+        one.path: one for one in (*_left_behind(run), *_checkpoints(run), *_states(run), *_counts(run), *_sessions())
+    }
     return [one for path, one in sorted(by_path.items()) if not any(parent in by_path for parent in path.parents)]
 
 
@@ -81,6 +86,12 @@ def _states(run: Path) -> Iterator[Dispensable]:
         parts[len(parts) - 1 - parts[::-1].index("states")] = "probe"
         if (run.joinpath(*parts) / MANIFEST).exists():
             yield Dispensable(step, "are hidden states that the probe has read")
+
+
+def _counts(run: Path) -> Iterator[Dispensable]:
+    for counts in (run.resolve().parent / SHARED_COUNTS, *run.rglob(SHARED_COUNTS)):  # runs in this one share some, too
+        if counts.is_dir() and not any(why_open(path, is_own=True) for path in (counts.parent, counts)):
+            yield Dispensable(counts, "are words of notes and their counts, which runs beside each other share")
 
 
 def _sessions() -> Iterator[Dispensable]:

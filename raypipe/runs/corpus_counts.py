@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,7 +21,7 @@ from raypipe.models import loading
 from raypipe.models.encoder import encoder_vectors
 from raypipe.notes import storage
 from raypipe.records import versions
-from raypipe.runs.names import SCORER
+from raypipe.runs.names import SCORER, SHARED_COUNTS
 from raypipe.settings import config
 from raypipe.settings.arms import PRETRAINING
 from raypipe.stream import pipeline
@@ -52,7 +52,7 @@ def compute(run: Run, asks: CorpusNeeds) -> Statistics:
 def _counted(run: Run, asks: CorpusNeeds) -> Statistics:
     """Counts that need no model. All runs on the same corpus share them."""
     folder = cache_folder(run, asks)
-    if folder.exists():
+    with suppress(FileNotFoundError):  # `raypipe clean` of any run may delete it at any time
         return Statistics.load(folder)
     counted = Statistics.of_counts(pipeline.count_words(run.job, asks), run.settings.statistics.min_notes)
     if GENERAL in asks.needs:
@@ -70,19 +70,17 @@ def cache_folder(run: Run, asks: CorpusNeeds) -> Path:
     if GENERAL in asks.needs:
         path = settings.general_counts or PRETRAINING
         by["general"] = path if path == PRETRAINING else storage.listing(path, "statistics.general_counts")
-    return Path(run.settings.runs).resolve() / ".cache" / "statistics" / fingerprint(by)
+    return Path(run.settings.runs).resolve() / SHARED_COUNTS / fingerprint(by)
 
 
 def _publish(counted: Statistics, folder: Path) -> None:
     """Appears whole or not at all, and to its owner alone: these are words of notes."""
-    folder.parents[1].mkdir(mode=0o700, parents=True, exist_ok=True)
-    folder.parent.mkdir(mode=0o700, exist_ok=True)
-    fresh = Path(tempfile.mkdtemp(dir=folder.parent))  # mode 0700
-    counted.save(fresh)
-    try:
-        fresh.rename(folder)
-    except OSError:  # another run was faster
-        shutil.rmtree(fresh)
+    with suppress(OSError):  # another run was faster, or is cleaned: this one has its counts
+        folder.parents[1].mkdir(mode=0o700, parents=True, exist_ok=True)
+        folder.parent.mkdir(mode=0o700, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder.parent, ignore_cleanup_errors=True) as fresh:  # mode 0700
+            counted.save(Path(fresh))
+            Path(fresh).rename(folder)
 
 
 def _vectors(encoder: str | None, backbone: config.Model, words: Sequence[str]) -> F32:

@@ -45,20 +45,22 @@ def pretraining_rows(run: Run, folder: StepFolder, _: str) -> dict[str, Any]:
     if problems := list(of_tokens(with_tokenizer, run.corpus.tasks)):  # before hours of training
         raise InputError(problems)
     pipeline.cut(run.job, run.tokenizer, folder.data)
+    audit(folder.path, run.corpus.note_ids(pretrains=True), examples.receipts(folder.data))
     return {"beside": ["../tokenizer"]}
 
 
 def finetuning_rows(run: Run, folder: StepFolder, _: str) -> dict[str, Any]:
     """The labelled notes as fine-tuning rows, in the folders train and dev."""
-    no_room = {split: _write_supervised(run, split, folder.output / split) for split in ("train", "dev")}
+    no_room = {split: _write_supervised(run, split, folder) for split in ("train", "dev")}
     return {"notes_without_room": no_room}
 
 
-def _write_supervised(run: Run, split: str, folder: Path) -> int:
+def _write_supervised(run: Run, split: str, folder: StepFolder) -> int:
     """Fine-tuning rows of a split; few by nature, so this process writes them. Returns how many notes had no room."""
     encoder, options = run.encoder(), {task.id: task.options for task in run.corpus.tasks}
     out, n_skipped = [], 0
     for note, labels in run.corpus.labelled(split):
+        out.append(examples.receipt(note["note_id"]))
         try:
             encoded = encoder.encode(note["note_id"], note["text"], sorted(labels))
         except RowError:  # the questions alone fill the context: nothing to learn from
@@ -67,8 +69,9 @@ def _write_supervised(run: Run, split: str, folder: Path) -> int:
         answers = {task_id: options[task_id].index(label) for task_id, label in labels.items()}
         for part, row in enumerate(supervised.training_rows(encoded, answers, encoder.eos_id)):
             out.append({"arm": LABELS, "key": f"{note['note_id']}\t{part}", "draw": 0, **row})
-    if out:
-        examples.write(out, folder / "rows.parquet")
+    if ids := pc.unique(run.corpus.labels_of(split)["note_id"]):
+        examples.write(out, folder.output / split / "rows.parquet")
+        audit(folder.path, ids, examples.receipts(folder.output / split))
     return n_skipped
 
 
@@ -173,7 +176,7 @@ def _score(run: Run, folder: StepFolder, student: str, split: str) -> dict[str, 
     pipeline.score(run.job, run.model(student), split, folder.data)
     predicted, labels = rows.read(folder.data, ["task_id", "note_id", "predicted"]), run.corpus.labels_of(split)
     if run.settings.evaluation.mode == "head":  # a task that has nothing to train a classifier on has no answers
-        labels = labels.filter(pc.is_in(labels["task_id"], pc.unique(predicted["task_id"])))
+        labels = labels.filter(pc.is_in(labels["task_id"], pc.unique(run.corpus.labels_of("train")["task_id"])))
     audit(folder.path, pairs(labels), pairs(predicted), "labels")
     without_room = predicted["predicted"].null_count  # those count as wrong
     return {"predictions": len(predicted), "without_room": without_room}

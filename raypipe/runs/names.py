@@ -1,4 +1,4 @@
-"""Names that every run uses for students, training rows and lines of the table. No arm may have one of them."""
+"""Names that every run uses for students, training rows, lines of the table, and what lies beside it."""
 
 from __future__ import annotations
 
@@ -6,4 +6,5 @@ SCORER = "scorer"  # its relevance guides the masks; by default the student that
 BACKBONE = "backbone"  # the model that every student starts from
 TFIDF, EMBEDDINGS = "tfidf_logistic", "embeddings_logistic"  # baselines: lines of the table that are no arms
 LABELS, TEXT = "labels", "text"  # in training rows, the "arm" of fine-tuning and of pretraining: all arms share them
-RESERVED = {SCORER, TFIDF, EMBEDDINGS, "rows"}  # "rows" is a folder beside the students'
+SHARED_COUNTS = ".cache/statistics"  # beside runs: counts of their corpora, which they share
+RESERVED = {SCORER, TFIDF, EMBEDDINGS, "rows"}  # of no arm; "rows" is a folder beside the students'

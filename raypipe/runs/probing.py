@@ -10,9 +10,11 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from raypipe import rows
 from raypipe.evaluation.baselines import best_of_states
+from raypipe.runs.audit import audit
 from raypipe.runs.names import BACKBONE, SCORER
 from raypipe.settings import config
 from raypipe.stream import pipeline
@@ -44,8 +46,12 @@ def states(run: Run, folder: StepFolder, student: str) -> dict[str, Any]:
     name = model_of(run, folder)
     run.say(f"states/{name}: one pass over the labelled notes")
     pipeline.states(run.job, loaded_from(run, name, student), folder.data)
+    stored = rows.read(folder.data, ["note_id", "task_id"])
+    of_splits = pc.is_in(run.corpus.labels["split"], pa.array(["train", run.settings.evaluation.split]))
+    audit(folder.path, pc.unique(run.corpus.labels.filter(of_splits)["note_id"]), stored["note_id"])
     size = sum(path.stat().st_size for path in folder.data.glob("*.parquet"))
-    return {"notes": rows.read(folder.data, columns=[]).num_rows, "megabytes": round(size / 1e6, 1)}
+    n_notes = pc.sum(pc.greater(pc.list_value_length(stored["task_id"]), 0)).as_py()
+    return {"notes": n_notes, "megabytes": round(size / 1e6, 1)}
 
 
 def probe(run: Run, folder: StepFolder, _: str) -> dict[str, Any]:

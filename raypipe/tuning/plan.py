@@ -99,6 +99,20 @@ def plans(space: Space, backbones: Sequence[Backbone]) -> list[StudyPlan]:
     return out
 
 
+def demand_few(plans: Sequence[StudyPlan]) -> None:
+    """Raise `InputError` if a study has more trials than `tune.max_trials` allows: a few grids make a billion."""
+    problems: dict[Problem, None] = {}
+    for plan in plans:
+        most = plan.backbone.config({}).tune.max_trials
+        if plan.n_trials > most:
+            what = (
+                f"{plan.n_trials:,} trials, more than tune.max_trials allows ({most:,}): try fewer values, or raise it"
+            )
+            problems[Problem(plan.space.path, what)] = None
+    if problems:
+        raise InputError(list(problems))
+
+
 def counts(path: Path, written: Document) -> tuple[tuple[str, str, int], ...]:
     """Model, arm and trials of each study of a space. Raises `InputError` with everything that is wrong with it."""
     space = load(path)

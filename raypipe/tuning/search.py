@@ -22,7 +22,7 @@ from raypipe.settings.config import Config
 from raypipe.stream import cluster
 from raypipe.tuning import base_run, studies, trial, trial_tables
 from raypipe.tuning.base_run import Say
-from raypipe.tuning.plan import StudyPlan
+from raypipe.tuning.plan import StudyPlan, demand_few
 from raypipe.tuning.space import METRIC, MODE, Space
 from raypipe.tuning.trial import StudyContext
 from raypipe.tuning.trial_tables import FAILED, RUNNING, STOPPED, Search
@@ -40,9 +40,10 @@ QUIET = {
 def tune(plans: list[StudyPlan], say: Say) -> tuple[Search, Path]:
     """Search every model. Returns the search and its folder, which then holds the tables and each model's best.yaml.
 
-    Raises `InputError` before anything starts if a study's folder was made by another space or config, or by another
-    user. Failed trials do not raise: see `failed`.
+    Raises `InputError` before anything starts if a study has too many trials, or if its folder was made by another
+    space or config, or by another user. Failed trials do not raise: see `failed`.
     """
+    demand_few(plans)
     folders = [studies.claim(plan) for plan in plans]
     _demand_own(folders)
     config = plans[0].backbone.config({})

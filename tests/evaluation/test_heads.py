@@ -148,6 +148,16 @@ def test_few_labels_and_missing_states() -> None:
     assert len(fever) == N // 2
 
 
+def test_a_task_whose_training_notes_have_no_states_has_no_answers() -> None:
+    pooled = states(gold())
+    row_of = {(t, n): row for (t, n), row in pooled.row_of.items() if t == "place" or n in NOTES[::2]}
+    probed = run(PooledStates(1, "last", pooled.states_XD, row_of), gold()).to_pylist()
+    fever = [row for row in probed if row["task_id"] == "fever"]
+    assert len(fever) == N // 2
+    assert {row["predicted"] for row in fever} == {None}
+    assert None not in {row["predicted"] for row in probed if row["task_id"] == "place"}
+
+
 def test_layer_and_pooling_are_chosen_within_the_training_notes() -> None:
     """One layer is perfect on the training notes, the other on the test notes: only the first can be chosen."""
     own, n_train = gold(), np.arange(N) % 2 == 1
@@ -175,6 +185,7 @@ def test_pooled_reads_what_the_stage_writes() -> None:
     assert rows.layers_of(schema) == [0, 3]
     notes = [
         {"note_id": "a", "task_id": ["x", "y"], "mean_3": [1.0, 2.0], "last_3": [3.0, 4.0, 5.0, 6.0]},
+        {"note_id": "without room", "task_id": []},
         {"note_id": "b", "task_id": ["y"], "mean_3": [7.0, 8.0], "last_3": [9.0, 10.0]},
     ]
     table = pa.concat_tables([rows.table(notes[:1], schema), schema.empty_table(), rows.table(notes[1:], schema)])

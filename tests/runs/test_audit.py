@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 
 from raypipe import rows
 from raypipe.errors import ExitCode, InputError
+from raypipe.evaluation import heads
 from raypipe.runs import driver
 from raypipe.runs.audit import audit
 from raypipe.runs.run import Run
 from raypipe.stream import inline
+from raypipe.stream.stages import probe
+from raypipe.training import examples
+from raypipe.tuning.plan import configure
 from tests.small_run import settings
 
 
@@ -58,10 +64,26 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     return run
 
 
+def _forget(run: Run, step: str) -> None:
+    shutil.rmtree(run.step(step).path, ignore_errors=True)
+
+
 @pytest.mark.parametrize(
-    "step", ["attribute", "mask", "answer", "train/rows", "pseudo", "evaluate/scorer", "calibrate/scorer"]
+    "step",
+    [
+        "pretrain/rows",
+        "attribute",
+        "mask",
+        "answer",
+        "train/rows",
+        "pseudo",
+        "evaluate/scorer",
+        "calibrate/scorer",
+        "states/backbone",
+    ],
 )
 def test_a_step_that_loses_a_row_is_not_finished(run: Run, step: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    _forget(run, step)
     before = [todo.name for todo in driver.missing(run, [step])][:-1]
     driver.make(run, before)
     written = inline.Tables.write_parquet
@@ -81,3 +103,30 @@ def test_a_step_that_loses_a_row_is_not_finished(run: Run, step: str, monkeypatc
     assert not run.is_done(step)
     driver.make(run, [step])
     assert run.is_done(step)
+
+
+def test_labelled_notes_that_are_no_rows_are_missed(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    _forget(run, "finetune/rows")
+    written = examples.write
+    with monkeypatch.context() as patch:
+        patch.setattr(examples, "write", lambda made, path: written(made[2:], path))
+        with pytest.raises(InputError, match=r"finetune/rows: of 24 notes: 1 lost"):
+            driver.make(run, ["finetune/rows"])
+    assert not run.is_done("finetune/rows")
+    driver.make(run, ["finetune/rows"])
+
+
+def test_a_head_that_loses_a_whole_task_is_noticed(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    changes = {"evaluation.mode": "head", "evaluation.conformal": None, "probe.c": (0.1,), "probe.folds": 2}
+    run = Run(configure(run.settings, changes)).open()
+    task, fit = run.corpus.tasks[0].id, heads.fit_probe
+
+    def but_one_task(*args: Any) -> pa.Table:
+        probed = fit(*args)
+        return probed.filter(pc.not_equal(probed["task_id"], task))
+
+    _forget(run, "evaluate/scorer")
+    with monkeypatch.context() as patch:
+        patch.setattr(probe, "fit_probe", but_one_task)
+        with pytest.raises(InputError, match=r"evaluate/scorer: of .* labels: 12 lost"):
+            driver.make(run, ["evaluate/scorer"])

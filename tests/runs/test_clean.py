@@ -107,6 +107,25 @@ def test_a_cell_is_cleaned_under_the_lock_of_its_run(run: Path, monkeypatch: pyt
     assert (run / "cells/seed0-all/train/a/checkpoint").exists()
 
 
+def test_shared_words_of_notes_may_go(run: Path) -> None:
+    _file(run / "runs/small/config.yaml")
+    shared = [_file(run / f"runs/{place}.cache/statistics/a1/words.parquet") for place in ("", "small/cells/")]
+    listed = CliRunner().invoke(cli.app, ["clean", "--config", str(run / "runs/small")])
+    for path in shared:
+        assert f"MB  {path.parents[1]}: are words of notes" in listed.output
+        assert path.exists()
+    assert CliRunner().invoke(cli.app, ["clean", "--yes", "--config", str(run / "runs/small")]).exit_code == 0
+    assert not [path for path in run.rglob("words.parquet")]
+
+
+def test_shared_words_behind_a_link_are_left(run: Path) -> None:
+    _file(run / "runs/small/config.yaml")
+    words = _file(run / "elsewhere/statistics/a1/words.parquet")
+    (run / "runs/.cache").symlink_to(run / "elsewhere")
+    assert dispensable(run / "runs/small") == []
+    assert words.exists()
+
+
 def test_a_link_is_neither_followed_nor_deleted(run: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     elsewhere = tmp_path_factory.mktemp("elsewhere")
     _file(elsewhere / "state.json")

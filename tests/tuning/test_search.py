@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -48,6 +49,28 @@ def test_trials_at_once_are_what_the_cluster_holds(tmp_path: Path, monkeypatch: 
     assert at_once() == 32
     assert at_once(4.0) == 4, "a GPU each"
     assert at_once(4.0, "tune.gpus_per_trial=0.5") == 8, "two trials share a GPU"
+
+
+def test_a_billion_trials_do_not_start_unasked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(base_run, "prepare", lambda *_: pytest.fail("the search has started"))
+    plan = replace(demo_plan(tmp_path, [0.1]), params={f"key{i}": {"grid_search": list(range(10))} for i in range(9)})
+    assert plan.n_trials == 10**9
+    with pytest.raises(InputError) as refused:
+        search.tune([plan, plan], print)
+    (problem,) = refused.value.problems
+    most = "1,000,000,000 trials, more than tune.max_trials allows (1,000): try fewer values, or raise it"
+    assert str(problem) == f"mine.py: {most}"
+    assert list(tmp_path.iterdir()) == [], "nothing was made"
+
+
+def test_as_many_trials_as_are_allowed_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def started(*_: Any) -> None:
+        raise InputError("started")
+
+    monkeypatch.setattr(base_run, "prepare", started)
+    for most, said in ((3, "started"), (2, "3 trials, more than tune.max_trials allows \\(2\\)")):
+        with pytest.raises(InputError, match=said):
+            search.tune([demo_plan(tmp_path, [0.1, 0.2, 0.3], f"tune.max_trials={most}")], print)
 
 
 @pytest.mark.parametrize("planted", ["search_gen_state.pkl", "0a1b_00000/error.pkl", "0a1b_00000"])

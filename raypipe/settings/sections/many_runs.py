@@ -35,6 +35,8 @@ class Tune(Section):
     `pretrain:<family>`. Empty: that of the section `model`."""
     max_unlabelled: int | None = Field(None, ge=1)
     """Most notes that trials learn from. None: `data.max_unlabelled`."""
+    max_trials: int = Field(1000, ge=1)
+    """Most trials that a study may have. A search of more is refused before it starts: grids multiply."""
     concurrent_trials: int | Literal["auto"] = "auto"
     """Trials that run at once. `auto`: as many as the cores or the shares of the GPUs allow."""
     cpus_per_trial: float = Field(1.0, gt=0)

@@ -12,12 +12,15 @@ from raypipe import rows
 from raypipe.guard.quiet import quiet
 from raypipe.models import loading
 from raypipe.settings import config
-from raypipe.training.examples import STORED
+from raypipe.training.examples import STORED, receipt
 
 
 @quiet
 class Cut:
-    """Notes in, training rows of the arm `text` out. No row mixes two notes: length buckets leave little padding."""
+    """Notes in; training rows of the arm `text` out, and a receipt for each note.
+
+    No row mixes two notes: length buckets leave little padding.
+    """
 
     def __init__(self, tokenizer: config.Model, pretrain: config.Pretrain) -> None:
         self.tokenizer = loading.load_tokenizer(tokenizer)
@@ -29,6 +32,7 @@ class Cut:
     def __call__(self, table: pa.Table) -> pa.Table:
         notes = [note for note in table.to_pylist() if note["error"] is None]
         out = [row for note in notes for row in self._rows(note["note_id"], note["text"])]
+        out += [receipt(note_id) for note_id in table["note_id"].to_pylist()]
         return rows.table(out, STORED)
 
     def _rows(self, note_id: str, text: str) -> Iterator[dict[str, Any]]:

@@ -18,7 +18,7 @@ from raypipe.settings import config
 
 @quiet
 class States:
-    """Notes in, one row of rows.states out for each note with a label in `splits`, unless it does not fit the context.
+    """Notes in, one row of rows.states out for each note with a label in `splits`; of no task if it does not fit.
 
     For a fine-tuned student these are the states from which it answers.
     """
@@ -49,11 +49,13 @@ class States:
         notes = [note for note in table.to_pylist() if note["note_id"] in self.tasks_of]
         tried = [self.encoder.encode_row(note, sorted(self.tasks_of[note["note_id"]])) for note in notes]
         encoded = [note for note in tried if isinstance(note, EncodedNote)]
-        of_notes = note_states(self.loaded, encoded, self.layers, self.batch_tokens)
+        of_notes = iter(note_states(self.loaded, encoded, self.layers, self.batch_tokens))
         out = []
-        for note, states in zip(encoded, of_notes, strict=True):
-            row: dict[str, Any] = {"note_id": note.note_id, "task_id": [q.task_id for q in note.questions]}
-            for k, layer in enumerate(self.layers):
-                row |= {f"mean_{layer}": states.mean_KD[k], f"last_{layer}": states.last_QKD[:, k].ravel()}
+        for note, result in zip(notes, tried, strict=True):
+            row: dict[str, Any] = {"note_id": note["note_id"], "task_id": []}
+            if isinstance(result, EncodedNote):
+                states, row["task_id"] = next(of_notes), [q.task_id for q in result.questions]
+                for k, layer in enumerate(self.layers):
+                    row |= {f"mean_{layer}": states.mean_KD[k], f"last_{layer}": states.last_QKD[:, k].ravel()}
             out.append(row)
         return rows.table(out, rows.states(self.layers))
