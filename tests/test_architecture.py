@@ -138,6 +138,14 @@ def test_lines_are_printed_in_one_place(name: str) -> None:
     assert not prints or name == "guard.terminal"
 
 
+def test_every_table_for_spreadsheets_is_known() -> None:
+    """Tests look into each for cells that a spreadsheet would compute (spreadsheets.py); `copies` makes the user's."""
+    ways = ("csv.writer(", "DictWriter(", "import write_csv", ", write_csv", ".to_csv(")
+    writing = {name for name, path in MODULES.items() if any(way in path.read_text() for way in ways)}
+    known = {"records", "findings.pages", "findings.memorisation", "tuning.search_report", "notes.copies"}
+    assert writing == known, "assert in a test of the new one that `formulas` finds none"
+
+
 @pytest.mark.parametrize("name", sorted(n for n in MODULES if n.startswith("masking")))
 def test_masking_needs_no_torch(name: str) -> None:
     assert not any(module.split(".")[0] in ("torch", "transformers") for module in _imports(MODULES[name]))

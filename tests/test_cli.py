@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from tests.small_run import settings
 from tests.tiny_models import tiny_model, tiny_tokenizer
 
 CANARY = "Mario Rossi, nato a Pavia"
+PR_CAPBSET_DROP, CAP_DAC_OVERRIDE = 24, 1  # of Linux
 
 
 @pytest.fixture(autouse=True)
@@ -134,6 +136,24 @@ def test_after_a_full_disk_the_same_command_goes_on(
         assert _exit("run", "-c", config) == ExitCode.STORAGE
     assert "the disk is full: make room; the same command goes on" in capsys.readouterr().err
     assert _exit("run", "-c", config) == ExitCode.OK
+
+
+def _may_write_where_it_is_allowed() -> None:
+    """Root may write everywhere; without this capability, which the next program does not get, where others may."""
+    if os.getuid() == 0 and ctypes.CDLL(None).prctl(PR_CAPBSET_DROP, CAP_DAC_OVERRIDE, 0, 0, 0):
+        raise OSError("root keeps its rights")
+
+
+def test_a_folder_that_may_not_be_written_is_one_line(config: Path) -> None:
+    (config.parent / "runs").mkdir(mode=0o555)
+    command = [sys.executable, "-m", "raypipe.cli", "pretrain", "--config", config]
+    try:
+        done = subprocess.run(command, preexec_fn=_may_write_where_it_is_allowed, capture_output=True, text=True)
+    except subprocess.SubprocessError:
+        pytest.skip("root cannot give up its rights here")
+    assert done.returncode == ExitCode.STORAGE, done.stdout
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(f"error: {config.parent / 'runs'}: not permitted: let this user read and write here")
 
 
 def test_a_folder_that_anyone_may_write_is_warned_of(config: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -12,6 +12,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ import yaml
 
 import raypipe
 from raypipe import cli
+from raypipe.notes.storage import FORMATS
 from raypipe.settings import configfile
 from raypipe.stream.submission import VARIABLES
 
@@ -284,6 +286,23 @@ def test_slurm_without_a_command_is_a_line(tmp_path: Path) -> None:
     done, log = _allocation(tmp_path, "0")
     assert (done.returncode, log) == (2, [])
     assert done.stderr.startswith("usage: sbatch ")
+
+
+@pytest.mark.parametrize("ending", sorted({*FORMATS, ".safetensors"}))
+def test_notes_in_the_working_directory_stay_at_home(tmp_path: Path, ending: str) -> None:
+    """What `ray job submit --working-dir .` would send, as Ray itself packs it."""
+    from ray._private.runtime_env.packaging import create_package
+
+    (tmp_path / "here").mkdir()
+    shutil.copy(REPOSITORY / ".rayignore", tmp_path / "here")
+    kept = [f"notes{ending}", f"deep/in/export{ending}", "runs/small/report/report.html", ".git/config"]
+    for name in (*kept, "jobs/pipeline.py", "my.yaml"):
+        (tmp_path / "here" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "here" / name).write_text("Mario Rossi")
+    create_package(str(tmp_path / "here"), tmp_path / "sent.zip", include_gitignore=False)
+    with zipfile.ZipFile(tmp_path / "sent.zip") as sent:
+        names = {name for name in sent.namelist() if not name.endswith("/")}
+    assert names == {".rayignore", "jobs/pipeline.py", "my.yaml"}
 
 
 def test_the_image_has_both_flavours_and_no_root() -> None:

@@ -194,14 +194,23 @@ def open_csv(file: File) -> Iterator[tuple[list[str], str, Any]]:
     """The names of the columns, the delimiter, and a reader of the rows below; broken bytes become lone surrogates.
 
     The delimiter is a comma. A first line without one, but with semicolons or tabs, is separated by these: so European
-    spreadsheets write CSV. The reader raises csv.Error where a quote is not closed.
+    spreadsheets write CSV. The reader raises csv.Error where a quote is not closed or a cell is too long.
     """
     with file.filesystem.open_input_stream(file.path) as stream:
         text = io.TextIOWrapper(io.BufferedReader(stream), encoding=file.encoding, errors="surrogateescape", newline="")
         first = text.readline(_MAX_HEADER)
         delimiter = next((mark for mark in (",", ";", "\t") if mark in first), ",")
-        reader = csv.reader(chain([first], text), delimiter=delimiter, strict=True)
+        longest = (2 * csv.field_size_limit() + 4) * (first.count(delimiter) + 1)  # all of it quotes, which are doubled
+        reader = csv.reader(chain([first], _lines(text, longest)), delimiter=delimiter, strict=True)
         yield next(reader, []), delimiter, reader
+
+
+def _lines(text: io.TextIOWrapper, longest: int) -> Iterator[str]:
+    """Lines of CSV. A longer one holds a cell beyond csv's limit, which would see it only when all of it is read."""
+    while line := text.readline(longest + 1):
+        if len(line) > longest:
+            raise csv.Error("line too long")
+        yield line
 
 
 def refuse_extensions(schema: pa.Schema, file: File) -> None:

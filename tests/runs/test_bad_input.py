@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import tracemalloc
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -181,6 +182,36 @@ def test_a_parquet_bomb_stays_small_in_memory(tmp_path):
     for table in iter_notes(Data(notes=str(tmp_path), max_chars=1000)):
         assert set(table["error"].to_pylist()) <= {"E_TOO_BIG"}
         assert pa.total_allocated_bytes() - before < 150_000_000  # 64 rows at a time
+
+
+@pytest.mark.parametrize(
+    ("name", "line"), [("n.jsonl.gz", b'{"note_id": "a", "text": "'), ("n.csv.gz", b"note_id,text\na,")]
+)
+def test_a_gzip_bomb_stays_small_in_memory(tmp_path, name, line):
+    """100 MB of one note in 100 kB."""
+    with gzip.open(tmp_path / name, "wb", compresslevel=1) as file:
+        file.write(line)
+        for _ in range(100):
+            file.write(b"a" * 1_000_000)
+    assert (tmp_path / name).stat().st_size < 1_000_000
+    tracemalloc.start()
+    try:
+        if name == "n.csv.gz":
+            with pytest.raises(InputError, match=r"not valid CSV: .* or a cell over 131,072 characters"):
+                list(iter_notes(Data(notes=str(tmp_path), max_chars=1000)))
+        else:
+            (table,) = (table for table in iter_notes(Data(notes=str(tmp_path), max_chars=1000)) if len(table))
+            assert table["error"].to_pylist() == ["E_TOO_BIG"]
+        assert tracemalloc.get_traced_memory()[1] < 30_000_000
+    finally:
+        tracemalloc.stop()
+
+
+def test_the_longest_cell_of_csv_is_read_however_it_is_written(tmp_path):
+    (tmp_path / "n.csv").write_text('text\n"' + '""' * 131_072 + '"\r\n', newline="")
+    columns = {"note_id": "text", "text": "text"}
+    (table,) = (table for table in iter_notes(Data(notes=str(tmp_path), columns=columns, max_chars=10)) if len(table))
+    assert len(table) == 1
 
 
 # --- labels

@@ -20,6 +20,7 @@ from raypipe.runs.run import Run
 from raypipe.settings import configfile
 from raypipe.settings.config import Config, Data
 from tests.small_run import settings
+from tests.spreadsheets import formulas
 
 ARMS = {
     "sft": {},
@@ -79,6 +80,7 @@ def test_no_secret_leaves_the_notes(
     printed = capfd.readouterr()
     assert {path: path.stat().st_mtime_ns for path in run.folder.rglob("*.parquet")} == before, "nothing is made again"
     table = (planted.folder / "exposure/table.csv").read_text()
+    assert formulas(planted.folder / "exposure/table.csv") == []
     assert "train/cpt,text,3,1,3.0," in table
     measured = [path.read_bytes() for path in planted.folder.glob("exposure/**/*") if path.is_file()]
     for row in rows.read(run.folder / "planted/canaries.parquet").to_pylist():

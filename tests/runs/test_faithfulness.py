@@ -19,6 +19,7 @@ from raypipe.notes.tasks import Task
 from raypipe.runs import driver, faithfulness
 from raypipe.runs.run import Run
 from raypipe.settings import config
+from tests.spreadsheets import formulas
 from tests.tiny_models import tiny_loaded
 
 METHODS = ("grad_x_activation", "grad_x_activation/sum", "kv_direct", "occlusion")
@@ -73,6 +74,7 @@ def test_table_page_and_csv_hold_every_variant(done: tuple[Run, Path], capsys: p
         assert 0 <= row["agreement"]["chance"] <= 1
     with (page.parent / "table.csv").open() as file:
         assert [line["variant"] for line in csv.DictReader(file)] == [row["variant"] for row in found]
+    assert formulas(page.parent / "table.csv") == []
     measured(run)  # once more: nothing is computed
     shown = capsys.readouterr().out
     assert "kv_direct layer 2" in shown

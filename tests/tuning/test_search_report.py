@@ -10,7 +10,9 @@ from pathlib import Path
 import pyarrow.compute as pc
 
 from raypipe.tuning import analysis, search_report
+from raypipe.tuning.backbones import _slug
 from raypipe.tuning.trial_tables import ModelFacts, Search
+from tests.spreadsheets import formulas
 from tests.tuning.searches import BEST, LAYER, LAYERS, RATIO, RATIOS, made_search
 
 ROOT = Path(__file__).parents[2]
@@ -43,6 +45,7 @@ def test_the_page_and_the_tables(search: Search, tmp_path: Path) -> None:
         rows = list(csv.DictReader(file))
     assert len(rows) == 2 * len(RATIOS) * len(LAYERS)
     assert (float(rows[0][f"config/{RATIO}"]), float(rows[0][f"config/{LAYER}"])) == BEST
+    assert formulas(tmp_path / "settings.csv") == formulas(tmp_path / "trials.csv") == []
     text = re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", page))
     assert "1 \u00d7 RuntimeError at raypipe/x.py:1" in text
     assert "one trial 17.0 s 17.0 s" in text
@@ -60,6 +63,17 @@ def test_what_a_search_calls_itself_cannot_become_markup(search: Search, tmp_pat
     page = search_report.write(replace(search, name=evil, doc=evil, models=models), tmp_path).read_text()
     assert evil not in page
     assert "&lt;img src=x" in page
+
+
+def test_what_a_model_is_called_cannot_become_a_formula(tmp_path: Path) -> None:
+    search_report.write(made_search((_slug("/models/=-1+1"),), seeds=(0,)), tmp_path)
+    assert formulas(tmp_path / "trials.csv") == formulas(tmp_path / "settings.csv") == []
+    assert [_slug(path)[0] for path in ("/models/-x", "/models/@sum(a1)", "/models/+", "/models/=x")] == [
+        "x",
+        "s",
+        "m",
+        "x",
+    ]
 
 
 def test_a_search_without_a_finished_trial_has_a_page(search: Search, tmp_path: Path) -> None:
