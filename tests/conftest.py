@@ -17,3 +17,9 @@ def leave_the_cluster() -> Iterator[None]:
     yield
     if "ray" in sys.modules:
         sys.modules["ray"].shutdown()
+
+
+@pytest.fixture(autouse=True)
+def wide_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tables are as wide as the terminal, which must not decide a test."""
+    monkeypatch.setenv("COLUMNS", "100")
