@@ -13,7 +13,7 @@ from raypipe.runs.run import Run
 from raypipe.settings.config import Config
 from tests.runs.test_probing import settings, with_models
 
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(400)]
 KEYS = ["task_id", "layer", "pooling", "is_control", "note_id"]
 
 

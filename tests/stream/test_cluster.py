@@ -104,6 +104,7 @@ def test_workers_are_private_too(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 
     assert ray.get(ray.remote(num_cpus=0)(write).remote(str(tmp_path))) == "1", "this is the hook's"
     assert stat.S_IMODE((tmp_path / "note").stat().st_mode) == 0o600
+    assert ray.data.DataContext.get_current().max_consecutive_actor_init_deaths > 0, "else one bad start ends a job"
     session = Path(ray._private.worker._global_node.get_session_dir_path())
     assert stat.S_IMODE(session.parents[1].stat().st_mode) == 0o700
 
@@ -120,6 +121,7 @@ def test_workers_are_private_too(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 
 
 @pytest.mark.ray
+@pytest.mark.slow
 def test_an_actor_that_cannot_load_its_model_is_replaced(tmp_path: Path) -> None:
     """Ray tries four times in the same process; where the disk fails for longer, another actor must try."""
     workers = cluster.join(Resources())
