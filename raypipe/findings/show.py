@@ -43,9 +43,7 @@ def show_note(masked: Sequence[Path], note_id: str, task_id: str | None = None) 
         for note in rows.dataset(folder).to_table(filter=pds.field("note_id") == note_id).to_pylist()
     ]
     if not versions:
-        ids = (row["note_id"] for row in rows.dataset(masked[0]).head(1, columns=["note_id"]).to_pylist())
-        example = "".join(f"; its ids look like {first}" for first in ids)
-        raise InputError(f"no note {note_id} in {', '.join(map(str, masked))}{example}")
+        raise InputError(f"no note {note_id} in {', '.join(map(str, masked))}; ids are those of data.columns.note_id")
     notes = [note for note in versions if note["error"] is None]
     if not notes:
         code = versions[0]["error"]

@@ -72,7 +72,7 @@ def test_a_report_writes_its_page_and_nothing_else(half_done: Run, tmp_path: Pat
     held_out = next(row["note_id"] for row in table.to_pylist() if row["error"] == Code.HELD_OUT)
     with pytest.raises(InputError, match=f"nothing is masked in note {held_out}: it is a dev or test note"):
         show_note([masked], held_out)
-    with pytest.raises(InputError, match=r"no note nosuch in .*; its ids look like \w+-\d+"):
+    with pytest.raises(InputError, match=r"no note nosuch in .*; ids are those of data.columns.note_id"):
         show_note([masked], "nosuch")
     assert _tree(half_done.folder) == after
 
