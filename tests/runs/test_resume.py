@@ -23,7 +23,7 @@ from raypipe.settings import configfile
 from raypipe.stream.cluster import WRITTEN
 from tests.tiny_models import tiny_model, tiny_tokenizer
 
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(400)]
 N_NOTES = 300
 BROKEN = {"n-0003": None, "n-0010": "  ", "n-0011": "."}
 
