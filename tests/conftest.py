@@ -5,7 +5,11 @@ from collections.abc import Iterator
 
 import pytest
 
-LONGEST = ("tests/test_jobs.py", "tests/runs/test_resume.py", "tests/chaos/test_chaos.py")  # begun first, nothing waits for them
+LONGEST = (
+    "tests/test_jobs.py",
+    "tests/runs/test_resume.py",
+    "tests/chaos/test_chaos.py",
+)  # begun first, nothing waits for them
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -310,9 +310,10 @@ def _connect(address: str | None) -> None:
         what = f"no cluster at RAY_ADDRESS lets us in ({type(error).__name__}): is it there, and is this its token?"
         failure = InputError(what, ExitCode.CLUSTER)
     except Exception as error:
-        if address or type(error) is not Exception:  # Ray's own word for a node that takes longer than 30 s to start
+        # Ray's own words for a node that takes longer than 30 s to start, and for one that ends meanwhile
+        if address or type(error) not in (Exception, RuntimeError):
             raise
-        what = "Ray did not start on this machine in time: the same command goes on when it is less busy"
+        what = "Ray did not start on this machine, or not in time: the same command goes on when it is less busy"
         failure = InputError(what, ExitCode.CLUSTER)
     raise failure
 

@@ -16,7 +16,7 @@ from typing import Any
 import pyarrow.parquet as pq
 
 IDS = ("arm", "key", "draw", "student", "trial_id", "run", "model", "note_id", "gram", "task_id")
-NO_FACTS = {"files", "attempts", "versions"}  # files are compared themselves
+NO_FACTS = {"files", "attempts", "versions", "config"}  # files are compared themselves
 # What is drawn from the rest, and what says how it was made: settings of the machine, Ray's records of progress
 NO_RESULTS = {"report.html", "config.yaml", "lock", "written", "ray_train", "ray"}
 Key = tuple[str, str]

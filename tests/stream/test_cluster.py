@@ -170,13 +170,14 @@ def test_a_token_that_others_may_read_is_warned_of(
     )
 
 
-def test_a_ray_that_does_not_start_in_time_is_no_defect(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("error", [Exception("The current node timed out during startup."), RuntimeError("GCS ended")])
+def test_a_ray_that_does_not_start_is_no_defect(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
     def init(**_: Any) -> None:
-        raise Exception("The current node timed out during startup.")
+        raise error
 
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     monkeypatch.setattr(ray, "init", init)
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
-    with pytest.raises(InputError, match="did not start on this machine in time") as failure:
+    with pytest.raises(InputError, match="did not start on this machine, or not in time") as failure:
         cluster.join(Resources())
     assert failure.value.exit_code is ExitCode.CLUSTER
