@@ -34,10 +34,8 @@ def test_a_killed_comparison_goes_on(tmp_path: Path) -> None:
     folder = tmp_path / "compared"
 
     first = subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
-    deadline = time.monotonic() + 150
     while not list(folder.glob("cells/*-all/evaluate/*/manifest.json")):
         assert first.poll() is None, "the comparison ended before it could be killed"
-        assert time.monotonic() < deadline
         time.sleep(0.1)
     os.killpg(first.pid, signal.SIGKILL)
     first.wait()
