@@ -1,5 +1,6 @@
 """Each file of tests starts its own cluster: steps that join one in this process leave it to the next file."""
 
+import signal
 import sys
 from collections.abc import Iterator
 
