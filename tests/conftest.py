@@ -6,6 +6,9 @@ from collections.abc import Iterator
 
 import pytest
 
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # in a shell's background job, and commands would inherit it
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
 LONGEST = (
     "tests/test_jobs.py",
     "tests/runs/test_resume.py",
