@@ -38,12 +38,15 @@ def test_the_stand_in_sleeps_by_the_note_and_gives_rows_of_the_real_size(
 def test_the_driver_feeds_as_many_cards_as_it_has_time_for(
     bench: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Small pools say little of the driver, and are left out."""
-    measured = [(1, 90.0, 1.0), (8, 10.0, 20.0), (16, 20.0, 25.0), (32, 30.0, 24.0)]
-    found = [{"actors": n, "driver_ms": ms, "blocks_a_second": rate} for n, ms, rate in measured]
+    """Here a tenth of a core whatever happens, and 20 ms a block."""
+    measured = [(10, 50.0), (100, 50.0), (300, 60.0)]  # blocks, seconds
+    found = [
+        {"blocks": n, "wall_s": s, "driver_ms": 1000 * (0.1 * s + 0.02 * n) / n, "blocks_a_second": n / s}
+        for n, s in measured
+    ]
     (tmp_path / "weak.json").write_text(json.dumps(found))
     bench.model([tmp_path / "weak.json"])
     first, _, *lines = capsys.readouterr().out.splitlines()
-    assert first == "driver: 20.0 ms a block, so 50 blocks/s at most; seen here: 25.0"
+    assert first == "driver: 10% of a core and 20.0 ms a block, so 45 blocks/s at most; seen here: 5.0"
     of_8 = next(line for line in lines if line.split()[0] == "8")
-    assert of_8.replace("|", " ").split() == ["8", "400", "200", "16%", "32%", "64%", "128%"]
+    assert of_8.replace("|", " ").split() == ["8", "360", "40", "26%", "42%", "74%", "138%"]

@@ -191,11 +191,6 @@ def unknown(run: Run) -> None:
     """Of a step whose output can be counted while it grows, but not beforehand."""
 
 
-def n_plans(run: Run) -> int:
-    """Masking plans of all arms: most become one training row each."""
-    return sum(of_arm.plans for of_arm in planned(run.needed("mask")).values())
-
-
 def n_answers(run: Run) -> int:
     """Labels of the evaluation split."""
     return run.corpus.labels_of(run.settings.evaluation.split).num_rows

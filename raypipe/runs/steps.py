@@ -165,7 +165,7 @@ def _asks_embeddings(config: Config) -> bool:
 STEPS: tuple[Step, ...] = (
     Step("corpus", collect.make_corpus, settings=("data",)),
     Step("pretrain/rows", making.pretraining_rows, settings=("pretrain", "notes"), needs=("corpus",),
-         rows=making.unknown, unit="training rows",
+         rows=making.unknown,
          is_used=lambda config, _: config.model.path == "pretrain"),
     Step("pretrain", train=specs.pretraining, after=("pretrain/rows",), command="pretrain",
          is_used=lambda config, _: config.model.path == "pretrain"),
@@ -184,7 +184,7 @@ STEPS: tuple[Step, ...] = (
          before_renewal=making.keep_relevance, rows=making.n_notes, speed=speed.of_masking),
     Step("train/rows", making.masked_rows, settings=("train.lora",), after=("mask",),
          needs=("mask", "pretrain/rows"), is_used=lambda config, _: bool(masking_of(config)),
-         rows=making.n_plans, unit="masked examples"),
+         rows=making.n_notes),
     Step("answer", making.answer, settings=_with_scorer("prompt", "evaluation.batch_tokens"),
          after=_behind_scorer, is_used=lambda config, _: bool(pseudo_of(config)), rows=making.n_notes),
     Step("pseudo", making.pseudo_rows, after=("answer",), arms=of_arms.pseudo_labels,

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from raypipe import rows
 from raypipe.errors import ExitCode, InputError
@@ -27,6 +26,7 @@ from raypipe.guard.quiet import without_text
 from raypipe.guard.terminal import say
 from raypipe.settings.config import Data, Model, Resources
 from raypipe.stream.inline import Inline
+from raypipe.training import examples
 
 if TYPE_CHECKING:
     from ray.data import Dataset
@@ -39,6 +39,9 @@ MIN_LOCAL_CPUS = 4
 MAX_FOLDER = 44
 PROBE_S, PEAK_S = 10.0, 120.0
 ACTOR_STARTS = 3  # a disk may fail while an actor loads its model, or on its node alone: another actor is started
+# Ray gathers what is read to blocks of so many bytes. With its default, 128 MiB, a store of 150 MB, as small containers
+# have, holds the block and nothing that is made of it: the stream crawls.
+BLOCK_BYTES = 16 * 2**20
 WRITTEN = "written"  # the folder, beside a step's rows, of the ids that Ray has written: see `Cluster.resumable`
 
 QUIET = {
@@ -83,7 +86,7 @@ class Cluster:
         return read_stored(path, columns)
 
     def rows_written(self, out: Path) -> int:
-        """Of the blocks that lie in a folder already, for progress."""
+        """Of the blocks that lie in a folder already, for progress: of training rows, the notes that they are of."""
         return sum(map(_rows_of, out.glob("*.parquet")))
 
     def peak(self, model: Model) -> Callable[[], float | None]:
@@ -226,9 +229,7 @@ def _rows_of(path: Path) -> int:
         return 0
 
 
-@lru_cache(maxsize=100_000)
-def _rows_of_finished(path: Path) -> int:
-    return int(pq.read_metadata(path).num_rows)
+_rows_of_finished = lru_cache(maxsize=100_000)(examples.done_in)
 
 
 def cores(cpus: float) -> float:
@@ -415,6 +416,7 @@ def _configure_data(resources: Resources) -> None:
 
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
+    context.target_max_block_size = BLOCK_BYTES
     context.max_errored_blocks = 0  # any other value drops whole blocks
     context.execution_no_progress_timeout_s = resources.no_progress_timeout_s
     context.actor_init_retry_on_errors = True

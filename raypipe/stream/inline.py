@@ -21,11 +21,12 @@ from raypipe import rows
 from raypipe.errors import InputError
 from raypipe.notes.files import iter_notes
 from raypipe.settings.config import Data, Model
+from raypipe.training import examples
 
 
 @dataclass
 class Written:
-    """Rows that the writing at hand has written so far."""
+    """Rows that the writing at hand has written so far; of training rows, the notes that they are of."""
 
     rows: int = 0
 
@@ -97,7 +98,7 @@ class Tables:
             for table in self._tables():
                 writer = writer or pq.ParquetWriter(out / "part-00000.parquet", table.schema, **written)
                 writer.write_table(table)
-                self._written.rows += len(table)
+                self._written.rows += examples.done(table)
         finally:
             if writer:
                 writer.close()

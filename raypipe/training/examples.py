@@ -22,6 +22,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as pds
+import pyarrow.parquet as pq
 
 from raypipe import rows
 from raypipe.errors import InputError
@@ -31,6 +32,7 @@ from raypipe.words import F32, I32
 
 # What is stored on disk: a training row, whose it is, and a key to sort by (files have no order).
 STORED = pa.schema([("arm", pa.string()), ("key", pa.string()), ("draw", pa.int16()), *rows.TRAINING])
+_OF_TRAINING = {"arm", "key"}  # columns of no other rows
 BATCH = 1024  # rows that are copied at once
 
 
@@ -154,6 +156,17 @@ def write(training_rows: Sequence[dict[str, Any]], path: Path) -> None:
 def receipt(note_id: str) -> dict[str, Any]:
     """Says that a note was read, whether or not it became training rows: of no arm, its key is the note's id."""
     return {"arm": None, "key": note_id}
+
+
+def done(table: pa.Table) -> int:
+    """How far a step has come that writes these rows: rows, or receipts where they are training rows."""
+    return table["arm"].null_count if set(table.column_names) >= _OF_TRAINING else len(table)
+
+
+def done_in(file: Path) -> int:
+    """The same of a Parquet file."""
+    with pq.ParquetFile(file) as stored:
+        return done(stored.read(columns=[name for name in stored.schema_arrow.names if name in _OF_TRAINING]))
 
 
 def receipts(folder: str | Path) -> pa.ChunkedArray:

@@ -14,6 +14,7 @@ from raypipe.runs import progress
 from raypipe.runs.progress import Line, Pace, Printer, said, tick
 from raypipe.stream.cluster import Cluster
 from raypipe.stream.inline import Inline
+from raypipe.training import examples
 from raypipe.training.trainer import Metrics
 
 
@@ -100,6 +101,17 @@ def test_rows_that_were_written_are_counted_with_ray_and_without(tmp_path: Path)
         str(tmp_path / "out")
     )
     assert [*counts, inline.rows_written(tmp_path)] == [0, 2, 4, 5]
+
+
+def test_of_training_rows_the_notes_are_counted(tmp_path: Path) -> None:
+    """A note may become several rows, or none; of each there is one receipt."""
+    row = {"arm": "cpt", "draw": 0, "input_ids": [1], "loss_weight": [1.0], "branch": [0]}
+    training_rows = [row | {"key": f"a\t{part}"} for part in range(3)] + [examples.receipt(note) for note in "ab"]
+    examples.write(training_rows, tmp_path / "rows/a.parquet")
+    assert Cluster(1, 0, 1, 1, 0).rows_written(tmp_path / "rows") == 2
+    inline = Inline(1, False)
+    inline.parquet(str(tmp_path / "rows")).write_parquet(str(tmp_path / "out"))
+    assert inline.rows_written(tmp_path) == 2
 
 
 def test_of_a_trial_only_warnings_are_said(capsys: pytest.CaptureFixture[str]) -> None:

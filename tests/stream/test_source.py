@@ -11,7 +11,8 @@ import ray
 
 from raypipe import rows
 from raypipe.notes.files import iter_notes
-from raypipe.settings.config import Data
+from raypipe.settings.config import Data, Resources
+from raypipe.stream.cluster import BLOCK_BYTES, join
 from raypipe.stream.source import read_notes, read_stored
 
 pytestmark = pytest.mark.ray
@@ -37,6 +38,17 @@ def test_read_notes_equals_iter_notes(cluster, tmp_path):
     expected = pa.concat_tables(iter_notes(data)).sort_by("note_id")
     assert len(expected) == 291
     assert pa.concat_tables(blocks).sort_by("note_id") == expected
+
+
+def test_what_is_read_fills_no_small_object_store(cluster, tmp_path):
+    """Ray's default, 128 MiB a block, can fill the store of a small container: then no later stage begins."""
+    workers = join(Resources(allow_unauthenticated_cluster=True))
+    texts = ["testo " * 3500] * 3000  # 63 MB
+    pq.write_table(pa.table({"note_id": [f"{i:05d}" for i in range(3000)], "text": texts}), tmp_path / "notes.parquet")
+    blocks = workers.parquet(str(tmp_path / "notes.parquet")).iter_batches(batch_size=None, batch_format="pyarrow")
+    sizes = [block.nbytes for block in blocks]
+    assert sum(sizes) > 60e6
+    assert max(sizes) <= 1.5 * BLOCK_BYTES
 
 
 def test_stored_rows_are_read_with_their_checksums(cluster, tmp_path):
