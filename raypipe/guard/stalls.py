@@ -5,8 +5,9 @@ peer and a lock that nobody gives back all show in the same way: the thread that
 file of its work changes. (Files, because workers also wait for the one that writes a checkpoint for all.)
 
 Three things have no limit here. A thread that waits inside of Ray waits for workers: those have this one, Ray Data has
-one of its own, and a cluster without room makes everybody wait. A worker on a GPU that waits for a lost peer keeps a
-CPU busy: Ray Train's process group gives up after 30 minutes. And a loop without end works (see limits.py).
+one of its own (not for streams with a shuffle), and a cluster without room makes everybody wait. A worker on a GPU that
+waits for a lost peer keeps a CPU busy: Ray Train's process group gives up after 30 minutes. And a loop without end
+works (see limits.py).
 
 Ray shows nobody the lines of a worker, and begins a task again whose worker died. So a worker also leaves its line in
 a file of the run. Whoever begins the same work again, under the same command, reads it there and fails with it at once.
