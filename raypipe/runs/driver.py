@@ -379,7 +379,7 @@ def run_command(run: Run, command: str, arms: Sequence[str] = ()) -> list[tuple[
     with _left_if_interrupted(run):
         if not arms:
             for each in (run, *run.all_variants()):
-                names = [kind.name for kind in kinds if kind.per == "run"]
+                names = [kind.name for kind in kinds if kind.per == "run" and (each is run or kind.of_variants)]
                 _say_what_is_done(each, names)
                 make(each, names, command)
                 made += [(each, name) for name in names if each.is_done(name)]

@@ -64,6 +64,7 @@ class Step:
     is_used: Callable[[Config, Arm], bool] = lambda config, arm: True  # has this config any use for it?
     in_job: bool | Callable[[Config], bool] = True  # does `raypipe run` make it, or only who asks for it?
     command: str | None = None  # the command that makes it; None: whichever command needs it
+    of_variants: bool = True  # of the run: has an arm with an attribution of its own such a step of its own, too?
     beside: Callable[[Config], dict[str, Any]] | None = None  # what its output depends on beside sections and files
     rows: Callable[[Run], int | None] | None = None  # that it writes, about: for progress; None: it writes none, or few
     unit: str = "notes"  # what a row is
@@ -175,7 +176,7 @@ STEPS: tuple[Step, ...] = (
     Step("attribute", making.attribute, settings=_with_scorer("attribution", "prompt", "seed"),
          after=_behind_scorer, in_job=False, command="attribute", rows=making.n_notes, speed=speed.of_attribution),
     Step("faithfulness", faithfulness.measure, settings=_with_scorer("faithfulness", "attribution", "prompt", "seed"),
-         after=_behind_scorer, in_job=False, command="faithfulness"),
+         after=_behind_scorer, in_job=False, command="faithfulness", of_variants=False),
     Step("statistics", making.statistics, settings=("statistics", "model"), after=_behind_statistics,
          needs=_before_statistics, is_used=lambda config, _: bool(corpus_needs(masking_of(config)).needs),
          beside=making.asked_of_the_corpus),

@@ -59,6 +59,14 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, Path]:
     return run, measured(run)
 
 
+def test_an_arm_with_an_attribution_of_its_own_is_not_measured_again(tmp_path: Path) -> None:
+    own = config.Arm(masking=config.Masking(), attribution=config.Attribution(method="kv_direct"))
+    asked = settings(tmp_path, methods=("kv_direct",), layers=(0.0,), questions=2)
+    run = with_scorer(Run(asked.model_copy(update={"arms": {"own": own}})).open())
+    assert driver.run_command(run, "faithfulness") == [(run, "faithfulness")]
+    assert not (run.folder / "variants").exists()
+
+
 def test_table_page_and_csv_hold_every_variant(done: tuple[Run, Path], capsys: pytest.CaptureFixture[str]) -> None:
     run, page = done
     found = json.loads((page.parent / "metrics.json").read_text())["faithfulness"]
