@@ -128,8 +128,7 @@ def run(actors: int, blocks: int, seconds: float, folder: Path) -> dict[str, Any
     ready, out = folder / "ready", folder / "attribute" / "data"
     ready.mkdir(parents=True)
     ids = [f"{i:08d}" for i in range(blocks * NOTES)]
-    # small row groups: Ray gathers what is read to blocks of 128 MB, and the object stores of these nodes have 150
-    rows.write(pa.table({"note_id": ids, "text": [TEXT] * len(ids)}), folder / "notes.parquet", row_group_size=4096)
+    rows.write(pa.table({"note_id": ids, "text": [TEXT] * len(ids)}), folder / "notes.parquet")
     workers: Any = cluster.join(Resources(attribution_actors=actors, gpus_per_actor=1.0, use_gpu=True))
     driver, others = _cpu_seconds()
     began = time.time()
