@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+import unicodedata
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -41,14 +44,27 @@ def test_words_are_sorted_disjoint_and_begin_with_a_letter_or_digit(text: str) -
     assert all(a < b and (text[a].isalnum() or text[a] > "\U00020000") for a, b in spans)  # some are not assigned yet
 
 
-@settings(deadline=None)
-@given(
-    st.text(
-        st.characters(max_codepoint=0x206F, exclude_characters="".join(map(chr, range(0x300, 0x200E)))), max_size=60
-    )
+# What the table of words.py says, as a pattern: it knows the marks by their list.
+_M = "\u200c\u200d" + "".join(chr(p) for p in range(0xE01F0) if unicodedata.category(chr(p))[0] == "M")
+_I = "".join(f"{chr(first)}-{chr(last)}" for first, last in words._IDEOGRAPHS)
+_PATTERN = re.compile(rf"[{_I}][{_M}]*|[^\W_{_I}][^\W{_I}]*(?:[{_M}]+[^\W{_I}]*)*")
+_MIXED = st.sampled_from(
+    "a_1 .e\u0301\u200d\u200c\u4e00\u3042\u30fc\u0915\u093f\u03c3\u2019\U0001f600\U000e0100\U00020001"
 )
-def test_the_fast_pattern_finds_the_same_words(text: str) -> None:
-    assert [m.span() for m in words._LATIN.finditer(text)] == [m.span() for m in words._ANY_SCRIPT.finditer(text)]
+
+
+@settings(deadline=None)
+@given(st.one_of(st.text(_MIXED, max_size=30), st.text(max_size=60)))
+def test_the_table_finds_the_words_of_the_pattern(text: str) -> None:
+    assert [(a, b) for a, b in word_spans(text).tolist()] == [match.span() for match in _PATTERN.finditer(text)]
+
+
+def test_the_table_knows_every_character() -> None:
+    table, every = words._kinds(), [chr(point) for point in range(0x110000)]
+    begins = {point for point, character in enumerate(every) if _PATTERN.match(character)}
+    assert set(np.flatnonzero((table == words._LETTER) | (table == words._IDEOGRAPH)).tolist()) == begins
+    goes_on = {point for point, character in enumerate(every) if _PATTERN.fullmatch(f"a{character}")}
+    assert set(np.flatnonzero(table >= words._MARK).tolist()) == goes_on
 
 
 def test_one_form_of_unicode() -> None:

@@ -10,6 +10,7 @@ from typing import Any
 from raypipe.words import I32
 
 Tokenizer = Any  # transformers.PreTrainedTokenizerFast; untyped upstream
+Encoding = Any  # tokenizers.Encoding
 
 
 @dataclass(frozen=True)
@@ -46,15 +47,14 @@ class PieceEncoder:
     """
 
     def __init__(self, tokenizer: Tokenizer) -> None:
-        self._tokenizer = tokenizer
-        anchor = self._call(["\n"])["input_ids"][0]
-        behind, alone = self._call(["\na", "a"])["input_ids"]
+        self._backend = tokenizer.backend_tokenizer
+        anchor, behind, alone = (piece.ids for piece in self._encoded(["\n", "\na", "a"]))
         self._anchor = "" if behind[len(anchor) :] == alone else "\n"
         self._n_anchor = len(anchor) if self._anchor else 0
 
     def text_ids(self, text: str) -> list[int]:
         """Tokens of `text` as it would stand in the middle of a note."""
-        ids: list[int] = self._call([self._anchor + text])["input_ids"][0]
+        ids: list[int] = self._encoded([self._anchor + text])[0].ids
         return ids[self._n_anchor :]
 
     def encode(self, parts: Sequence[str], start: Sequence[int], weight: float, phi_P2: I32 | None) -> list[Tokens]:
@@ -63,22 +63,26 @@ class PieceEncoder:
         `start` are the parts' character offsets in the note. The first part opens the note.
         """
         texts = [parts[0], *(self._anchor + part for part in parts[1:])]
-        encoded = self._call(texts, offsets=phi_P2 is not None)
         out = []
-        for number, ids in enumerate(encoded["input_ids"]):
+        for number, encoded in enumerate(self._encoded(texts, offsets=phi_P2 is not None)):
             skip, shift = (self._n_anchor, len(self._anchor)) if number else (0, 0)
+            ids = encoded.ids
             weights = [weight] * len(ids)
             if phi_P2 is not None:
-                for token, (a, b) in enumerate(encoded["offset_mapping"][number]):
+                for token, (a, b) in enumerate(encoded.offsets):
                     if _touches(a + start[number] - shift, b + start[number] - shift, phi_P2):
                         weights[token] = 0.0
             out.append(Tokens(ids[skip:], weights[skip:]))
         return out
 
-    def _call(self, texts: list[str], offsets: bool = False) -> dict[str, Any]:
-        return self._tokenizer(
-            texts, add_special_tokens=False, split_special_tokens=True, return_offsets_mapping=offsets
-        )
+    def _encoded(self, texts: list[str], offsets: bool = False) -> list[Encoding]:
+        """Of each text, with special tokens as plain text. transformers would spend a third more on its own lists."""
+        self._backend.encode_special_tokens = True  # every call of transformers sets it, and the next two, anew
+        self._backend.no_truncation()
+        self._backend.no_padding()
+        encode = self._backend.encode_batch if offsets else self._backend.encode_batch_fast
+        encoded: list[Encoding] = encode(texts, add_special_tokens=False)
+        return encoded
 
 
 def _touches(start: int, end: int, ranges_P2: I32) -> bool:

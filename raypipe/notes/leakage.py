@@ -77,10 +77,11 @@ class Guard:
         return bool(len(shingles_S)) and self._has_near_copy(shingles_S)
 
     def _has_near_copy(self, shingles_S: Hashes) -> bool:
-        signature, own = _signature(shingles_S), _small(shingles_S)
+        signature = _signature(shingles_S)
         candidates = list({number for band in _band_hashes(signature) for number in self.bands.get(band, ())})
         if not candidates:
             return False
+        own = _small(shingles_S)
         is_close = (self.signatures[candidates] == signature).mean(axis=1) >= _WORTH_A_LOOK
         near = (number for number, close in zip(candidates, is_close, strict=True) if close)
         return any(_jaccard(own, self.shingles[number]) >= SIMILAR for number in near)
