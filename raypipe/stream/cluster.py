@@ -51,6 +51,9 @@ QUIET = {
     "RAY_DATA_PARQUET_FOOTER_NUM_ACTORS": "1",  # 32 processes by default, to read which notes a step has already
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_worker_maximum_startup_concurrency": "8",  # the default, one per core, warns at every step of a small machine
+    # One per CPU by default, actors counted: on a small machine every other worker is ended after an idle second, and
+    # another one starts for the next block, which costs more than the block.
+    "RAY_num_workers_soft_limit": "16",
     "TOKENIZERS_PARALLELISM": "false",
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
 }
