@@ -31,9 +31,11 @@ from raypipe.training import examples
 if TYPE_CHECKING:
     from ray.data import Dataset
 
-# Logical CPUs of a Ray started here. A resumed Ray Data job needs one CPU for reading and one for its checkpoint
-# filter beside the actors, and waits for ever without them (Ray 2.60); two is too few for that on a small machine.
-MIN_LOCAL_CPUS = 4
+# CPUs that a resumed stream needs beside its actors: one each for reading, the filter of what is written already, cutting
+# into blocks and writing, a half for hold-out. A task that must wait until the next stage takes its rows keeps its CPU
+# meanwhile (Ray 2.60), so with fewer the next stage finds none, and a large corpus crawls or stands still for ever.
+# A Ray that is started here has so many logical CPUs more than there are cores.
+STREAM_CPUS = 5
 
 # Ray's sockets lie below its folder, and the system takes paths of 107 bytes: what Ray appends has up to 63.
 MAX_FOLDER = 44
@@ -142,7 +144,7 @@ class Cluster:
 
     def spread(self) -> dict[str, Any]:
         """CPU actors, more of them while there is work."""
-        return {"compute": _pool(1, max(1, int(self.cpus) - 2)), "num_cpus": 0.5}
+        return {"compute": _pool(1, max(1, int(min(self.cpus - 2, cores(self.cpus))))), "num_cpus": 0.5}
 
     def light(self) -> dict[str, Any]:
         """Cheap stages of a stream take no CPU of their own: a resumed job on a small cluster would starve."""
@@ -236,7 +238,7 @@ _rows_of_finished = lru_cache(maxsize=100_000)(examples.done_in)
 
 
 def cores(cpus: float) -> float:
-    """Cores behind Ray's logical CPUs, which outnumber them where Ray was started here (MIN_LOCAL_CPUS)."""
+    """Cores behind Ray's logical CPUs, which outnumber them where Ray was started here (STREAM_CPUS)."""
     return cpus if os.environ.get("RAY_ADDRESS") else min(cpus, os.cpu_count() or 1)
 
 
@@ -268,8 +270,7 @@ def join(resources: Resources) -> Cluster | Inline:
     if resources.use_gpu is True and not gpus:
         raise InputError("resources.use_gpu is true, but the cluster has no GPU", ExitCode.CLUSTER)
     actors, gpus_per_actor, limits = _pool_of(resources, cpus, gpus)
-    # leave two CPUs for reading and for the checkpoint filter, or a resumed job starves
-    room = max(0.0, cpus - 2) / actors
+    room = max(0.0, cpus - STREAM_CPUS) / actors
     per_actor = min(resources.cpus_per_actor, room), gpus_per_actor
     return Cluster(cpus, gpus, actors, *per_actor, limits, resources.rows_per_block)
 
@@ -329,7 +330,7 @@ def _own_cluster() -> dict[str, Any]:
     if len(os.fsencode(folder)) > MAX_FOLDER:
         what = f"{folder} is too long a path for Ray's sockets: set RAY_TMPDIR to a shorter one, on an encrypted disk"
         raise InputError(what, ExitCode.CLUSTER)
-    cpus = max(MIN_LOCAL_CPUS, os.cpu_count() or 1)
+    cpus = (os.cpu_count() or 1) + STREAM_CPUS
     return {"num_cpus": cpus, "include_dashboard": False, "_temp_dir": str(folder)}
 
 
