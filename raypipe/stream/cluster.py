@@ -31,9 +31,9 @@ from raypipe.training import examples
 if TYPE_CHECKING:
     from ray.data import Dataset
 
-# CPUs that a resumed stream needs beside its actors: one each for reading, the filter of what is written already, cutting
-# into blocks and writing, a half for hold-out. A task that must wait until the next stage takes its rows keeps its CPU
-# meanwhile (Ray 2.60), so with fewer the next stage finds none, and a large corpus crawls or stands still for ever.
+# CPUs that a resumed stream needs beside its actors: one each for reading, for the filter of what is written already,
+# for cutting into blocks and for writing, a half for hold-out. A task that waits until the next stage takes its rows
+# keeps its CPU meanwhile (Ray 2.60): with fewer, the next stage finds none, and a large corpus crawls or stands still.
 # A Ray that is started here has so many logical CPUs more than there are cores.
 STREAM_CPUS = 5
 
@@ -269,6 +269,8 @@ def join(resources: Resources) -> Cluster | Inline:
     cpus, gpus = total.get("CPU", 1.0), total.get("GPU", 0.0) if resources.use_gpu is not False else 0.0
     if resources.use_gpu is True and not gpus:
         raise InputError("resources.use_gpu is true, but the cluster has no GPU", ExitCode.CLUSTER)
+    if cpus < STREAM_CPUS:
+        say(f"warning: the cluster has {cpus:g} CPUs: with fewer than {STREAM_CPUS} a large corpus may stand still")
     actors, gpus_per_actor, limits = _pool_of(resources, cpus, gpus)
     room = max(0.0, cpus - STREAM_CPUS) / actors
     per_actor = min(resources.cpus_per_actor, room), gpus_per_actor

@@ -192,9 +192,15 @@ def test_gpus_are_used_if_wanted(fake_ray: dict[str, float]) -> None:
     assert refused.value.exit_code == ExitCode.CLUSTER
 
 
-def test_actors_have_so_many_cpus_as_far_as_there_is_room(fake_ray: dict[str, float]) -> None:
-    assert _join(use_gpu=False, attribution_actors=2, cpus_per_actor=2).cpus_per_actor == 2
+def test_actors_have_so_many_cpus_as_far_as_there_is_room(
+    fake_ray: dict[str, float], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert _join(use_gpu=False, attribution_actors=2, cpus_per_actor=1).cpus_per_actor == 1
     assert _join(use_gpu=False, attribution_actors=2, cpus_per_actor=8).cpus_per_actor == 1.5, "five CPUs stay free"
+    assert _join(use_gpu=False, attribution_actors=9, cpus_per_actor=8).cpus_per_actor * 9 == pytest.approx(3)
+    fake_ray["CPU"] = 4
+    assert _join(attribution_actors=2).cpus_per_actor == 0, "a pool on cards leaves a node of 4 CPUs to the stream"
+    assert "warning: the cluster has 4 CPUs" in "".join(capsys.readouterr())
 
 
 def test_the_pool_follows_the_gpus(fake_ray: dict[str, float]) -> None:
