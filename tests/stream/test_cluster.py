@@ -152,7 +152,7 @@ def test_a_token_that_others_may_read_is_warned_of(
     monkeypatch.delenv("RAY_AUTH_TOKEN_PATH", raising=False)
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
     monkeypatch.setattr(cluster, "_connect", lambda address: None)
-    monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 4.0})
+    monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 8.0})
     token = tmp_path / ".ray/auth_token"
     monkeypatch.setenv(variable, str(tmp_path if variable == "HOME" else token))
 
