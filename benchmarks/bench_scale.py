@@ -174,7 +174,7 @@ def job(folder: Path, actors: int) -> None:
 def overhead(folder: Path, n_batches: int) -> None:
     """In a process of its own: seconds a batch of one stand-in, in the stream and in a bare loop; prints both."""
     of_run = settings(folder, 1)
-    n_notes = NOTES_A_BATCH * n_batches
+    n_notes = max(NOTES_A_BATCH * n_batches, 3 * sum(LABELLED.values()))  # the labelled ones are among them
     data = of_run.data.model_copy(update={"transductive": True, "notes": str(folder / "few.parquet")})
     rows.write(rows.read(min((folder / "notes").iterdir())).slice(0, n_notes), folder / "few.parquet")
     run = Run(of_run.model_copy(update={"name": "overhead", "data": data})).open()
