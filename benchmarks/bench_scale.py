@@ -2,7 +2,7 @@
 
     python benchmarks/bench_scale.py --notes 20000          a first look
     python benchmarks/bench_scale.py                        1.9M notes of 2.1 kB, 4 GB; takes 30 GB of disk, and on two
-                                                            cores, by arithmetic, two hours (docs/experiments/scale.md)
+                                                            cores 100 minutes (docs/experiments/scale.md)
 
 Everything is the project's own (runs/driver.py makes the steps on a Ray that is started here) but one stage: **the
 attribution is a stand-in that sleeps as a GPU would**, `--ms` for each batch of 32 notes (16,384 tokens), and gives
