@@ -76,7 +76,7 @@ class PieceEncoder:
         return out
 
     def _encoded(self, texts: list[str], offsets: bool = False) -> list[Encoding]:
-        """Of each text, with special tokens as plain text. transformers would spend a third more on its own lists."""
+        """Of each text, with special tokens as plain text. transformers spends a fifth more on lists of its own."""
         self._backend.encode_special_tokens = True  # every call of transformers sets it, and the next two, anew
         self._backend.no_truncation()
         self._backend.no_padding()

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
@@ -16,6 +17,7 @@ from raypipe import rows
 from raypipe.errors import Code, InputError, RowError
 from raypipe.masking import Masker, Renderer
 from raypipe.masking.rendering import Example
+from raypipe.models.pieces import PieceEncoder
 from raypipe.models.prompts import PromptEncoder
 from raypipe.models.sentinels import Sentinels, choose_sentinels, contains_sentinel
 from raypipe.notes.tasks import Task
@@ -63,6 +65,18 @@ def test_tokens_say_what_the_note_says(text: str, form: Any, reserved: bool, see
     for example in Renderer(enc, options, 100_000, sentinels.reserved).examples(text, made):
         before, answer = parts(enc.tokenizer, example)
         assert fill(before.removesuffix("\n"), answer, sentinels) == text
+
+
+@pytest.mark.parametrize("phi_P2", [None, np.zeros((0, 2), np.int32)], ids=["fast", "with offsets"])
+def test_pieces_are_what_transformers_makes_of_them(phi_P2: Any) -> None:
+    """Whatever the tokenizer was asked last: to cut, to fill up, or to read special tokens in a text as such."""
+    tokenizer = ENCODERS[True].tokenizer
+    pieces = PieceEncoder(tokenizer)
+    texts = [TEXT, f" {RESERVED[0]}{tokenizer.eos_token} ", "è\u0301 \U0001f600\n"]
+    expected = tokenizer(texts, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+    tokenizer(texts, truncation=True, max_length=3, padding="max_length", split_special_tokens=False)
+    assert [piece.ids for piece in pieces.encode(texts, [0, 0, 0], 1.0, phi_P2)] == expected
+    assert len(expected[1]) > 4, "imitated special tokens are plain text"
 
 
 ENCODERS = {reserved: encoder(reserved=reserved) for reserved in (False, True)}
