@@ -2,7 +2,7 @@
 
     python benchmarks/bench_scale.py --notes 20000          a first look
     python benchmarks/bench_scale.py                        1.9M notes of 2.1 kB, 4 GB; takes 30 GB of disk, and on two
-                                                            cores 100 minutes (docs/experiments/scale.md)
+                                                            cores 33 to 110 minutes (docs/experiments/scale.md)
 
 Everything is the project's own (runs/driver.py makes the steps on a Ray that is started here) but one stage: **the
 attribution is a stand-in that sleeps as a GPU would**, `--ms` for each batch of 32 notes (16,384 tokens), and gives
@@ -150,7 +150,8 @@ def settings(folder: Path, actors: int) -> config.Config:
             "prompt": {"max_tokens": 2048},
             "attribution": {"tasks_per_note": 1},
             "arms": {"sft": {}, ARM: {"masking": {"ratio": 0.15}}},
-            "resources": {"attribution_actors": actors, "use_gpu": False},
+            # larger than the default: this stand-in would be done with 256 notes in a sixth of a second, a GPU in 5
+            "resources": {"attribution_actors": actors, "use_gpu": False, "rows_per_block": 1024},
         }
     )
 
@@ -174,7 +175,8 @@ def job(folder: Path, actors: int) -> None:
 def overhead(folder: Path, n_batches: int) -> None:
     """In a process of its own: seconds a batch of one stand-in, in the stream and in a bare loop; prints both."""
     of_run = settings(folder, 1)
-    n_notes = max(NOTES_A_BATCH * n_batches, 3 * sum(LABELLED.values()))  # the labelled ones are among them
+    size = of_run.resources.rows_per_block
+    n_notes = max(NOTES_A_BATCH * n_batches, 3 * size)  # three calls at least, and all labelled ones
     data = of_run.data.model_copy(update={"transductive": True, "notes": str(folder / "few.parquet")})
     rows.write(rows.read(min((folder / "notes").iterdir())).slice(0, n_notes), folder / "few.parquet")
     run = Run(of_run.model_copy(update={"name": "overhead", "data": data})).open()
@@ -183,11 +185,14 @@ def overhead(folder: Path, n_batches: int) -> None:
     pipeline.attribute(job, run.backbone, run.folder / "streamed" / "data")
     streamed = _called(folder)
     alone = pipeline.Job(job.settings, job.corpus, Inline(1, has_gpu=False))
-    pipeline.attribute(alone, run.backbone, run.folder / "alone" / "data")
+    notes = pa.concat_tables(pipeline._notes(alone).iter_batches()).combine_chunks()
+    stand_in = StandIn(None, job.settings.attribution, None, job.corpus.tasks)
+    for start in range(0, len(notes), size):
+        stand_in(notes.slice(start, size))
     bare = _called(folder)
-    # the first block waits for Ray to start its workers; a bare loop waits for nothing between its calls
-    span = streamed[-1][1] - streamed[0][1]
-    in_stream = span / sum(n for _, _, n in streamed[1:])
+    # Without the first tenth, during which Ray still starts the workers of later stages. A bare loop waits for nothing.
+    first, *later = streamed[len(streamed) // 10 :]
+    in_stream = (later[-1][1] - first[1]) / sum(n for _, _, n in later)
     in_loop = sum(end - start for start, end, _ in bare[1:]) / sum(n for _, _, n in bare[1:])
     print(json.dumps({"batches": sum(int(n) for *_, n in streamed), "stream": in_stream, "loop": in_loop}))
 
@@ -296,7 +301,7 @@ def main() -> None:
     parser.add_argument("--actors", type=int, default=2, help="stand-ins for GPUs")
     parser.add_argument("--ms", type=float, default=20.0, help="that a stand-in sleeps for each batch of 32 notes")
     parser.add_argument("--store", type=float, default=1000, help="MB of Ray's object store")
-    parser.add_argument("--batches", type=int, default=400, help="from which Ray's overhead is measured")
+    parser.add_argument("--batches", type=int, default=1500, help="from which Ray's overhead is measured")
     parser.add_argument("--job", type=Path, help="internal: what the process of its own runs in")
     parser.add_argument("--overhead", action="store_true", help="internal: it measures the overhead")
     options = parser.parse_args()

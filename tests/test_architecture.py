@@ -27,7 +27,14 @@ LAYERS = (
     "functions",
     "cli",
 )
-KNOW_RAY = {"stream.cluster", "stream.source", "stream.submission", "training.trainer", "tuning.search"}
+KNOW_RAY = {
+    "stream.checkpoint",
+    "stream.cluster",
+    "stream.source",
+    "stream.submission",
+    "training.trainer",
+    "tuning.search",
+}
 # Each takes a second or more to import, and every worker imports nearly the whole package: inside functions only.
 SLOW, ARE_SLOW = {"captum.attr", "sklearn", "scipy.stats", "peft"}, {"tuning.stability"}
 MAX_LOOSE = 6  # modules beside the folders

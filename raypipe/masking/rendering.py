@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import Any
 
+import numpy as np
+
 from raypipe.errors import Code, InputError, RowError
 from raypipe.masking.case import phi_ranges
 from raypipe.masking.formats import Pieces, cut
@@ -41,7 +43,11 @@ class Example:
 
     def row(self) -> dict[str, Any]:
         """As `rows.TRAINING`."""
-        return {"input_ids": self.input_ids, "loss_weight": self.loss_weight, "branch": [0] * len(self.input_ids)}
+        return {
+            "input_ids": self.input_ids,
+            "loss_weight": self.loss_weight,
+            "branch": np.zeros(len(self.input_ids), np.int16),
+        }
 
 
 class Renderer:
@@ -70,9 +76,9 @@ class Renderer:
         self._kind_weights = tuple(kind_weights)
         self._pieces = PieceEncoder(encoder.tokenizer)
         self.head_ids = self._head_ids()
-        self._marks: dict[int, list[int]] = {}
+        self._marks: dict[int, tuple[Tokens, Tokens]] = {}
         unknown = encoder.tokenizer.unk_token_id
-        if unknown is not None and unknown in self._mark(0) and not self.refills:
+        if unknown is not None and unknown in self._mark(0)[0].ids and not self.refills:
             how = "list tokens that it has reserved (masking.sentinels), or take another model"
             raise InputError(f"the tokenizer cannot write {self._sentinels[0]}: {how}")
         self._eos = [] if encoder.eos_id is None else [encoder.eos_id]
@@ -101,7 +107,7 @@ class Renderer:
         is_single = self._masking.format == "single"
         per_example = 1 if is_single else self._sentinels.capacity(self._masking.max_spans)
         used = range(min(per_example, len(tokens) // 2))
-        mark_tokens = (1 if is_single else 2) * max(len(self._mark(number)) for number in used)
+        mark_tokens = (1 if is_single else 2) * max(len(self._mark(number)[0].ids) for number in used)
         return windows([len(piece.ids) for piece in tokens], room, per_example, mark_tokens)
 
     def _masked(self, tokens: Sequence[Tokens], window: Window, suffix: list[int], kinds: Sequence[int]) -> Example:
@@ -109,9 +115,9 @@ class Renderer:
         left, inner, right = window.parts(tokens)
         note, answer = [left], []
         for number, (hidden, kind) in enumerate(zip(inner[::2], kinds[window.first :], strict=False)):
-            mark = self._mark(number)
-            note += [Tokens.of(mark, 0.0), *inner[2 * number + 1 : 2 * number + 2]]
-            answer += [Tokens.of(mark, 1.0)] if self._masking.format == "multi" else []
+            in_note, in_answer = self._mark(number)
+            note += [in_note, *inner[2 * number + 1 : 2 * number + 2]]
+            answer += [in_answer] if self._masking.format == "multi" else []
             answer.append(Tokens.of(hidden.ids, self._kind_weights[kind]))
         parts = [
             Tokens.of(self.head_ids, 0.0),
@@ -147,10 +153,11 @@ class Renderer:
         phi = phi_ranges(text, self._masking.phi_patterns) if weight and self._masking.phi_patterns else None
         return self._pieces.encode(parts, pieces.start, weight, phi)
 
-    def _mark(self, number: int) -> list[int]:
-        """Tokens of a sentinel: one if it is reserved, several if it is plain text."""
+    def _mark(self, number: int) -> tuple[Tokens, Tokens]:
+        """A sentinel in the note and in the answer: one token if it is reserved, several if it is plain text."""
         if number not in self._marks:
-            self._marks[number] = mark_ids(self._encoder.tokenizer, self._pieces, self._sentinels[number])
+            ids = mark_ids(self._encoder.tokenizer, self._pieces, self._sentinels[number])
+            self._marks[number] = Tokens.of(ids, 0.0), Tokens.of(ids, 1.0)
         return self._marks[number]
 
     def _head_ids(self) -> list[int]:

@@ -120,16 +120,13 @@ class Cluster:
     def resumable(self, out: Path) -> Iterator[None]:
         """Datasets made in this block skip the notes whose rows are already in `out`."""
         from ray.data import DataContext
-        from ray.data.checkpoint import CheckpointConfig
+
+        from raypipe.stream.checkpoint import skipping
 
         written = out.parent / WRITTEN
         forget_lost_rows(out, written)
         context = DataContext.get_current()
-        context.checkpoint_config = CheckpointConfig(
-            id_column="note_id",
-            checkpoint_path=str(written),
-            delete_checkpoint_on_success=False,  # Ray's default makes a second run append everything again
-        )
+        context.checkpoint_config = skipping(written)
         try:
             yield
         finally:
@@ -147,8 +144,13 @@ class Cluster:
         return {"compute": _pool(1, max(1, int(min(self.cpus - 2, cores(self.cpus))))), "num_cpus": 0.5}
 
     def light(self) -> dict[str, Any]:
-        """Cheap stages of a stream take no CPU of their own: a resumed job on a small cluster would starve."""
-        return {"compute": _pool(1, 4), "num_cpus": 0}
+        """Cheap stages of a stream take no CPU of their own: a resumed job on a small cluster would starve.
+
+        Ray ends idle actors of a pool that may grow every ten seconds and starts others at once, which took a quarter
+        of two cores (docs/experiments/scale.md): these pools keep their size. One actor masks 5,000 notes a second.
+        """
+        size = max(1, min(4, int(cores(self.cpus)) // 2))
+        return {"compute": _pool(size, size), "num_cpus": 0}
 
     def each(
         self, work: Callable[..., None], units: Sequence[tuple[Any, ...]], at_once: int, resources: dict[str, float]
