@@ -2,7 +2,7 @@
 
     python benchmarks/bench_scale.py --notes 20000          a first look
     python benchmarks/bench_scale.py                        1.9M notes of 2.1 kB, 4 GB; takes 30 GB of disk, and on two
-                                                            cores 33 to 110 minutes (docs/experiments/scale.md)
+                                                            Zen 5 cores 33 minutes (docs/experiments/scale.md)
 
 Everything is the project's own (runs/driver.py makes the steps on a Ray that is started here) but one stage: **the
 attribution is a stand-in that sleeps as a GPU would**, `--ms` for each batch of 32 notes (16,384 tokens), and gives
@@ -133,8 +133,8 @@ def write_corpus(folder: Path, n_notes: int) -> None:
     loading.from_scratch(tiny, tokenizer).save_pretrained(folder / "model")
 
 
-def settings(folder: Path, actors: int) -> config.Config:
-    """A job on these notes; one task is asked of each."""
+def settings(folder: Path, actors: int, block: int = 256) -> config.Config:
+    """A job on these notes, in blocks of so many; one task is asked of each."""
     return config.Config.model_validate(
         {
             "name": "scale",
@@ -150,15 +150,14 @@ def settings(folder: Path, actors: int) -> config.Config:
             "prompt": {"max_tokens": 2048},
             "attribution": {"tasks_per_note": 1},
             "arms": {"sft": {}, ARM: {"masking": {"ratio": 0.15}}},
-            # larger than the default: this stand-in would be done with 256 notes in a sixth of a second, a GPU in 5
-            "resources": {"attribution_actors": actors, "use_gpu": False, "rows_per_block": 1024},
+            "resources": {"attribution_actors": actors, "use_gpu": False, "rows_per_block": block},
         }
     )
 
 
-def job(folder: Path, actors: int) -> None:
+def job(folder: Path, actors: int, block: int) -> None:
     """In a process of its own: the steps, and a line on each that was made."""
-    run = Run(settings(folder, actors))
+    run = Run(settings(folder, actors, block))
     for step in STEPS:
         (folder / "stage").write_text(step)
         start = time.perf_counter()
@@ -172,11 +171,11 @@ def job(folder: Path, actors: int) -> None:
                 log.write(json.dumps({"step": step, "seconds": time.perf_counter() - start}) + "\n")
 
 
-def overhead(folder: Path, n_batches: int) -> None:
+def overhead(folder: Path, n_batches: int, block: int) -> None:
     """In a process of its own: seconds a batch of one stand-in, in the stream and in a bare loop; prints both."""
-    of_run = settings(folder, 1)
-    size = of_run.resources.rows_per_block
-    n_notes = max(NOTES_A_BATCH * n_batches, 3 * size)  # three calls at least, and all labelled ones
+    of_run = settings(folder, 1, block)
+    # three calls at least, and all labelled notes
+    n_notes = max(NOTES_A_BATCH * n_batches, 3 * block, 3 * sum(LABELLED.values()))
     data = of_run.data.model_copy(update={"transductive": True, "notes": str(folder / "few.parquet")})
     rows.write(rows.read(min((folder / "notes").iterdir())).slice(0, n_notes), folder / "few.parquet")
     run = Run(of_run.model_copy(update={"name": "overhead", "data": data})).open()
@@ -187,8 +186,8 @@ def overhead(folder: Path, n_batches: int) -> None:
     alone = pipeline.Job(job.settings, job.corpus, Inline(1, has_gpu=False))
     notes = pa.concat_tables(pipeline._notes(alone).iter_batches()).combine_chunks()
     stand_in = StandIn(None, job.settings.attribution, None, job.corpus.tasks)
-    for start in range(0, len(notes), size):
-        stand_in(notes.slice(start, size))
+    for start in range(0, len(notes), block):
+        stand_in(notes.slice(start, block))
     bare = _called(folder)
     # Without the first tenth, during which Ray still starts the workers of later stages. A bare loop waits for nothing.
     first, *later = streamed[len(streamed) // 10 :]
@@ -300,15 +299,22 @@ def main() -> None:
     parser.add_argument("--notes", type=int, default=1_900_000)
     parser.add_argument("--actors", type=int, default=2, help="stand-ins for GPUs")
     parser.add_argument("--ms", type=float, default=20.0, help="that a stand-in sleeps for each batch of 32 notes")
+    # a GPU is busy for seconds with the default of 256 (resources.rows_per_block), this stand-in for a sixth of one
+    parser.add_argument("--block", type=int, default=1024, help="notes of a block")
     parser.add_argument("--store", type=float, default=1000, help="MB of Ray's object store")
-    parser.add_argument("--batches", type=int, default=1500, help="from which Ray's overhead is measured")
+    parser.add_argument(
+        "--batches", type=int, default=1500, help="from which Ray's overhead is measured; 1,562 at most"
+    )
     parser.add_argument("--job", type=Path, help="internal: what the process of its own runs in")
     parser.add_argument("--overhead", action="store_true", help="internal: it measures the overhead")
     options = parser.parse_args()
     if options.job is not None:
         StandIn.seconds, StandIn.calls = options.ms / 1000, str(options.job / "calls")
         pipeline.Attribute = StandIn  # type: ignore[misc, assignment]
-        overhead(options.job, options.batches) if options.overhead else job(options.job, options.actors)
+        if options.overhead:
+            overhead(options.job, options.batches, options.block)
+        else:
+            job(options.job, options.actors, options.block)
         return
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the job and its folder go, too
     with tempfile.TemporaryDirectory(prefix="rs-") as scratch:  # short: Ray's sockets lie below it
@@ -321,7 +327,7 @@ def main() -> None:
 
 def measure(folder: Path, options: argparse.Namespace) -> None:
     """All of it, in a folder that is deleted afterwards."""
-    arguments = [f"--{name}={getattr(options, name)}" for name in ("actors", "ms", "store", "batches")]
+    arguments = [f"--{name}={getattr(options, name)}" for name in ("actors", "ms", "store", "batches", "block")]
     began = time.perf_counter()
     write_corpus(folder, options.notes)
     n_bytes = sum(path.stat().st_size for path in (folder / "notes").iterdir())

@@ -68,7 +68,7 @@ def test_the_slowest_and_the_fastest_tenth(bench: Any) -> None:
 @pytest.mark.timeout(600)
 def test_killed_resumed_and_measured() -> None:
     """More notes than the object store holds: with two CPUs beside its actors, the resumed stream stood still."""
-    options = ("--notes=16000", "--store=80", "--batches=24", "--ms=5")
+    options = ("--notes=16000", "--store=80", "--block=256", "--batches=24", "--ms=5")
     command = [sys.executable, str(BENCHMARKS / "bench_scale.py"), *options]
     said = subprocess.run(command, check=True, capture_output=True, text=True, timeout=500).stdout
     for step in ("corpus", "mask", "train/rows"):

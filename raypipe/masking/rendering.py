@@ -78,7 +78,7 @@ class Renderer:
         self.head_ids = self._head_ids()
         self._marks: dict[int, tuple[Tokens, Tokens]] = {}
         unknown = encoder.tokenizer.unk_token_id
-        if unknown is not None and unknown in self._mark(0)[0].ids and not self.refills:
+        if unknown is not None and unknown in self._marks_of(0)[0].ids and not self.refills:
             how = "list tokens that it has reserved (masking.sentinels), or take another model"
             raise InputError(f"the tokenizer cannot write {self._sentinels[0]}: {how}")
         self._eos = [] if encoder.eos_id is None else [encoder.eos_id]
@@ -107,7 +107,7 @@ class Renderer:
         is_single = self._masking.format == "single"
         per_example = 1 if is_single else self._sentinels.capacity(self._masking.max_spans)
         used = range(min(per_example, len(tokens) // 2))
-        mark_tokens = (1 if is_single else 2) * max(len(self._mark(number)[0].ids) for number in used)
+        mark_tokens = (1 if is_single else 2) * max(len(self._marks_of(number)[0].ids) for number in used)
         return windows([len(piece.ids) for piece in tokens], room, per_example, mark_tokens)
 
     def _masked(self, tokens: Sequence[Tokens], window: Window, suffix: list[int], kinds: Sequence[int]) -> Example:
@@ -115,7 +115,7 @@ class Renderer:
         left, inner, right = window.parts(tokens)
         note, answer = [left], []
         for number, (hidden, kind) in enumerate(zip(inner[::2], kinds[window.first :], strict=False)):
-            in_note, in_answer = self._mark(number)
+            in_note, in_answer = self._marks_of(number)
             note += [in_note, *inner[2 * number + 1 : 2 * number + 2]]
             answer += [in_answer] if self._masking.format == "multi" else []
             answer.append(Tokens.of(hidden.ids, self._kind_weights[kind]))
@@ -153,7 +153,7 @@ class Renderer:
         phi = phi_ranges(text, self._masking.phi_patterns) if weight and self._masking.phi_patterns else None
         return self._pieces.encode(parts, pieces.start, weight, phi)
 
-    def _mark(self, number: int) -> tuple[Tokens, Tokens]:
+    def _marks_of(self, number: int) -> tuple[Tokens, Tokens]:
         """A sentinel in the note and in the answer: one token if it is reserved, several if it is plain text."""
         if number not in self._marks:
             ids = mark_ids(self._encoder.tokenizer, self._pieces, self._sentinels[number])

@@ -12,7 +12,7 @@ Tokenizer = Any  # transformers.PreTrainedTokenizerFast; untyped upstream
 Encoding = Any  # tokenizers.Encoding
 
 
-@dataclass(slots=True)  # a note has hundreds: frozen ones take three times as long to make
+@dataclass(slots=True)  # a note has hundreds, and frozen ones take twice as long to make
 class Tokens:
     """Token ids and the weight of predicting each."""
 
@@ -30,7 +30,8 @@ class Tokens:
     @classmethod
     def joined(cls, parts: Iterable[Tokens]) -> Tokens:
         """One after the other."""
-        ids, weights = list[int](), list[float]()
+        ids: list[int] = []
+        weights: list[float] = []
         for part in parts:
             ids += part.ids
             weights += part.weights

@@ -146,10 +146,10 @@ class Cluster:
     def light(self) -> dict[str, Any]:
         """Cheap stages of a stream take no CPU of their own: a resumed job on a small cluster would starve.
 
-        Ray ends idle actors of a pool that may grow every ten seconds and starts others at once, which took a quarter
-        of two cores (docs/experiments/scale.md): these pools keep their size. One actor masks 5,000 notes a second.
+        Their pools keep their size: of one that may grow, Ray ends idle actors every ten seconds and starts others for
+        the next blocks, which costs more than the blocks.
         """
-        size = max(1, min(4, int(cores(self.cpus)) // 2))
+        size = max(1, min(4, int(cores(self.cpus))))
         return {"compute": _pool(size, size), "num_cpus": 0}
 
     def each(

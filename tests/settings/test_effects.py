@@ -226,9 +226,9 @@ def test_a_pool_of_a_stated_size_is_fixed_or_begins_with_what_there_is(fake_ray:
     assert (pool.min_size, pool.initial_size, pool.max_size) == (6, 6, 6)
 
 
-@pytest.mark.parametrize(("cpus", "size"), [(2, 1), (6, 3), (512, 4)])
+@pytest.mark.parametrize(("cpus", "size"), [(0.5, 1), (2, 2), (512, 4)])
 def test_pools_of_cheap_stages_keep_their_size(
-    cpus: int, size: int, fake_ray: dict[str, float], monkeypatch: pytest.MonkeyPatch
+    cpus: float, size: int, fake_ray: dict[str, float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Ray ends idle actors of one that may grow, and starts them anew ten seconds later."""
     monkeypatch.setenv("RAY_ADDRESS", "auto")
