@@ -133,7 +133,7 @@ def write_corpus(folder: Path, n_notes: int) -> None:
     loading.from_scratch(tiny, tokenizer).save_pretrained(folder / "model")
 
 
-def settings(folder: Path, actors: int, block: int = 256) -> config.Config:
+def settings(folder: Path, actors: int, block: int) -> config.Config:
     """A job on these notes, in blocks of so many; one task is asked of each."""
     return config.Config.model_validate(
         {

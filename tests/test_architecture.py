@@ -28,8 +28,8 @@ LAYERS = (
     "cli",
 )
 KNOW_RAY = {
-    "stream.checkpoint",
     "stream.cluster",
+    "stream.resuming",
     "stream.source",
     "stream.submission",
     "training.trainer",

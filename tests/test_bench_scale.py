@@ -40,7 +40,7 @@ def test_its_job_in_this_process(bench: Any, tmp_path: Path, monkeypatch: pytest
 
     monkeypatch.setattr(bench.StandIn, "calls", str(tmp_path / "calls"))
     monkeypatch.setattr(pipeline, "Attribute", bench.StandIn)
-    of_run = bench.settings(tmp_path, 1)
+    of_run = bench.settings(tmp_path, 1, 256)
     resources = of_run.resources.model_copy(update={"ray": False})
     run = Run(of_run.model_copy(update={"resources": resources}), say=lambda line: None).open()
     driver.make(run, ["train/rows"])

@@ -121,7 +121,7 @@ class Cluster:
         """Datasets made in this block skip the notes whose rows are already in `out`."""
         from ray.data import DataContext
 
-        from raypipe.stream.checkpoint import skipping
+        from raypipe.stream.resuming import skipping
 
         written = out.parent / WRITTEN
         forget_lost_rows(out, written)

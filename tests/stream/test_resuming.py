@@ -15,7 +15,7 @@ import ray
 
 from raypipe import rows
 from raypipe.settings.config import Data, Resources
-from raypipe.stream import checkpoint
+from raypipe.stream import resuming
 from raypipe.stream.cluster import WRITTEN, Cluster, forget_lost_rows, join
 from raypipe.stream.source import read_notes
 
@@ -82,10 +82,10 @@ def test_nothing_is_there_yet(tmp_path: Path) -> None:
 
 
 def test_written_notes_are_told_by_the_hash_of_their_id(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    hashes = np.sort(checkpoint._hashes(pa.chunked_array([["a", "é"], ["10"]])))
+    hashes = np.sort(resuming._hashes(pa.chunked_array([["a", "é"], ["10"]])))
     assert hashes.dtype == np.uint64
     monkeypatch.setattr(ray, "get", lambda reference: reference)
-    unwritten = checkpoint.Unwritten(checkpoint.skipping(tmp_path), hashes)
+    unwritten = resuming.Unwritten(resuming.skipping(tmp_path), hashes)
     left = unwritten.filter_rows_for_block(pa.table({"note_id": ["1", "é", "e", "10", "a", "b"]}))
     assert left["note_id"].to_pylist() == ["1", "e", "b"]
     assert len(unwritten.filter_rows_for_block(left.slice(0, 0))) == 0
