@@ -30,7 +30,7 @@ def skipping(written: Path) -> CheckpointConfig:
         checkpoint_manager_cls=Hashed,
         checkpoint_filter_cls=Unwritten,
     )
-    config.checkpoint_actor_pool_max_size = 1  # of 10, which Ray starts and ends by turns; a hash takes 2 us
+    config.checkpoint_actor_pool_max_size = 1  # of 10, which Ray starts and ends by turns; a hash takes 1.5 us
     return config
 
 
