@@ -13,6 +13,7 @@ import torch
 from raypipe import rows
 from raypipe.errors import Code
 from raypipe.evaluation import metrics
+from raypipe.evaluation.metrics import Metrics
 from raypipe.evaluation.scoring import LabelScorer, prediction_rows
 from raypipe.models.families import FAMILIES
 from raypipe.models.loading import Loaded
@@ -33,7 +34,7 @@ class DevScore:
 
     run: Run
     student: str | None = None  # whose fine-tuning; None: of all
-    on_epoch: Callable[[float, float], None] = lambda epoch, macro_f1: None
+    on_epoch: Callable[[float, Metrics], None] = lambda epoch, scores: None
     with_last: bool = True  # False: the step `evaluate` scores the model that the last epoch leaves
     notes: list[Labelled] | None = field(default=None, init=False)
 
@@ -46,12 +47,12 @@ class DevScore:
         if step["step"] not in ends:
             return {}
         with autocast(spec.training, model.device):  # as it trains: its frozen weights may be bfloat16
-            macro_f1 = self._macro_f1(model, tokenizer)
-        self.on_epoch(float(ends[step["step"]]), macro_f1)
-        return {"dev_macro_f1": macro_f1}
+            scores = self._scores(model, tokenizer)
+        self.on_epoch(float(ends[step["step"]]), scores)
+        return {"dev_macro_f1": scores.macro_f1}
 
     @torch.no_grad()
-    def _macro_f1(self, model: Any, tokenizer: Any) -> float:
+    def _scores(self, model: Any, tokenizer: Any) -> Metrics:
         if self.notes is None:
             encoder, labelled = self.run.encoder(), self.run.corpus.labelled("dev")
             self.notes = [(note, labels, encoder.encode_row(note, list(labels))) for note, labels in labelled]
@@ -67,4 +68,4 @@ class DevScore:
             for (note, labels, _), answers in zip(self.notes, answered, strict=True)
             for row in prediction_rows(note, labels, answers, options)
         ]
-        return metrics.evaluate(rows.table(out, rows.PREDICTIONS), self.run.corpus.tasks).macro_f1
+        return metrics.evaluate(rows.table(out, rows.PREDICTIONS), self.run.corpus.tasks)

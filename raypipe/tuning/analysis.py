@@ -85,13 +85,14 @@ def results(search: Search, model: ModelFacts, keys: Sequence[str] | None = None
                  for values, trials in groups.items()}  # fmt: skip
     if scorer := search.runs(model.name, LABELS_ONLY):
         of_trials[LABELS_ONLY] = [scorer]
-    means = {values: float(np.mean([t["dev_macro_f1"] for t in trials])) for values, trials in groups.items()}
+    means = {values: float(np.mean([t[search.metric] for t in trials])) for values, trials in groups.items()}
     best = max(means, key=lambda values: means[values])
     near = neighbours(best, list(groups), [ordered(v[i] for v in groups) for i in range(len(chosen))])
     compared = uncertainty.compare_arms(
         {name: [run for runs in trials for run in runs] for name, trials in of_trials.items()},
         search.tasks,
         [(_id(best), _id(values)) for values in near] + ([(_id(best), LABELS_ONLY)] if scorer else []),
+        measure=search.measure,
         n_bootstrap=BOOTSTRAP,
         # the repeats of a trial share its reconstruction: each trial is a seed
         seeds={name: [n for n, runs in enumerate(trials) for _ in runs] for name, trials in of_trials.items()},

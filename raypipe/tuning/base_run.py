@@ -15,6 +15,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from raypipe import rows
+from raypipe.errors import InputError, Problem
 from raypipe.hashing import fingerprint
 from raypipe.masking.requirements import needs
 from raypipe.runs import driver, integrity
@@ -32,15 +33,32 @@ Say = Callable[[str], None]
 
 
 def prepare(plan: StudyPlan, folder: Path, say: Say) -> Run:
-    """The base run of a study, with all that the trials share; and the scorer's predictions of the dev notes."""
+    """The base run of a study, with all that the trials share; and the scorer's predictions of the dev notes.
+
+    Raises `InputError` before anything is trained if the dev notes cannot rank trials by AUC where the space asks it.
+    """
     settings = plan.config(plan.constants, "base", str(folder))
     settings = configure(settings, {"arms": {**settings.arms, LABELS_ONLY: Arm()}})
     name = plan.backbone.name
     run = Run(settings, say=say.named(name) if isinstance(say, Printer) else lambda line: say(f"{name}: {line}")).open()
+    if plan.space.metric == "dev_auc":
+        driver.make(run, ["corpus"])
+        _demand_two_labels(run, plan.space.path)
     _share(run)
     driver.make(run, ["statistics"])
     driver.evaluate(run, LABELS_ONLY)
     return run
+
+
+def _demand_two_labels(run: Run, space: str) -> None:
+    """AUC compares notes of two labels: some task must have both among its dev notes."""
+    found: dict[str, set[str]] = {}
+    for _, labels in run.corpus.labelled("dev"):
+        for task, label in labels.items():
+            found.setdefault(task, set()).add(label)
+    if not any(len(labels) > 1 for labels in found.values()):
+        what = "dev_auc needs dev notes of two labels in some task: label more of them, or rank by dev_macro_f1"
+        raise InputError([Problem(f"{space}: METRIC", what)])
 
 
 def for_workers(base: Run) -> Run:

@@ -16,12 +16,12 @@ from raypipe.tuning.stability import Effect
 
 Draw = Callable[[str], Figure]
 MAP = "YlGnBu"
-LEAST_SPAN = 0.03  # of macro F1, from the lightest to the darkest colour
+LEAST_SPAN = 0.03  # of macro F1 or AUC, from the lightest to the darkest colour
 DARK_FIELD = 0.55  # share of the scale above which white letters are read more easily
 
 
 def heat_map(results: Results) -> Draw:
-    """Mean dev macro F1 (points) by the two axes, with its interval and the number of trials; the best is framed.
+    """Mean of the metric (points) by the two axes, with its interval and the number of trials; the best is framed.
 
     Colours run over this model's own values, and over LEAST_SPAN at least: noise is not to look like a landscape.
     """
@@ -70,8 +70,8 @@ def _column_name(results: Results, value: Any) -> str:
     return f"{show(value)} (layer {layers.pop()})" if len(layers) == 1 and value < 1 else show(value)
 
 
-def curves(points: Mapping[str, Sequence[tuple[float, float]]], best: Sequence[str]) -> Draw:
-    """Dev macro F1 by epoch of fine-tuning, a line per trial; those of the best setting in colour."""
+def curves(points: Mapping[str, Sequence[tuple[float, float]]], best: Sequence[str], metric: str) -> Draw:
+    """The metric (its name) by epoch of fine-tuning, a line per trial; those of the best setting in colour."""
 
     def draw(theme: str) -> Figure:
         figure, axes = canvas(theme, height=3.3)
@@ -84,7 +84,7 @@ def curves(points: Mapping[str, Sequence[tuple[float, float]]], best: Sequence[s
             axes.plot([], [], color=colour, label=name)
         axes.legend(loc="lower right", frameon=False, labelcolor=INK[theme])
         axes.set_xlabel("epochs of fine-tuning")
-        axes.set_ylabel("dev macro F1, points", color=INK[theme])
+        axes.set_ylabel(f"dev {metric}, points", color=INK[theme])
         axes.grid(axis="y", color=FAINT[theme], linewidth=0.7)
         axes.xaxis.get_major_locator().set_params(integer=True)
         return figure
@@ -92,8 +92,11 @@ def curves(points: Mapping[str, Sequence[tuple[float, float]]], best: Sequence[s
     return draw
 
 
-def effects(by_model: Mapping[str, Sequence[Effect]]) -> Draw:
-    """Share of variance of each parameter, a bar per model; the mark is what a parameter without effect would reach."""
+def effects(by_model: Mapping[str, Sequence[Effect]], metric: str) -> Draw:
+    """Share of the variance of `metric` (its name) that each parameter explains, a bar per model.
+
+    The mark is what a parameter without effect would reach.
+    """
     keys = list(dict.fromkeys(effect.key for of_model in by_model.values() for effect in of_model))
 
     def draw(theme: str) -> Figure:
@@ -107,7 +110,7 @@ def effects(by_model: Mapping[str, Sequence[Effect]]) -> Draw:
                 axes.plot([100 * effect.by_chance] * 2, [y - thick / 2, y + thick / 2], color=INK[theme], linewidth=1.8)
             axes.barh([0], [0], color=colour, label=label(model))
         name_rows(axes, [short(key) if short(key) != "seed" else key for key in keys])
-        axes.set_xlabel("share of the variance of dev macro F1, %")
+        axes.set_xlabel(f"share of the variance of dev {metric}, %")
         axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=4, frameon=False, labelcolor=INK[theme])
         return figure
 

@@ -23,7 +23,7 @@ from raypipe.stream import cluster
 from raypipe.tuning import base_run, studies, trial, trial_tables
 from raypipe.tuning.base_run import Say
 from raypipe.tuning.plan import StudyPlan, demand_few
-from raypipe.tuning.space import METRIC, MODE, Space
+from raypipe.tuning.space import METRICS, MODE, Space
 from raypipe.tuning.trial import StudyContext
 from raypipe.tuning.trial_tables import FAILED, RUNNING, STOPPED, Search
 
@@ -52,7 +52,7 @@ def tune(plans: list[StudyPlan], say: Say) -> tuple[Search, Path]:
         base = base_run.prepare(plan, folder, say)
         models.append(studies.facts_of(plan, base, folder))
         _study(plan, folder, base, say)
-        search = studies.collect(config.name, plan.space.doc, root, base, models)
+        search = studies.collect(config.name, plan.space, root, base, models)
         trial_tables.save(search, root)
         studies.write_best(search, plan, folder)
     return search, root
@@ -123,7 +123,7 @@ def _restored(state: Path, trainable: Any, plan: StudyPlan, say: Say) -> Any:
 def context_of(plan: StudyPlan, folder: Path) -> StudyContext:
     """What the workers of a study get: the config and its model, not the space's own objects."""
     config = plan.backbone.config({})
-    slim = replace(plan, space=Space(plan.space.path, {}), params={})
+    slim = replace(plan, space=Space(plan.space.path, {}, metric=plan.space.metric), params={})
     # All other resources stay those of the base run. They decide the device, on which the output of its steps depends:
     # with another one, a trial could not share them.
     resources = config.resources.model_copy(update={"ray": False})
@@ -148,7 +148,7 @@ def _tune_config(space: Space, config: Config, cpus: float, gpus: float) -> Any:
         at_once = max(1, int(gpus / config.tune.gpus_per_trial if gpus and config.tune.gpus_per_trial else by_cpu))
     search = space.search or BasicVariantGenerator(random_state=config.seed, max_concurrent=at_once)
     return ray_tune.TuneConfig(
-        metric=METRIC,
+        metric=space.metric,
         mode=MODE,
         num_samples=space.num_samples,
         scheduler=space.scheduler,
@@ -163,7 +163,7 @@ def _tune_config(space: Space, config: Config, cpus: float, gpus: float) -> Any:
 def _progress(plan: StudyPlan, say: Say) -> Any:
     from ray.tune import Callback
 
-    model = plan.backbone.name
+    model, metric = plan.backbone.name, plan.space.metric
 
     class Progress(Callback):
         """A line per trial that ends."""
@@ -172,8 +172,8 @@ def _progress(plan: StudyPlan, say: Say) -> Any:
 
         def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
             self.done += 1
-            value = (trial.last_result or {}).get("dev_macro_f1")
-            score = "" if value is None else f": dev macro F1 {100 * value:.1f}"
+            value = (trial.last_result or {}).get(metric)
+            score = "" if value is None else f": dev {METRICS[metric]} {100 * value:.1f}"
             say(f"{model}: trial {self.done} of {plan.n_trials}{score}")
 
         def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:

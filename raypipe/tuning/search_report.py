@@ -32,6 +32,8 @@ from raypipe.tuning.analysis import Results
 from raypipe.tuning.stability import Effect, RankAgreement
 from raypipe.tuning.trial_tables import CONFIG, ModelFacts, Search
 
+SHARES = "Share of variance by parameter; the same numbers stand in the table"
+
 
 @dataclass(frozen=True)
 class Neighbour:
@@ -79,7 +81,7 @@ def write(search: Search, folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     pages = [_model_page(search, facts) for facts in search.models]
     shown = [page for page in pages if page.results]
-    table = settings_table([page.results for page in shown if page.results])
+    table = settings_table(search, [page.results for page in shown if page.results])
     rows.write(table, folder / "settings.parquet")
     write_csv(table, folder / "settings.csv")
     write_csv(search.trials, folder / "trials.csv")
@@ -132,14 +134,14 @@ def summary(search: Search, pages: Sequence[ModelPage]) -> str:
     return " ".join([*sentences, f"{best_of_many}: how good it is, a run on them has to say."])
 
 
-def settings_table(every: Sequence[Results]) -> pa.Table:
+def settings_table(search: Search, every: Sequence[Results]) -> pa.Table:
     """A row per model and setting, best first."""
     out: list[dict[str, Any]] = []
     for results in every:
         for rank, s in enumerate(results.settings, start=1):
             e = s.estimate
             values = {CONFIG + key: value for key, value in zip(results.keys, s.values, strict=True)}
-            numbers = {"dev_macro_f1": e.value, "low": e.low, "high": e.high, "n_trials": len(s.trial_ids)}
+            numbers = {search.metric: e.value, "low": e.low, "high": e.high, "n_trials": len(s.trial_ids)}
             more = {"n_runs": e.n_runs, "n_tasks": e.n_tasks, "layer": s.layer}
             out.append({"model": results.model.name, "rank": rank, **values, **numbers, **more})
     return pa.Table.from_pylist(out)
@@ -155,7 +157,7 @@ def text(search: Search) -> str:
         if page.results:
             e = page.results.best.estimate
             interval = f"{100 * e.value:.1f} [{100 * e.low:.1f}, {100 * e.high:.1f}]"
-            lines.append(f"  best on dev: {page.best}: macro F1 {interval}")
+            lines.append(f"  best on dev: {page.best}: {search.metric_name} {interval}")
             lines += [f"    vs {n.name}: {100 * n.difference.estimate.value:+.1f}, {n.verdict}" for n in page.against]
             lines += [f"    note: {caveat}" for caveat in page.results.caveats]
         lines += [f"  {n} x {error}" for error, n in page.errors.items()]
@@ -213,21 +215,21 @@ def _pictures(search: Search, pages: Sequence[ModelPage]) -> Iterator[tuple[str,
         if page.heat_map and page.heat_map.keys:
             settings = page.heat_map.settings
             values = "; ".join(f"{page.heat_map.name(s.values)}: {100 * s.estimate.value:.1f}" for s in settings)
-            alt = f"Dev macro F1 of {page.facts.name}: {values}"
+            alt = f"Dev {search.metric_name} of {page.facts.name}: {values}"
             yield f"heat_map_{page.facts.name}", charts.heat_map(page.heat_map), alt
     effects = {page.facts.name: page.effects for page in pages if page.effects}
     if effects:
-        yield "effects", charts.effects(effects), "Share of variance by parameter; the same numbers stand in the table"
+        yield "effects", charts.effects(effects, search.metric_name), SHARES
     for page in pages:
         lines = _curves(search, page.facts.name)
         if page.results and any(len(line) > 1 for line in lines.values()):
-            draw = charts.curves(lines, page.results.best.trial_ids)
-            yield f"curves_{page.facts.name}", draw, f"Dev macro F1 of {len(lines)} trials by epoch"
+            draw = charts.curves(lines, page.results.best.trial_ids, search.metric_name)
+            yield f"curves_{page.facts.name}", draw, f"Dev {search.metric_name} of {len(lines)} trials by epoch"
 
 
 def _curves(search: Search, model: str) -> dict[str, list[tuple[float, float]]]:
     out: dict[str, list[tuple[float, float]]] = {}
     for row in search.curves.to_pylist():
         if row["model"] == model:
-            out.setdefault(row["trial_id"], []).append((row["epoch"], row["dev_macro_f1"]))
+            out.setdefault(row["trial_id"], []).append((row["epoch"], row[search.metric]))
     return {trial_id: sorted(line) for trial_id, line in out.items()}

@@ -1,7 +1,8 @@
 """A search space: a Python file, written by the user, that names the values a study tries (tune_spaces/).
 
     PARAM_SPACE   dotted config keys -> ray.tune samplers or plain values     (required)
-    METRIC, MODE  what trials report and how it is ranked: dev_macro_f1, max  (the only ones so far)
+    METRIC        what ranks the trials: dev_macro_f1 or dev_auc                (dev_macro_f1)
+    MODE          max, the only one: of both, more is better
     NUM_SAMPLES   draws of the samplers that are no grid                      (1)
     ARM           the arm that is searched             (the arm in PARAM_SPACE's keys; else the only one that masks;
                                                         else the only one that masks by relevance)
@@ -25,8 +26,10 @@ from raypipe.errors import InputError, Problem
 from raypipe.settings.yamlfile import did_you_mean
 from raypipe.tuning import samplers
 
+METRICS = {"dev_macro_f1": "macro F1", "dev_auc": "AUC"}  # what may rank trials, with the name on pages
 METRIC, MODE = "dev_macro_f1", "max"
 NAMES = ("PARAM_SPACE", "METRIC", "MODE", "NUM_SAMPLES", "ARM", "SCHEDULER", "SEARCH", "STOP", "MODELS")
+OPTIONAL = ("METRIC", "NUM_SAMPLES", "ARM", "SCHEDULER", "SEARCH", "STOP")  # names that are fields of a Space, too
 LAYER = "attribution.layer"
 # Keys that belong to the study as a whole; what decides which notes are scored; and what no trial reads.
 CLOSED = ("name", "runs", "data", "tune", "resources", "evaluation", "model", "pretrain",
@@ -41,6 +44,7 @@ class Space:
     params: dict[str, Any]
     num_samples: int = 1
     arm: str | None = None
+    metric: str = METRIC
     scheduler: Any = None
     search: Any = None
     stop: Any = None
@@ -53,7 +57,7 @@ class Space:
             "params": {key: samplers.described(value) for key, value in self.params.items()},
             "num_samples": self.num_samples,
             "arm": self.arm,
-            "metric": [METRIC, MODE],
+            "metric": [self.metric, MODE],
             **{name: samplers.plain(getattr(self, name)) for name in ("scheduler", "search", "stop")},
         }
 
@@ -72,7 +76,7 @@ def load(path: str | Path) -> Space:
     if problems:
         raise InputError([Problem(f"{name}: {problem.where}", problem.what) for problem in problems])
     doc, models = str(names.get("__doc__") or "").strip(), tuple(names.get("MODELS", ()))
-    optional = {n.lower(): names[n] for n in ("NUM_SAMPLES", "ARM", "SCHEDULER", "SEARCH", "STOP") if n in names}
+    optional = {n.lower(): names[n] for n in OPTIONAL if n in names}
     return Space(name, dict(names["PARAM_SPACE"]), models=models, doc=doc, **optional)
 
 
@@ -94,9 +98,9 @@ def _problems(names: Mapping[str, Any]) -> list[Problem]:
             out.append(Problem(where, what))
         elif not samplers.values(sampler):
             out.append(Problem(where, "has no values"))
-    for name, only in (("METRIC", METRIC), ("MODE", MODE)):
-        if names.get(name, only) != only:
-            out.append(Problem(name, f"must be {only}: it is what trials report"))
+    for name, allowed in (("METRIC", (*METRICS,)), ("MODE", (MODE,))):
+        if names.get(name, allowed[0]) not in allowed:
+            out.append(Problem(name, f"must be {' or '.join(allowed)}: trials report nothing else"))
     samples, models = names.get("NUM_SAMPLES", 1), names.get("MODELS", ())
     if not isinstance(samples, int) or samples < 1:
         out.append(Problem("NUM_SAMPLES", "must be a whole number above 0"))

@@ -26,7 +26,7 @@ class Effect:
     """How much of the variance one parameter explains."""
 
     key: str
-    share: float  # of the variance of dev macro F1 over trials
+    share: float  # of the variance of the metric over trials
     by_chance: float  # of a parameter without effect
     n_levels: int
     n_trials: int
@@ -46,7 +46,7 @@ class RankAgreement:
 def effects(search: Search, model: str) -> list[Effect]:
     """Main effect of each searched parameter (seeds too), largest first."""
     trials = search.of(model)
-    y = np.asarray([trial["dev_macro_f1"] for trial in trials])
+    y = np.asarray([trial[search.metric] for trial in trials])
     total = float(np.sum((y - y.mean()) ** 2)) if len(y) else 0.0
     out = []
     for name in search.keys:

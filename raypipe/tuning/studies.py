@@ -28,6 +28,7 @@ from raypipe.settings import configfile
 from raypipe.settings.config import Config
 from raypipe.tuning import analysis, base_run, trial, trial_tables
 from raypipe.tuning.plan import NOT_IN_RESULTS, StudyPlan, configure
+from raypipe.tuning.space import Space
 from raypipe.tuning.trial_tables import FINISHED, LABELS_ONLY, ModelFacts, Search
 
 FACTS = "facts.json"
@@ -82,7 +83,7 @@ def _but_model(folder: Path) -> dict[str, Any]:
     return {key: value for key, value in settings.items() if key not in ("model", "pretrain")}
 
 
-def collect(name: str, doc: str, root: Path, base: Run, models: Sequence[ModelFacts]) -> Search:
+def collect(name: str, space: Space, root: Path, base: Run, models: Sequence[ModelFacts]) -> Search:
     """The tables of a search from what its studies left so far."""
     by_model = {facts.name: records(root / facts.name) for facts in models}
     every = [record for of_model in by_model.values() for record in of_model]
@@ -100,9 +101,10 @@ def collect(name: str, doc: str, root: Path, base: Run, models: Sequence[ModelFa
         tuple(base.corpus.tasks),
         tuple(models),
         trial_tables.trials_table(every),
-        trial_tables.curves_table(every),
+        trial_tables.curves_table(every, space.metric),
         pa.concat_tables(predictions),
-        doc,
+        space.doc,
+        space.metric,
     )
 
 

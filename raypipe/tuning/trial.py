@@ -17,6 +17,7 @@ from typing import Any
 from raypipe import rows
 from raypipe.errors import QuietError
 from raypipe.evaluation import metrics, uncertainty
+from raypipe.evaluation.metrics import Metrics
 from raypipe.guard.quiet import without_text
 from raypipe.records import forget_halves, json_of, write_json
 from raypipe.runs import integrity
@@ -102,12 +103,13 @@ def write(folder: Path, record: Record) -> None:
 def _run(context: StudyContext, base: Run, values: Mapping[str, Any], record: Record, report: Report) -> Record:
     """All steps of the trial and its score, as what is added to its record."""
     began = time.perf_counter()
-    arm, settings = context.plan.arm, context.settings(values)
+    arm, metric, settings = context.plan.arm, context.plan.space.metric, context.settings(values)
 
-    def on_epoch(epoch: float, value: float) -> None:
+    def on_epoch(epoch: float, scores: Metrics) -> None:
+        value = {"dev_macro_f1": scores.macro_f1, "dev_auc": scores.auc}[metric]
         record["curve"].append([epoch, value])
         write(own.folder, record)
-        report({"dev_macro_f1": value, "epoch": epoch, "is_final": False})
+        report({metric: value, "epoch": epoch, "is_final": False})
 
     own = Run(settings, base_run.shared_with(base, settings, Path(context.folder)), only_warnings).open()
     if context.reports_epochs:
@@ -119,13 +121,14 @@ def _run(context: StudyContext, base: Run, values: Mapping[str, Any], record: Re
     compared = uncertainty.compare_arms({arm: predictions}, own.corpus.tasks, n_bootstrap=settings.evaluation.bootstrap)
     e = compared.arms[arm]
     aucs = [auc for table in predictions if (auc := metrics.evaluate(table, own.corpus.tasks).auc) is not None]
+    scores = {"dev_macro_f1": e.value, "dev_auc": sum(aucs) / len(aucs) if aucs else None}
     return {
         "status": FINISHED,
         "dev_macro_f1": {"value": e.value, "low": e.low, "high": e.high, "n_runs": e.n_runs, "n_tasks": e.n_tasks},
-        "dev_auc": sum(aucs) / len(aucs) if aucs else None,
+        "dev_auc": scores["dev_auc"],
         "tasks": {task: estimate.value for task, estimate in compared.tasks[arm].items()},
         "students": own.students(arm),
-        "curve": [*record["curve"], [settings.finetune.epochs, e.value]],
+        "curve": [*record["curve"], [settings.finetune.epochs, scores[metric]]],
         "steps": base_run.seconds_of(own.folder),
         "seconds": time.perf_counter() - began,
     }

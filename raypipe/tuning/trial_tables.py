@@ -2,7 +2,7 @@
 
 <run>/tune/study.json             models, tasks, what the shared steps cost
 <run>/tune/trials.parquet         a row per trial: its parameters, its dev macro F1 with interval, its seconds
-<run>/tune/curves.parquet         dev macro F1 on the way, by epoch of fine-tuning
+<run>/tune/curves.parquet         what ranks the trials (dev macro F1 or AUC) on the way, by epoch of fine-tuning
 <run>/tune/predictions.parquet    rows.PREDICTIONS of every finished trial, and of the scorer (labels only)
 """
 
@@ -19,8 +19,10 @@ import pyarrow.compute as pc
 
 from raypipe import rows
 from raypipe.errors import InputError, Problem
+from raypipe.evaluation.resampling import Measure
 from raypipe.notes.tasks import Task
 from raypipe.records import json_of, of_json, write_json
+from raypipe.tuning.space import METRIC, METRICS
 
 CONFIG, SECONDS = "config/", "seconds/"  # begin the columns of parameters, and of the time of each step
 TABLES = ("trials", "curves", "predictions")  # of a Search, each a file
@@ -46,9 +48,7 @@ TRIALS = pa.schema(
         ("seconds", pa.float64()),
     ]
 )
-CURVES = pa.schema(
-    [("model", pa.string()), ("trial_id", pa.string()), ("epoch", pa.float64()), ("dev_macro_f1", pa.float64())]
-)
+CURVES = pa.schema([("model", pa.string()), ("trial_id", pa.string()), ("epoch", pa.float64())])  # and the metric
 PREDICTIONS = pa.schema([("model", pa.string()), ("trial_id", pa.string()), ("run", pa.int16()), *rows.PREDICTIONS])
 
 
@@ -79,6 +79,17 @@ class Search:
     curves: pa.Table
     predictions: pa.Table
     doc: str = ""
+    metric: str = METRIC  # what ranks the trials, one of space.METRICS
+
+    @property
+    def measure(self) -> Measure:
+        """The metric as the evaluation calls it, whatever the split."""
+        return "auc" if self.metric == "dev_auc" else "macro_f1"
+
+    @property
+    def metric_name(self) -> str:
+        """The metric as pages call it: macro F1 or AUC."""
+        return METRICS[self.metric]
 
     @property
     def keys(self) -> list[str]:
@@ -115,10 +126,11 @@ def trials_table(records: Sequence[Mapping[str, Any]]) -> pa.Table:
     return table
 
 
-def curves_table(records: Iterable[Mapping[str, Any]]) -> pa.Table:
+def curves_table(records: Iterable[Mapping[str, Any]], metric: str = METRIC) -> pa.Table:
     """`curves.parquet` of trial records. A trial that was tried again reported an epoch twice: the last one counts."""
+    schema = CURVES.append(pa.field(metric, pa.float64()))
     every = [(r["model"], r["trial_id"], *point) for r in records for point in sorted(dict(r.get("curve", ())).items())]
-    return rows.table([dict(zip(CURVES.names, row, strict=True)) for row in every], CURVES)
+    return rows.table([dict(zip(schema.names, row, strict=True)) for row in every], schema)
 
 
 def tagged(predictions: pa.Table, model: str, trial_id: str, run: int) -> pa.Table:
@@ -134,7 +146,12 @@ def save(search: Search, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for name in TABLES:
         rows.write(getattr(search, name), folder / f"{name}.parquet")
-    facts = {"name": search.name, "doc": search.doc, "models": [asdict(model) for model in search.models]}
+    facts = {
+        "name": search.name,
+        "doc": search.doc,
+        "metric": search.metric,
+        "models": [asdict(model) for model in search.models],
+    }
     write_json(folder / "study.json", facts | {"tasks": [asdict(task) for task in search.tasks]})
 
 
@@ -148,6 +165,7 @@ def load(folder: Path) -> Search:
         return Search(
             name=facts["name"],
             doc=facts["doc"],
+            metric=facts.get("metric", METRIC),  # earlier versions knew one metric and did not write it
             tasks=tuple(of_json(Task, task) for task in facts["tasks"]),
             models=tuple(ModelFacts.of(model) for model in facts["models"]),
             **{name: rows.read(inside / f"{name}.parquet") for name in TABLES},
@@ -158,9 +176,10 @@ def load(folder: Path) -> Search:
 
 
 def score_columns(record: Mapping[str, Any]) -> dict[str, Any]:
-    """The dev score of a trial record, with the names that the columns of `trials.parquet` have; empty without one."""
+    """The dev scores of a trial record, named as the columns of `trials.parquet` are; empty without them."""
     names = {"value": "dev_macro_f1", "low": "dev_macro_f1_low", "high": "dev_macro_f1_high"}
-    return {names.get(key, key): value for key, value in record.get("dev_macro_f1", {}).items()}
+    columns = {names.get(key, key): value for key, value in record.get("dev_macro_f1", {}).items()}
+    return columns | ({"dev_auc": record["dev_auc"]} if record.get("dev_auc") is not None else {})
 
 
 def _columns(record: Mapping[str, Any]) -> dict[str, Any]:

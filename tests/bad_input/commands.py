@@ -112,7 +112,7 @@ SPACES: dict[str, tuple[str, str]] = {
     "no values": ("from ray import tune\nPARAM_SPACE = {'attribution.layer': tune.choice([])}", "attribution.layer"),
     "another metric": (
         f"from ray import tune\nMETRIC = 'loss'\nPARAM_SPACE = {{{RATIO}}}",
-        "METRIC: must be dev_macro_f1",
+        "METRIC: must be dev_macro_f1 or dev_auc",
     ),
     "another mode": (f"from ray import tune\nMODE = 'min'\nPARAM_SPACE = {{{RATIO}}}", "MODE: must be max"),
     "no samples": (f"from ray import tune\nNUM_SAMPLES = 0\nPARAM_SPACE = {{{RATIO}}}", "NUM_SAMPLES"),

@@ -32,7 +32,9 @@ def test_adapters_are_scored_between_epochs(
     changes = {"name": "adapters", "model__path": str(tmp_path / "stored"), "finetune": ADAPTERS}
     run = Run(settings(tmp_path, **changes), say=lambda line: None).open()
     curve: list[tuple[float, float]] = []
-    run.watch = DevScore(run, "decselfmask", lambda epoch, value: curve.append((epoch, value)), with_last=False)
+    run.watch = DevScore(
+        run, "decselfmask", lambda epoch, scores: curve.append((epoch, scores.macro_f1)), with_last=False
+    )
     driver.prepare(run)
     driver.learn(run, "decselfmask")
     assert [epoch for epoch, _ in curve] == [1.0]

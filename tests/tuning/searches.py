@@ -11,7 +11,7 @@ import pyarrow as pa
 from raypipe import rows
 from raypipe.evaluation.metrics import evaluate
 from raypipe.notes.tasks import Task
-from raypipe.tuning import trial_tables
+from raypipe.tuning import space, trial_tables
 from raypipe.tuning.trial_tables import LABELS_ONLY, ModelFacts, Search
 
 RATIO, LAYER, SEED = "arms.decselfmask.masking.ratio", "attribution.layer", "train.seed"
@@ -48,6 +48,7 @@ def made_search(
     name: str = "made",
     seeds: tuple[int, ...] = SEEDS,
     repeats: int = 1,
+    metric: str = space.METRIC,
 ) -> Search:
     """Every setting of the grid with each seed, fine-tuned so many times; one trial failed and one was stopped."""
     tasks, records, tables = made_tasks(), [], []
@@ -72,8 +73,8 @@ def made_search(
         for model in models
     )
     return Search(
-        name, tasks, facts, trial_tables.trials_table(records), trial_tables.curves_table(records),
-        pa.concat_tables(tables), "Generated for tests.",
+        name, tasks, facts, trial_tables.trials_table(records), trial_tables.curves_table(records, metric),
+        pa.concat_tables(tables), "Generated for tests.", metric,
     )  # fmt: skip
 
 

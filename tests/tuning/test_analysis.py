@@ -59,3 +59,13 @@ def test_neighbours_are_one_step_away() -> None:
     assert set(analysis.neighbours((0.2, "a"), every, levels)) == {(0.1, "a"), (0.4, "a"), (0.2, "b"), (0.2, "c")}
     scattered = [(0.1, "b"), (0.4, "c"), (0.2, "a")]
     assert analysis.neighbours((0.2, "a"), scattered, levels) == [(0.1, "b"), (0.4, "c")]
+
+
+def test_auc_ranks_where_the_space_asks_it() -> None:
+    """The two metrics disagree here: answers are turned round in every note of one setting, and its scores are not."""
+    by_auc = made_search(("llama",), n_notes=20, seeds=(0,), metric="dev_auc")
+    (model,) = by_auc.models
+    of_model = analysis.results(by_auc, model)
+    assert of_model is not None
+    scores = sorted((trial["dev_auc"] for trial in by_auc.of("llama")), reverse=True)
+    assert [s.estimate.value for s in of_model.settings] == pytest.approx(scores)

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from raypipe.errors import InputError
+from raypipe.notes.corpus import Corpus
 from raypipe.runs import driver, making, steps
 from raypipe.runs.run import Run
 from raypipe.runs.steps import named
@@ -33,6 +35,17 @@ def test_the_base_run_has_the_constants_of_the_space(tmp_path: Path, monkeypatch
         base.settings.attribution
         == search.context_of(plan, tmp_path).settings({**plan.constants, RATIO: 0.1}).attribution
     )
+
+
+def test_auc_asks_for_two_labels_among_the_dev_notes_before_anything_is_trained(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (backbone,) = backbones(configfile.written(DEMO, [f"runs={tmp_path}"]).value, [])
+    (plan,) = plans(Space("mine.py", {RATIO: {"grid_search": [0.1, 0.2]}}, metric="dev_auc"), [backbone])
+    monkeypatch.setattr(base_run, "_share", lambda run: pytest.fail("training has begun"))
+    monkeypatch.setattr(Corpus, "labelled", lambda *_: [({}, {"t": "yes", "u": "no"}), ({}, {"t": "yes"})])
+    with pytest.raises(InputError, match=r"mine\.py: METRIC: dev_auc needs dev notes of two labels"):
+        base_run.prepare(plan, tmp_path, print)
 
 
 def test_trials_find_the_counts_of_the_base_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -57,6 +57,17 @@ def test_the_page_and_the_tables(search: Search, tmp_path: Path) -> None:
     assert "ratio 0.3, layer 0.25" in said
 
 
+def test_the_page_names_what_ranks(tmp_path: Path) -> None:
+    search = made_search(("llama",), n_notes=10, seeds=(0,), metric="dev_auc")
+    page = search_report.write(search, tmp_path).read_text()
+    assert "AUC in points" in page
+    assert "Mean dev AUC" in page
+    assert "dev macro F1" not in page
+    with (tmp_path / "settings.csv").open() as file:
+        assert "dev_auc" in next(csv.reader(file))
+    assert "AUC 9" in search_report.text(search)
+
+
 def test_what_a_search_calls_itself_cannot_become_markup(search: Search, tmp_path: Path) -> None:
     evil = "<img src=x onerror=alert(1)>"
     models = tuple(replace(model, family=evil) for model in search.models)

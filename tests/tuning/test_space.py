@@ -21,7 +21,8 @@ from tests.tuning.demo import space_of
         ('PARAM_SPACE = {"comparison.seeds": 9, "train.seed": 1}', "the same for all trials"),
         ('PARAM_SPACE = {"probe.folds": 9, "train.seed": 1}', "the same for all trials"),
         ('PARAM_SPACE = {"train.epochs": tune.sample_from(lambda _: 1.0)}', "is a function"),
-        ('PARAM_SPACE = {"seed": 1}\nMETRIC = "test_macro_f1"', "must be dev_macro_f1"),
+        ('PARAM_SPACE = {"seed": 1}\nMETRIC = "test_macro_f1"', "must be dev_macro_f1 or dev_auc"),
+        ('PARAM_SPACE = {"seed": 1}\nMODE = "min"', "must be max"),
         ('PARAM_SPACE = {"seed": 1}\nNUM_SAMPLES = 0', "above 0"),
         ('PARAM_SPACE = {"seed": tune.grid_search([])}', "has no values"),
         ('PARAM_SPACE = {"train": {"epochs": 1}}', "write nested keys with dots"),
@@ -55,6 +56,7 @@ def test_a_changed_space_is_described_otherwise() -> None:
         said(params={"a": tune.qrandn(0.3, 0.05, 0.1)}),
         said(params={"a": tune.qrandn(0.4, 0.05, 0.1)}),
         said(num_samples=2),
+        said(metric="dev_auc"),
         said(scheduler=ASHAScheduler()),
         said(stop={"training_iteration": 2}),
     ]

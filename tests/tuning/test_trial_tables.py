@@ -20,8 +20,10 @@ def test_saved_and_loaded_alike(search: Search, tmp_path: Path) -> None:
         assert (loaded.tasks, loaded.models, loaded.doc) == (search.tasks, search.models, search.doc)
     facts = json.loads((tmp_path / "tune/study.json").read_text())
     earlier = [model | {"alone": {"t00000": [1.0, 2.0, 3.0]}, "proxy": None} for model in facts["models"]]
+    del facts["metric"]
     (tmp_path / "tune/study.json").write_text(json.dumps(facts | {"models": earlier}))
-    assert trial_tables.load(tmp_path).models == search.models, "written by an earlier version"
+    assert (loaded := trial_tables.load(tmp_path)).models == search.models, "written by an earlier version"
+    assert loaded.metric == "dev_macro_f1"
     schema = pq.read_schema(tmp_path / "tune/trials.parquet")
     assert schema.names[: len(trial_tables.TRIALS.names)] == trial_tables.TRIALS.names
     assert {f"config/{key}" for key in (RATIO, LAYER, SEED)} < set(schema.names)
