@@ -1,7 +1,8 @@
 """Masking ratio x attribution layer, ranked by AUC on dev: for few labels and few steps of fine-tuning.
 
-After few steps students rank notes before their answers follow, and macro F1 sees the commonest answer alone. Each
-setting three times, with another order and start of reconstruction: fewer say nothing of the noise.
+After few steps a student already ranks notes, but still gives all of them the commonest answer: AUC sees it, macro F1
+does not. Each setting three times, with another order and other first adapters of reconstruction. Masks and fine-tuning
+are the same in all three, so their noise is not in the intervals.
 """
 
 from ray import tune

@@ -1,4 +1,4 @@
-"""Masking ratio x attribution layer, each setting twice: with other masks and another order of reconstruction.
+"""Masking ratio x attribution layer, each setting twice: with another order and start of reconstruction.
 
 Seeds are repetitions: the analysis takes trials that differ in them alone as runs of one setting. The seed of
 reconstruction changes nothing that trials share; the config's own `seed` would change the notes' sampled tasks.

@@ -1,4 +1,4 @@
-"""Macro F1 on dev notes after each epoch of a fine-tuning: a curve, by which a search stops trials early."""
+"""Scores on dev notes after each epoch of a fine-tuning: a curve, by which a search stops trials early."""
 
 from __future__ import annotations
 

@@ -107,7 +107,7 @@ def results(search: Search, model: ModelFacts, keys: Sequence[str] | None = None
         )
         for values, trials in groups.items()
     }
-    ranked = sorted(settings.values(), key=lambda s: -s.estimate.value)
+    ranked = sorted(settings.values(), key=lambda s: -means[s.values])
     return Results(
         model,
         chosen,

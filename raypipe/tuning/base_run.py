@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from raypipe import rows
 from raypipe.errors import InputError, Problem
@@ -33,7 +34,7 @@ Say = Callable[[str], None]
 
 
 def prepare(plan: StudyPlan, folder: Path, say: Say) -> Run:
-    """The base run of a study, with all that the trials share; and the scorer's predictions of the dev notes.
+    """The base run of a study, with all that the trials share; and what labels alone predict of the dev notes.
 
     Raises `InputError` before anything is trained if the dev notes cannot rank trials by AUC where the space asks it.
     """
@@ -41,23 +42,23 @@ def prepare(plan: StudyPlan, folder: Path, say: Say) -> Run:
     settings = configure(settings, {"arms": {**settings.arms, LABELS_ONLY: Arm()}})
     name = plan.backbone.name
     run = Run(settings, say=say.named(name) if isinstance(say, Printer) else lambda line: say(f"{name}: {line}")).open()
-    if plan.space.metric == "dev_auc":
+    if plan.space.measure == "auc":
         driver.make(run, ["corpus"])
         _demand_two_labels(run, plan.space.path)
     _share(run)
-    driver.make(run, ["statistics"])
+    driver.make(run, ["statistics", *({f"evaluate/{SCORER}"} & set(driver.shared_steps(run)))])
     driver.evaluate(run, LABELS_ONLY)
     return run
 
 
 def _demand_two_labels(run: Run, space: str) -> None:
     """AUC compares notes of two labels: some task must have both among its dev notes."""
-    found: dict[str, set[str]] = {}
-    for _, labels in run.corpus.labelled("dev"):
-        for task, label in labels.items():
-            found.setdefault(task, set()).add(label)
-    if not any(len(labels) > 1 for labels in found.values()):
-        what = "dev_auc needs dev notes of two labels in some task: label more of them, or rank by dev_macro_f1"
+    found = run.corpus.labels_of("dev").group_by("task_id").aggregate([("label", "count_distinct")])
+    if not pc.any(pc.greater(found["label_count_distinct"], 1)).as_py():
+        what = (
+            "dev_auc needs dev notes of two labels in some task: label more of them, or rank by dev_macro_f1; "
+            "both are another search, under another name"
+        )
         raise InputError([Problem(f"{space}: METRIC", what)])
 
 

@@ -23,7 +23,7 @@ from raypipe.stream import cluster
 from raypipe.tuning import base_run, studies, trial, trial_tables
 from raypipe.tuning.base_run import Say
 from raypipe.tuning.plan import StudyPlan, demand_few
-from raypipe.tuning.space import METRICS, MODE, Space
+from raypipe.tuning.space import MEASURES, MODE, Space
 from raypipe.tuning.trial import StudyContext
 from raypipe.tuning.trial_tables import FAILED, RUNNING, STOPPED, Search
 
@@ -163,7 +163,7 @@ def _tune_config(space: Space, config: Config, cpus: float, gpus: float) -> Any:
 def _progress(plan: StudyPlan, say: Say) -> Any:
     from ray.tune import Callback
 
-    model, metric = plan.backbone.name, plan.space.metric
+    model, space = plan.backbone.name, plan.space
 
     class Progress(Callback):
         """A line per trial that ends."""
@@ -172,8 +172,8 @@ def _progress(plan: StudyPlan, say: Say) -> Any:
 
         def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
             self.done += 1
-            value = (trial.last_result or {}).get(metric)
-            score = "" if value is None else f": dev {METRICS[metric]} {100 * value:.1f}"
+            value = (trial.last_result or {}).get(space.metric)
+            score = "" if value is None else f": dev {MEASURES[space.measure]} {100 * value:.1f}"
             say(f"{model}: trial {self.done} of {plan.n_trials}{score}")
 
         def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:

@@ -24,6 +24,7 @@ from raypipe.findings.page import figures as look
 from raypipe.findings.page.figures import Chart
 from raypipe.findings.page.html import environment
 from raypipe.findings.page.report import Report, outcome
+from raypipe.findings.page.terms import TERMS
 from raypipe.findings.summary import counted
 from raypipe.records import versions
 from raypipe.runs.folder import refuse_links
@@ -111,6 +112,7 @@ def html(search: Search, pages: Sequence[ModelPage], charts: dict[str, Chart]) -
         trial_steps=list(dict.fromkeys(step for cost in costs for step in cost.steps)),
         shared_steps=list(dict.fromkeys(step for cost in costs for step in cost.shared)),
         versions=versions(),
+        meanings={search.metric_name: TERMS[search.metric_name]},
         shades=(),
     )  # fmt: skip
 
@@ -118,10 +120,13 @@ def html(search: Search, pages: Sequence[ModelPage], charts: dict[str, Chart]) -
 def summary(search: Search, pages: Sequence[ModelPage]) -> str:
     """What was tried, what can be said of the best settings, and what cannot."""
     n_finished = sum(page.statuses.get("finished", 0) for page in pages)
+    n_tasks = max([page.results.best.estimate.n_tasks for page in pages if page.results], default=len(search.tasks))
+    left_out = len(search.tasks) - n_tasks
     n_settings = sum(len(page.results.settings) for page in pages if page.results)
     sentences = [
         f"{n_settings} settings of {counted(len(pages), 'model')} were measured in "
-        f"{counted(n_finished, 'finished trial')}, on dev notes of {counted(len(search.tasks), 'task')}."
+        f"{counted(n_finished, 'finished trial')}, on dev notes of {counted(n_tasks, 'task')}"
+        f"{f' ({left_out} without {search.metric_name}, for want of two labels there)' if left_out else ''}."
     ]
     for page in pages:
         verdicts = [n.verdict for n in page.against]

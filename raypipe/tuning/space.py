@@ -1,8 +1,8 @@
 """A search space: a Python file, written by the user, that names the values a study tries (tune_spaces/).
 
     PARAM_SPACE   dotted config keys -> ray.tune samplers or plain values     (required)
-    METRIC        what ranks the trials: dev_macro_f1 or dev_auc                (dev_macro_f1)
-    MODE          max, the only one: of both, more is better
+    METRIC        what ranks the trials: dev_macro_f1 or dev_auc                                   (dev_macro_f1)
+    MODE          max: both are the better the higher                                              (max)
     NUM_SAMPLES   draws of the samplers that are no grid                      (1)
     ARM           the arm that is searched             (the arm in PARAM_SPACE's keys; else the only one that masks;
                                                         else the only one that masks by relevance)
@@ -23,13 +23,15 @@ from pathlib import Path
 from typing import Any
 
 from raypipe.errors import InputError, Problem
+from raypipe.evaluation.resampling import Measure
 from raypipe.settings.yamlfile import did_you_mean
 from raypipe.tuning import samplers
 
-METRICS = {"dev_macro_f1": "macro F1", "dev_auc": "AUC"}  # what may rank trials, with the name on pages
+METRICS: dict[str, Measure] = {"dev_macro_f1": "macro_f1", "dev_auc": "auc"}  # what may rank trials, by its measure
+MEASURES: dict[Measure, str] = {"macro_f1": "macro F1", "auc": "AUC"}  # as pages call them
 METRIC, MODE = "dev_macro_f1", "max"
 NAMES = ("PARAM_SPACE", "METRIC", "MODE", "NUM_SAMPLES", "ARM", "SCHEDULER", "SEARCH", "STOP", "MODELS")
-OPTIONAL = ("METRIC", "NUM_SAMPLES", "ARM", "SCHEDULER", "SEARCH", "STOP")  # names that are fields of a Space, too
+OPTIONAL = ("METRIC", "NUM_SAMPLES", "ARM", "SCHEDULER", "SEARCH", "STOP")  # a Space takes them as they are
 LAYER = "attribution.layer"
 # Keys that belong to the study as a whole; what decides which notes are scored; and what no trial reads.
 CLOSED = ("name", "runs", "data", "tune", "resources", "evaluation", "model", "pretrain",
@@ -50,6 +52,11 @@ class Space:
     stop: Any = None
     models: tuple[str, ...] = ()
     doc: str = field(default="", compare=False)  # the file's docstring
+
+    @property
+    def measure(self) -> Measure:
+        """The metric as the evaluation calls it, on whatever split."""
+        return METRICS[self.metric]
 
     def described(self) -> dict[str, Any]:
         """What must not change when a study goes on, as JSON."""
@@ -98,9 +105,10 @@ def _problems(names: Mapping[str, Any]) -> list[Problem]:
             out.append(Problem(where, what))
         elif not samplers.values(sampler):
             out.append(Problem(where, "has no values"))
-    for name, allowed in (("METRIC", (*METRICS,)), ("MODE", (MODE,))):
-        if names.get(name, allowed[0]) not in allowed:
-            out.append(Problem(name, f"must be {' or '.join(allowed)}: trials report nothing else"))
+    if names.get("METRIC", METRIC) not in METRICS:
+        out.append(Problem("METRIC", f"must be {' or '.join(METRICS)}: trials report nothing else"))
+    if names.get("MODE", MODE) != MODE:
+        out.append(Problem("MODE", f"must be {MODE}: metrics are the better the higher"))
     samples, models = names.get("NUM_SAMPLES", 1), names.get("MODELS", ())
     if not isinstance(samples, int) or samples < 1:
         out.append(Problem("NUM_SAMPLES", "must be a whole number above 0"))

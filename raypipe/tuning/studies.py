@@ -94,7 +94,7 @@ def collect(name: str, space: Space, root: Path, base: Run, models: Sequence[Mod
                 folder = root / model / "trials" / record["trial_id"] / "evaluate"
                 paths = [folder / f"{student}.parquet" for student in record["students"]]
                 predictions += _predictions(paths, model, record["trial_id"])
-        scored = sorted((root / model / "base" / "evaluate").glob("*/data"))
+        scored = [root / model / "base" / "evaluate" / student / "data" for student in base.students(LABELS_ONLY)]
         predictions += _predictions(scored, model, LABELS_ONLY)
     return Search(
         name,

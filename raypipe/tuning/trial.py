@@ -7,15 +7,16 @@ crash, or as two draws that came out equal.
 
 from __future__ import annotations
 
+import math
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from raypipe import rows
-from raypipe.errors import QuietError
+from raypipe.errors import InputError, Problem, QuietError
 from raypipe.evaluation import metrics, uncertainty
 from raypipe.evaluation.metrics import Metrics
 from raypipe.guard.quiet import without_text
@@ -27,6 +28,7 @@ from raypipe.runs.run import Run
 from raypipe.settings.config import Config, Resources
 from raypipe.tuning import base_run
 from raypipe.tuning.plan import StudyPlan, configure, identity
+from raypipe.tuning.space import Space
 from raypipe.tuning.trial_tables import FAILED, FINISHED, RUNNING, score_columns
 
 RECORD = "trial.json"
@@ -103,13 +105,13 @@ def write(folder: Path, record: Record) -> None:
 def _run(context: StudyContext, base: Run, values: Mapping[str, Any], record: Record, report: Report) -> Record:
     """All steps of the trial and its score, as what is added to its record."""
     began = time.perf_counter()
-    arm, metric, settings = context.plan.arm, context.plan.space.metric, context.settings(values)
+    arm, space, settings = context.plan.arm, context.plan.space, context.settings(values)
 
     def on_epoch(epoch: float, scores: Metrics) -> None:
-        value = {"dev_macro_f1": scores.macro_f1, "dev_auc": scores.auc}[metric]
-        record["curve"].append([epoch, value])
+        record["curve"].append([epoch, _value([scores], space)])
         write(own.folder, record)
-        report({metric: value, "epoch": epoch, "is_final": False})
+        of_epoch = {"dev_macro_f1": scores.macro_f1} | ({} if scores.auc is None else {"dev_auc": scores.auc})
+        report({**of_epoch, "epoch": epoch, "is_final": False})
 
     own = Run(settings, base_run.shared_with(base, settings, Path(context.folder)), only_warnings).open()
     if context.reports_epochs:
@@ -120,18 +122,26 @@ def _run(context: StudyContext, base: Run, values: Mapping[str, Any], record: Re
         rows.write(table, own.folder / "evaluate" / f"{student}.parquet")
     compared = uncertainty.compare_arms({arm: predictions}, own.corpus.tasks, n_bootstrap=settings.evaluation.bootstrap)
     e = compared.arms[arm]
-    aucs = [auc for table in predictions if (auc := metrics.evaluate(table, own.corpus.tasks).auc) is not None]
-    scores = {"dev_macro_f1": e.value, "dev_auc": sum(aucs) / len(aucs) if aucs else None}
+    scores = [metrics.evaluate(table, own.corpus.tasks) for table in predictions]
+    aucs = [score.auc for score in scores if score.auc is not None]
     return {
         "status": FINISHED,
         "dev_macro_f1": {"value": e.value, "low": e.low, "high": e.high, "n_runs": e.n_runs, "n_tasks": e.n_tasks},
-        "dev_auc": scores["dev_auc"],
+        "dev_auc": sum(aucs) / len(aucs) if aucs else None,
         "tasks": {task: estimate.value for task, estimate in compared.tasks[arm].items()},
         "students": own.students(arm),
-        "curve": [*record["curve"], [settings.finetune.epochs, scores[metric]]],
+        "curve": [*record["curve"], [settings.finetune.epochs, _value(scores, space)]],
         "steps": base_run.seconds_of(own.folder),
         "seconds": time.perf_counter() - began,
     }
+
+
+def _value(scores: Sequence[Metrics], space: Space) -> float:
+    """What ranks the trial, as the mean over its fine-tunings. Without such a number the trial fails, and it alone."""
+    values = [getattr(score, space.measure) for score in scores]
+    if not all(value is not None and math.isfinite(value) for value in values):
+        raise InputError([Problem(space.metric, "is no number: the training diverged; try lower learning rates")])
+    return float(sum(values)) / len(values)
 
 
 def _outcome(folder: Path, record: Record, work: Callable[[], Record]) -> Record:

@@ -1,9 +1,9 @@
 """The results of a search as tables: written from the JSON that each trial leaves, never from Ray's pickled state.
 
 <run>/tune/study.json             models, tasks, what the shared steps cost
-<run>/tune/trials.parquet         a row per trial: its parameters, its dev macro F1 with interval, its seconds
+<run>/tune/trials.parquet         a row per trial: its parameters, its dev macro F1 with interval and AUC, its seconds
 <run>/tune/curves.parquet         what ranks the trials (dev macro F1 or AUC) on the way, by epoch of fine-tuning
-<run>/tune/predictions.parquet    rows.PREDICTIONS of every finished trial, and of the scorer (labels only)
+<run>/tune/predictions.parquet    rows.PREDICTIONS of every finished trial, and of labels only
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from raypipe.errors import InputError, Problem
 from raypipe.evaluation.resampling import Measure
 from raypipe.notes.tasks import Task
 from raypipe.records import json_of, of_json, write_json
-from raypipe.tuning.space import METRIC, METRICS
+from raypipe.tuning.space import MEASURES, METRIC, METRICS
 
 CONFIG, SECONDS = "config/", "seconds/"  # begin the columns of parameters, and of the time of each step
 TABLES = ("trials", "curves", "predictions")  # of a Search, each a file
@@ -83,13 +83,13 @@ class Search:
 
     @property
     def measure(self) -> Measure:
-        """The metric as the evaluation calls it, whatever the split."""
-        return "auc" if self.metric == "dev_auc" else "macro_f1"
+        """The metric as the evaluation calls it, on whatever split."""
+        return METRICS[self.metric]
 
     @property
     def metric_name(self) -> str:
         """The metric as pages call it: macro F1 or AUC."""
-        return METRICS[self.metric]
+        return MEASURES[self.measure]
 
     @property
     def keys(self) -> list[str]:

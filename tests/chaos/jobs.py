@@ -75,7 +75,7 @@ def _search(config: Path) -> None:
             except trial.TrialError as failure:  # as search.failed
                 raise InputError(str(failure), ExitCode.PARTIAL) from None
         root = studies.root_of(whole)
-        found = studies.collect(whole.name, "", root, base, [studies.facts_of(plan, base, folder)])
+        found = studies.collect(whole.name, plan.space, root, base, [studies.facts_of(plan, base, folder)])
         trial_tables.save(found, root)
         studies.write_best(found, plan, folder)
 

@@ -79,12 +79,13 @@ def made_search(
 
 
 def _record(study: str, model: str, trial_id: str, runs: list[pa.Table], tasks: tuple[Task, ...]) -> dict[str, Any]:
-    first, value = evaluate(runs[0], tasks), float(np.mean([evaluate(table, tasks).macro_f1 for table in runs]))
+    scores = [evaluate(table, tasks) for table in runs]
+    first, value = scores[0], float(np.mean([score.macro_f1 for score in scores]))
     return {
         "study": study, "model": model, "trial_id": trial_id, "status": "finished",
         "dev_macro_f1": {"value": value, "low": value - 0.05, "high": value + 0.05,
                          "n_runs": len(runs), "n_tasks": len(tasks)},
-        "dev_auc": first.auc,
+        "dev_auc": float(np.mean([score.auc for score in scores])),
         "tasks": {task.task_id: task.macro_f1 for task in first.tasks},
         "steps": {"mask": 1.0, "train/rows": 0.5, "train": 6.0, "finetune": 8.0, "evaluate": 1.5},
         "seconds": 17.0,

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
+import pyarrow as pa
 import pytest
 
+from raypipe.evaluation.metrics import evaluate
 from raypipe.tuning import analysis, trial_tables
 from raypipe.tuning.trial_tables import FINISHED, Search
 from tests.tuning.searches import BEST, LAYER, LAYERS, RATIO, RATIOS, made_search
@@ -62,10 +66,35 @@ def test_neighbours_are_one_step_away() -> None:
 
 
 def test_auc_ranks_where_the_space_asks_it() -> None:
-    """The two metrics disagree here: answers are turned round in every note of one setting, and its scores are not."""
-    by_auc = made_search(("llama",), n_notes=20, seeds=(0,), metric="dev_auc")
-    (model,) = by_auc.models
-    of_model = analysis.results(by_auc, model)
-    assert of_model is not None
-    scores = sorted((trial["dev_auc"] for trial in by_auc.of("llama")), reverse=True)
-    assert [s.estimate.value for s in of_model.settings] == pytest.approx(scores)
+    """One setting gives every note the first answer and ranks all notes rightly: best by AUC, worst by macro F1."""
+    searches = {metric: _with_a_ranker(metric) for metric in ("dev_macro_f1", "dev_auc")}
+    best = {}
+    for metric, search in searches.items():
+        of_model = analysis.results(search, search.models[0])
+        assert of_model is not None
+        best[metric] = of_model.best.values
+        by_trials = {t["trial_id"]: t[metric] for t in search.of("llama")}
+        for setting in of_model.settings:
+            assert setting.estimate.value == pytest.approx(by_trials[setting.trial_ids[0]])
+        assert of_model.best.values not in {n.values for n in of_model.neighbours}
+    assert best == {"dev_macro_f1": BEST, "dev_auc": (RATIOS[0], LAYERS[-1])}
+
+
+def _with_a_ranker(metric: str) -> Search:
+    """The made search; the trial furthest from its optimum ranks rightly, and answers always alike."""
+    search = made_search(("llama",), n_notes=20, seeds=(0,), metric=metric)
+    (mine,) = [t for t in search.of("llama") if (t[f"config/{RATIO}"], t[f"config/{LAYER}"]) == (RATIOS[0], LAYERS[-1])]
+    said = search.predictions.to_pylist()
+    for row in said:
+        if row["trial_id"] == mine["trial_id"]:
+            first = next(task.options[0] for task in search.tasks if task.id == row["task_id"])
+            row["scores"] = [-0.1, -1.0] if row["label"] == first else [-0.1, -0.2]
+            row["predicted"] = first
+    table = pa.Table.from_pylist(said, search.predictions.schema)
+    (of_trial,) = replace(search, predictions=table).runs("llama", mine["trial_id"])
+    scores = evaluate(of_trial, search.tasks)
+    trials = search.trials.to_pylist()
+    for row in trials:
+        if row["trial_id"] == mine["trial_id"]:
+            row |= {"dev_macro_f1": scores.macro_f1, "dev_auc": scores.auc}
+    return replace(search, predictions=table, trials=pa.Table.from_pylist(trials, search.trials.schema))

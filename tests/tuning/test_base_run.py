@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
 from raypipe.errors import InputError
@@ -43,8 +44,12 @@ def test_auc_asks_for_two_labels_among_the_dev_notes_before_anything_is_trained(
     (backbone,) = backbones(configfile.written(DEMO, [f"runs={tmp_path}"]).value, [])
     (plan,) = plans(Space("mine.py", {RATIO: {"grid_search": [0.1, 0.2]}}, metric="dev_auc"), [backbone])
     monkeypatch.setattr(base_run, "_share", lambda run: pytest.fail("training has begun"))
-    monkeypatch.setattr(Corpus, "labelled", lambda *_: [({}, {"t": "yes", "u": "no"}), ({}, {"t": "yes"})])
+    labels = pa.table({"task_id": ["t", "u", "t"], "label": ["yes", "no", "yes"]})
+    monkeypatch.setattr(Corpus, "labels_of", lambda *_: labels)
     with pytest.raises(InputError, match=r"mine\.py: METRIC: dev_auc needs dev notes of two labels"):
+        base_run.prepare(plan, tmp_path, print)
+    labels = pa.table({"task_id": ["t", "t"], "label": ["yes", "no"]})
+    with pytest.raises(pytest.fail.Exception, match="training has begun"):
         base_run.prepare(plan, tmp_path, print)
 
 

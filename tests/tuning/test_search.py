@@ -51,6 +51,13 @@ def test_trials_at_once_are_what_the_cluster_holds(tmp_path: Path, monkeypatch: 
     assert at_once(4.0, "tune.gpus_per_trial=0.5") == 8, "two trials share a GPU"
 
 
+def test_workers_and_tune_rank_by_the_metric_of_the_space(tmp_path: Path) -> None:
+    plan = demo_plan(tmp_path, [0.1])
+    plan = replace(plan, space=replace(plan.space, metric="dev_auc"))
+    assert search.context_of(plan, tmp_path).plan.space.metric == "dev_auc"
+    assert search._tune_config(plan.space, plan.backbone.config({}), 2.0, 0.0).metric == "dev_auc"
+
+
 def test_a_billion_trials_do_not_start_unasked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(base_run, "prepare", lambda *_: pytest.fail("the search has started"))
     plan = replace(demo_plan(tmp_path, [0.1]), params={f"key{i}": {"grid_search": list(range(10))} for i in range(9)})

@@ -217,7 +217,7 @@ def test_test_labels_make_no_difference_and_failures_end_in_an_exit_code(folder:
         "from ray import tune\nfrom ray.tune.schedulers import ASHAScheduler\n"
         'PARAM_SPACE = {"arms.relevant.masking.ratio": tune.grid_search([0.2, 0.4]), "attribution.layer": 0,\n'
         '               "arms.relevant.masking.phi_patterns": tune.grid_search([[], [".+"]])}\n'
-        "SCHEDULER = ASHAScheduler(grace_period=20)\n"
+        'SCHEDULER = ASHAScheduler(grace_period=20)\nMETRIC = "dev_auc"\n'
     )
     labels = f"data.labels={folder / 'turned.parquet'}"
     code, out = _finish(

@@ -37,6 +37,11 @@ def test_a_file_that_is_no_space(tmp_path: Path, text: str, said: str) -> None:
         space_of(tmp_path, text)
 
 
+def test_what_a_space_names_is_taken(tmp_path: Path) -> None:
+    given = space_of(tmp_path, 'PARAM_SPACE = {"seed": 1}\nMETRIC = "dev_auc"\nNUM_SAMPLES = 3')
+    assert (given.metric, given.measure, given.num_samples) == ("dev_auc", "auc", 3)
+
+
 def test_a_changed_space_is_described_otherwise() -> None:
     from ray import tune
     from ray.tune.schedulers import ASHAScheduler

@@ -8,7 +8,10 @@ from typing import Any
 
 import pytest
 
+from raypipe.errors import InputError
+from raypipe.evaluation.metrics import Metrics
 from raypipe.tuning import trial
+from raypipe.tuning.space import Space
 from tests.tuning.demo import RATIO, demo_context, record_of
 
 
@@ -46,6 +49,14 @@ def test_a_finished_trial_that_was_killed_while_it_cleared_up_leaves_no_rows(tmp
     (folder / "train/rows/data/part.parquet").touch()
     trial.run(context, None, {RATIO: 0.1}, lambda record: None)  # type: ignore[arg-type]
     assert [path.name for path in (folder / "train/rows").iterdir()] == []
+
+
+@pytest.mark.parametrize("auc", [None, float("nan")])
+def test_a_trial_that_cannot_be_ranked_fails_alone(auc: float | None) -> None:
+    scores = Metrics(0.5, 0.5, auc, None, None, 0.5, ())
+    assert trial._value([scores, scores], Space("x.py", {})) == 0.5
+    with pytest.raises(InputError, match="dev_auc: is no number"):
+        trial._value([scores, scores], Space("x.py", {}, metric="dev_auc"))
 
 
 def test_a_failure_leaves_no_message_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

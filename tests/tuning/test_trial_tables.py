@@ -9,7 +9,15 @@ import pyarrow.parquet as pq
 
 from raypipe.tuning import trial_tables
 from raypipe.tuning.trial_tables import Search
-from tests.tuning.searches import LAYER, RATIO, SEED
+from tests.tuning.searches import LAYER, RATIO, SEED, made_search
+
+
+def test_the_metric_is_kept(tmp_path: Path) -> None:
+    by_auc = made_search(("llama",), n_notes=10, seeds=(0,), metric="dev_auc")
+    trial_tables.save(by_auc, tmp_path)
+    loaded = trial_tables.load(tmp_path)
+    assert (loaded.metric, loaded.measure, loaded.metric_name) == ("dev_auc", "auc", "AUC")
+    assert loaded.curves.column_names[-1] == "dev_auc"
 
 
 def test_saved_and_loaded_alike(search: Search, tmp_path: Path) -> None:

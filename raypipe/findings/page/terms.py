@@ -77,7 +77,7 @@ SECTIONS = {
     "training": ("loss", "nats", "dev loss", "dev notes", "macro F1", "learning rate", "optimiser step", "pretraining",
                  "reconstruction", "fine-tuning", "scorer"),
     "material": ("masking ratio", "tokens with a loss", "optimiser step"),
-    "search": ("trial", "setting", "dev notes", "macro F1", "AUC", "points", "95 % interval", "tasks won / tied / lost",
+    "search": ("trial", "setting", "dev notes", "points", "95 % interval", "tasks won / tied / lost",
                "p (Holm)"),
 }  # fmt: skip
 
