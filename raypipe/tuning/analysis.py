@@ -16,7 +16,7 @@ import numpy as np
 
 from raypipe.evaluation import uncertainty
 from raypipe.evaluation.uncertainty import Estimate, PairedDifference, caveats_of
-from raypipe.tuning.space import LAYER
+from raypipe.tuning.space import LAYER, METRICS
 from raypipe.tuning.trial_tables import CONFIG, LABELS_ONLY, ModelFacts, Search
 
 BOOTSTRAP = 2000
@@ -92,7 +92,7 @@ def results(search: Search, model: ModelFacts, keys: Sequence[str] | None = None
         {name: [run for runs in trials for run in runs] for name, trials in of_trials.items()},
         search.tasks,
         [(_id(best), _id(values)) for values in near] + ([(_id(best), LABELS_ONLY)] if scorer else []),
-        measure=search.measure,
+        measure=METRICS[search.metric],
         n_bootstrap=BOOTSTRAP,
         # the repeats of a trial share its reconstruction: each trial is a seed
         seeds={name: [n for n, runs in enumerate(trials) for _ in runs] for name, trials in of_trials.items()},

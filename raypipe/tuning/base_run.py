@@ -53,8 +53,8 @@ def prepare(plan: StudyPlan, folder: Path, say: Say) -> Run:
 
 def _demand_two_labels(run: Run, space: str) -> None:
     """AUC compares notes of two labels: some task must have both among its dev notes."""
-    found = run.corpus.labels_of("dev").group_by("task_id").aggregate([("label", "count_distinct")])
-    if not pc.any(pc.greater(found["label_count_distinct"], 1)).as_py():
+    labels = run.corpus.labels_of("dev").group_by("task_id").aggregate([("label", "count_distinct")])
+    if not pc.any(pc.greater(labels["label_count_distinct"], 1)).as_py():
         what = (
             "dev_auc needs dev notes of two labels in some task: label more of them, or rank by dev_macro_f1; "
             "both are another search, under another name"

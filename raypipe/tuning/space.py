@@ -105,7 +105,7 @@ def _problems(names: Mapping[str, Any]) -> list[Problem]:
             out.append(Problem(where, what))
         elif not samplers.values(sampler):
             out.append(Problem(where, "has no values"))
-    if names.get("METRIC", METRIC) not in METRICS:
+    if names.get("METRIC", METRIC) not in tuple(METRICS):
         out.append(Problem("METRIC", f"must be {' or '.join(METRICS)}: trials report nothing else"))
     if names.get("MODE", MODE) != MODE:
         out.append(Problem("MODE", f"must be {MODE}: metrics are the better the higher"))

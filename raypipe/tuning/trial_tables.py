@@ -19,7 +19,6 @@ import pyarrow.compute as pc
 
 from raypipe import rows
 from raypipe.errors import InputError, Problem
-from raypipe.evaluation.resampling import Measure
 from raypipe.notes.tasks import Task
 from raypipe.records import json_of, of_json, write_json
 from raypipe.tuning.space import MEASURES, METRIC, METRICS
@@ -82,14 +81,9 @@ class Search:
     metric: str = METRIC  # what ranks the trials, one of space.METRICS
 
     @property
-    def measure(self) -> Measure:
-        """The metric as the evaluation calls it, on whatever split."""
-        return METRICS[self.metric]
-
-    @property
     def metric_name(self) -> str:
         """The metric as pages call it: macro F1 or AUC."""
-        return MEASURES[self.measure]
+        return MEASURES[METRICS[self.metric]]
 
     @property
     def keys(self) -> list[str]:

@@ -22,6 +22,7 @@ from tests.tuning.demo import space_of
         ('PARAM_SPACE = {"probe.folds": 9, "train.seed": 1}', "the same for all trials"),
         ('PARAM_SPACE = {"train.epochs": tune.sample_from(lambda _: 1.0)}', "is a function"),
         ('PARAM_SPACE = {"seed": 1}\nMETRIC = "test_macro_f1"', "must be dev_macro_f1 or dev_auc"),
+        ('PARAM_SPACE = {"seed": 1}\nMETRIC = ["dev_auc"]', "must be dev_macro_f1 or dev_auc"),
         ('PARAM_SPACE = {"seed": 1}\nMODE = "min"', "must be max"),
         ('PARAM_SPACE = {"seed": 1}\nNUM_SAMPLES = 0', "above 0"),
         ('PARAM_SPACE = {"seed": tune.grid_search([])}', "has no values"),

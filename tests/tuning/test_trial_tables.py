@@ -16,7 +16,7 @@ def test_the_metric_is_kept(tmp_path: Path) -> None:
     by_auc = made_search(("llama",), n_notes=10, seeds=(0,), metric="dev_auc")
     trial_tables.save(by_auc, tmp_path)
     loaded = trial_tables.load(tmp_path)
-    assert (loaded.metric, loaded.measure, loaded.metric_name) == ("dev_auc", "auc", "AUC")
+    assert (loaded.metric, loaded.metric_name) == ("dev_auc", "AUC")
     assert loaded.curves.column_names[-1] == "dev_auc"
 
 
