@@ -166,15 +166,13 @@ def _progress(plan: StudyPlan, say: Say) -> Any:
     model, space = plan.backbone.name, plan.space
 
     class Progress(Callback):
-        """A line per trial that ends."""
-
-        done = 0
+        """A line per trial that ends. Those that ended before the search was interrupted count, too."""
 
         def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-            self.done += 1
+            ended = 1 + sum(other.is_finished() for other in trials if other is not trial)
             value = (trial.last_result or {}).get(space.metric)
             score = "" if value is None else f": dev {MEASURES[space.measure]} {100 * value:.1f}"
-            say(f"{model}: trial {self.done} of {plan.n_trials}{score}")
+            say(f"{model}: trial {ended} of {plan.n_trials}{score}")
 
         def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
             say(f"{model}: a trial failed (attempt {trial.num_failures})")

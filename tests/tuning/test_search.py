@@ -58,6 +58,15 @@ def test_workers_and_tune_rank_by_the_metric_of_the_space(tmp_path: Path) -> Non
     assert search._tune_config(plan.space, plan.backbone.config({}), 2.0, 0.0).metric == "dev_auc"
 
 
+def test_a_search_that_goes_on_counts_the_trials_that_ended_before(tmp_path: Path) -> None:
+    lines: list[str] = []
+    progress = search._progress(demo_plan(tmp_path, [0.1, 0.2, 0.3]), lines.append)
+    before, runs = (SimpleNamespace(is_finished=lambda ended=ended: ended) for ended in (True, False))
+    now = SimpleNamespace(is_finished=lambda: False, last_result={"dev_macro_f1": 0.5})
+    progress.on_trial_complete(1, [before, now, runs], now)
+    assert lines == ["llama: trial 2 of 3: dev macro F1 50.0"]
+
+
 def test_a_billion_trials_do_not_start_unasked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(base_run, "prepare", lambda *_: pytest.fail("the search has started"))
     plan = replace(demo_plan(tmp_path, [0.1]), params={f"key{i}": {"grid_search": list(range(10))} for i in range(9)})
