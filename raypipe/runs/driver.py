@@ -9,10 +9,11 @@ finished is not made again.
 
 from __future__ import annotations
 
+import ctypes
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -110,8 +111,18 @@ def make(run: Run, names: Sequence[str], command: str | None = None, at_once: in
         else:
             ready = _trained_together(todo, made)
             _train(ready, at_once)
+        _return_memory()
         made |= {t.path for t in ready}
         todo = [t for t in todo if t.path not in made]
+
+
+def _return_memory() -> None:
+    """Hand freed memory back to the system, so that what runs beside this process can have it.
+
+    glibc keeps what lies below the last block in use: after two steps of training 270 M parameters, 1.6 GB.
+    """
+    with suppress(OSError, AttributeError):  # another C library, which has no such call
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def refuse_other_settings(todo: Sequence[Todo], names: Sequence[str]) -> None:

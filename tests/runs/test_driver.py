@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import platform
 import signal
 import threading
 import time
@@ -40,6 +41,25 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     monkeypatch.setattr(steps, "ORDER", {step.name: place for place, step in enumerate(added)})
     monkeypatch.setattr(driver, "STEPS", added)
     return Run(settings(tmp_path, repeats=2, arms={"sft": {}})).open()
+
+
+def _fragment(run: Run, folder: StepFolder, student: str) -> dict[str, Any]:
+    """Fill the heap with blocks too small for pages of their own, and free all but the last."""
+    blocks = [bytes(100_000) for _ in range(3_000)]
+    run.kept = blocks[-1]  # type: ignore[attr-defined]
+    del blocks
+    return {"resident": psutil.Process().memory_info().rss}
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc keeps freed memory so")
+def test_memory_that_a_step_has_freed_goes_back_to_the_system(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else the driver of a search holds gigabytes that its trials need."""
+    fragment = Step(name="fragment", make=_fragment, settings=("seed",))
+    monkeypatch.setattr(steps, "STEPS", (*steps.STEPS, fragment))
+    monkeypatch.setattr(steps, "ORDER", {step.name: place for place, step in enumerate(steps.STEPS)})
+    driver.make(run, ["fragment"])
+    resident = run.step("fragment").manifest["resident"]
+    assert resident - psutil.Process().memory_info().rss > 200_000_000, "of 300 MB"
 
 
 def test_an_added_step_is_one_entry_and_one_function(run: Run) -> None:
