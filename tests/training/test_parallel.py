@@ -6,6 +6,7 @@ The processes start once, run every case, and leave the weights and metrics of e
 from __future__ import annotations
 
 import json
+import os
 import socket
 from pathlib import Path
 from typing import Any
@@ -86,6 +87,7 @@ def _worker(rank: int, folder: str, port: int) -> None:
         Path(folder, f"{sharding}.{rank}.exchange").write_text(json.dumps(_exchange(sharding, rank)))
     dist.barrier()
     dist.destroy_process_group()
+    os._exit(0)  # DDP objects outlive the group; torn down with the interpreter, gloo's threads now and then abort it
 
 
 def _exchange(sharding: str, rank: int) -> list[bool]:
