@@ -28,6 +28,9 @@ MIN_TEXT = 15  # characters on average of what looks like a note
 MIN_OF_CLASS = 5  # rows of the second most frequent value
 MAX_NAME = 60  # characters of a column's name; a longer one is a line of data, and so is a number
 SPLITS = {"train", "dev", "test"}
+LIKE_SPLITS = re.compile(
+    r"train(ing)?|dev(elopment)?|val(id|idation)?|test(ing)?|eval(uation)?|held.?out", re.IGNORECASE
+)
 PATIENT = re.compile(r"pat|paz|subj|sogg|person|mrn|nosol|group|grupp|grp|fiscale|hadm", re.IGNORECASE)
 _NOT_UTF8 = "not UTF-8: of a .csv, say how it is written (Excel: `--encoding cp1252`), and a copy is made"
 NOTE = re.compile(r"(?<![a-z])(id|note|nota|refert|report|doc|record|key|cod)", re.IGNORECASE)
@@ -203,3 +206,10 @@ def group_of(columns: Sequence[Column]) -> tuple[Column | None, str]:
 def split_of(columns: Sequence[Column]) -> Column | None:
     """The column with train, dev and test."""
     return next((c for c in columns if c.values and {"train"} < set(c.values) <= SPLITS and c.n_unusable == 0), None)
+
+
+def like_a_split(columns: Sequence[Column]) -> Column | None:
+    """A column that says training and test in other words than raypipe reads: no label."""
+    return next(
+        (c for c in columns if len(c.values or ()) > 1 and all(map(LIKE_SPLITS.fullmatch, c.values or ()))), None
+    )

@@ -201,11 +201,14 @@ def _long(out: Proposal, rest: Sequence[Column], named: Named, note_id: str) -> 
 
 
 def _split(out: Proposal, columns: Sequence[Column], named: Named) -> Column | None:
-    """The column with the split; without one, raypipe makes it."""
+    """The column with the split; without one, raypipe makes it. Raises `InputError` for one in other words."""
     split = table.named(columns, named.split, "--split") if named.split else table.split_of(columns)
     if split is not None:
         out.said.append(("split", split.name, "named" if named.split else "holds train, dev, test"))
         return split
+    if not (named.labels or named.label_column) and (other := table.like_a_split(columns)) is not None:
+        what = f"{other.name!r} seems to hold the split: call its parts train, dev and test; or name the labels"
+        raise InputError([Problem("--split", what)])
     default = Splitting()
     shares = f"{1 - default.dev - default.test:.0%} train, {default.dev:.0%} dev, {default.test:.0%} test"
     out.said.append(("split", "-", f"raypipe makes one{' by patient' if out.group else ''}: {shares}"))
@@ -266,7 +269,7 @@ data:
   notes: {json.dumps(proposal.notes, ensure_ascii=False)}
   labels: {json.dumps(proposal.labels, ensure_ascii=False)}
   tasks: {json.dumps(str(folder / TASKS), ensure_ascii=False)}
-  columns: # what the columns of the notes are called; group_id: the patient, who is never learned from and tested
+  columns: # what the columns of the notes are called; group_id: the patient, whose notes are all in one split
 {_lines(columns)}
   label_columns:{are_default} # task_id: null = a column per task; split: null = raypipe splits, as `split` says
 {of_labels}
@@ -315,7 +318,10 @@ def _training(model: str | None) -> str:
     lora = "lora: {rank: 32, alpha: 64}"
     if model is None:
         return "train: {epochs: 1} # reconstruction of masked notes\nfinetune: {epochs: 3} # on labels\n"
-    return f"train: {{{lora}}} # reconstruction of masked notes\nfinetune: {{{lora}}} # on labels\n"
+    return f"""\
+train: {{{lora}}} # reconstruction of masked notes
+finetune: {{epochs: 8, batch_rows: 8, {lora}}} # on labels; with thousands of them fewer epochs will do
+"""
 
 
 def _max_tokens(model: str | None) -> int:

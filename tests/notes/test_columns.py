@@ -110,6 +110,11 @@ def test_a_split_is_known_by_its_values() -> None:
     other.add(["training", "validation"])
     assert columns.split_of([other, fold]) is fold
     assert columns.split_of([other]) is None
+    assert columns.like_a_split([fold]) is fold, "which `split_of` has taken before"
+    assert columns.like_a_split([other]) is other
+    smoking = columns.Column("smoker")
+    smoking.add(["yes", "no", "test"])
+    assert columns.like_a_split([smoking, columns.Column("empty")]) is None
 
 
 def test_a_look_at_many_ids_takes_some_bytes_for_each() -> None:

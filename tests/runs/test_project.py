@@ -48,6 +48,14 @@ def test_neither_text_nor_label_is_printed(export: Path, tmp_path: Path, capsys:
     assert out.strip().splitlines()[-1].startswith("ok, 0 warnings; next: raypipe run --config")
 
 
+def test_a_split_in_other_words_is_neither_a_label_nor_replaced(tmp_path: Path) -> None:
+    lines = [f"n{i},nota numero {i} del paziente,{i % 2},{('training', 'validation')[i % 3 == 0]}" for i in range(30)]
+    (tmp_path / "n.csv").write_text("id,testo,febbre,parte\n" + "\n".join(lines))
+    with pytest.raises(InputError, match="--split: 'parte' seems to hold the split: call its parts train, dev and"):
+        propose(str(tmp_path / "n.csv"), None, Named())
+    assert [task.id for task in propose(str(tmp_path / "n.csv"), None, Named(labels=("febbre",))).tasks] == ["febbre"]
+
+
 def test_what_the_user_names_is_taken(export: Path) -> None:
     said = Named(id="Nr. referto", text="Referto PS", group="Nr. referto", labels=("Dispnea",))
     proposal = propose(str(export), None, said)
@@ -178,5 +186,6 @@ def test_a_model_of_the_users_own(export: Path, tmp_path: Path) -> None:
     assert (config.model.path, config.pretrain) == ("/models/absent", None)
     assert config.train.lora is not None
     assert config.finetune.lora is not None
+    assert config.finetune.epochs > 1, "one pass over a few labels teaches nothing"
     assert load_tasks(str(config.data.tasks))
     assert config.prompt.max_tokens == project.MAX_TOKENS

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import pyarrow as pa
 
 from raypipe import rows
+from raypipe.evaluation.metrics import MIN_SCORED_NOTES
 from raypipe.guard.tables import align
 from raypipe.notes import labels as labels_of
 from raypipe.notes.split import SPLITS
@@ -34,7 +35,7 @@ class CheckReport:
             return "the notes are generated, and checked, when the run starts"
         if not self.tasks or not self.labels.num_rows:  # what is wrong with them is said elsewhere
             return "\n".join(self._below)
-        counts = labels_of.counts_of(self.labels)
+        counts, doubts = labels_of.counts_of(self.labels), self._doubts_of_tasks
         table = [["task", "kind", *SPLITS, "labels (train)"]]
         for task in self.tasks:
             of_task = counts.get(task.id, {})
@@ -42,7 +43,7 @@ class CheckReport:
             of_options = [(option, of_task.get(option, {}).get("train", 0)) for option in task.options[:6]]
             shown = ", ".join(f"{o}: {n}" if self.names_labels else str(n) for o, n in of_options)
             more = f", +{len(task.options) - 6}" if len(task.options) > 6 else ""
-            table.append([task.id, task.kind, *n, f"{shown}{more}{'  !' if any(doubts_of(task, of_task)) else ''}"])
+            table.append([task.id, task.kind, *n, f"{shown}{more}{'  !' if doubts[task.id] else ''}"])
         lines = [align(table)]
         lines.append(f"{len(self.tasks)} tasks, {self.labels.num_rows:,} labels, {self.n_notes:,} notes")
         return "\n".join([*lines, *self._below])
@@ -54,10 +55,19 @@ class CheckReport:
     @property
     def doubts(self) -> list[str]:
         """All warnings, those of tasks included."""
-        counts = labels_of.counts_of(self.labels)
-        doubted = [(task.id, doubts_of(task, counts.get(task.id, {}))) for task in self.tasks if counts]
-        of_tasks = ((task_id, doubt) for task_id, doubts in doubted for doubt in doubts)
+        of_tasks = ((task_id, doubt) for task_id, doubts in self._doubts_of_tasks.items() for doubt in doubts)
         return [*doubts_of_tasks(of_tasks), *self.warnings]
+
+    @property
+    def _doubts_of_tasks(self) -> dict[str, list[str]]:
+        """What will not stop a run, but its result for a task; nothing if there are no labels."""
+        counts = labels_of.counts_of(self.labels)
+        doubts = {task.id: [*doubts_of(task, counts.get(task.id, {}))] for task in self.tasks if counts}
+        n_test = {id: sum(of.get("test", 0) for of in counts.get(id, {}).values()) for id in doubts}
+        if max(n_test.values(), default=0) >= MIN_SCORED_NOTES:
+            for id in (id for id, n in n_test.items() if n < MIN_SCORED_NOTES):
+                doubts[id].append(f"fewer than {MIN_SCORED_NOTES} test labels, so it is left out of the result")
+        return doubts
 
 
 def doubts_of(task: Task, counts: dict[str | None, dict[str, int]]) -> Iterator[str]:

@@ -13,6 +13,7 @@ from itertools import chain, islice
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -24,6 +25,7 @@ from raypipe.notes.reading import TEXT_ROWS, tables
 from raypipe.notes.tasks import Task
 from raypipe.runs.checking.folded import doubts_of_tasks
 from raypipe.settings.config import Config, Data
+from raypipe.training import schedule
 
 if TYPE_CHECKING:
     from raypipe.models.prompts import PromptEncoder
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
 SAMPLE = 8 * TEXT_ROWS  # notes whose tokens are counted
 COMPARED = 1000  # labelled notes of training, and of dev and test, that are compared with each other
 MANY_CUT = 0.2  # share of the notes from which on cutting is a warning
+FEW_STEPS = 100  # a decoder that had learned its tasks after 104 to 304 steps had not after 13 to 38 (docs/experiments)
 
 
 @dataclass
@@ -53,6 +56,7 @@ def survey(config: Config, tasks: Sequence[Task], labels: pa.Table, encoder: Pro
         _lengths(config, encoder, texts, out)
         _answers(tasks, encoder, out)
     _questions(config, tasks, out)
+    _steps(config, labels, out)
     _identifiers(config.data, texts, out)
     if config.data.columns.group_id is None:
         out.warnings.append(
@@ -113,6 +117,17 @@ def _questions(config: Config, tasks: Sequence[Task], out: Survey) -> None:
     questions = {task.id: config.prompt.question.replace("{question}", task.question) for task in tasks}
     doubled = [(id, "the question ends in `??`, once from prompt.question") for id, q in questions.items() if "??" in q]
     out.warnings += doubts_of_tasks(doubled)
+
+
+def _steps(config: Config, labels: pa.Table, out: Survey) -> None:
+    """Fine-tuning that ends before a pre-trained model has begun to answer."""
+    n_notes = pc.count_distinct(labels.filter(pc.equal(labels["split"], "train"))["note_id"]).as_py()
+    n_steps = len(schedule.steps(np.zeros(n_notes, np.int64), np.zeros(n_notes, np.int16), config.finetune))
+    if n_notes and config.pretrain is None and n_steps < FEW_STEPS:
+        out.warnings.append(
+            f"finetune takes {n_steps} optimiser steps on {n_notes:,} labelled notes, and with fewer than {FEW_STEPS} "
+            "students hardly begin to answer: raise finetune.epochs, or lower finetune.batch_rows"
+        )
 
 
 def _identifiers(data: Data, texts: Sequence[str], out: Survey) -> None:

@@ -12,9 +12,12 @@ from transformers import PreTrainedTokenizerFast
 
 from raypipe import rows
 from raypipe.errors import InputError
+from raypipe.evaluation.metrics import measurable
 from raypipe.guard import limits
+from raypipe.notes.tasks import Task
 from raypipe.runs.checking import of_model
 from raypipe.runs.checking.check import check, examine
+from raypipe.runs.checking.check_report import CheckReport
 from raypipe.settings import configfile
 from raypipe.settings.config import Arm, Attribution, Columns, Config, Data, Masking, Model, Pretrain, Prompt
 from tests.tiny_models import tiny_model, tiny_tokenizer
@@ -350,6 +353,16 @@ def test_one_sided_labels_are_a_warning_that_counts_its_tasks(data, tmp_path):
     assert "2 tasks: test has one class (fever, cough)" in report.doubts
     assert "1 task: over 95% of the training labels are one class (cough)" not in report.doubts, "17 of 18"
     assert "1 task: fewer than 2 training notes of 1 of its options (cough)" in report.doubts
+    assert not [doubt for doubt in report.doubts if "left out of the result" in doubt], "all have few test labels"
+
+
+def test_a_task_that_the_result_leaves_out_is_a_warning(data, tmp_path):
+    cells = [("fever", f"n{i}", str(i % 2), "test") for i in range(20)] + [("cough", "n0", "1", "test")]
+    labels = rows.table([dict(zip(rows.LABELS.names, row, strict=True)) for row in cells], rows.LABELS)
+    two = [Task(id, "binary", "?", ("1", "0"), ("sì", "no")) for id in ("fever", "cough")]
+    report = CheckReport(two, labels, 20)
+    assert "1 task: fewer than 20 test labels, so it is left out of the result (cough)" in report.doubts
+    assert [task.id for task in measurable(two, labels)] == ["fever"], "as it says"
 
 
 def test_an_id_without_a_commit_is_refused_and_not_asked_for(data, monkeypatch):

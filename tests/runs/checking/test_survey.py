@@ -12,7 +12,7 @@ from raypipe import rows
 from raypipe.models.prompts import PromptEncoder
 from raypipe.notes.tasks import Task
 from raypipe.runs.checking.survey import Survey, survey
-from raypipe.settings.config import Columns, Config, Data, Prompt
+from raypipe.settings.config import Columns, Config, Data, Pretrain, Prompt, Training
 from tests.tiny_models import TEXTS, tiny_tokenizer
 
 FEVER = Task("fever", "binary", "Febbre?", ("1", "0"), ("sì", "no"))
@@ -33,7 +33,7 @@ def _labels(n: int = 24) -> pa.Table:
 
 
 def _survey(data: Data, max_tokens: int = 128, labels: pa.Table | None = None, **prompt: str) -> Survey:
-    config = Config(data=data, prompt=Prompt(max_tokens=max_tokens, **prompt))
+    config = Config(data=data, prompt=Prompt(max_tokens=max_tokens, **prompt), finetune=Training(epochs=100))
     encoder = PromptEncoder(tiny_tokenizer(), config.prompt, [FEVER])
     return survey(config, [FEVER], labels if labels is not None else rows.LABELS.empty_table(), encoder)
 
@@ -84,3 +84,12 @@ def test_identifiers_are_counted_and_not_quoted(tmp_path: Path, data: Data) -> N
 def test_a_question_that_ends_twice(data: Data) -> None:
     (warning,) = _survey(data, question="\n{question}?").warnings
     assert warning == "1 task: the question ends in `??`, once from prompt.question (fever)"
+
+
+def test_fine_tuning_of_a_few_steps_is_a_warning(data: Data) -> None:
+    config = Config(data=data, finetune=Training(epochs=2, batch_rows=3))
+    encoder = PromptEncoder(tiny_tokenizer(), config.prompt, [FEVER])
+    (warning,) = survey(config, [FEVER], _labels(), encoder).warnings
+    assert warning.startswith("finetune takes 6 optimiser steps on 8 labelled notes")
+    of_a_toy = config.model_copy(update={"pretrain": Pretrain()})
+    assert survey(of_a_toy, [FEVER], _labels(), encoder).warnings == []
