@@ -32,7 +32,7 @@ from raypipe.attribution.padded import Rows
 from raypipe.attribution.registry import method_of
 from raypipe.attribution.scores import values_of
 from raypipe.attribution.targets import NoteValues
-from raypipe.errors import Code
+from raypipe.errors import Code, InputError, Problem
 from raypipe.evaluation.agreement import Agreement, AnnotatedRelevance, agreement, deciding_words
 from raypipe.evaluation.resampling import group_weights
 from raypipe.hashing import generator
@@ -84,7 +84,8 @@ def faithfulness_table(
     random relevance, and of the best variant) with _low and _high (paired bootstrap over notes, 95 %), seconds
     (attribution alone), agreement (an `Agreement` with `deciding` words, None where there are none). Notes on which a
     method fails are left out for all methods: the comparison stays paired. `idf_V` is for the method `tfidf`; `say` is
-    called with a line for each finished variant. Raises `RowError` for a note without room or tokens.
+    called with a line for each finished variant, and for one that failed on every note and is left out. Raises
+    `RowError` for a note without room or tokens, `InputError` if no note is left on which all variants worked.
     """
     decoder = Decoder(scorer)
     encoded = [encoder.encode(note_id, text, task_ids) for note_id, text, task_ids in notes]
@@ -104,7 +105,12 @@ def faithfulness_table(
         for index, layer in enumerate(engine.layers):
             measured[name, layer] = _scored(decoder, items, results, index, settings, seed)
         say(f"{len(seconds)} of {len(every)}: {name}, {seconds[name]:.1f} s")
+    for name, layer in [key for key, per_note in measured.items() if name != "random" and not any(per_note)]:
+        say(f"{name} at layer {layer} failed on every note, and is left out")
+        del measured[name, layer]
     complete = [i for i in range(len(notes)) if all(per_note[i] is not None for per_note in measured.values())]
+    if not complete:
+        raise InputError([Problem("faithfulness.methods", "on every note one of them fails: name fewer")])
     means = {
         key: _means([[s.measured for s in per_note[i] or ()] for i in complete]) for key, per_note in measured.items()
     }

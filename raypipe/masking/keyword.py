@@ -29,9 +29,11 @@ class WordTable:
 
 
 def prepare_keyword(settings: Masking, statistics: Statistics) -> WordTable:
-    """Unit vectors of the corpus's words. Raises `InputError` without vectors."""
+    """Unit vectors of the corpus's words. Raises `InputError` without vectors, or if no word is frequent enough."""
     if statistics.vectors_VD is None:
         raise InputError("masking.strategy keyword needs word vectors")
+    if not len(statistics.vectors_VD):
+        raise InputError("masking.strategy keyword: no word is in statistics.min_notes notes; lower it")
     unit_VD = unit(statistics.vectors_VD)
     return WordTable(statistics, np.concatenate((unit_VD, np.zeros_like(unit_VD[:1]))))
 

@@ -30,6 +30,7 @@ from raypipe.settings import config
 from raypipe.stream.inline import Inline
 from raypipe.training import examples, schedule
 
+DEFAULT = "finetune"  # what the table calls the fine-tuning of that section
 QUARTER = 4  # of the labels: four times as many must help
 SEED_STRIDE = 1000  # repeats count up from a seed; seeds must not meet
 
@@ -170,6 +171,11 @@ def _problems(run: Run) -> Iterator[Problem]:
     for pair in comparison.pairs:
         if not set(pair) <= {*run.settings.arms, TFIDF, EMBEDDINGS}:
             yield Problem("comparison.pairs", f"{pair} names an arm that is not there")
+        if pair[0] == pair[1]:
+            yield Problem("comparison.pairs", f"{pair} names one arm twice")
+    if DEFAULT in comparison.finetunings:
+        what = f"is the name of the run's own fine-tuning: call `{DEFAULT}` otherwise"
+        yield Problem(f"comparison.finetunings.{DEFAULT}", what)
     yield from _of_choices(run)
 
 
@@ -318,5 +324,5 @@ def by_finetuning(runs: Mapping[Cell, Run]) -> dict[str, dict[int | None, list[R
     by: dict[str, dict[int | None, list[Run]]] = {}
     for cell, run in runs.items():
         if not cell.labels_only:
-            by.setdefault(cell.finetuning or "finetune", {}).setdefault(cell.budget, []).append(run)
+            by.setdefault(cell.finetuning or DEFAULT, {}).setdefault(cell.budget, []).append(run)
     return by if len(by) > 1 else {}

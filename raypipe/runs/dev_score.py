@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -40,15 +39,12 @@ class DevScore:
 
     def __call__(self, spec: TrainingSpec, model: Any, tokenizer: Any, step: dict[str, Any]) -> dict[str, float]:
         of_another = self.student is not None and not Path(spec.folder).match(f"finetune/{self.student}")
-        if spec.dev_rows is None or of_another:
-            return {}
-        epochs = max(1, math.ceil(spec.training.epochs))
-        ends = {round(step["steps"] * epoch / epochs): epoch for epoch in range(1, epochs + self.with_last)}
-        if step["step"] not in ends:
+        is_last = step["step"] == step["steps"]
+        if spec.dev_rows is None or of_another or "epoch" not in step or (is_last and not self.with_last):
             return {}
         with autocast(spec.training, model.device):  # as it trains: its frozen weights may be bfloat16
             scores = self._scores(model, tokenizer)
-        self.on_epoch(float(ends[step["step"]]), scores)
+        self.on_epoch(float(step["epoch"]), scores)
         return {"dev_macro_f1": scores.macro_f1}
 
     @torch.no_grad()

@@ -308,9 +308,11 @@ def renew_students(run: Run, arm: str) -> None:
         if not todo or not fitted.done or (fitted.path / "model").exists():
             continue
         refuse_other_settings(todo, ())
-        for kind in STEPS:
-            folder = run.folder / kind.name.format(student=student, arm=arm)
-            if kind.per == "student" and folder.exists():
+        own = {run.folder / kind.name.format(student=student, arm=arm) for kind in STEPS if kind.per == "student"}
+        if fitted.path.is_relative_to(run.folder):  # or else a base's, which keeps its models
+            own.add(fitted.path)  # dev labels chose it
+        for folder in own:
+            if folder.exists():
                 shutil.rmtree(folder)
 
 

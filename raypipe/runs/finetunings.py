@@ -29,8 +29,9 @@ def finetuned(cell: Run, training: config.Training, name: str, base: Run | None 
 
 
 def candidates(cell: Run, trainings: Sequence[config.Training], name: str, arm: str) -> list[Run]:
-    """For each training a run of the labels-only `arm` alone, scored on dev."""
-    return [_candidate(cell, training, name, arm) for training in trainings]
+    """For each training a run of the labels-only `arm` alone, scored on dev; trainings that come to the same, once."""
+    runs = (_candidate(cell, training, name, arm) for training in trainings)
+    return list({run.folder: run for run in runs}.values())
 
 
 def _candidate(cell: Run, training: config.Training, name: str, arm: str) -> Run:

@@ -39,6 +39,7 @@ class Run:
 
     `base`: a run that this one repeats with a few other settings. A step that is finished there, and that the other
     settings do not touch, is read from there: a search or a comparison pays once for what its runs share.
+    `elder`, of a variant: the variant of the same arm in the nearest base that has this arm. It is read likewise.
     """
 
     settings: config.Config
@@ -47,6 +48,7 @@ class Run:
     watch: Watch | None = None  # is called after every optimiser step of its trainings
     variants: dict[str, Run] = field(default_factory=dict)
     made: set[str] = field(default_factory=set)  # steps that `open` made
+    elder: Run | None = None
 
     def __post_init__(self) -> None:
         if self.settings.resources.use_gpu is False:  # Ray does not hide GPUs from workers that ask for none
@@ -138,7 +140,8 @@ class Run:
         """This run for a worker: the same folders, every step in the worker's process."""
         resources = self.settings.resources.model_copy(update={"ray": False})
         settings = self.settings.model_copy(update={"resources": resources})
-        twin = replace(self, settings=settings, base=self.base and self.base.inline(), variants={})
+        base, elder = self.base and self.base.inline(), self.elder and self.elder.inline()
+        twin = replace(self, settings=settings, base=base, elder=elder, variants={})
         # read once, not by every worker
         twin.__dict__ |= {"corpus": self.corpus, "inputs": self.inputs, "copied": self.copied}
         return twin
@@ -151,7 +154,11 @@ class Run:
         if arm not in self.variants:
             own = {"name": arm, "runs": str(self.folder / "variants"), "attribution": settings.attribution}
             own["arms"] = {arm: settings.model_copy(update={"attribution": None})}
-            self.variants[arm] = Run(self.settings.model_copy(update=own), self, self.say)
+            above = self.base
+            while above is not None and arm not in above.settings.arms:  # a candidate has the arm of labels alone
+                above = above.base
+            elder = above.of(arm) if above is not None else None
+            self.variants[arm] = Run(self.settings.model_copy(update=own), self, self.say, elder=elder)
         return self.variants[arm]
 
     def all_variants(self) -> list[Run]:
@@ -159,14 +166,18 @@ class Run:
         return [variant for arm in self.settings.arms if (variant := self.of(arm)) is not self]
 
     def step(self, name: str) -> StepFolder:
-        """A step's folder, or the base's if the base has finished this very step. Looks only."""
+        """A step's folder: of a run that this one builds on, if it has finished this very step. Looks only."""
         settings = settings_of(name, self.settings, self.inputs, self.copied)
-        return (self.base and self.base.finished(name, settings)) or StepFolder(self.folder / name, settings)
+        return self._before(name, settings) or StepFolder(self.folder / name, settings)
 
     def finished(self, name: str, settings: dict[str, Any]) -> StepFolder | None:
-        """The step of this run or of its base, if it is complete and was made with exactly these settings."""
+        """The step of this run or of one it builds on, if it is complete and was made with exactly these settings."""
         own = StepFolder(self.folder / name, settings)
-        return own if own.done else self.base.finished(name, settings) if self.base is not None else None
+        return own if own.done else self._before(name, settings)
+
+    def _before(self, name: str, settings: dict[str, Any]) -> StepFolder | None:
+        found = (run.finished(name, settings) for run in (self.elder, self.base) if run is not None)
+        return next((step for step in found if step is not None), None)
 
     def is_done(self, name: str) -> bool:
         """Is a step's output complete, and made with these settings?"""

@@ -151,8 +151,12 @@ def _behind_finetuning(_: Config, arm: Arm) -> list[str]:
     return ["finetune/rows", "train/{arm}" if arm.reconstructs else "pretrain"]
 
 
+def _behind_scoring(_: Config, arm: Arm) -> list[str]:
+    return ["finetune/{student}"] if arm.finetune else ["finetune/rows", "pretrain"]  # zero-shot: the backbone as it is
+
+
 def _before_scoring(_: Config, arm: Arm) -> list[str]:
-    return ["finetune/{student}"] if arm.finetune else ["corpus", "pretrain"]  # zero-shot: the backbone as it is
+    return ["finetune/{student}"] if arm.finetune else ["corpus", "pretrain"]
 
 
 def _scoring(*sections: str) -> Callable[[Config], Sequence[str]]:
@@ -198,9 +202,9 @@ STEPS: tuple[Step, ...] = (
          after=(f"finetune/{SCORER}",), in_job=_scorer_is_measured, command="evaluate",
          rows=making.n_answers, unit="answers"),
     Step("evaluate/{student}", making.evaluate, settings=_scoring("evaluation.split", "evaluation.mode"),
-         after=("finetune/{student}",), needs=_before_scoring, command="evaluate",
+         after=_behind_scoring, needs=_before_scoring, command="evaluate",
          rows=making.n_answers, unit="answers"),
-    Step("calibrate/{student}", making.calibrate, settings=_scoring("evaluation.mode"), after=("finetune/{student}",),
+    Step("calibrate/{student}", making.calibrate, settings=_scoring("evaluation.mode"), after=_behind_scoring,
          needs=_before_scoring, is_used=lambda config, _: config.evaluation.conformal is not None, command="evaluate"),
     Step(f"states/{BACKBONE}", probing.states, settings=_STATES, after=("corpus", "pretrain"), in_job=False,
          rows=making.unknown),

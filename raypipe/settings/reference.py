@@ -81,6 +81,8 @@ def _table(schema: Schema, sections: Mapping[str, list[str]], classes: Mapping[s
         name = _section_of(value)
         text = value.get("description") or classes[str(name)]["description"].partition("\n\n")[0]
         default = _default(value) if name is None else _section_default(value, classes[name])
+        if "defaults_of" in schema and key in classes["Training"]["properties"]:
+            default = f"`{schema['defaults_of']}.{key}`"
         kind = _kind(value) if name is None else _section_kind(value, sections[name])
         cells = (f"`{key}`", kind, default, " ".join(text.split()))
         lines.append(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |")

@@ -8,6 +8,7 @@ step, so a resumed run repeats the straight one without saving random states.
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -64,7 +65,10 @@ def fit(
     Under torch.distributed every worker calls this with the same arguments. Goes on from the checkpoint in `folder`
     if there is one, which may be of another number of workers. `device`: where to train; None: where the model is.
     """
-    plan = schedule.steps(examples.length, examples.draw, training)
+    plan, epochs_at = [], {}
+    for n_epochs, steps in schedule.epochs(examples.length, examples.draw, training):
+        plan += steps
+        epochs_at[len(plan)] = n_epochs
     if not plan:
         raise InputError([Problem(str(folder), "there is nothing to learn from: no training rows")])
     rank, world = rank_and_world()
@@ -86,12 +90,17 @@ def fit(
         for group in optimizer.param_groups:
             group["lr"] = rate
         loss = _step(parallel, pad_id, examples, plan[step], training, device)
-        norm = whole(nn.utils.clip_grad_norm_(trained.values(), training.clip))
+        norm = float(whole(nn.utils.clip_grad_norm_(trained.values(), training.clip)))
+        if not (math.isfinite(loss) and math.isfinite(norm)):  # such weights must not pass for a student
+            what = f"the training diverged at step {step + 1} of {len(plan)}: lower its learning_rate"
+            raise InputError([Problem(str(folder), what)])
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         work += work_of(examples, plan[step])
-        metrics = {"step": step + 1, "steps": len(plan), "loss": loss, "gradient_norm": float(norm)}
+        metrics = {"step": step + 1, "steps": len(plan), "loss": loss, "gradient_norm": norm}
         metrics |= {"learning_rate": rate, "seconds": round(time.perf_counter() - began, 3), "tokens": work.tokens}
+        if step + 1 in epochs_at:
+            metrics["epoch"] = epochs_at[step + 1]
         if dev is not None and training.eval_every and (step + 1) % training.eval_every == 0:
             metrics["dev_loss"] = evaluate(examples=dev)
         log.write(metrics | on_step(metrics))

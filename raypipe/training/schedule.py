@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Iterator
 
 import numpy as np
@@ -17,15 +18,28 @@ Indices = npt.NDArray[np.int64]
 
 
 def steps(length_R: Indices, draw_R: npt.NDArray[np.int16], training: Training) -> list[Indices]:
-    """Row indices of every optimiser step. Epoch e takes the rows of redraw e (in turn); an epoch may be a part."""
+    """Row indices of every optimiser step."""
+    return [step for _, of_epoch in epochs(length_R, draw_R, training) for step in of_epoch]
+
+
+def epochs(length_R: Indices, draw_R: npt.NDArray[np.int16], training: Training) -> list[tuple[float, list[Indices]]]:
+    """The steps of each epoch, and how many epochs are over with them: the last one may be a part.
+
+    Epoch e takes the rows of redraw e (in turn).
+    """
     n_draws = int(draw_R.max()) + 1 if len(draw_R) else 1
-    out: list[Indices] = []
+    left = training.max_steps if training.max_steps is not None else sys.maxsize
+    out: list[tuple[float, list[Indices]]] = []
     for epoch in range(math.ceil(training.epochs)):
+        if left <= 0:
+            break
         rows = np.flatnonzero(draw_R == epoch % n_draws)
         batches = _epoch(rows, length_R, training.batch_rows, np.random.default_rng((training.seed, epoch)))
         share = min(1.0, training.epochs - epoch)
-        out += batches[: max(1, round(len(batches) * share))]
-    return out[: training.max_steps]
+        taken = batches[: min(left, max(1, round(len(batches) * share)))]
+        out.append((epoch + len(taken) / max(1, len(batches)), taken))
+        left -= len(taken)
+    return out
 
 
 def _epoch(rows: Indices, length_R: Indices, batch_rows: int, rng: np.random.Generator) -> list[Indices]:

@@ -25,7 +25,8 @@ from raypipe.tuning.backbones import Backbone, backbones
 from raypipe.tuning.space import LAYER, Space, load
 
 COMBINATIONS = 256  # how many combinations of values are checked against the config before a study starts
-NOT_IN_RESULTS = {"runs", "resources", "tune", "comparison", "faithfulness"}  # config keys that change no trial
+# Config keys that change no trial
+NOT_IN_RESULTS = {"runs", "resources", "tune", "tracking", "comparison", "faithfulness", "canaries"}
 
 
 @dataclass(frozen=True)

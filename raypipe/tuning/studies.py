@@ -45,6 +45,8 @@ def claim(plan: StudyPlan) -> Path:
     folder = root_of(config) / plan.backbone.name
     own = {"space": plan.space.described(), "arm": plan.arm, "sample": config.tune.max_unlabelled}
     settings = config.model_dump(mode="json", exclude=NOT_IN_RESULTS | {"name"}) | own
+    as_older_studies = Config().model_dump(mode="json", include={"tracking", "canaries"})  # which recorded them
+    settings |= as_older_studies
     refuse_links(folder.parents[1])
     forget_halves(folder.parent)
     StepFolder(folder, settings).open()

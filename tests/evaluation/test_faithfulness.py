@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from raypipe.attribution.engine import AttributionEngine
 from raypipe.attribution.occlusion import without
+from raypipe.errors import Code
 from raypipe.evaluation import faithfulness
 from raypipe.evaluation.faithfulness import MEASURES, SHARES, faithfulness_table, items_of, keep_probabilities, measure
 from raypipe.models.prompts import PromptEncoder
@@ -99,6 +101,19 @@ def test_words_of_real_text_with_a_real_encoder() -> None:
     (result,) = measure(decoder, [item], [np.asarray([5, 4, 3, 2, 1], np.float32)], settings)
     assert result.comprehensiveness_S.shape == (len(SHARES),)
     assert 0 < item.p < 1
+
+
+def test_a_method_that_fails_on_every_note_is_left_out_and_spoils_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Failing(AttributionEngine):
+        def attribute(self, notes: Any) -> Any:
+            return [Code.MODEL] * len(notes) if self.config.method == "kv_direct" else super().attribute(notes)
+
+    whole = table()
+    monkeypatch.setattr(faithfulness, "AttributionEngine", Failing)
+    measured = {(row["variant"], row["layer"]): row["comprehensiveness"] for row in table()}
+    assert measured == {
+        (row["variant"], row["layer"]): row["comprehensiveness"] for row in whole if row["variant"] != "kv"
+    }
 
 
 def test_notes_without_words_are_left_out() -> None:

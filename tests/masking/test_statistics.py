@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -77,6 +78,12 @@ def test_a_masker_survives_pickling() -> None:
 def test_missing_statistics_are_said(name: str) -> None:
     with pytest.raises(InputError, match="needs"):
         Masker({"a": masking(name)}, 0)
+
+
+def test_a_corpus_without_a_frequent_word_is_said_before_notes_are_masked() -> None:
+    empty = replace(STATISTICS, words=(), vectors_VD=np.zeros((0, 4), np.float32))
+    with pytest.raises(InputError, match=r"keyword: no word is in statistics\.min_notes notes"):
+        Masker({"a": masking("keyword")}, 0, empty)
 
 
 def test_terms_match_longest_first(tmp_path: Path) -> None:

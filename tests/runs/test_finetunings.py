@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
@@ -12,17 +14,24 @@ from raypipe.evaluation import metrics
 from raypipe.findings import results
 from raypipe.findings.page.html import html
 from raypipe.findings.page.text import text_table
-from raypipe.runs import compare
+from raypipe.runs import compare, driver, finetunings
 from raypipe.runs.run import Run
 from raypipe.settings import configfile
 from raypipe.settings.config import Config
+from raypipe.settings.sections.evaluation import Conformal
+from raypipe.settings.sections.many_runs import ArmComparison
 from tests.small_run import settings
 
 FINETUNINGS = {
     "short": {"max_steps": 1, "batch_rows": 8, "learning_rate": 1e-3},
     "tuned": {"max_steps": None, "batch_rows": 8, "choose": {"epochs": (1.0, 2.0), "learning_rate": (1e-3, 1e-2)}},
 }
-CHANGES = {"comparison__seeds": 2, "comparison__budgets": (12,), "comparison__finetunings": FINETUNINGS}
+ARMS: dict[str, Any] = {
+    "sft": {},
+    "decselfmask": {"masking": {"ratio": 0.2}},
+    "kv": {"masking": {"ratio": 0.2}, "attribution": {"method": "kv_direct"}},
+}
+CHANGES = {"comparison__seeds": 2, "comparison__budgets": (12,), "comparison__finetunings": FINETUNINGS, "arms": ARMS}
 Cells = dict[compare.Cell, Run]
 
 
@@ -49,6 +58,9 @@ def test_reconstruction_is_shared_and_fine_tuning_is_not(compared: tuple[Run, Ce
             assert run.step("finetune/decselfmask").path.is_relative_to(run.folder)
             assert not list(run.folder.rglob("finetune/*/model")), "predictions are what counts"
             assert (own.folder / "train/decselfmask/model").exists()
+            for step in ("mask", "train/rows", "train/kv"):
+                assert run.of("kv").step(step).path == own.of("kv").folder / step, step
+            assert run.of("kv").step("finetune/kv").path.is_relative_to(run.folder)
             assert (own.folder / "finetune/scorer/model").exists()
 
 
@@ -92,7 +104,7 @@ def test_the_report_shows_gain_over_steps(compared: tuple[Run, Cells]) -> None:
         (finetuning, labels, arm)
         for finetuning in ("finetune", "short", "tuned")
         for labels in ("all", "12")
-        for arm in ("sft", "decselfmask")
+        for arm in ARMS
     }
     of_all = [row for row in built.gains if row.labels == "all"]
     assert [row.n_steps for row in of_all] == sorted(row.n_steps for row in of_all)
@@ -116,9 +128,39 @@ def test_what_a_choice_needs_is_told_at_once(compared: tuple[Run, Cells]) -> Non
     for changes, said in (
         ({"evaluation": run.settings.evaluation.model_copy(update={"split": "dev"})}, "must be another split"),
         ({"arms": {"decselfmask": run.settings.arms["decselfmask"]}}, "needs an arm of labels alone"),
+        ({"comparison": ArmComparison(finetunings={"finetune": {}})}, "call `finetune` otherwise"),
+        ({"comparison": ArmComparison(pairs=(("sft", "sft"),))}, "names one arm twice"),
     ):
         with pytest.raises(InputError, match=said):
             compare.compare(Run(run.settings.model_copy(update=changes), run))
+
+
+def test_a_chosen_student_whose_model_is_gone_is_fitted_again(compared: tuple[Run, Cells], tmp_path: Path) -> None:
+    """Its model was deleted where it was chosen: what is then asked of it cannot be answered by that training."""
+    shutil.copytree(compared[0].folder, tmp_path / "small")
+    cells = compare.opened(Run(compared[0].settings.model_copy(update={"runs": str(tmp_path)})))
+    (run,) = (run for cell, run in cells.items() if cell == compare.Cell(1, None, finetuning="tuned"))
+    driver.renew_students(run, "sft")
+    assert run.is_done("finetune/sft"), "nothing is asked of it"
+    evaluation = run.settings.evaluation.model_copy(update={"conformal": Conformal()})
+    run.settings = run.settings.model_copy(update={"evaluation": evaluation})
+    driver.renew_students(run, "sft")
+    assert not run.is_done("finetune/sft")
+    driver.evaluate(run, "sft")
+    assert run.is_done("calibrate/sft")
+
+
+def test_candidates_that_come_to_the_same_are_tried_once(compared: tuple[Run, Cells]) -> None:
+    cell, training = compared[1][compare.Cell(0, None)], compared[0].settings.finetune
+    other = training.model_copy(update={"learning_rate": 0.5})
+    assert len(finetunings.candidates(cell, [training, other, training], "tuned", "sft")) == 2
+
+
+def test_a_pair_that_is_compared_anyway_counts_once(compared: tuple[Run, Cells]) -> None:
+    run, cells = compared
+    pairs = run.settings.comparison.model_copy(update={"pairs": (("decselfmask", "sft"),)})
+    again = Run(run.settings.model_copy(update={"comparison": pairs}))
+    assert str(results.build(again, cells).arms) == str(results.build(run, cells).arms)
 
 
 def test_a_fine_tuning_has_the_keys_of_finetune_that_it_does_not_give(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import os
 import shutil
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
@@ -121,6 +122,16 @@ def test_what_a_step_is_made_from(base: Run) -> None:
     fewer = determinants.settings_of("finetune/sft@1", settings(base.folder, arms={"sft": {}}), inputs)
     assert settings_of("finetune/sft@1") == fewer, "no mask touches an arm of labels alone"
     assert settings_of("finetune/sft@1") != settings_of("finetune/random_init@1")
+    plain: dict[bool, Any] = {tuned: {"plain": {"finetune": tuned}} for tuned in (True, False)}
+    answers = {
+        (tuned, epochs): determinants.settings_of(
+            "evaluate/plain", settings(base.folder, arms=plain[tuned], finetune__epochs=epochs), inputs
+        )
+        for tuned in plain
+        for epochs in (1, 2)
+    }
+    assert answers[False, 1] == answers[False, 2], "a zero-shot arm is not fine-tuned"
+    assert len({str(made_of) for made_of in answers.values()}) == 3
     mixed = ARMS | {"mixed": ARMS["mixed"] | {"label_share": 0.25}}
     shares_less = determinants.settings_of("train/mixed", settings(base.folder, arms=mixed), inputs)
     assert settings_of("train/mixed") != shares_less

@@ -14,6 +14,7 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from raypipe.errors import InputError
 from raypipe.masking import Masker, Renderer
 from raypipe.models import tree
 from raypipe.models.prompts import EncodedNote, PromptEncoder, Question
@@ -209,6 +210,8 @@ def test_schedule_uses_every_row_once_per_epoch_and_each_draw_in_turn() -> None:
     assert epochs == [list(range(10)), list(range(10, 20)), list(range(20, 30)), list(range(10))]
     half = schedule.steps(length, draw * 0, settings(epochs=0.5, batch_rows=3))
     assert len(half) == 5
+    cut = schedule.epochs(length, draw * 0, settings(epochs=9, max_steps=15, batch_rows=3))
+    assert [(over, len(taken)) for over, taken in cut] == [(1.0, 10), (1.5, 5)]
     first, again = (schedule.steps(length, draw, settings(seed=s)) for s in (1, 1))
     assert all((a == b).all() for a, b in zip(first, again, strict=True))
 
@@ -260,6 +263,19 @@ def test_supervised_rows_put_loss_on_answers_only() -> None:
     assert row["input_ids"] == [1, 5, 6, 20, 21, 31, 32, 2, 22, 30, 2]
     assert row["loss_weight"] == [0, 0, 0, 0, 0, 1, 1, 1, 0, 1, 1]
     assert row["branch"] == [0, 0, 0, 1, 1, 1, 1, 1, 2, 2, 2]
+
+
+def test_the_last_step_of_an_epoch_says_so(tmp_path: Path) -> None:
+    fitted(tmp_path, settings(epochs=100, max_steps=4))
+    assert [line.get("epoch") for line in metrics_of(tmp_path)] == [None, None, 1.0, pytest.approx(4 / 3)]
+
+
+def test_a_training_that_diverges_leaves_no_student(tmp_path: Path) -> None:
+    model = tiny_model("llama")
+    with torch.no_grad():
+        next(model.parameters())[5:].fill_(math.nan)
+    with pytest.raises(InputError, match=r"the training diverged at step \d of 6: lower its learning_rate"):
+        loop.fit(model, PAD, rows_of_many_lengths(), settings(), tmp_path)
 
 
 def test_every_step_says_its_learning_rate(tmp_path):

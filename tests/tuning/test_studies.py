@@ -22,6 +22,7 @@ def test_a_study_is_claimed_by_its_space_and_config(tmp_path: Path) -> None:
     assert (
         studies.claim(demo_plan(tmp_path, [0.1, 0.2], "resources.concurrent_arms=1", "tune.max_failures=0")) == folder
     )
+    assert studies.claim(demo_plan(tmp_path, [0.1, 0.2], "tracking.tensorboard=true", "canaries.seed=3")) == folder
     for changed in ([0.1, 0.3], [0.1]):
         with pytest.raises(InputError, match=r"space\.params"):
             studies.claim(demo_plan(tmp_path, changed))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
 from raypipe.settings.sections.values import Fraction, Section
 
@@ -26,7 +26,10 @@ class Lora(Section):
 
 
 class Training(Section):
-    """One training stage: pretraining, reconstruction or fine-tuning. The loop is the same (training/loop.py)."""
+    """One training stage: pretraining, reconstruction or fine-tuning. The loop is the same (training/loop.py).
+
+    Keys that `scorer.training` does not give are those of `finetune`.
+    """
 
     learning_rate: float = Field(3e-4, gt=0)
     """Peak learning rate of AdamW."""
@@ -123,6 +126,8 @@ class Candidates(Section):
 
 class Finetuning(Training):
     """Another fine-tuning of the same reconstructed students. Keys that are not given are those of `finetune`."""
+
+    model_config = ConfigDict(json_schema_extra={"defaults_of": "finetune"})
 
     choose: Candidates | None = None
     """Epochs and learning rate chosen on dev labels. None: as they stand here."""
