@@ -1,7 +1,7 @@
 """`raypipe tune`: Ray Tune around the trials, one study per model. The same command again goes on.
 
-Ray keeps its state as pickles, so it is restored only from a folder that nobody else can write; results are read from
-JSON alone (trial_tables.py).
+Ray keeps its state as pickles, so it is restored only where a searcher or scheduler needs it, and only from a folder
+that nobody else can write; results are read from JSON alone (trial_tables.py).
 """
 
 from __future__ import annotations
@@ -100,14 +100,18 @@ def _study(plan: StudyPlan, folder: Path, base: Run, say: Say) -> None:
 
 
 def _restored(state: Path, trainable: Any, plan: StudyPlan, say: Say) -> Any:
-    """Tune as it was left; None if there is nothing to restore.
+    """Tune as it was left; None if it begins anew: each trial has a record, so those that finished only report again.
 
-    State that names classes of another version of raypipe is set aside and Tune begins anew: each trial has a record of
-    its own, so those that finished only report again.
+    A grid or random draws leave nothing to restore, and with Tune's state would come the number of trials at once that
+    the interrupted command had. State that names classes of another version of raypipe is set aside.
     """
     from ray import tune as ray_tune
 
     if not ray_tune.Tuner.can_restore(str(state)):
+        return None
+    if plan.space.search is None and plan.space.scheduler is None:
+        shutil.rmtree(state)
+        say(f"{plan.backbone.name}: going on; trials that are finished report again")
         return None
     try:
         tuner = ray_tune.Tuner.restore(str(state), trainable=trainable, resume_unfinished=True, resume_errored=True)

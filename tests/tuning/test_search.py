@@ -67,6 +67,21 @@ def test_a_search_that_goes_on_counts_the_trials_that_ended_before(tmp_path: Pat
     assert lines == ["llama: trial 2 of 3: dev macro F1 50.0"]
 
 
+def test_a_grid_goes_on_by_its_records_and_with_the_trials_at_once_of_now(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Tune's own state would bring back the number of trials at once of the interrupted command."""
+    restored = SimpleNamespace(can_restore=lambda path: True, restore=lambda *_, **__: "as it was left")
+    monkeypatch.setattr("ray.tune.Tuner", restored)
+    plan, lines = demo_plan(tmp_path, [0.1]), []
+    searched = replace(plan, space=replace(plan.space, search=object()))
+    (state := tmp_path / "ray").mkdir()
+    assert search._restored(state, None, searched, lines.append) == "as it was left"
+    assert search._restored(state, None, plan, lines.append) is None
+    assert not state.exists()
+    assert lines == ["llama: going on", "llama: going on; trials that are finished report again"]
+
+
 def test_a_billion_trials_do_not_start_unasked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(base_run, "prepare", lambda *_: pytest.fail("the search has started"))
     plan = replace(demo_plan(tmp_path, [0.1]), params={f"key{i}": {"grid_search": list(range(10))} for i in range(9)})
