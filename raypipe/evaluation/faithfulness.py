@@ -109,8 +109,9 @@ def faithfulness_table(
         say(f"{name} at layer {layer} failed on every note, and is left out")
         del measured[name, layer]
     complete = [i for i in range(len(notes)) if all(per_note[i] is not None for per_note in measured.values())]
-    if not complete:
-        raise InputError([Problem("faithfulness.methods", "on every note one of them fails: name fewer")])
+    if not complete or {name for name, _ in measured} == {"random"}:
+        what = "on every note one of them fails, or no note has words: name fewer, or look at the notes"
+        raise InputError([Problem("faithfulness.methods", what)])
     means = {
         key: _means([[s.measured for s in per_note[i] or ()] for i in complete]) for key, per_note in measured.items()
     }
@@ -124,7 +125,7 @@ def faithfulness_table(
     best = max(means.values(), key=lambda values: float(values["comprehensiveness"].mean()))
     against = {"vs_random": random["comprehensiveness"], "vs_best": best["comprehensiveness"]}
     rng = np.random.default_rng(seed)
-    weights_BN = group_weights(rng, n_bootstrap, len(complete)) / np.float32(max(1, len(complete)))
+    weights_BN = group_weights(rng, n_bootstrap, len(complete)) / np.float32(len(complete))
     rows = [
         _row(name, layer, every[name], values, against, weights_BN, seconds[name], agreements[name, layer])
         for (name, layer), values in means.items()

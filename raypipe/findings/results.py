@@ -63,7 +63,7 @@ def build(run: Run, of_comparison: Mapping[compare.Cell, Run] | None = None) -> 
     reference = next((arm for arm in settings.arms if run.is_labels_only(arm)), next(iter(arms)))
     declared = [(arm, reference) for arm in arms if arm != reference] if reference in arms else []
     declared += [pair for pair in settings.comparison.pairs if set(pair) <= set(arms)]
-    declared = list(dict.fromkeys(declared))  # Holm counts each pair once
+    declared = list({frozenset(pair): pair for pair in reversed(declared)}.values())[::-1]  # Holm counts a pair once
     options: dict[str, Any] = {"seed": settings.seed, "seeds": pooled.seeds}
     n_bootstrap = settings.evaluation.bootstrap
     compared = uncertainty.compare_arms(arms, tasks, declared, n_bootstrap=n_bootstrap, **options)

@@ -210,6 +210,8 @@ def split_of(columns: Sequence[Column]) -> Column | None:
 
 def like_a_split(columns: Sequence[Column]) -> Column | None:
     """A column that says training and test in other words than raypipe reads: no label."""
-    return next(
-        (c for c in columns if len(c.values or ()) > 1 and all(map(LIKE_SPLITS.fullmatch, c.values or ()))), None
-    )
+    for column in columns:
+        values = set(column.values or ())
+        if len(values) > 1 and not values <= SPLITS and all(map(LIKE_SPLITS.fullmatch, values)):
+            return column
+    return None

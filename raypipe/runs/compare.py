@@ -79,16 +79,23 @@ def compare(run: Run) -> dict[Cell, Run]:
         runs |= {cell: cell_run for cell, cell_run in of_cell.items() if driver.is_prepared(cell_run)}
     _measure(run, _units(runs.values()), _learn, failed)
     others = [cell for cell in every if cell.finetuning and cell.reconstructed in runs]
-    tried = {cell: _candidates(cell, run, runs) for cell in others}
-    _measure(run, _units(candidate.open() for of_cell in tried.values() for candidate in of_cell), _learn, failed)
+    tried, alone = {cell: _candidates(cell, run, runs) for cell in others}, _labels_only(run) if others else ""
+    undecided = [of_cell for of_cell in tried.values() if of_cell and finetunings.chosen(of_cell, alone) is None]
+    open_to_choice = [one for of_cell in undecided for one in of_cell if not finetunings.has_diverged(one, alone)]
+    _measure(run, _units(candidate.open() for candidate in open_to_choice), _try, failed)
     units: list[tuple[Run, str]] = []
     for cell in others:
         finetuned = _finetuned(cell, run, runs)
-        if finetuned is None:  # a candidate has failed
+        if finetuned is None:  # a candidate has failed, or all have diverged
+            if all(finetunings.has_diverged(candidate, alone) for candidate in tried[cell]):
+                where = f"comparison.finetunings.{cell.finetuning}.choose"
+                failed.note(
+                    cell.name, InputError([Problem(where, "every candidate diverged: try lower learning rates")])
+                )
             continue
         runs[cell] = finetuned.open()
         if tried[cell] and finetuned.base is not None:
-            finetunings.drop_models(tried[cell], finetuned.base, _labels_only(run))
+            finetunings.drop_models(tried[cell], finetuned.base, alone)
         reconstructed = runs[cell.reconstructed]
         units += [(runs[cell], arm) for arm in runs[cell].settings.arms if driver.is_measured(reconstructed, arm)]
     _measure(run, units, _predict, failed)
@@ -295,6 +302,15 @@ def _one_by_one(work: Callable[..., None], units: Sequence[tuple[Any, ...]]) -> 
 def _predict(run: Run, arm: str) -> None:
     """As `_learn`, but no model is kept."""
     _learn(run, arm, n_kept=0)
+
+
+def _try(run: Run, arm: str) -> None:
+    """As `_learn`, of a candidate: one that diverges has lost, and nothing else has."""
+    try:
+        _learn(run, arm)
+    except Exception:
+        if not finetunings.has_diverged(run, arm):
+            raise
 
 
 def _learn(run: Run, arm: str, n_kept: int = 1) -> None:

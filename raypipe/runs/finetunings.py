@@ -17,6 +17,7 @@ from raypipe.evaluation import metrics
 from raypipe.runs import integrity
 from raypipe.runs.run import Run
 from raypipe.settings import config
+from raypipe.training.loop import DIVERGED
 
 
 def finetuned(cell: Run, training: config.Training, name: str, base: Run | None = None) -> Run:
@@ -49,12 +50,21 @@ def _candidate(cell: Run, training: config.Training, name: str, arm: str) -> Run
 
 
 def chosen(tried: Sequence[Run], arm: str) -> Run | None:
-    """The candidate with the best macro F1 on dev, the first of equals; None while some are not measured."""
+    """The candidate with the best macro F1 on dev, the first of equals; None while some are not measured.
+
+    One that diverged is not chosen. None, too, if all did.
+    """
+    tried = [run for run in tried if not has_diverged(run, arm)]
     steps = [run.step(f"evaluate/{run.student_of(arm)}") for run in tried]
-    if not all(step.done for step in steps):
+    if not steps or not all(step.done for step in steps):
         return None
     scores = [metrics.evaluate(rows.read(step.data), tried[0].corpus.tasks).macro_f1 for step in steps]
     return tried[scores.index(max(scores))]
+
+
+def has_diverged(run: Run, arm: str) -> bool:
+    """Did the candidate's training end without a student?"""
+    return (run.folder / "finetune" / run.student_of(arm) / DIVERGED).exists()
 
 
 def drop_models(tried: Sequence[Run], but: Run, arm: str) -> None:

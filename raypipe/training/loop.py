@@ -33,6 +33,8 @@ from raypipe.training.parallel import Replicas, Shards, distribute, rank_and_wor
 from raypipe.training.schedule import Indices
 from raypipe.training.throughput import Work, matrix_peak, training_flops, work_of
 
+DIVERGED = "diverged"  # an empty file in the folder of a training whose loss or gradient became no number
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -71,6 +73,7 @@ def fit(
         epochs_at[len(plan)] = n_epochs
     if not plan:
         raise InputError([Problem(str(folder), "there is nothing to learn from: no training rows")])
+    (folder / DIVERGED).unlink(missing_ok=True)
     rank, world = rank_and_world()
     device = device or next(model.parameters()).device
     _checkpoint_activations(model, training)
@@ -92,6 +95,7 @@ def fit(
         loss = _step(parallel, pad_id, examples, plan[step], training, device)
         norm = float(whole(nn.utils.clip_grad_norm_(trained.values(), training.clip)))
         if not (math.isfinite(loss) and math.isfinite(norm)):  # such weights must not pass for a student
+            (folder / DIVERGED).touch()
             what = f"the training diverged at step {step + 1} of {len(plan)}: lower its learning_rate"
             raise InputError([Problem(str(folder), what)])
         optimizer.step()

@@ -1,7 +1,7 @@
 """`raypipe tune`: Ray Tune around the trials, one study per model. The same command again goes on.
 
-Ray keeps its state as pickles, so it is restored only where a searcher or scheduler needs it, and only from a folder
-that nobody else can write; results are read from JSON alone (trial_tables.py).
+Ray keeps its state as pickles, so it is restored only where a searcher, a scheduler or a stopper needs it, and only
+from a folder that nobody else can write; results are read from JSON alone (trial_tables.py).
 """
 
 from __future__ import annotations
@@ -109,7 +109,7 @@ def _restored(state: Path, trainable: Any, plan: StudyPlan, say: Say) -> Any:
 
     if not ray_tune.Tuner.can_restore(str(state)):
         return None
-    if plan.space.search is None and plan.space.scheduler is None:
+    if plan.space.search is None and plan.space.scheduler is None and plan.space.stop is None:
         shutil.rmtree(state)
         say(f"{plan.backbone.name}: going on; trials that are finished report again")
         return None

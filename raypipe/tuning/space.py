@@ -35,7 +35,7 @@ OPTIONAL = ("METRIC", "NUM_SAMPLES", "ARM", "SCHEDULER", "SEARCH", "STOP")  # a 
 LAYER = "attribution.layer"
 # Keys that belong to the study as a whole; what decides which notes are scored; and what no trial reads.
 CLOSED = ("name", "runs", "data", "tune", "resources", "evaluation", "model", "pretrain",
-          "faithfulness", "comparison", "probe")  # fmt: skip
+          "faithfulness", "comparison", "probe", "tracking", "canaries")  # fmt: skip
 
 
 @dataclass(frozen=True)

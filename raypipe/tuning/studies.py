@@ -22,7 +22,7 @@ import yaml
 from raypipe import rows
 from raypipe.records import forget_halves, write_json
 from raypipe.runs import integrity
-from raypipe.runs.folder import StepFolder, refuse_links
+from raypipe.runs.folder import State, StepFolder, refuse_links
 from raypipe.runs.run import Run
 from raypipe.settings import configfile
 from raypipe.settings.config import Config
@@ -45,11 +45,12 @@ def claim(plan: StudyPlan) -> Path:
     folder = root_of(config) / plan.backbone.name
     own = {"space": plan.space.described(), "arm": plan.arm, "sample": config.tune.max_unlabelled}
     settings = config.model_dump(mode="json", exclude=NOT_IN_RESULTS | {"name"}) | own
-    as_older_studies = Config().model_dump(mode="json", include={"tracking", "canaries"})  # which recorded them
-    settings |= as_older_studies
     refuse_links(folder.parents[1])
     forget_halves(folder.parent)
-    StepFolder(folder, settings).open()
+    study = StepFolder(folder, settings)
+    if study.state is not State.ABSENT:  # older studies recorded sections that change no trial
+        study.settings |= {key: value for key, value in study.recorded.items() if key in NOT_IN_RESULTS}
+    study.open()
     text = yaml.safe_dump(json.loads(json.dumps(plan.backbone.written)), sort_keys=False, allow_unicode=True, width=120)
     (folder / "written.yaml").write_text(text)
     return folder

@@ -7,6 +7,7 @@ crash, or as two draws that came out equal.
 
 from __future__ import annotations
 
+import json
 import math
 import shutil
 import time
@@ -130,10 +131,18 @@ def _run(context: StudyContext, base: Run, values: Mapping[str, Any], record: Re
         "dev_auc": sum(aucs) / len(aucs) if aucs else None,
         "tasks": {task: estimate.value for task, estimate in compared.tasks[arm].items()},
         "students": own.students(arm),
-        "curve": [*record["curve"], [settings.finetune.epochs, _value(scores, space)]],
+        "curve": [*record["curve"], [_epochs(own, arm), _value(scores, space)]],
         "steps": base_run.seconds_of(own.folder),
         "seconds": time.perf_counter() - began,
     }
+
+
+def _epochs(run: Run, arm: str) -> float:
+    """Passes over the labels that its fine-tuning took."""
+    if run.settings.finetune.max_steps is None:
+        return run.settings.finetune.epochs
+    last = (run.step(f"finetune/{run.students(arm)[0]}").path / "metrics.jsonl").read_text().splitlines()[-1]
+    return float(json.loads(last).get("epoch", run.settings.finetune.epochs))
 
 
 def _value(scores: Sequence[Metrics], space: Space) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 from pathlib import Path
 from typing import Any
@@ -17,9 +18,10 @@ from raypipe.findings.page.text import text_table
 from raypipe.runs import compare, driver, finetunings
 from raypipe.runs.run import Run
 from raypipe.settings import configfile
-from raypipe.settings.config import Config
+from raypipe.settings.config import Config, Training
 from raypipe.settings.sections.evaluation import Conformal
 from raypipe.settings.sections.many_runs import ArmComparison
+from raypipe.training import loop
 from tests.small_run import settings
 
 FINETUNINGS = {
@@ -148,6 +150,30 @@ def test_a_chosen_student_whose_model_is_gone_is_fitted_again(compared: tuple[Ru
     assert not run.is_done("finetune/sft")
     driver.evaluate(run, "sft")
     assert run.is_done("calibrate/sft")
+    fitted = run.step("finetune/sft")
+    compare.compare(Run(compared[0].settings.model_copy(update={"runs": str(tmp_path)})))
+    assert run.step("finetune/sft").path == fitted.path == run.folder / "finetune/sft", "no candidate is fitted again"
+
+
+def test_a_candidate_that_diverges_has_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rates = {"tuned": {**FINETUNINGS["tuned"], "choose": {"learning_rate": (2e-3, 0.5)}}}
+    run = Run(settings(tmp_path, comparison__seeds=1, comparison__finetunings=rates), say=lambda line: None).open()
+    fit, diverging = loop.fit, {0.5}
+
+    def fitted(model: Any, pad_id: int, examples: Any, training: Training, *more: Any, **options: Any) -> Any:
+        if training.learning_rate in diverging:
+            next(model.parameters()).data.fill_(math.nan)
+        return fit(model, pad_id, examples, training, *more, **options)
+
+    monkeypatch.setattr(loop, "fit", fitted)
+    cells = compare.compare(run)
+    tuned = cells[compare.Cell(0, None, finetuning="tuned")]
+    assert tuned.settings.finetune.learning_rate == 2e-3
+    assert tuned.is_done("evaluate/decselfmask")
+    diverging.add(2e-3)
+    elsewhere = run.settings.model_copy(update={"name": "all_diverge"})
+    with pytest.raises(InputError, match="every candidate diverged: try lower learning rates"):
+        compare.compare(Run(elsewhere, say=lambda line: None).open())
 
 
 def test_candidates_that_come_to_the_same_are_tried_once(compared: tuple[Run, Cells]) -> None:

@@ -79,7 +79,10 @@ def test_a_grid_goes_on_by_its_records_and_with_the_trials_at_once_of_now(
     assert search._restored(state, None, searched, lines.append) == "as it was left"
     assert search._restored(state, None, plan, lines.append) is None
     assert not state.exists()
-    assert lines == ["llama: going on", "llama: going on; trials that are finished report again"]
+    (state := tmp_path / "ray").mkdir()
+    stopped = replace(plan, space=replace(plan.space, stop={"training_iteration": 9}))
+    assert search._restored(state, None, stopped, lines.append) == "as it was left"
+    assert lines[:2] == ["llama: going on", "llama: going on; trials that are finished report again"]
 
 
 def test_a_billion_trials_do_not_start_unasked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,10 @@ def test_a_study_is_claimed_by_its_space_and_config(tmp_path: Path) -> None:
         studies.claim(demo_plan(tmp_path, [0.1, 0.2], "resources.concurrent_arms=1", "tune.max_failures=0")) == folder
     )
     assert studies.claim(demo_plan(tmp_path, [0.1, 0.2], "tracking.tensorboard=true", "canaries.seed=3")) == folder
+    recorded = json.loads((folder / "settings.json").read_text())
+    assert "tracking" not in recorded
+    (folder / "settings.json").write_text(json.dumps(recorded | {"tracking": {"dev_scores": True}}))
+    assert studies.claim(demo_plan(tmp_path, [0.1, 0.2])) == folder, "an older study's, which recorded it"
     for changed in ([0.1, 0.3], [0.1]):
         with pytest.raises(InputError, match=r"space\.params"):
             studies.claim(demo_plan(tmp_path, changed))

@@ -66,4 +66,6 @@ def _checked(config: Config, corpus: Corpus | None, with_model: bool = True) -> 
         tried.problems += of_tables.of_splits(config, report.labels)
     if with_model:
         tried(lambda: tried.problems.extend(of_model.problems(config, report.tasks)))
-    return report, folded(of_tables.in_tasks_file(problem, config.data) for problem in tried.problems)
+    return replace(report, scored=config.evaluation.split), folded(
+        of_tables.in_tasks_file(problem, config.data) for problem in tried.problems
+    )

@@ -6,9 +6,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from raypipe import rows
-from raypipe.evaluation.metrics import MIN_SCORED_NOTES
+from raypipe.evaluation.metrics import MIN_SCORED_NOTES, measurable
 from raypipe.guard.tables import align
 from raypipe.notes import labels as labels_of
 from raypipe.notes.split import SPLITS
@@ -28,6 +29,7 @@ class CheckReport:
     warnings: list[str] = field(default_factory=list)
     lines: list[str] = field(default_factory=list)  # what else is worth knowing of the notes
     is_generated: bool = False
+    scored: str = "test"  # the split that the result is about
     names_labels: bool = True  # False: their counts alone, in the order of the options
 
     def __str__(self) -> str:
@@ -63,10 +65,11 @@ class CheckReport:
         """What will not stop a run, but its result for a task; nothing if there are no labels."""
         counts = labels_of.counts_of(self.labels)
         doubts = {task.id: [*doubts_of(task, counts.get(task.id, {}))] for task in self.tasks if counts}
-        n_test = {id: sum(of.get("test", 0) for of in counts.get(id, {}).values()) for id in doubts}
-        if max(n_test.values(), default=0) >= MIN_SCORED_NOTES:
-            for id in (id for id, n in n_test.items() if n < MIN_SCORED_NOTES):
-                doubts[id].append(f"fewer than {MIN_SCORED_NOTES} test labels, so it is left out of the result")
+        of_split = self.labels.filter(pc.equal(self.labels["split"], self.scored))
+        counting = {task.id for task in measurable(self.tasks, of_split)}
+        for id in doubts.keys() - counting:
+            few = f"fewer than {MIN_SCORED_NOTES} labels, or one class, in {self.scored}"
+            doubts[id].append(f"{few}, so it is left out of the result")
         return doubts
 
 

@@ -122,8 +122,10 @@ def _questions(config: Config, tasks: Sequence[Task], out: Survey) -> None:
 def _steps(config: Config, labels: pa.Table, out: Survey) -> None:
     """Fine-tuning that ends before a pre-trained model has begun to answer."""
     n_notes = pc.count_distinct(labels.filter(pc.equal(labels["split"], "train"))["note_id"]).as_py()
+    if not n_notes or config.pretrain is not None or not any(arm.finetune for arm in config.arms.values()):
+        return
     n_steps = len(schedule.steps(np.zeros(n_notes, np.int64), np.zeros(n_notes, np.int16), config.finetune))
-    if n_notes and config.pretrain is None and n_steps < FEW_STEPS:
+    if n_steps < FEW_STEPS:
         out.warnings.append(
             f"finetune takes {n_steps} optimiser steps on {n_notes:,} labelled notes, and with fewer than {FEW_STEPS} "
             "students hardly begin to answer: raise finetune.epochs, or lower finetune.batch_rows"

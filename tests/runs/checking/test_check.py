@@ -361,8 +361,10 @@ def test_a_task_that_the_result_leaves_out_is_a_warning(data, tmp_path):
     labels = rows.table([dict(zip(rows.LABELS.names, row, strict=True)) for row in cells], rows.LABELS)
     two = [Task(id, "binary", "?", ("1", "0"), ("sì", "no")) for id in ("fever", "cough")]
     report = CheckReport(two, labels, 20)
-    assert "1 task: fewer than 20 test labels, so it is left out of the result (cough)" in report.doubts
+    said = "fewer than 20 labels, or one class, in test, so it is left out of the result"
+    assert f"1 task: {said} (cough)" in report.doubts
     assert [task.id for task in measurable(two, labels)] == ["fever"], "as it says"
+    assert not [doubt for doubt in CheckReport(two, labels, 20, scored="dev").doubts if "left out" in doubt]
 
 
 def test_an_id_without_a_commit_is_refused_and_not_asked_for(data, monkeypatch):

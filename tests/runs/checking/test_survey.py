@@ -12,7 +12,7 @@ from raypipe import rows
 from raypipe.models.prompts import PromptEncoder
 from raypipe.notes.tasks import Task
 from raypipe.runs.checking.survey import Survey, survey
-from raypipe.settings.config import Columns, Config, Data, Pretrain, Prompt, Training
+from raypipe.settings.config import Arm, Columns, Config, Data, Pretrain, Prompt, Training
 from tests.tiny_models import TEXTS, tiny_tokenizer
 
 FEVER = Task("fever", "binary", "Febbre?", ("1", "0"), ("sì", "no"))
@@ -87,9 +87,11 @@ def test_a_question_that_ends_twice(data: Data) -> None:
 
 
 def test_fine_tuning_of_a_few_steps_is_a_warning(data: Data) -> None:
-    config = Config(data=data, finetune=Training(epochs=2, batch_rows=3))
+    config = Config(data=data, finetune=Training(epochs=2, batch_rows=3), arms={"sft": Arm()})
     encoder = PromptEncoder(tiny_tokenizer(), config.prompt, [FEVER])
     (warning,) = survey(config, [FEVER], _labels(), encoder).warnings
     assert warning.startswith("finetune takes 6 optimiser steps on 8 labelled notes")
+    zero_shot = config.model_copy(update={"arms": {"plain": Arm(finetune=False)}})
+    assert survey(zero_shot, [FEVER], _labels(), encoder).warnings == []
     of_a_toy = config.model_copy(update={"pretrain": Pretrain()})
     assert survey(of_a_toy, [FEVER], _labels(), encoder).warnings == []
