@@ -33,7 +33,7 @@ from raypipe.training.parallel import Replicas, Shards, distribute, rank_and_wor
 from raypipe.training.schedule import Indices
 from raypipe.training.throughput import Work, matrix_peak, training_flops, work_of
 
-DIVERGED = "diverged"  # an empty file in the folder of a training whose loss or gradient became no number
+DIVERGED = "diverged"  # a file in the folder of a training whose loss or gradient became no number: it says where
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,8 @@ def fit(
         epochs_at[len(plan)] = n_epochs
     if not plan:
         raise InputError([Problem(str(folder), "there is nothing to learn from: no training rows")])
-    (folder / DIVERGED).unlink(missing_ok=True)
+    if (folder / DIVERGED).exists():  # Ray Train tries again what would end in the same way
+        raise InputError([Problem(str(folder), (folder / DIVERGED).read_text())])
     rank, world = rank_and_world()
     device = device or next(model.parameters()).device
     _checkpoint_activations(model, training)
@@ -95,8 +96,8 @@ def fit(
         loss = _step(parallel, pad_id, examples, plan[step], training, device)
         norm = float(whole(nn.utils.clip_grad_norm_(trained.values(), training.clip)))
         if not (math.isfinite(loss) and math.isfinite(norm)):  # such weights must not pass for a student
-            (folder / DIVERGED).touch()
             what = f"the training diverged at step {step + 1} of {len(plan)}: lower its learning_rate"
+            (folder / DIVERGED).write_text(what)
             raise InputError([Problem(str(folder), what)])
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)

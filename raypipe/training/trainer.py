@@ -20,7 +20,7 @@ from raypipe.guard.quiet import quiet
 from raypipe.records import write_json
 from raypipe.settings import config
 from raypipe.training import examples
-from raypipe.training.loop import Outcome
+from raypipe.training.loop import DIVERGED, Outcome
 
 
 @dataclass(frozen=True)
@@ -173,8 +173,12 @@ def _unfinished(specs: Sequence[TrainingSpec]) -> list[TrainingSpec]:
 
 
 def _store_rows(specs: Sequence[TrainingSpec]) -> None:
-    """Write the rows that workers map, anew at every attempt: what a crash left on the disk is not to be trusted."""
+    """Write the rows that workers map, anew at every attempt: what a crash left on the disk is not to be trusted.
+
+    That a training diverged in an earlier attempt is forgotten.
+    """
     for spec in _unfinished(specs):
+        (Path(spec.folder) / DIVERGED).unlink(missing_ok=True)
         examples.store(spec.rows, spec.arm, _rows_file(spec))
 
 

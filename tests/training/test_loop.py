@@ -276,6 +276,9 @@ def test_a_training_that_diverges_leaves_no_student(tmp_path: Path) -> None:
         next(model.parameters())[5:].fill_(math.nan)
     with pytest.raises(InputError, match=r"the training diverged at step \d of 6: lower its learning_rate"):
         loop.fit(model, PAD, rows_of_many_lengths(), settings(), tmp_path)
+    with pytest.raises(InputError, match="the training diverged at step"):
+        fitted(tmp_path, settings())
+    assert not (tmp_path / "metrics.jsonl").exists(), "nothing was tried again"
 
 
 def test_every_step_says_its_learning_rate(tmp_path):
