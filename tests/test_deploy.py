@@ -224,9 +224,9 @@ STAND_INS = {
         exec "$@" """,
     "ray": """echo "ray $*" >> "$LOG"
         if [ "$1" = start ]; then stat -c "mode %a" "$private" >> "$LOG"; exec sleep 600; fi""",
-    # `python -` waits for the nodes
+    # `python -` waits for the nodes; each notes a mode last
     "python": """if [ "$1" = - ]; then
-            until grep -q "^ray start --head" "$LOG" && grep -q "^ray start --block" "$LOG"; do sleep 0.02; done
+            until [ "$(grep -c "^mode" "$LOG")" = 2 ]; do sleep 0.02; done
         else exec PYTHON "$@"; fi""",
     "raypipe": """{ echo "raypipe $*"; stat -c "token %a" "$RAY_AUTH_TOKEN_PATH"; cat "$RAY_AUTH_TOKEN_PATH"; echo
             echo "address $RAY_ADDRESS mode $RAY_AUTH_MODE ${RAY_AUTH_TOKEN:-none}"; } >> "$LOG"
