@@ -79,15 +79,15 @@ def compare(run: Run) -> dict[Cell, Run]:
         runs |= {cell: cell_run for cell, cell_run in of_cell.items() if driver.is_prepared(cell_run)}
     _measure(run, _units(runs.values()), _learn, failed)
     others = [cell for cell in every if cell.finetuning and cell.reconstructed in runs]
-    tried, alone = {cell: _candidates(cell, run, runs) for cell in others}, _labels_only(run) if others else ""
-    undecided = [of_cell for of_cell in tried.values() if of_cell and finetunings.chosen(of_cell, alone) is None]
-    open_to_choice = [one for of_cell in undecided for one in of_cell if not finetunings.has_diverged(one, alone)]
-    _measure(run, _units(candidate.open() for candidate in open_to_choice), _try, failed)
+    tried = {cell: _candidates(cell, run, runs) for cell in others}
+    undecided = [of_cell for of_cell in tried.values() if finetunings.chosen(of_cell) is None]
+    untried = [candidate for of_cell in undecided for candidate in of_cell if not finetunings.has_diverged(candidate)]
+    _measure(run, _units(candidate.open() for candidate in untried), _try, failed)
     units: list[tuple[Run, str]] = []
     for cell in others:
         finetuned = _finetuned(cell, run, runs)
         if finetuned is None:  # a candidate has failed, or all have diverged
-            if all(finetunings.has_diverged(candidate, alone) for candidate in tried[cell]):
+            if all(finetunings.has_diverged(candidate) for candidate in tried[cell]):
                 where = f"comparison.finetunings.{cell.finetuning}.choose"
                 failed.note(
                     cell.name, InputError([Problem(where, "every candidate diverged: try lower learning rates")])
@@ -95,7 +95,7 @@ def compare(run: Run) -> dict[Cell, Run]:
             continue
         runs[cell] = finetuned.open()
         if tried[cell] and finetuned.base is not None:
-            finetunings.drop_models(tried[cell], finetuned.base, alone)
+            finetunings.drop_models(tried[cell], finetuned.base)
         reconstructed = runs[cell.reconstructed]
         units += [(runs[cell], arm) for arm in runs[cell].settings.arms if driver.is_measured(reconstructed, arm)]
     _measure(run, units, _predict, failed)
@@ -181,7 +181,7 @@ def _problems(run: Run) -> Iterator[Problem]:
         if pair[0] == pair[1]:
             yield Problem("comparison.pairs", f"{pair} names one arm twice")
     if DEFAULT in comparison.finetunings:
-        what = f"is the name of the run's own fine-tuning: call `{DEFAULT}` otherwise"
+        what = "is the name of the run's own fine-tuning; choose another"
         yield Problem(f"comparison.finetunings.{DEFAULT}", what)
     yield from _of_choices(run)
 
@@ -225,7 +225,7 @@ def _finetuned(cell: Cell, run: Run, runs: Mapping[Cell, Run]) -> Run | None:
     reconstructed, tried = runs[cell.reconstructed], _candidates(cell, run, runs)
     if not tried:
         return finetunings.finetuned(reconstructed, _trainings(cell, run, runs)[0], cell.name)
-    best = finetunings.chosen(tried, _labels_only(run))
+    best = finetunings.chosen(tried)
     return best and finetunings.finetuned(reconstructed, best.settings.finetune, cell.name, base=best)
 
 
@@ -308,9 +308,10 @@ def _try(run: Run, arm: str) -> None:
     """As `_learn`, of a candidate: one that diverges has lost, and nothing else has."""
     try:
         _learn(run, arm)
-    except Exception:
-        if not finetunings.has_diverged(run, arm):
+    except Exception:  # of Ray Train's, too, which wraps what a worker raised
+        if not finetunings.has_diverged(run):
             raise
+        run.say(f"{run.folder.name} diverged, and is not chosen")
 
 
 def _learn(run: Run, arm: str, n_kept: int = 1) -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 from raypipe import rows
 from raypipe.evaluation import metrics
 from raypipe.runs import integrity
+from raypipe.runs.folder import State
 from raypipe.runs.run import Run
 from raypipe.settings import config
 from raypipe.training.loop import DIVERGED
@@ -49,26 +50,33 @@ def _candidate(cell: Run, training: config.Training, name: str, arm: str) -> Run
     return run
 
 
-def chosen(tried: Sequence[Run], arm: str) -> Run | None:
+def chosen(tried: Sequence[Run]) -> Run | None:
     """The candidate with the best macro F1 on dev, the first of equals; None while some are not measured.
 
     One that diverged is not chosen. None, too, if all did.
     """
-    tried = [run for run in tried if not has_diverged(run, arm)]
-    steps = [run.step(f"evaluate/{run.student_of(arm)}") for run in tried]
+    tried = [run for run in tried if not has_diverged(run)]
+    steps = [run.step(f"evaluate/{_student(run)}") for run in tried]
     if not steps or not all(step.done for step in steps):
         return None
     scores = [metrics.evaluate(rows.read(step.data), tried[0].corpus.tasks).macro_f1 for step in steps]
     return tried[scores.index(max(scores))]
 
 
-def has_diverged(run: Run, arm: str) -> bool:
-    """Did the candidate's training end without a student?"""
-    return (run.folder / "finetune" / run.student_of(arm) / DIVERGED).exists()
+def has_diverged(run: Run) -> bool:
+    """Did the candidate's training, with the settings of now, end without a student?"""
+    step = run.step(f"finetune/{_student(run)}")
+    return step.state is State.UNFINISHED and (step.path / DIVERGED).exists()
 
 
-def drop_models(tried: Sequence[Run], but: Run, arm: str) -> None:
+def _student(run: Run) -> str:
+    """The only student of a candidate."""
+    (arm,) = run.settings.arms
+    return run.student_of(arm)
+
+
+def drop_models(tried: Sequence[Run], but: Run) -> None:
     """Delete the models of the candidates that were not chosen; their predictions stay."""
     for run in tried:
         if run.folder != but.folder:
-            integrity.drop(run.folder / "finetune" / run.student_of(arm), "model")
+            integrity.drop(run.folder / "finetune" / _student(run), "model")

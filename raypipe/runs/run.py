@@ -176,8 +176,8 @@ class Run:
         return own if own.done else self._before(name, settings)
 
     def _before(self, name: str, settings: dict[str, Any]) -> StepFolder | None:
-        found = (run.finished(name, settings) for run in (self.elder, self.base) if run is not None)
-        return next((step for step in found if step is not None), None)
+        steps = (run.finished(name, settings) for run in (self.elder, self.base) if run is not None)
+        return next((step for step in steps if step is not None), None)
 
     def is_done(self, name: str) -> bool:
         """Is a step's output complete, and made with these settings?"""

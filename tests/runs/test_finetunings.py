@@ -130,7 +130,7 @@ def test_what_a_choice_needs_is_told_at_once(compared: tuple[Run, Cells]) -> Non
     for changes, said in (
         ({"evaluation": run.settings.evaluation.model_copy(update={"split": "dev"})}, "must be another split"),
         ({"arms": {"decselfmask": run.settings.arms["decselfmask"]}}, "needs an arm of labels alone"),
-        ({"comparison": ArmComparison(finetunings={"finetune": {}})}, "call `finetune` otherwise"),
+        ({"comparison": ArmComparison(finetunings={"finetune": {}})}, "choose another"),
         ({"comparison": ArmComparison(pairs=(("sft", "sft"),))}, "names one arm twice"),
     ):
         with pytest.raises(InputError, match=said):

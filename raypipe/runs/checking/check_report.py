@@ -16,6 +16,7 @@ from raypipe.notes.split import SPLITS
 from raypipe.notes.tasks import Task
 from raypipe.runs.checking.folded import doubts_of_tasks
 
+ONE_CLASS = "test has one class"
 ONE_SIDED = 0.95  # share of the largest class from which on a task is a doubt
 
 
@@ -69,7 +70,8 @@ class CheckReport:
         counting = {task.id for task in measurable(self.tasks, of_split)}
         for id in doubts.keys() - counting:
             few = f"fewer than {MIN_SCORED_NOTES} labels, or one class, in {self.scored}"
-            doubts[id].append(f"{few}, so it is left out of the result")
+            own = [doubt for doubt in doubts[id] if doubt != ONE_CLASS]  # it is in this one
+            doubts[id] = [*own, f"{few}, so it is left out of the result"]
         return doubts
 
 
@@ -79,7 +81,7 @@ def doubts_of(task: Task, counts: dict[str | None, dict[str, int]]) -> Iterator[
     if rare:
         yield f"fewer than 2 training notes of {len(rare)} of its options"
     if sum(1 for of in counts.values() if of.get("test")) < 2:
-        yield "test has one class"
+        yield ONE_CLASS
     sizes = [of.get("train", 0) for of in counts.values()]
     if max(sizes, default=0) > ONE_SIDED * sum(sizes):
         yield f"over {ONE_SIDED:.0%} of the training labels are one class"
