@@ -61,6 +61,15 @@ def test_options_of_the_command_and_its_space_go_along(
     assert orders[0][1] == {"my.yaml", "space.py"}
 
 
+def test_a_job_that_will_not_use_the_cluster_says_so(
+    config: Path, orders: list[object], capsys: pytest.CaptureFixture[str]
+) -> None:
+    for ray, is_told in (("true", False), ("false", True)):
+        _exit(*SUBMIT, "--config", config, "--set", f"resources.ray={ray}")
+        assert ("--set resources.ray=true uses the cluster" in capsys.readouterr().out) is is_told
+    assert len(orders) == 2
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

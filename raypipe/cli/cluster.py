@@ -48,6 +48,9 @@ def submit(
     with tempfile.TemporaryDirectory() as folder:
         working_dir.build(named, Path(folder))
         say(f"sent along: {', '.join(map(str, named))}")
+        if not settings.resources.ray:
+            one = "one process there does it all (of a search, what its trials share)"
+            say(f"resources.ray is false: {one}; --set resources.ray=true uses the cluster")
         entrypoint = shlex.join(["python", "-m", "raypipe.cli", *line])
         code = submission.run(submission.Order(entrypoint, folder, address), retry)
     where = f"{settings.runs}/{settings.name}"

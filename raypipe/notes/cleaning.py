@@ -7,6 +7,7 @@ audit counts it too.
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -22,6 +23,7 @@ from raypipe.words import normalise
 MAX_ID = 512
 _WORD_CHARACTER = re.compile(r"[^\W_]")  # what a word of words.py begins with
 
+UNREADABLE = "?"  # neither spans nor tags
 EXTRA = ("tags", "spans")  # columns of text that are read where the config names them
 
 Raw = Mapping[str, Sequence[Any]]  # note_id, and any of group_id, text and EXTRA: str, bytes, int, None or worse
@@ -50,7 +52,7 @@ def clean(
         text, error = clean_text(raw_text, max_chars) if "text" in raw else (None, None)
         if note_id is None and not isinstance(raw_text, Code):
             error = Code.ID
-        extra = {name: None if error else as_text(value) for name, value in zip(EXTRA, raw_extra, strict=True)}
+        extra = {name: None if error else as_cell(value) for name, value in zip(EXTRA, raw_extra, strict=True)}
         if extra["spans"] and (before := as_text(raw_text)) not in (None, text):
             extra["spans"] = annotated_spans.in_nfc(extra["spans"], before)
         if replace is not None and text is not None and not error:
@@ -69,11 +71,21 @@ def clean(
 
 
 def as_id(value: Any) -> str | None:
-    """An id as a string, or None if it is null, blank, over 512 characters, broken, or neither text nor integer."""
+    """An id as a string, or None if it is null, blank, over 512 characters, broken, or neither text nor integer.
+
+    12.0 is 12: so JSON writers leave whole numbers of a column that has gaps.
+    """
+    value = int(value) if isinstance(value, float) and value.is_integer() else value
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
     text = as_text(value)
     return text if text is not None and text.strip() and len(text) <= MAX_ID else None
+
+
+def as_cell(value: Any) -> str | None:
+    """A cell of annotations as text. One that cannot be read must not pass for an empty one: it becomes `UNREADABLE`."""
+    text = json.dumps(value) if isinstance(value, list) else as_text(value)  # spans in JSONL may be no string
+    return UNREADABLE if text is None and value is not None else text
 
 
 def as_text(value: Any) -> str | None:

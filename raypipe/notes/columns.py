@@ -127,6 +127,8 @@ def look(path: str, option: str) -> list[Column]:
     columns: dict[str, Column] = {}
     for file in storage.find(path, option):
         names, rows = raw_rows(file, Data().max_chars)
+        if names.count("") == 1:
+            names.remove("")  # the row numbers that pandas writes are nothing that a config could name
         if any(map(_is_broken, names)):
             raise InputError([Problem(f"{option}: {file.path}", f"names of columns are {_NOT_UTF8}")])
         if not names or any(map(_is_data, names)):

@@ -22,8 +22,14 @@ from raypipe.settings.yamlfile import did_you_mean
 
 
 def is_annotated(data: Data, tasks: Sequence[Task]) -> bool:
-    """Whether the notes mark the words that decide. Tags without `spans:` in a task are for masking alone."""
-    return data.columns.spans is not None or (data.columns.tags is not None and any(task.spans for task in tasks))
+    """Whether the notes mark the words that decide.
+
+    Without `spans:` in a task, tags are for masking alone, and spans may be for placeholders alone.
+    """
+    columns, are_named = data.columns, any(task.spans for task in tasks)
+    if columns.spans is None:
+        return columns.tags is not None and are_named
+    return are_named or not data.placeholders
 
 
 def read_deciding(data: Data, tasks: Sequence[Task]) -> pa.Table:

@@ -47,6 +47,7 @@ def read_labels(data: Data, tasks: Sequence[Task]) -> pa.Table:
     parts = [task for task in tasks if task.part_of]
     if parts:
         plain = pa.concat_tables([plain, *_expanded(table, parts)])
+        problems += _no_parts(table, parts) if data.task_ids is None else ()  # which may name some parts of a task
     problems += _row_problems(plain, tasks)
     if problems:
         raise InputError(problems)
@@ -83,6 +84,9 @@ def _wide(data: Data, tasks: Sequence[Task]) -> pa.Table:
     own = {"note_id": columns.note_id} | ({"split": columns.split} if columns.split is not None else {})
     needed = list(dict.fromkeys([*own.values(), *of_task.values()]))
     table = storage.read_strings(data.labels or "", needed, "data.labels", _fix(data))
+    if data.labels == data.notes and data.on_duplicate_id == "keep_first":  # as of the note, so of its labels
+        _, first = np.unique(table[columns.note_id].fill_null("").to_numpy(zero_copy_only=False), return_index=True)
+        table = table.take(np.sort(first))
     out = []
     for task_id, name in of_task.items():
         label = table[name]
@@ -256,6 +260,19 @@ def _expanded(table: pa.Table, parts: Sequence[Task]) -> Iterator[pa.Table]:
             "split": grouped["split"],
         }
         yield pa.table(columns, schema=rows.LABELS)
+
+
+def _no_parts(table: pa.Table, parts: Sequence[Task]) -> Iterator[Problem]:
+    """Labels of multilabel tasks that none of their parts asks about; an empty one says that no part is true."""
+    labels_of: dict[str, set[str]] = {}
+    for part in parts:
+        task_id, label = part.part_of or ("", "")
+        labels_of.setdefault(task_id, set()).add(label)
+    counts = counts_of(table)
+    for task_id, known in labels_of.items():
+        odd = {label: sum(n.values()) for label, n in counts.get(task_id, {}).items() if label and label not in known}
+        if odd:
+            yield _problem(task_id, f"{_unquoted(odd, 'label')} none of its options")
 
 
 def _straddling(table: pa.Table, column: str) -> list[tuple[str, pa.Array]]:

@@ -209,9 +209,17 @@ def _csv(unit: Unit, names: Mapping[str, str], max_chars: int) -> Iterator[clean
     csv.field_size_limit(limit)
     with storage.open_csv(unit.file) as (header, _, reader):  # strict: an unclosed quote must not swallow what follows
         at = {ours: header.index(theirs) for ours, theirs in names.items()}
-        cells = ({ours: row[i] if i < len(row) else None for ours, i in at.items()} for row in reader if row)
+
+        def cells() -> Iterator[dict[str, Any]]:
+            for row in reader:
+                if any(row[len(header) :]):  # a text with commas and no quotes: all after it stands in wrong columns
+                    what = storage.UNEVEN.format(len(row), len(header))
+                    raise InputError([Problem(f"{unit.file.path}:{reader.line_num}", what)])
+                if row:
+                    yield {ours: row[i] if i < len(row) else None for ours, i in at.items()}
+
         try:
-            yield from _batches(cells, names)
+            yield from _batches(cells(), names)
         except csv.Error:
             what = f"not valid CSV: a quote that is not closed or not doubled, or a cell over {limit:,} characters"
             raise InputError([Problem(f"{unit.file.path}:{reader.line_num}", what)]) from None

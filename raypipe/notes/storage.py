@@ -10,17 +10,17 @@ import csv
 import difflib
 import fnmatch
 import io
+import json
 import os
 import re
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.csv
-import pyarrow.json
 import pyarrow.parquet as pq
 from pyarrow import fs
 
@@ -33,6 +33,7 @@ SCHEMES = ("file", "s3", "gs", "abfs", "abfss", "hdfs", "memory")
 FORMATS = {".parquet": "parquet", ".jsonl": "jsonl", ".jsonl.gz": "jsonl", ".csv": "csv", ".csv.gz": "csv"}
 _SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*)://")
 _MAX_HEADER = 1_000_000  # characters of the first line of a CSV file
+UNEVEN = "{} cells under {} names of columns: quote what holds the delimiter"
 NOT_UTF8 = "save it as UTF-8, or make a project with `raypipe init --encoding`"  # what to do about such a table
 # What reading a broken file may raise
 BROKEN = (pa.ArrowException, OSError, EOFError, ValueError, csv.Error, zlib.error)
@@ -65,7 +66,7 @@ def find(uri: str, field: str) -> list[File]:
     files = [
         File(filesystem, info.path, kind, info.size or 0, info.mtime_ns)
         for info in infos
-        if (kind := format_of(info.path)) and info.base_name[:1] not in ("_", ".")
+        if (kind := format_of(info.path)) and not _is_aside(info)
     ]
     if not files:
         raise InputError([Problem(field, f"{redact(uri)}: no file with one of {', '.join(FORMATS)}")])
@@ -74,14 +75,22 @@ def find(uri: str, field: str) -> list[File]:
     return files
 
 
+def _is_aside(info: fs.FileInfo) -> bool:
+    return info.base_name[:1] in ("_", ".")
+
+
 def format_of(path: str) -> str | None:
     """parquet, jsonl, csv, or None."""
     return next((kind for ending, kind in FORMATS.items() if path.lower().endswith(ending)), None)
 
 
 def listing(uri: str, field: str) -> list[list[str | int | None]]:
-    """[path, size, mtime_ns] of every file: the part of an input that enters fingerprints."""
-    return [[info.path, info.size, info.mtime_ns] for info in _look(uri, field)[1]]
+    """[path, size, mtime_ns] of every file: the part of an input that enters fingerprints.
+
+    In a folder, of those alone whose names begin neither with `_` nor with `.`: what editors and file managers leave
+    is nobody's input.
+    """
+    return [[info.path, info.size, info.mtime_ns] for info in _look(uri, field)[1] if not _is_aside(info)]
 
 
 def read_strings(uri: str, columns: Sequence[str], field: str, fix: str = "") -> pa.Table:
@@ -169,8 +178,7 @@ def _read(file: File, columns: Sequence[str]) -> tuple[list[str], pa.Table]:
     """The names of all columns of a file, and those of `columns` that it has."""
     if file.format == "jsonl":
         with file.filesystem.open_input_stream(file.path) as stream:  # gz is decompressed, by its ending
-            table = pa.json.read_json(stream)
-        return table.column_names, table
+            return _records(io.BufferedReader(stream), columns)
     if file.format == "parquet":
         with file.filesystem.open_input_file(file.path) as source:
             parquet = pq.ParquetFile(source)
@@ -182,24 +190,67 @@ def _read(file: File, columns: Sequence[str]) -> tuple[list[str], pa.Table]:
     here = [name for name in dict.fromkeys(columns) if name in names]
     if not here or any(names.count(name) > 1 for name in here):
         return names, pa.table({})
-    convert = pa.csv.ConvertOptions(column_types=dict.fromkeys(here, pa.string()), include_columns=here)
+    # `_strings` says what is not UTF-8
+    convert = pa.csv.ConvertOptions(
+        column_types=dict.fromkeys(here, pa.string()), include_columns=here, check_utf8=False
+    )
+
+    uneven = list[Any]()
+
+    def refuse(row: Any) -> str:
+        uneven.append(row)
+        return "error"
+
     # labels may stand beside the notes themselves
-    lines = pa.csv.ParseOptions(delimiter=delimiter, newlines_in_values=True)
-    with file.filesystem.open_input_stream(file.path) as stream:
-        return names, pa.csv.read_csv(stream, parse_options=lines, convert_options=convert)
+    lines = pa.csv.ParseOptions(delimiter=delimiter, newlines_in_values=True, invalid_row_handler=refuse)
+    try:
+        with file.filesystem.open_input_stream(file.path) as stream:
+            return names, pa.csv.read_csv(stream, parse_options=lines, convert_options=convert)
+    except pa.ArrowInvalid:
+        if not uneven:
+            raise
+        counts = uneven[0].actual_columns, uneven[0].expected_columns
+        raise InputError([Problem(file.path, UNEVEN.format(*counts))]) from None
+
+
+def _records(lines: Iterable[bytes], columns: Sequence[str]) -> tuple[list[str], pa.Table]:
+    """Columns of JSONL. Values stay as they are written: Arrow's own reader makes a time of "2024-01-01"."""
+    present, cells = dict[str, None](), {name: list[Any]() for name in columns}
+    for line in lines:
+        if line.strip():
+            record = json.loads(line.decode("utf-8-sig"))
+            if not isinstance(record, dict):
+                raise ValueError("no JSON object")
+            present |= dict.fromkeys(record)
+            for name in columns:
+                cells[name].append(_whole(record.get(name)))
+    here = [name for name in columns if name in present]
+    return list(present), pa.table({name: _column(cells[name]) for name in here})
+
+
+def _whole(value: Any) -> Any:
+    """Whole numbers as their digits, also 12.0: so JSON writers leave those of a column that has gaps."""
+    number = int(value) if isinstance(value, float) and value.is_integer() else value
+    return str(number) if isinstance(number, int) and not isinstance(number, bool) else number
+
+
+def _column(cells: list[Any]) -> pa.Array:
+    """Strings, or what is none of them: `_strings` refuses it by its type."""
+    others = [None if isinstance(cell, str) else cell for cell in cells]
+    return pa.array(cells, pa.string()) if others.count(None) == len(others) else pa.array(others)
 
 
 @contextlib.contextmanager
 def open_csv(file: File) -> Iterator[tuple[list[str], str, Any]]:
     """The names of the columns, the delimiter, and a reader of the rows below; broken bytes become lone surrogates.
 
-    The delimiter is a comma. A first line without one, but with semicolons or tabs, is separated by these: so European
-    spreadsheets write CSV. The reader raises csv.Error where a quote is not closed or a cell is too long.
+    The delimiter is the one of comma, semicolon (so European spreadsheets write CSV) and tab that the first line has most
+    of, outside quotes. The reader raises csv.Error where a quote is not closed or a cell is too long.
     """
     with file.filesystem.open_input_stream(file.path) as stream:
         text = io.TextIOWrapper(io.BufferedReader(stream), encoding=file.encoding, errors="surrogateescape", newline="")
         first = text.readline(_MAX_HEADER)
-        delimiter = next((mark for mark in (",", ";", "\t") if mark in first), ",")
+        delimiter = max((",", ";", "\t"), key=re.sub(r'"[^"]*"', "", first).count)
         longest = (2 * csv.field_size_limit() + 4) * (first.count(delimiter) + 1)  # all of it quotes, which are doubled
         reader = csv.reader(chain([first], _lines(text, longest)), delimiter=delimiter, strict=True)
         yield next(reader, []), delimiter, reader

@@ -172,6 +172,8 @@ def cells(run: Run) -> list[Cell]:
 def _problems(run: Run) -> Iterator[Problem]:
     """What the comparison asks of labels and arms that are not there."""
     n_labels, comparison = run.corpus.labels_per_task, run.settings.comparison
+    if not any(run.is_labels_only(arm) for arm in run.settings.arms):
+        yield Problem("arms", "a comparison needs an arm of labels alone (`sft: {}`): gains and gates are measured by it")
     if too_many := [budget for budget in comparison.budgets if budget >= n_labels]:
         what = f"{too_many} must be less than the {n_labels} training labels per task (median)"
         yield Problem("comparison.budgets", what)
@@ -195,8 +197,6 @@ def _of_choices(run: Run) -> Iterator[Problem]:
                 yield Problem(where, "needs labels in the split dev")
             if run.settings.evaluation.split == "dev":
                 yield Problem(where, "is made on dev, so evaluation.split must be another split")
-            if not any(run.is_labels_only(arm) for arm in run.settings.arms):
-                yield Problem(where, "needs an arm of labels alone (`sft: {}`), which it is made by")
 
 
 def _labels_only(run: Run) -> str:

@@ -111,7 +111,8 @@ class StepFolder:
         forget_halves(self.path)
         if state is State.ABSENT:
             self.path.mkdir(parents=True, exist_ok=True)
-            (self.path / MANIFEST).unlink(missing_ok=True)  # of a folder whose settings were lost
+            for name in (MANIFEST, "data", *integrity.PROGRESS):  # of a folder whose settings were lost: made with which?
+                integrity.discard(self.path / name)
             write_json(self.path / SETTINGS, self.settings)
         self.opened = time.perf_counter()
         return self

@@ -29,6 +29,7 @@ INPUTS = "inputs"  # the same of the files that a corpus was made from, by their
 # What lies beside a step's output: records of progress, and pages that are drawn again
 PROGRESS, PAGES = {WRITTEN, "ray_train", "checkpoint"}, {"report.html", "metrics.json", "table.csv", "table.txt"}
 AT_ONCE = 8  # files that are read side by side
+FOREIGN = "is not of this step"
 SHOWN = 5  # problems of one step that are named
 
 Entry = dict[str, Any]
@@ -116,15 +117,22 @@ def repair(folder: Path) -> list[str]:
         return [str(broken.problems[0].where), f"{folder}: deleted"]
     if not damaged:
         return [f"{folder}: {'nothing is damaged' if is_finished else 'is not finished'}; nothing to repair"]
-    if (folder / WRITTEN).is_dir():
-        for name in damaged:
-            (folder / name).unlink(missing_ok=True)
+    if set(damaged.values()) == {FOREIGN}:
+        _unlink(folder, damaged)
+        what = "these files are deleted; the step is whole"
+    elif (folder / WRITTEN).is_dir():
+        _unlink(folder, damaged)
         (folder / MANIFEST).unlink()  # last: until then it tells what is missing, if this is interrupted
         what = "these files are deleted; their rows are computed again"
     else:
         _delete(folder)
         what = "deleted; it is made again as a whole"
     return [*(f"{folder / name}: {how}" for name, how in damaged.items()), f"{folder}: {what}"]
+
+
+def _unlink(folder: Path, names: Iterable[str]) -> None:
+    for name in names:
+        (folder / name).unlink(missing_ok=True)
 
 
 def _problems(folder: Path, by_digest: bool) -> list[Problem]:
@@ -154,7 +162,7 @@ def _damage(folder: Path, by_digest: bool) -> Iterator[tuple[str, str]]:
     for path in _output(folder):
         name = os.path.relpath(path, folder)
         if name not in files and name.split("/")[0] in parts and "/" in name:
-            yield name, "is not of this step"
+            yield name, FOREIGN
 
 
 def verdict(path: Path, entry: Entry, by_digest: bool = False) -> str:
@@ -197,7 +205,12 @@ def remembered(path: Path, size: int, modified: int) -> str:
 
 
 def _output(folder: Path) -> list[Path]:
-    """Files of a step's own output: not the two that describe it, and not what belongs to steps in folders inside."""
+    """Files of a step's own output; no hidden ones, which file managers and network disks leave anywhere."""
+    return [path for path in _files(folder) if not path.name.startswith(".")]
+
+
+def _files(folder: Path) -> list[Path]:
+    """All files of a step: not the two that describe it, and not what belongs to steps in folders inside."""
     paths, of_others = [], set()
     for root, folders, names in os.walk(folder):
         inside = Path(root)
@@ -213,11 +226,19 @@ def _output(folder: Path) -> list[Path]:
     return [path for path in paths if str(path) not in of_others]
 
 
+def discard(path: Path) -> None:
+    """Delete a file or folder, if it is there."""
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
 def _delete(folder: Path) -> None:
     """A step's folder, but not the steps inside. What tells that something is wrong with it goes last."""
     for name in PROGRESS:
         shutil.rmtree(folder / name, ignore_errors=True)
-    for path in [*_output(folder), folder / MANIFEST, folder / SETTINGS]:
+    for path in [*_files(folder), folder / MANIFEST, folder / SETTINGS]:
         path.unlink(missing_ok=True)
     for root, *_ in os.walk(folder, topdown=False):
         with suppress(OSError):  # it is not empty: a step lies inside

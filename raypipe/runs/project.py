@@ -75,10 +75,10 @@ def copied(
     if encoding is None and not is_numbered:
         yield notes, labels
         return
-    _refuse_old(folder)
+    made = [folder / name for name in (NOTES, LABELS)][: 1 if is_one else 2]
+    _refuse_old(folder / CONFIG, folder / TASKS, *made)  # a copy might be the very table that it is made of
     is_new = not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
-    made = [folder / name for name in (NOTES, LABELS)][: 1 if is_one else 2]
     try:
         copies.write(notes, "--notes", made[0], encoding, is_numbered)
         if labels is not None and not is_one:
@@ -188,12 +188,17 @@ def _long(out: Proposal, rest: Sequence[Column], named: Named, note_id: str) -> 
     label = label or free.pop(0)  # fewer answers than questions
     task = task or free.pop(0)
     counted = storage.read_strings(out.labels, [task.name, label.name], "--labels")
+    n_unnamed = 0
     for one in drafts.of_long_table(counted):
-        if drafts.is_id(one.id) and len(one.options) > 1:
-            out.tasks.append(one)
+        if not drafts.is_id(one.id):
+            n_unnamed += 1
+        elif len(one.options) < 2:
+            out.said.append(("left out", one.id, "has one label"))
         else:
-            why = "has one label" if len(one.options) < 2 else "a task's id has letters, digits, dots, dashes only"
-            out.said.append(("left out", one.id[:40], why))
+            out.tasks.append(one)
+    if n_unnamed:  # not by their values: the column may hold anything
+        why = f"{n_unnamed:,} of its values are no names of tasks (letters, digits, dots, dashes)"
+        out.said.append(("left out", task.name, why))
     out.said += [("task", task.id, _about(task, task.n_rows)) for task in out.tasks]
     out.label_columns = LabelColumns(
         note_id=note_id, task_id=task.name, label=label.name, split=split.name if split else None
@@ -222,7 +227,7 @@ def _about(task: Draft, n_rows: int) -> str:
 def write(folder: Path, proposal: Proposal, model: str | None, answers: tuple[str, str]) -> list[Path]:
     """Write config, tasks and the schema for editors. Raises `InputError` if there is a project already."""
     files = [folder / CONFIG, folder / TASKS, folder / SCHEMA]
-    _refuse_old(folder)
+    _refuse_old(folder / CONFIG, folder / TASKS)
     folder.mkdir(parents=True, exist_ok=True)
     texts = (_config(folder.resolve(), proposal, model), _tasks(proposal, answers), schema_text())
     for path, text in zip(files, texts, strict=True):
@@ -230,8 +235,8 @@ def write(folder: Path, proposal: Proposal, model: str | None, answers: tuple[st
     return files
 
 
-def _refuse_old(folder: Path) -> None:
-    if present := [path for name in (CONFIG, TASKS) if (path := folder / name).exists()]:
+def _refuse_old(*files: Path) -> None:
+    if present := [path for path in files if path.exists()]:
         raise InputError([Problem(str(path), "is there already: nothing was written") for path in present])
 
 

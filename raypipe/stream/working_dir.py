@@ -6,6 +6,7 @@ travel, so a relative path to one of them is refused.
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -23,7 +24,7 @@ OUTSIDE = "lies outside this folder: run the command where the config's relative
 def place_of(config: Path) -> Path:
     """Where a config lies in the working directory."""
     here = Path.cwd()
-    absolute = config.absolute()
+    absolute = Path(os.path.normpath(config.absolute()))  # ../my.yaml lies elsewhere
     return absolute.relative_to(here) if absolute.is_relative_to(here) else Path(config.name)
 
 

@@ -36,6 +36,14 @@ def test_parquet_and_jsonl_are_looked_at_in_the_same_way(tmp_path: Path) -> None
     assert _names(tmp_path / "n.parquet") == _names(tmp_path / "n.jsonl") == ("body", "key", "subject")
 
 
+def test_a_column_of_row_numbers_without_a_name_is_left_out(tmp_path: Path) -> None:
+    """As pandas writes a table."""
+    path = wide_export(tmp_path / "export.csv", ",")
+    first, *rows = path.read_text(encoding="utf-8").splitlines()
+    path.write_text("\n".join([f",{first}", *(f"{i},{row}" for i, row in enumerate(rows))]), encoding="utf-8")
+    assert _names(path) == ("Referto PS", "Nr. referto", "Codice paziente")
+
+
 def test_options_are_few_short_and_frequent_enough() -> None:
     def options(values: list[object]) -> list[str]:
         column = columns.Column("c")

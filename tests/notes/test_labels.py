@@ -58,6 +58,15 @@ def test_a_wide_parquet_table_with_nulls_and_whole_numbers(tmp_path: Path) -> No
     assert [row[1:3] for row in read] == [("a", "1"), ("b", "0")]
 
 
+def test_of_a_repeated_note_the_first_row_has_the_labels(tmp_path: Path) -> None:
+    rows = [("a", "first", "1", "train"), ("a", "again", "0", "train"), ("b", "other", "0", "train")]
+    path = _table(tmp_path / "l.csv", rows, "note_id", "text", "fever", "split")
+    both = {"notes": path, "labels": path, "label_columns": LabelColumns(task_id=None)}
+    with pytest.raises(InputError, match="1 notes have two labels"):
+        _read([FEVER], **both)
+    assert [row[1:3] for row in _read([FEVER], on_duplicate_id="keep_first", **both)] == [("a", "1"), ("b", "0")]
+
+
 def test_without_a_split_one_is_made_by_patient(tmp_path: Path) -> None:
     notes = _table(tmp_path / "n.csv", [(f"n{i}", "text", f"p{i // 3}") for i in range(60)], "note_id", "text", "who")
     path = _table(

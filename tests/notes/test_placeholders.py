@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,13 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from raypipe.notes.annotated_spans import of_tags, parsed
+from raypipe.notes.deciding import is_annotated
 from raypipe.notes.files import iter_notes
 from raypipe.notes.placeholders import replaced
+from raypipe.notes.tasks import Task
 from raypipe.settings.config import Columns, Data
 
+FEVER = Task("fever", "binary", "Fever?", ("1", "0"), ("yes", "no"))
 KINDS = {"date": "[DATA]", "phone": "[TEL]"}
 TEXT = "Visto il 12/03/2021 per  febbre alta; tel. 347 1234567, poi tosse."
 
@@ -61,6 +65,19 @@ def test_a_note_whose_marks_cannot_be_read_is_a_dead_letter(tmp_path: Path) -> N
     assert notes["error"] == ["E_SPANS"], "an annotator may have marked a date there"
     notes = read(tmp_path, {}, text=[TEXT], spans=["no json"])
     assert (notes["error"], notes["spans"]) == ([None], ["no json"]), "nothing is replaced"
+
+
+def test_marks_of_jsonl_may_be_lists_and_what_is_no_text_is_refused(tmp_path: Path) -> None:
+    cells = [[["PATIENT", 0, 5]], 7, {"a": 1}, None, ""]
+    lines = [{"note_id": str(i), "text": "Rossi tosse", "spans": cell} for i, cell in enumerate(cells)]
+    (tmp_path / "n.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    data = Data(notes=str(tmp_path / "n.jsonl"), columns=Columns(spans="spans"), placeholders={"PATIENT": "[PAZ]"})
+    notes = pa.concat_tables(iter_notes(data)).to_pydict()
+    assert notes["error"] == [None, "E_SPANS", "E_SPANS", None, None]
+    assert notes["text"] == ["[PAZ] tosse", None, None, "Rossi tosse", "Rossi tosse"]
+    assert not is_annotated(data, [FEVER]), "they are for placeholders alone"
+    assert is_annotated(data, [replace(FEVER, spans=("F",))])
+    assert is_annotated(Data(columns=Columns(spans="spans")), [FEVER]), "no task names the types, which is told"
 
 
 def test_an_annotated_kind_that_has_a_pattern_is_replaced_in_every_reading(tmp_path: Path) -> None:

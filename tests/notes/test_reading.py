@@ -223,6 +223,16 @@ def test_multilabel_rows_become_yes_and_no(tmp_path):
     }  # fmt: skip
 
 
+def test_a_multilabel_label_that_no_part_asks_about_is_told(tmp_path):
+    given_rows = table(("m", "a", "x", "train"), ("m", "b", "y ", "train"), ("m", "c", "z", "train"))
+    pq.write_table(given_rows, tmp_path / "labels.parquet")
+    tasks = [task(f"m.{label}", (YES, NO), ("m", label)) for label in "xy"]
+    with pytest.raises(InputError, match=r"task 'm': 2 labels \(2 rows; hashed: .*\) are none of its options"):
+        labels.read_labels(Data(labels=str(tmp_path / "labels.parquet")), tasks)
+    some = labels.read_labels(Data(labels=str(tmp_path / "labels.parquet"), task_ids=["m.x"]), tasks[:1])
+    assert some["label"].to_pylist() == [YES, NO, NO], "of parts that are left out labels are no mistake"
+
+
 @pytest.mark.parametrize("name", ["l.csv", "l.jsonl"])
 def test_labels_from_text_files_keep_their_zeros(tmp_path, name):
     data = [("t", "007", "1", "train"), ("t", "7", "0", "train")]
@@ -250,6 +260,76 @@ def test_csv_of_european_spreadsheets(tmp_path, delimiter):
 def test_a_semicolon_in_a_name_does_not_make_it_the_delimiter(tmp_path):
     (tmp_path / "n.csv").write_text("note_id,text;x\na,b\n")
     assert storage.read_strings(str(tmp_path / "n.csv"), ["text;x"], "f").to_pylist() == [{"text;x": "b"}]
+
+
+def test_the_delimiter_is_the_one_that_the_first_line_has_most_of(tmp_path):
+    (tmp_path / "n.csv").write_text('note_id;"Febbre > 37,5; sera";text\na;1;tosse\n')
+    assert read(Data(notes=str(tmp_path / "n.csv")))[0]["text"] == "tosse"
+    found = storage.read_strings(str(tmp_path / "n.csv"), ["Febbre > 37,5; sera"], "f")
+    assert found.column(0).to_pylist() == ["1"]
+
+
+def test_a_text_with_commas_and_no_quotes_is_refused_not_cut(tmp_path):
+    (tmp_path / "n.csv").write_text("note_id,text,group\n0,tosse,A,,\n1,febbre, tosse e dispnea,A\n")
+    data = Data(notes=str(tmp_path / "n.csv"), columns=Columns(group_id="group"))
+    with pytest.raises(InputError, match=r"n\.csv:3: 4 cells under 3 names of columns: quote what holds"):
+        read(data)
+    with pytest.raises(InputError, match=r"n\.csv: . cells under 3 names of columns: quote what holds"):
+        storage.read_strings(data.notes, ["group"], "data.labels")
+
+
+def test_whole_numbers_of_a_column_with_gaps_are_ids(tmp_path):
+    """As pandas writes them to JSON."""
+    rows_of = [{"note_id": 1.0, "text": "tosse", "p": 12.0}, {"note_id": 2.0, "text": "febbre", "p": None}]
+    (tmp_path / "n.jsonl").write_text("\n".join(map(json.dumps, rows_of)))
+    notes = read(Data(notes=str(tmp_path / "n.jsonl"), columns=Columns(group_id="p")))
+    assert [(note["note_id"], note["group_id"]) for note in notes] == [("1", "12"), ("2", None)]
+    assert cleaning.as_id(1.5) is None
+    assert cleaning.as_id(float("nan")) is None
+    found = storage.read_strings(str(tmp_path / "n.jsonl"), ["note_id", "p"], "data.labels").to_pylist()
+    assert found == [{"note_id": "1", "p": "12"}, {"note_id": "2", "p": None}]
+
+
+def test_groups_that_no_note_has_are_a_mistake(tmp_path):
+    (tmp_path / "n.jsonl").write_text(json.dumps({"note_id": "1", "text": "tosse", "patient": "a"}))
+    with pytest.raises(InputError, match=r"data\.columns\.group_id: no note has a 'pateint'"):
+        check(Config(data=Data(notes=str(tmp_path / "n.jsonl"), columns=Columns(group_id="pateint"))))
+
+
+def test_labels_in_jsonl_are_what_is_written(tmp_path):
+    """Also beside what Arrow makes a time of, columns of mixed types, and spans as lists."""
+    lines = [
+        {"note_id": "2024-01-01", "label": "2024-01-01", "spans": [["D", 0, 1]], "more": 1},
+        {"note_id": 7, "label": "b", "spans": None, "more": "x"},
+        {"note_id": "A7", "label": None},
+    ]
+    (tmp_path / "l.jsonl").write_text("\n\n".join(map(json.dumps, lines)))
+    found = storage.read_strings(str(tmp_path / "l.jsonl"), ["note_id", "label"], "f").to_pydict()
+    assert found == {"note_id": ["2024-01-01", "7", "A7"], "label": ["2024-01-01", "b", None]}
+    with pytest.raises(InputError, match="column more holds bool; write text or whole numbers"):
+        (tmp_path / "l.jsonl").write_text('{"more": true}\n{"more": "x"}')
+        storage.read_strings(str(tmp_path / "l.jsonl"), ["more"], "f")
+    with pytest.raises(InputError, match=r"l\.jsonl: no column lable \(there is 'label'\)"):
+        (tmp_path / "l.jsonl").write_text('{"label": "x"}')
+        storage.read_strings(str(tmp_path / "l.jsonl"), ["lable"], "f")
+    with pytest.raises(InputError, match=r"cannot be read \(ValueError\)"):
+        (tmp_path / "l.jsonl").write_text("[1]")
+        storage.read_strings(str(tmp_path / "l.jsonl"), ["label"], "f")
+
+
+def test_labels_that_are_not_utf8_say_what_to_do(tmp_path):
+    (tmp_path / "l.csv").write_bytes("note_id,label\na,s\xec\n".encode("cp1252"))
+    with pytest.raises(InputError, match=r"column label is not UTF-8; save it as UTF-8, or .*--encoding"):
+        storage.read_strings(str(tmp_path / "l.csv"), ["note_id", "label"], "data.labels")
+
+
+def test_what_editors_leave_in_a_folder_is_no_input(tmp_path):
+    write(tmp_path / "a.csv", NOTES)
+    before = storage.listing(str(tmp_path), "f")
+    for name in (".~lock.a.csv#", ".DS_Store", "_SUCCESS"):
+        (tmp_path / name).write_text("")
+    assert storage.listing(str(tmp_path), "f") == before
+    assert len(before) == 1
 
 
 class Disk(fs.LocalFileSystem):

@@ -76,6 +76,9 @@ def test_what_cannot_be_compared_is_refused_at_once(compared: tuple[Run, dict[co
         asked = run.settings.comparison.model_copy(update={key: value})
         with pytest.raises(InputError, match=said):
             compare.compare(Run(run.settings.model_copy(update={"comparison": asked})).open())
+    masked_only = {"decselfmask": run.settings.arms["decselfmask"]}
+    with pytest.raises(InputError, match="arms: a comparison needs an arm of labels alone"):
+        compare.compare(Run(run.settings.model_copy(update={"arms": masked_only})).open())
 
 
 def test_the_report_of_a_comparison_is_made_again_from_its_cells(

@@ -53,7 +53,10 @@ def test_a_folder_whose_settings_were_lost_is_not_finished_by_claiming_it(tmp_pa
     step.data.mkdir()
     step.finish()
     (step.path / "settings.json").unlink()
+    (step.data / "rows.parquet").write_text("of other settings, perhaps")
+    (step.path / "written").mkdir()
     assert not StepFolder(step.path, {}).open().done
+    assert [path.name for path in step.path.iterdir()] == ["settings.json"]
 
 
 def test_what_a_killed_command_had_begun_to_record_is_no_output(tmp_path: Path) -> None:

@@ -168,6 +168,18 @@ def test_repair_makes_the_damaged_step_again_and_no_other(runs: Path) -> None:
     assert "nothing is damaged" in integrity.repair(folder)[0]
 
 
+def test_what_is_not_of_a_step_does_not_cost_it(runs: Path) -> None:
+    folder = runs / "small/finetune/scorer"
+    (folder / "model/.DS_Store").write_text("")
+    integrity.demand_whole([folder])
+    (folder / "model/copy.json").write_text("")
+    with pytest.raises(InputError, match=r"copy\.json: is not of this step"):
+        integrity.demand_whole([folder])
+    assert "the step is whole" in integrity.repair(folder)[-1]
+    integrity.demand_whole([folder], by_digest=True)
+    assert not (folder / "model/copy.json").exists()
+
+
 def test_repair_spares_the_steps_in_a_steps_folder(runs: Path) -> None:
     folder = runs / "small/pretrain"
     _cut(folder / "model/model.safetensors")

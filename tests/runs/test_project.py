@@ -69,7 +69,7 @@ def test_what_the_user_names_is_taken(export: Path) -> None:
 @pytest.mark.parametrize("split", [True, False])
 def test_labels_in_a_table_of_their_own_with_a_row_per_task_and_note(tmp_path: Path, split: bool) -> None:
     lines = [["doc", "body", "patient"]]
-    lines += [[f"d{i}", f"A note of some length, number {i}.", f"p{i // 2}"] for i in range(60)]
+    lines += [[f"d{i}", f"A note of some length and number {i}.", f"p{i // 2}"] for i in range(60)]
     (tmp_path / "n.csv").write_text("\n".join(",".join(line) for line in lines))
     labels = [["report", "item", "value", *(["part"] if split else [])]]
     for i in range(60):
@@ -82,7 +82,9 @@ def test_labels_in_a_table_of_their_own_with_a_row_per_task_and_note(tmp_path: P
     assert (columns.note_id, columns.task_id, columns.label) == ("report", "item", "value")
     assert columns.split == ("part" if split else None)
     assert [task.id for task in proposal.tasks] == ["cough", "fever"]
-    assert ("left out", "bad name!", "a task's id has letters, digits, dots, dashes only") in proposal.said
+    why = "1 of its values are no names of tasks (letters, digits, dots, dashes)"
+    assert ("left out", "item", why) in proposal.said
+    assert "bad name" not in str(proposal)
     write(tmp_path / "p", proposal, None, ("yes", "no"))
     assert check(configfile.load(tmp_path / "p" / CONFIG)).labels.num_rows == 120
 
@@ -167,6 +169,16 @@ def test_labels_of_their_own_are_copied_too_but_never_meet_numbers(export: Path,
     config = configfile.load(tmp_path / "p" / CONFIG)
     assert config.data.labels == str(tmp_path / "p" / "labels.csv")
     assert check(config).tasks[0].options == ("sì", "no")
+
+
+def test_a_copy_never_takes_the_place_of_a_users_table(export: Path, tmp_path: Path) -> None:
+    own = tmp_path / "notes.csv"
+    own.write_bytes(export.read_text(encoding="utf-8").encode("cp1252"))
+    before = own.read_bytes()
+    for notes in (own, export):
+        with pytest.raises(InputError, match=r"notes\.csv: is there already: nothing was written"):
+            cli.init(tmp_path, str(notes), encoding="cp1252")
+    assert own.read_bytes() == before
 
 
 def test_a_project_is_never_overwritten(export: Path, tmp_path: Path) -> None:

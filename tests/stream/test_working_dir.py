@@ -66,6 +66,13 @@ def test_a_config_from_elsewhere_lies_at_the_top(here: Path, tmp_path_factory: p
     assert working_dir.place_of(here / "sub/mine.yaml") == Path("sub/mine.yaml")
 
 
+def test_a_config_of_the_folder_above_lies_at_the_top_too(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (here / "below").mkdir()
+    monkeypatch.chdir(here / "below")
+    assert working_dir.place_of(Path("../my.yaml")) == Path("my.yaml")
+    assert working_dir.place_of(Path("./x/../my.yaml")) == Path("my.yaml")
+
+
 def test_the_folder_of_a_run_is_no_config(here: Path) -> None:
     with pytest.raises(InputError, match="--config: sub is no file"):
         working_dir.files(Path("sub"), _settings())

@@ -38,6 +38,9 @@ def read(config: Config, tried: Collector) -> CheckReport:
     warnings: list[str] = []
     if notes is not None:
         tried(lambda: tried.problems.extend(_sample(config, warnings)))
+        if notes.num_rows and data.columns.group_id and notes["group_id"].null_count == notes.num_rows:
+            what = f"no note has a {data.columns.group_id!r}: notes of one patient could be in two splits; null if so"
+            tried.problems.append(Problem("data.columns.group_id", what))
     if notes is not None and labels is not None:
         tried.problems += labels_of.problems_with(notes, labels)
         warnings += labels_of.doubts(labels)
