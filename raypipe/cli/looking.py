@@ -28,7 +28,7 @@ def show(
         raise InputError(f"{run / 'mask'} is not there or not finished: run `raypipe mask` first")
     integrity.demand_whole(masks)
     with integrity.blamed(masks):
-        say(show_note([folder / "data" for folder in masks], note, task))
+        say(show_note(masks, note, task))
 
 
 @app.command()

@@ -55,10 +55,10 @@ class FaithfulnessRow:
 
 
 def where_to_start(rows: Sequence[FaithfulnessRow], has_learned: bool | None = None) -> str:
-    """Which variant to start from: the cheapest of those that the best one does not beat (docs/method.md, 11.6).
+    """Which variant to start from: the cheapest of those above random relevance that the best one does not beat.
 
     None at all where the scorer has not learned the tasks (`has_learned` is False), or where no variant is above random
-    relevance: the order is noise then.
+    relevance: the order is noise then (docs/method.md, 11.6).
     """
     ranked = sorted((r for r in rows if r.method != "random"), key=lambda r: -r.comprehensiveness)
     if has_learned is False:
@@ -69,10 +69,11 @@ def where_to_start(rows: Sequence[FaithfulnessRow], has_learned: bool | None = N
     level = [row for row in others if row.may_be_best]
     if not level:
         return f"{best.variant} is above every other variant (95 %, not corrected for their number)."
-    second, cheapest = level[0], min([best, *level], key=lambda row: row.seconds)
+    above = [row for row in (best, *level) if row.vs_random_low > 0] or [best]
+    second, cheapest = level[0], min(above, key=lambda row: row.seconds)
     interval = f"[{100 * second.vs_best_low:.1f}, {100 * second.vs_best_high:.1f}]"
     return (
         f"{best.variant} is first; {second.variant} differs from it by {100 * second.vs_best:.1f} {interval} points. "
-        f"Variants that cannot be told from the first: {len(level)}; cheapest with it: {cheapest.variant} "
+        f"Variants that cannot be told from the first: {len(level)}; cheapest above random: {cheapest.variant} "
         f"({cheapest.seconds:.1f} s)."
     )

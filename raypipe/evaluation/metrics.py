@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from scipy.special import log_softmax
 
 from raypipe.notes.tasks import Task
 from raypipe.rows import counts
@@ -182,13 +183,16 @@ def _task_rows(task: Task, rows: pa.Table) -> TaskRows:
     # the prefix keeps a note without group apart from a group of the same name
     own = pc.binary_join_element_wise("note", rows["note_id"], " ")
     groups = pc.coalesce(pc.binary_join_element_wise("group", rows["group_id"], " "), own)
+    scores_NC = pc.list_flatten(scores).to_numpy().astype(np.float64).reshape(-1, n_options)
+    if n_options > 2:  # how likely a note makes any of the options must not rank it; a margin does not hold it
+        scores_NC = log_softmax(scores_NC, axis=1)
     return TaskRows(
         task=task,
         note_ids=rows["note_id"].combine_chunks(),
         groups=groups.combine_chunks(),
         gold_N=gold_N,
         predicted_N=predicted_N,
-        scores_NC=pc.list_flatten(scores).to_numpy().astype(np.float64).reshape(-1, n_options),
+        scores_NC=scores_NC,
     )
 
 

@@ -88,12 +88,17 @@ class Resamples:
     """The same draws of patients for every arm, task and share."""
 
     def __init__(self, n_groups: int, seeds: Sequence[int], n_bootstrap: int, seed: int) -> None:
-        n = min(n_bootstrap, RESAMPLES)
-        self.weight_BG = group_weights(np.random.default_rng(seed), n, n_groups)
-        self.run_BS = seed_weights(n, seeds, seed)
+        self.n, self.seeds, self.seed = min(n_bootstrap, RESAMPLES), np.asarray(seeds), seed
+        rng = np.random.default_rng(seed)
+        self.weight_BG = group_weights(rng, self.n, n_groups)
+        names, unit_S = np.unique(seeds if len(set(seeds)) > 1 else range(len(seeds)), return_inverse=True)
+        self.drawn_BS = group_weights(rng, self.n, len(names))[:, unit_S]  # how often each run was drawn, by its seed
 
     def rate(self, part_GS: F64, whole_GS: F64, group_G: I64 | None = None) -> Rate:
-        """The share `part / whole` of each run, from sums per group; runs where the whole is empty are left out."""
+        """The share `part / whole` of each run, from sums per group; runs where the whole is empty are left out.
+
+        The interval is then one of as many runs as are left: of one, it holds no noise of training.
+        """
         is_defined_S = whole_GS.sum(axis=0) > 0
         if not is_defined_S.any():
             return Rate(None, None, None)
@@ -101,15 +106,29 @@ class Resamples:
         value = float(np.mean(part_GS.sum(axis=0) / whole_GS.sum(axis=0)))
         low, high = wilson(value, float(whole_GS.sum(axis=0).mean()))
         weight_BG = self.weight_BG if group_G is None else self.weight_BG[:, group_G]
-        run_BS = self.run_BS[:, is_defined_S]
+        run_BS = seed_weights(self.n, self.seeds[is_defined_S], self.seed)
         with np.errstate(invalid="ignore", divide="ignore"):
             drawn_BS = (weight_BG @ part_GS) / (weight_BG @ whole_GS)
-            drawn_B = (drawn_BS * run_BS).sum(axis=1) / run_BS.sum(axis=1)
-        drawn_B = drawn_B[np.isfinite(drawn_B)]
-        if len(drawn_B):
-            ends = np.clip(np.quantile(drawn_B, [0.025, 0.975]), 0, 1)
-            low, high = min(low, float(ends[0])), max(high, float(ends[1]))
-        return Rate(value, low, high)
+            drawn_B = (drawn_BS * run_BS).sum(axis=1)
+        return _widened(value, (low, high), drawn_B)
+
+    def pooled(self, part_GS: F64, whole_GS: F64) -> Rate:
+        """The share of all runs together: a run counts by its cases, which may be few in one and many in another."""
+        value = float(part_GS.sum() / whole_GS.sum())
+        ends = wilson(value, float(whole_GS.sum()) / len(self.seeds))  # runs answer about the same notes
+        with np.errstate(invalid="ignore", divide="ignore"):
+            sums_B = [((self.weight_BG @ counts_GS) * self.drawn_BS).sum(axis=1) for counts_GS in (part_GS, whole_GS)]
+            return _widened(value, ends, sums_B[0] / sums_B[1])
+
+
+def _widened(value: float, ends: tuple[float, float], drawn_B: F64) -> Rate:
+    """The wider of an interval and that of the resamples in which the share is defined."""
+    low, high = ends
+    drawn_B = drawn_B[np.isfinite(drawn_B)]
+    if len(drawn_B):
+        lowest, highest = np.clip(np.quantile(drawn_B, [0.025, 0.975]), 0, 1)
+        low, high = min(low, float(lowest)), max(high, float(highest))
+    return Rate(value, low, high)
 
 
 def wilson(share: float, n: float) -> tuple[float, float]:
@@ -191,7 +210,7 @@ def calibration(
         right_GS, all_GS = np.zeros((2, len(names), len(runs)))
         np.add.at(all_GS, (group_N[part], run_N[part]), 1)
         np.add.at(right_GS, (group_N[part], run_N[part]), right_N[part])
-        bins.append(Bin(float(confidence_N[part].mean()), resamples.rate(right_GS, all_GS), len(part)))
+        bins.append(Bin(float(confidence_N[part].mean()), resamples.pooled(right_GS, all_GS), len(part)))
     distance = [abs(b.confidence - b.right.value) * b.n for b in bins if b.right.value is not None]
     return Calibration(tuple(bins), float(sum(distance) / len(confidence_N)))
 

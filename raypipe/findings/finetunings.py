@@ -10,7 +10,7 @@ import numpy as np
 
 from raypipe.evaluation import uncertainty
 from raypipe.evaluation.uncertainty import Estimate
-from raypipe.findings.gates import AUC_RESAMPLES
+from raypipe.findings.gates import compare_by_auc
 from raypipe.findings.predictions import of_arms
 from raypipe.notes.tasks import Task
 from raypipe.runs.run import Run
@@ -57,9 +57,9 @@ def _gains(
     pairs = [(arm, reference) for arm in arms if arm != reference]
     n_bootstrap = settings.evaluation.bootstrap
     f1 = uncertainty.compare_arms(arms, tasks, pairs, n_bootstrap=n_bootstrap, **options)
-    auc = uncertainty.compare_arms(
-        arms, tasks, pairs, measure="auc", n_bootstrap=min(n_bootstrap, AUC_RESAMPLES), **options
-    )
+    auc = compare_by_auc(arms, tasks, pairs, n_bootstrap=n_bootstrap, **options)
+    if auc is None:
+        return
     f1_gain, auc_gain = ({d.arm: d.estimate for d in compared.differences} for compared in (f1, auc))
     n_steps = [run.step(f"finetune/{run.student_of(reference)}").manifest["steps"] for run in runs]
     trainings = dict.fromkeys(f"{_epochs(run)} at {run.settings.finetune.learning_rate:g}" for run in runs)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -22,6 +23,7 @@ AUC_MARGIN = 0.05  # a decoder further below TF-IDF + logistic regression has no
 AUC_RESAMPLES = 500  # resampling AUC costs far more than resampling macro F1
 
 NO_RANDOM_START = "no arm starts from random weights, or it is not evaluated; add one: `random_init: {start: random}`"
+NO_TWO_LABELS = "no task has notes of two labels in evaluation.split, so no answer can be ranked"
 
 
 @dataclass(frozen=True)
@@ -52,17 +54,13 @@ def gates(
             return Gate(name, None, 0.0, None, f"{reference} was not evaluated: run `raypipe evaluate`, or `run`")
         if not over:
             return Gate(name, None, 0.0, None, missing)
+        of_both = {reference: seeds[reference], "": seeds_of_over}
+        pair = compare_by_auc({reference: tables[reference], "": over}, tasks, [(reference, "")], seeds=of_both)
+        if pair is None:
+            return Gate(name, None, 0.0, None, NO_TWO_LABELS)
         if len(tables[reference]) == len(over) == 1:
             measured, detail = _auc(tables[reference], tasks) - _auc(over, tasks), "AUC, difference of single runs"
         else:
-            pair = uncertainty.compare_arms(
-                {reference: tables[reference], "": over},
-                tasks,
-                [(reference, "")],
-                measure="auc",
-                n_bootstrap=AUC_RESAMPLES,
-                seeds={reference: seeds[reference], "": seeds_of_over},
-            )
             e = pair.differences[0].estimate
             measured, detail = e.low, f"AUC {100 * e.value:+.1f} points; measured: the interval's lower end"
         return Gate(name, measured, 0.0, measured > 0, detail)
@@ -84,11 +82,32 @@ def gates(
     yield Gate(name, above, 0.0, None if above is None else above > 0, detail, is_needed=False)
 
 
+def compare_by_auc(
+    arms: Mapping[str, Sequence[pa.Table]],
+    tasks: Sequence[Task],
+    pairs: Sequence[tuple[str, str]],
+    n_bootstrap: int = AUC_RESAMPLES,
+    **options: Any,
+) -> uncertainty.ComparisonResult | None:
+    """As `uncertainty.compare_arms`, by AUC; None if no task has notes of two labels."""
+    if not _is_ranked(next(iter(arms.values()))[0], tasks):
+        return None
+    n = min(n_bootstrap, AUC_RESAMPLES)
+    return uncertainty.compare_arms(arms, tasks, pairs, measure="auc", n_bootstrap=n, **options)
+
+
+def _is_ranked(table: pa.Table, tasks: Sequence[Task]) -> bool:
+    """Has some task notes of two labels? Every arm answers about the same notes."""
+    return metrics.evaluate(table, tasks).auc is not None
+
+
 def _not_behind(reader: str, tables: Mapping[str, Sequence[pa.Table]], tasks: Sequence[Task]) -> Gate:
     """Does a student, or the scorer, learn as much of the notes as counts of their words say?"""
     name = f"{reader} is not behind TF-IDF + logistic regression"
     if reader not in tables:
         return Gate(name, None, -AUC_MARGIN, None, "was not evaluated")
+    if not _is_ranked(tables[reader][0], tasks):
+        return Gate(name, None, -AUC_MARGIN, None, NO_TWO_LABELS)
     behind = _auc(tables[reader], tasks) - _auc(tables[TFIDF], tasks)
     return Gate(name, behind, -AUC_MARGIN, behind >= -AUC_MARGIN, "AUC, difference")
 

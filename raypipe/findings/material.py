@@ -61,13 +61,16 @@ def mean(counts: Sequence[int]) -> int | None:
 
 
 def step_times(run: Run) -> Iterator[StepTime]:
-    """Time of the finished steps; those of cells and repeats added up."""
+    """Time of the finished steps, those of cells and repeats added up; a search and canaries have their own pages."""
     seconds: dict[str, float] = defaultdict(float)
     at_peak: dict[str, float] = defaultdict(float)  # seconds that the work would take at the cards' matrix peak
     tokens: Counter[str] = Counter()
     times: Counter[str] = Counter()
     for manifest in sorted(run.folder.rglob("manifest.json"), key=lambda path: path.stat().st_mtime):
-        facts, name = integrity.read_json(manifest), str(manifest.parent.relative_to(run.folder))
+        name = str(manifest.parent.relative_to(run.folder))
+        if name.startswith(("tune/", "canaries/")):
+            continue
+        facts = integrity.read_json(manifest)
         name = re.sub(r"^cells/[^/]+/(choose/[^/]+/)?|@\d+$", "", name)
         seconds[name] += facts["seconds"]
         tokens[name] += facts.get("tokens", 0)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from raypipe.masking.requirements import reads
+from raypipe.masking.strategies import STRATEGIES
 from raypipe.runs.names import EMBEDDINGS, SCORER, TFIDF
 from raypipe.settings.config import Arm, Config
 
@@ -38,10 +40,14 @@ def _of_arm(arm: Arm, settings: Config) -> str:
         strategy, matched = arm.masking.strategy, arm.masking.match_ratio_to
         if strategy.startswith("cpt"):
             return f"{start} first reads the unlabelled notes on, nothing hidden; then it learns the labels."
-        share = f"as many as {matched}" if matched else f"{arm.masking.ratio:.0%} of the words"
+        share = ""  # some strategies and profiles name none
+        if matched:
+            share = f" (as many as {matched})"
+        elif "ratio" in reads(arm.masking, STRATEGIES[strategy]):
+            share = f" ({100 * arm.masking.ratio:.3g} % of the words)"
         way = WAYS.get(strategy, f"words that the strategy {strategy} picks")
         own = "" if arm.attribution is None else f", by its own attribution ({arm.attribution.method})"
-        hidden = f"{way} are hidden ({share}){own}"
+        hidden = f"{way} are hidden{share}{own}"
         return f"{start} first fills in unlabelled notes in which {hidden}; then it learns the labels."
     if arm.pseudo_labels is not None:
         return f"{start} first learns the scorer's sure answers on unlabelled notes; then it learns the labels."

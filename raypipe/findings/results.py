@@ -16,7 +16,7 @@ from raypipe.evaluation import metrics, uncertainty
 from raypipe.evaluation.operating_point import answers, calibration
 from raypipe.findings import finetunings, known_words, material, model_cards, probing, training_curves
 from raypipe.findings.coverage import prediction_sets
-from raypipe.findings.gates import AUC_RESAMPLES, gates
+from raypipe.findings.gates import compare_by_auc, gates
 from raypipe.findings.heat_maps import heat_maps
 from raypipe.findings.meanings import meanings
 from raypipe.findings.page.report import Report, arm_rows
@@ -67,8 +67,7 @@ def build(run: Run, of_comparison: Mapping[compare.Cell, Run] | None = None) -> 
     options: dict[str, Any] = {"seed": settings.seed, "seeds": pooled.seeds}
     n_bootstrap = settings.evaluation.bootstrap
     compared = uncertainty.compare_arms(arms, tasks, declared, n_bootstrap=n_bootstrap, **options)
-    n_auc = min(n_bootstrap, AUC_RESAMPLES)
-    by_auc = uncertainty.compare_arms(arms, tasks, declared, measure="auc", n_bootstrap=n_auc, **options)
+    by_auc = compare_by_auc(arms, tasks, declared, n_bootstrap=n_bootstrap, **options)
     measured = {arm: [metrics.evaluate(table, tasks) for table in tables] for arm, tables in arms.items()}
     fewer_labels = compare.by_budget(of_comparison)[1]
     fewer = {budget: predictions(runs, tasks, cells) for budget, runs in fewer_labels.items()}

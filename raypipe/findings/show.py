@@ -17,7 +17,7 @@ import pyarrow.dataset as pds
 from raypipe import rows
 from raypipe.errors import Code, InputError
 from raypipe.guard.terminal import printable
-from raypipe.runs.integrity import MANIFEST
+from raypipe.runs.integrity import MANIFEST, SETTINGS, read_json
 
 Plan = dict[str, Any]
 WHY = {
@@ -33,14 +33,15 @@ def masks_of(run: Path) -> list[Path]:
 
 
 def show_note(masked: Sequence[Path], note_id: str, task_id: str | None = None) -> str:
-    """A note of folders of rows.MASKED, for its first task if none is named. Raises `InputError` if there is none.
+    """A note in finished steps that hide words, for its first task if none is named.
 
-    Relevance is that of the first folder; of the others, only what it leads to is shown.
+    Raises `InputError` if it is not there. Relevance is that of the first step; of the others, only what it leads to is
+    shown.
     """
     versions = [
         note
         for folder in masked
-        for note in rows.dataset(folder).to_table(filter=pds.field("note_id") == note_id).to_pylist()
+        for note in rows.dataset(folder / "data").to_table(filter=pds.field("note_id") == note_id).to_pylist()
     ]
     if not versions:
         raise InputError(f"no note {note_id} in {', '.join(map(str, masked))}; ids are those of data.columns.note_id")
@@ -51,12 +52,17 @@ def show_note(masked: Sequence[Path], note_id: str, task_id: str | None = None) 
     tasks = list(dict.fromkeys(task for note in notes for task in note["task_id"] or []))
     if task_id is not None and task_id not in tasks:
         raise InputError(f"note {note_id} was asked {', '.join(tasks) or 'nothing'}, not {task_id}")
-    return "\n".join(_lines(notes, task_id or next(iter(tasks), None)))
+    read = read_json(masked[0] / SETTINGS).get("attribution.layer", 0)
+    return "\n".join(_lines(notes, task_id or next(iter(tasks), None), read))
 
 
-def _lines(notes: Sequence[dict[str, Any]], task_id: str | None) -> list[str]:
+def _lines(notes: Sequence[dict[str, Any]], task_id: str | None, layer: float | str) -> list[str]:
+    """`layer`: the one that masking read, as the config names it (0.5: half of the depth)."""
     note = notes[0]
-    words_W2, relevance_QW = rows.words_and_relevance(note)
+    stored = note["layers"] or [0]
+    number = round(layer * max(stored)) if isinstance(layer, float) else layer
+    at = number if isinstance(number, int) and number in stored else None
+    words_W2, relevance_QW = rows.words_and_relevance(note, at)
     relevance: list[float] = []
     if relevance_QW is not None and task_id in note["task_id"]:
         relevance = relevance_QW[note["task_id"].index(task_id)].tolist()

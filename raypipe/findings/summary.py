@@ -83,12 +83,12 @@ def _difference(d: PairedDifference) -> str:
 
 
 def of_faithfulness(rows: Sequence[FaithfulnessRow], title: str, accuracy: float, has_learned: bool | None) -> str:
-    """`title`: on what it was measured. `has_learned`: does the scorer beat guessing? None: not recorded."""
+    """`title`: on what it was measured. `has_learned`: is the scorer above one answer per task? None: not known."""
     n_variants = sum(row.method != "random" for row in rows)
     ways = f"{counted(n_variants, 'way')} of computing relevance {'was' if n_variants == 1 else 'were'}"
     said = {
-        True: "More than guessing would.",
-        False: "Guessing could do as well: it has not learned these tasks, and nothing follows about any method.",
+        True: "More than one answer for each task would.",
+        False: "One answer for each task could do as well: it has not learned them, and nothing follows of any method.",
         None: "If that is chance, nothing follows about any method.",
     }
     return f"{ways} measured on {title}. The scorer answers {100 * accuracy:.1f} % of them right. {said[has_learned]}"

@@ -60,22 +60,28 @@ def is_sampled(settings: Masking) -> bool:
     return strategy.samples or ("selection" in strategy.reads and settings.selection == "sample")
 
 
+def reads(settings: Masking, strategy: Strategy) -> frozenset[str]:
+    """Keys of its section that an arm reads."""
+    read = (COMMON | strategy.reads) - strategy.ignores
+    if "selection" in read:
+        read -= {"ratio", "temperature", "hysteresis"} - _OF_SELECTION[settings.selection]
+    if settings.match_ratio_to is not None:
+        read -= {"ratio"}
+    if is_sampled(settings):
+        read |= {"draws"}
+    if strategy.once:
+        read -= {"match_ratio_to", "format", "max_spans"}
+    if strategy.refills:
+        read -= {"condition", "instruction", "prompt_loss", "stop_words", "max_span_words", "sentinels"}
+    return read
+
+
 def _in_vain(settings: Masking, strategy: Strategy) -> dict[str, str]:
     """Keys that differ from the profile's default although this arm does not read them, with the reason."""
-    reads = (COMMON | strategy.reads) - strategy.ignores
-    if "selection" in reads:
-        reads -= {"ratio", "temperature", "hysteresis"} - _OF_SELECTION[settings.selection]
-    if settings.match_ratio_to is not None:
-        reads -= {"ratio"}
-    if is_sampled(settings):
-        reads |= {"draws"}
-    if strategy.once:
-        reads -= {"match_ratio_to", "format", "max_spans"}
-    if strategy.refills:
-        reads -= {"condition", "instruction", "prompt_loss", "stop_words", "max_span_words", "sentinels"}
     default = Masking(profile=settings.profile)
     changed = [key for key in Masking.model_fields if getattr(settings, key) != getattr(default, key)]
-    return {key: _why(key, settings) for key in changed if key not in reads}
+    read = reads(settings, strategy)
+    return {key: _why(key, settings) for key in changed if key not in read}
 
 
 def _lacking(settings: Masking, arms: Mapping[str, Masking]) -> dict[str, str]:

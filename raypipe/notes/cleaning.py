@@ -83,7 +83,7 @@ def as_id(value: Any) -> str | None:
 
 
 def as_cell(value: Any) -> str | None:
-    """A cell of annotations as text. One that cannot be read must not pass for an empty one: it becomes `UNREADABLE`."""
+    """A cell of annotations as text. What cannot be read must not pass for an empty cell: it becomes `UNREADABLE`."""
     text = json.dumps(value) if isinstance(value, list) else as_text(value)  # spans in JSONL may be no string
     return UNREADABLE if text is None and value is not None else text
 

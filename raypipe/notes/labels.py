@@ -270,7 +270,10 @@ def _no_parts(table: pa.Table, parts: Sequence[Task]) -> Iterator[Problem]:
         labels_of.setdefault(task_id, set()).add(label)
     counts = counts_of(table)
     for task_id, known in labels_of.items():
-        odd = {label: sum(n.values()) for label, n in counts.get(task_id, {}).items() if label and label not in known}
+        of_task = counts.get(task_id, {})
+        odd: dict[str | None, int] = {
+            name: sum(n.values()) for name, n in of_task.items() if name and name not in known
+        }
         if odd:
             yield _problem(task_id, f"{_unquoted(odd, 'label')} none of its options")
 

@@ -244,8 +244,8 @@ def _column(cells: list[Any]) -> pa.Array:
 def open_csv(file: File) -> Iterator[tuple[list[str], str, Any]]:
     """The names of the columns, the delimiter, and a reader of the rows below; broken bytes become lone surrogates.
 
-    The delimiter is the one of comma, semicolon (so European spreadsheets write CSV) and tab that the first line has most
-    of, outside quotes. The reader raises csv.Error where a quote is not closed or a cell is too long.
+    The delimiter is the one of comma, semicolon (so European spreadsheets write CSV) and tab that the first line has
+    most of, outside quotes. The reader raises csv.Error where a quote is not closed or a cell is too long.
     """
     with file.filesystem.open_input_stream(file.path) as stream:
         text = io.TextIOWrapper(io.BufferedReader(stream), encoding=file.encoding, errors="surrogateescape", newline="")

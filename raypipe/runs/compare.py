@@ -173,7 +173,8 @@ def _problems(run: Run) -> Iterator[Problem]:
     """What the comparison asks of labels and arms that are not there."""
     n_labels, comparison = run.corpus.labels_per_task, run.settings.comparison
     if not any(run.is_labels_only(arm) for arm in run.settings.arms):
-        yield Problem("arms", "a comparison needs an arm of labels alone (`sft: {}`): gains and gates are measured by it")
+        what = "a comparison needs an arm of labels alone (`sft: {}`): gains and gates are measured by it"
+        yield Problem("arms", what)
     if too_many := [budget for budget in comparison.budgets if budget >= n_labels]:
         what = f"{too_many} must be less than the {n_labels} training labels per task (median)"
         yield Problem("comparison.budgets", what)

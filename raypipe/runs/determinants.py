@@ -55,11 +55,14 @@ def _of_scorer(config: Config, sections: set[str]) -> tuple[set[str], dict[str, 
     """The sections without `scorer`, and what the scorer was trained with.
 
     Recorded as `finetune`, the key of runs that are older than the section `scorer`; as `scorer.training` if the step
-    also has another fine-tuning.
+    also has another fine-tuning. An untuned scorer is the model; where that does not show, it is said.
     """
     if "scorer" not in sections:
         return sections, {}
-    training, rest = config.scorer_training.model_dump(mode="json"), sections - {"scorer"}
+    rest = sections - {"scorer"}
+    if config.scorer.untuned:
+        return rest | {"model"}, {"scorer.untuned": True} if "finetune" in rest else {}
+    training = config.scorer_training.model_dump(mode="json")
     if "finetune" not in rest:
         return rest, {"finetune": training}
     return rest, {} if config.scorer_is_a_student else {"scorer.training": training}

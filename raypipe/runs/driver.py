@@ -250,10 +250,15 @@ def all_steps(run: Run) -> list[str]:
 
 
 def missing_in_job(run: Run) -> list[Todo]:
-    """The steps of the whole job that are not finished, those of variants included, each after its inputs."""
+    """The steps of the whole job that are not finished, those of variants included, each after its inputs.
+
+    A step that comes out alike for a variant and for the run is the run's.
+    """
     names = [(each, shared_steps(each)) for each in (run, *run.all_variants())]
     names += [(run.of(arm), steps_of(run.of(arm), arm)) for arm in run.settings.arms]
-    return list({t.path: t for each, steps in names for t in missing(each, steps)}.values())
+    todo = {t.path: t for each, steps in names for t in missing(each, steps)}
+    own = {t.name: t.run.step(t.name).settings for t in todo.values() if t.run is run}
+    return [t for t in todo.values() if t.run is run or t.run.step(t.name).settings != own.get(t.name)]
 
 
 def prepare(run: Run) -> None:

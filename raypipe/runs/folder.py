@@ -111,7 +111,7 @@ class StepFolder:
         forget_halves(self.path)
         if state is State.ABSENT:
             self.path.mkdir(parents=True, exist_ok=True)
-            for name in (MANIFEST, "data", *integrity.PROGRESS):  # of a folder whose settings were lost: made with which?
+            for name in (MANIFEST, "data", *integrity.PROGRESS):  # of a folder whose settings were lost
                 integrity.discard(self.path / name)
             write_json(self.path / SETTINGS, self.settings)
         self.opened = time.perf_counter()

@@ -110,11 +110,6 @@ def _behind_scorer(config: Config, _: Arm) -> list[str]:
     return ["corpus", _of_scorer(config)]
 
 
-def _with_scorer(*sections: str) -> Callable[[Config], Sequence[str]]:
-    """Sections of a step that reads the scorer. An untuned one has no fine-tuning that names `model`: it is added."""
-    return lambda config: (*sections, *(("model",) if config.scorer.untuned else ()))
-
-
 def _scorer_in_job(config: Config) -> bool:
     """Is the scorer a student, or does some arm need its relevance or its answers?"""
     is_read = bool(needs(masking_of(config)) & RANKED) or bool(pseudo_of(config))
@@ -177,9 +172,9 @@ STEPS: tuple[Step, ...] = (
     Step("finetune/rows", making.finetuning_rows, settings=("prompt", "model"), after=("corpus", "pretrain/rows")),
     Step(f"finetune/{SCORER}", train=specs.finetuning, settings=("scorer",), after=("finetune/rows", "pretrain"),
          is_used=lambda config, _: not config.scorer.untuned, in_job=_scorer_in_job, command="finetune"),
-    Step("attribute", making.attribute, settings=_with_scorer("attribution", "prompt", "seed"),
+    Step("attribute", making.attribute, settings=("scorer", "attribution", "prompt", "seed"),
          after=_behind_scorer, in_job=False, command="attribute", rows=making.n_notes, speed=speed.of_attribution),
-    Step("faithfulness", faithfulness.measure, settings=_with_scorer("faithfulness", "attribution", "prompt", "seed"),
+    Step("faithfulness", faithfulness.measure, settings=("scorer", "faithfulness", "attribution", "prompt", "seed"),
          after=_behind_scorer, in_job=False, command="faithfulness", of_variants=False),
     Step("statistics", making.statistics, settings=("statistics", "model"), after=_behind_statistics,
          needs=_before_statistics, is_used=lambda config, _: bool(corpus_needs(masking_of(config)).needs),
@@ -190,7 +185,7 @@ STEPS: tuple[Step, ...] = (
     Step("train/rows", making.masked_rows, settings=("train.lora",), after=("mask",),
          needs=("mask", "pretrain/rows"), is_used=lambda config, _: bool(masking_of(config)),
          rows=making.n_notes),
-    Step("answer", making.answer, settings=_with_scorer("prompt", "evaluation.batch_tokens"),
+    Step("answer", making.answer, settings=("scorer", "prompt", "evaluation.batch_tokens"),
          after=_behind_scorer, is_used=lambda config, _: bool(pseudo_of(config)), rows=making.n_notes),
     Step("pseudo", making.pseudo_rows, after=("answer",), arms=of_arms.pseudo_labels,
          is_used=lambda config, _: bool(pseudo_of(config))),

@@ -124,8 +124,14 @@ def counts(path: Path, written: Document) -> tuple[tuple[str, str, int], ...]:
 
 
 def identity(config: Config) -> str:
-    """A fingerprint of all keys of a trial's config on which its result may depend; a default is as good as no key."""
-    return fingerprint(config.model_dump(mode="json", exclude=NOT_IN_RESULTS, exclude_defaults=True))
+    """A fingerprint of all keys of a trial's config on which its result may depend; a default is as good as no key.
+
+    A profile only fills in other keys of its arm: where they are all given, two profiles are one setting.
+    """
+    keys = config.model_dump(mode="json", exclude=NOT_IN_RESULTS, exclude_defaults=True)
+    for arm in keys.get("arms", {}).values():
+        (arm.get("masking") or {}).pop("profile", None)
+    return fingerprint(keys)
 
 
 def _where(space: Space, key: str) -> str:

@@ -87,7 +87,7 @@ def between_models(every: Sequence[Results]) -> list[RankAgreement]:
 def _levels(values: Sequence[object]) -> np.ndarray:
     """Levels as numbers from 0; a number with many values is cut into quarters of the trials."""
     names, level = np.unique([str(value) for value in values], return_inverse=True)
-    numbers = [value for value in values if isinstance(value, float)]
+    numbers = [value for value in values if isinstance(value, int | float)]
     if len(names) <= 2 * BINS or len(numbers) < len(values):
         return np.asarray(level)
     cuts = np.quantile(numbers, np.arange(1, BINS) / BINS)

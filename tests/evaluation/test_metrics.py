@@ -3,10 +3,12 @@
 import numpy as np
 import pyarrow as pa
 import pytest
+from scipy.special import softmax
 from sklearn.metrics import f1_score, roc_auc_score
 
 from raypipe import rows
 from raypipe.evaluation import metrics
+from raypipe.evaluation.resampling import count_tasks
 from raypipe.notes.tasks import Task
 
 FEVER = Task("fever", "binary", "fever", ("yes", "no"), ("sì", "no"))
@@ -71,6 +73,17 @@ def test_null_scores_are_undecided():
     assert result.auc == 1.0  # margin 0 still lies below the positive's
 
 
+def test_how_likely_a_note_makes_any_option_ranks_nothing():
+    gold = ["a", "b", "c"] * 4
+    rng = np.random.default_rng(0)
+    scores = np.where(np.asarray(gold)[:, None] == np.asarray(CLASS.options), -0.1, -2.0)
+    shifted = scores + rng.normal(scale=9, size=(len(gold), 1))
+    for table in (scores, shifted):
+        assert metrics.evaluate(predictions(CLASS, gold, gold, table.tolist()), [CLASS]).auc == 1.0
+        counts, _ = count_tasks({"": [predictions(CLASS, gold, gold, table.tolist())]}, [CLASS], "auc")
+        assert counts[0].values(np.ones((1, len(gold)), np.float32))[0, 0] == 1.0
+
+
 @pytest.mark.parametrize("seed", range(5))
 @pytest.mark.parametrize("task", [FEVER, CLASS], ids=lambda t: t.kind)
 def test_agrees_with_scikit_learn(task, seed):
@@ -82,7 +95,8 @@ def test_agrees_with_scikit_learn(task, seed):
     if task is FEVER:
         expected = roc_auc_score([g == "yes" for g in gold], scores[:, 0] - scores[:, 1])
     else:
-        expected = np.mean([roc_auc_score([g == c for g in gold], scores[:, i]) for i, c in enumerate(task.options)])
+        p_NC = softmax(scores, axis=1)
+        expected = np.mean([roc_auc_score([g == c for g in gold], p_NC[:, i]) for i, c in enumerate(task.options)])
     assert result.auc == pytest.approx(expected)
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from raypipe import rows
-from raypipe.evaluation.operating_point import answers, calibration, wilson
+from raypipe.evaluation.operating_point import Resamples, answers, calibration, wilson
 from raypipe.notes.tasks import Task
 
 BINARY = Task("fever", "binary", "Fever?", ("yes", "no"), ("sì", "no"))
@@ -74,6 +74,21 @@ def test_runs_are_averaged_and_a_run_that_calls_none_has_no_ppv():
     assert of_task.confusion[0] == (2.5, 2.5, 0)
     assert of_task.only_answers == ("no",)
     assert answers([none], [BINARY], [0])["fever"].classes[0].ppv.value is None
+
+
+def test_a_run_without_cases_widens_a_share_to_that_of_the_other_runs():
+    part_GS, whole_GS = np.asarray([[3, 5, 0], [6, 2, 0]]), np.asarray([[6, 8, 0], [9, 9, 0]])
+    three, two = Resamples(2, [0, 1, 2], 500, 0), Resamples(2, [0, 1], 500, 0)
+    assert three.rate(part_GS, whole_GS) == two.rate(part_GS[:, :2], whole_GS[:, :2])
+
+
+def test_pooled_shares_count_a_run_by_its_cases():
+    """50 cases of each of three runs and one of another: a quarter of the share is not the other's."""
+    part_GS, whole_GS = np.asarray([[23, 22, 23, 0], [22, 23, 22, 0]]), np.asarray([[25, 25, 25, 1], [25, 25, 25, 0]])
+    pooled = Resamples(2, [0, 1, 2, 3], 500, 0).pooled(part_GS, whole_GS)
+    assert pooled.value == pytest.approx(135 / 151)
+    assert 0.6 < pooled.low < 0.85
+    assert 0.9 < pooled.high <= 1
 
 
 def test_one_answer_is_a_matter_of_labels_that_differ():

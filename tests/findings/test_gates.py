@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+import pyarrow as pa
+
 from raypipe.evaluation.metrics import MIN_SCORED_NOTES
 from raypipe.findings.gates import Gate, gates
 from raypipe.findings.page import html as page
@@ -21,6 +23,17 @@ def test_without_a_random_start_the_fix_is_named() -> None:
     assert first.passed is None
     assert "random_init: {start: random}" in first.detail
     assert "random_init: {start: random}" in text_table(Report("x", gates=(first,)))
+
+
+def test_where_every_note_has_one_label_no_gate_can_be_measured() -> None:
+    tasks, pooled = made_tasks(1), Pooled()
+    for arm in ("sft", "random_init", "tfidf_logistic"):
+        table = predictions(0.9, tasks, 2 * MIN_SCORED_NOTES, seed=1)
+        same = pa.repeat(tasks[0].options[0], len(table)).cast(pa.string())
+        pooled.add(arm, 0, table.set_column(table.column_names.index("label"), "label", [same]))
+    three = [gate for gate in gates(pooled, None, tasks, "sft", "random_init", None) if gate.is_needed]
+    assert [gate.passed for gate in three] == [None, None]
+    assert all("two labels" in gate.detail for gate in three)
 
 
 def test_the_table_says_which_gates_are_needed() -> None:

@@ -28,11 +28,22 @@ def test_each_arm_and_baseline_says_what_it_is(tmp_path: Path) -> None:
     assert said["sft"] == "The backbone learns the labels, and nothing else."
     assert said["zero_shot"].startswith("The backbone as it is")
     assert "random weights" in said["random_init"]
-    assert "the words that matter most to the scorer are hidden (20% of the words)" in said["decselfmask"]
+    assert "the words that matter most to the scorer are hidden (20 % of the words)" in said["decselfmask"]
     assert "words at random are hidden (as many as decselfmask)" in said["matched"]
     assert "nothing hidden" in said["cpt"]
     assert "the scorer's sure answers" in said["pseudo"]
     assert said[TFIDF].startswith("No language model")
+
+
+def test_a_share_is_named_only_where_it_is_read(tmp_path: Path) -> None:
+    arms = {
+        "small": {"masking": {"ratio": 0.075}},
+        "paper": {"masking": {"profile": "paper"}},
+        "mslm": {"masking": {"strategy": "mslm"}},
+    }
+    said = meanings(settings(tmp_path, arms=arms), arms)
+    assert "(7.5 % of the words)" in said["small"]
+    assert "%" not in said["paper"] + said["mslm"]
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)

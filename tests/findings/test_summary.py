@@ -76,10 +76,15 @@ def test_faithfulness_crowns_nobody_where_all_are_zero_or_level_with_random() ->
     assert where_to_start(clear).startswith("a is above every other variant")
     assert where_to_start(clear, has_learned=True) == where_to_start(clear)
     assert "has not learned" in where_to_start(clear, has_learned=False)
+    level = [variant("a", 0.3, 0.2), variant("b", 0.25, -0.1, seconds=0.1)]
+    said = where_to_start(level)
+    assert said.endswith("cannot be told from the first: 1; cheapest above random: a (1.0 s)."), (
+        "b is level with random"
+    )
 
 
 def test_what_a_scorer_that_guesses_says_is_nothing() -> None:
     text = of_faithfulness([variant("a", 0.3, 0.2), variant("random", 0, 0)], "9 questions on 5 notes", 0.5, False)
     assert text.startswith("1 way of computing relevance was measured on 9 questions on 5 notes. ")
-    assert "Guessing could do as well" in text
+    assert "One answer for each task could do as well" in text
     assert "chance" in of_faithfulness([], "9 questions", 0.5, None)

@@ -170,3 +170,9 @@ def test_types_that_no_note_has_and_tasks_without_types_are_refused(tmp_path: Pa
 
 def test_parsed_reads_an_empty_cell_as_no_spans() -> None:
     assert parsed(None, 5) == parsed("", 5) == parsed("[]", 5) == []
+
+
+def test_a_scorer_is_held_against_one_answer_for_each_task() -> None:
+    labels = {f"n{i}": {"rare": "yes" if i < 2 else "no", "even": "yes" if i % 2 else "no"} for i in range(20)}
+    tasks_of = faithfulness.choose(labels, 40, 0)
+    assert faithfulness.by_one_answer(labels, tasks_of) == (18 + 10) / 40

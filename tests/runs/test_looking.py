@@ -66,9 +66,9 @@ def test_a_report_writes_its_page_and_nothing_else(half_done: Run, tmp_path: Pat
     after = _tree(half_done.folder)
     assert {path for path in after if path not in before} == {"report", "report/report.html", "report/metrics.json"}
     assert {path: after[path] for path in before} == before
-    masked = next(iter(compare.opened(half_done).values())).step("mask").data
+    masked = next(iter(compare.opened(half_done).values())).step("mask").output
     show_note([masked], "unlabelled-00001")
-    table = rows.read(masked)
+    table = rows.read(masked / "data")
     held_out = next(row["note_id"] for row in table.to_pylist() if row["error"] == Code.HELD_OUT)
     with pytest.raises(InputError, match=f"nothing is masked in note {held_out}: it is a dev or test note"):
         show_note([masked], held_out)

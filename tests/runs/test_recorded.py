@@ -52,12 +52,19 @@ def test_an_added_arm_outgrows_what_all_arms_share(tmp_path: Path) -> None:
 
 
 def test_a_key_newer_than_the_output_counts_as_its_default() -> None:
-    recorded = {"finetune": {"epochs": 1.0}, "data.notes": "n", "arms": {"a.b": {"masking": {"ratio": 0.2}}}}
-    now = {"finetune": {"epochs": 1.0, "clip": 1.0, "seed": 7}, "data.notes": "n", "data.transductive": False,
+    recorded = {
+        "finetune": {"epochs": 1.0, "checkpoint_every": 500},
+        "data.notes": "n",
+        "arms": {"a.b": {"masking": {"ratio": 0.2}}},
+    }
+    finetune = {"epochs": 1.0, "clip": 1.0, "seed": 7, "checkpoint_every": 50}
+    now = {"finetune": finetune, "data.notes": "n", "data.transductive": False,
            "arms": {"a.b": {"masking": {"ratio": 0.2, "draws": 1, "stop_words": False}}, "new": {"start": "backbone"}},
            "inputs": {"notes": "file"}}  # fmt: skip
     filled = defaults.filled_in(recorded, now)
-    assert filled["finetune"] == {"epochs": 1.0, "clip": 1.0}, "another seed than the default is another setting"
+    assert filled["finetune"] == {"epochs": 1.0, "clip": 1.0, "checkpoint_every": 50}, (
+        "another seed than the default is another setting"
+    )
     assert filled["data.transductive"] is False
     assert filled["arms"] == {"a.b": {"masking": {"ratio": 0.2, "draws": 1}}}
     assert "inputs" not in filled

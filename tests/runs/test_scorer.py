@@ -47,6 +47,13 @@ def test_what_an_untuned_scorer_says_depends_on_no_fine_tuning() -> None:
         assert before != _settings(step), step
 
 
+def test_students_of_a_tuned_scorer_are_not_those_of_an_untuned_one() -> None:
+    for step in ("finetune/decselfmask", "finetune/decselfmask@1", "evaluate/decselfmask", "finetune/pseudo"):
+        assert _settings(step) != _settings(step, scorer__untuned=True), step
+    for step in ("finetune/sft@1", "evaluate/sft"):
+        assert _settings(step) == _settings(step, scorer__untuned=True), step
+
+
 def test_a_scorer_has_the_keys_of_finetune_that_it_does_not_give() -> None:
     whole = {"finetune": {"learning_rate": 0.5, "epochs": 3}, "scorer": {"training": {"epochs": 8}}}
     config = Config.model_validate(whole)

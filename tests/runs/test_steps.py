@@ -14,10 +14,11 @@ import pytest
 
 from raypipe import rows
 from raypipe.errors import ExitCode, InputError
-from raypipe.findings import results, show
+from raypipe.findings import material, results, show
 from raypipe.masking.tally import tally
 from raypipe.models import loading
 from raypipe.notes.tasks import Task
+from raypipe.records import write_json
 from raypipe.runs import determinants, driver, making
 from raypipe.runs.folder import State, StepFolder
 from raypipe.runs.names import LABELS, SCORER
@@ -67,10 +68,36 @@ def test_a_run_is_reported_whole(base: Run) -> None:
     assert len(built.agreement) == 2  # the run's relevance, and that of kv
 
 
+def test_a_note_is_shown_with_the_relevance_that_masking_read(base: Run, tmp_path: Path) -> None:
+    """Of a run that keeps all layers."""
+    step = shutil.copytree(base.folder / "mask", tmp_path / "mask")
+    recorded = json.loads((step / "settings.json").read_text())
+    pages = {}
+    for layer in (0, 1, 0.5, "all"):
+        (step / "settings.json").write_text(json.dumps(recorded | {"attribution.layer": layer}))
+        pages[layer] = show.show_note([step], "unlabelled-00001")
+    assert pages[0] == pages["all"] != pages[1]
+    assert pages[0.5] in (pages[1], pages[0]) or len(set(pages.values())) == 3
+
+
+def test_what_a_variant_shares_with_its_run_is_planned_once(tmp_path: Path) -> None:
+    names = Counter(t.name for t in driver.missing_in_job(Run(settings(tmp_path, arms=ARMS))))
+    assert names["finetune/scorer"] == names["pretrain"] == names["finetune/rows"] == names["corpus"] == 1
+    assert names["mask"] == 2
+
+
+def test_times_of_a_search_are_not_those_of_the_run(tmp_path: Path) -> None:
+    for name in ("mask", "tune/m/base/mask", "canaries/run/mask", "cells/seed0-all/mask"):
+        (tmp_path / name).mkdir(parents=True)
+        write_json(tmp_path / name / "manifest.json", {"seconds": 10.0})
+    (time,) = material.step_times(Run(settings(tmp_path.parent, name=tmp_path.name)))
+    assert (time.name, time.seconds) == ("mask", 20.0)
+
+
 def test_a_note_is_shown_with_arms_of_another_attribution(base: Run) -> None:
     masks = show.masks_of(base.folder)
     assert masks == [base.folder / "mask", base.folder / "variants/kv/mask"]
-    page = show.show_note([folder / "data" for folder in masks], "unlabelled-00001")
+    page = show.show_note(masks, "unlabelled-00001")
     captions = [line.split(" ")[1] for line in page.splitlines() if " eligible words, " in line]
     assert captions == ["decselfmask:", "mixed:", "kv:"]
 

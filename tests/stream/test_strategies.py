@@ -158,7 +158,7 @@ def test_arms_are_shown_side_by_side(run: Run) -> None:
     task_id = min(plan["task_id"] for plan in plans_of(run)[note_id] if plan["task_id"])
     plans = [p for p in plans_of(run)[note_id] if p["task_id"] in (task_id, None) and not p["draw"]]
     assert {plan["arm"] for plan in plans} == set(masking_of(run.settings))
-    page = show_note([run.step("mask").data], note_id, task_id).splitlines()
+    page = show_note([run.step("mask").output], note_id, task_id).splitlines()
     captions = [line.split(" ", 1)[1] for line in page if " eligible words, " in line]
     wanted = [(plan["arm"], plan["n_masked"], plan["n_eligible"]) for plan in plans]
     assert captions == [f"{arm}: {n} of {total} eligible words, {n / total:.1%}" for arm, n, total in wanted]

@@ -6,6 +6,7 @@ from itertools import product
 from pathlib import Path
 
 import pytest
+import yaml
 
 from raypipe.attribution.decoder import Decoder
 from raypipe.attribution.engine import resolve_layers
@@ -16,6 +17,7 @@ from raypipe.masking.requirements import needs
 from raypipe.masking.strategy import RELEVANCE
 from raypipe.settings import config, configfile
 from raypipe.settings.arms import masking_of
+from raypipe.tuning.plan import identity
 from tests.tiny_models import CONFIGS, tiny_loaded
 from tests.tuning.demo import LAYER, RATIO, plans_of, space_of
 
@@ -121,6 +123,17 @@ def test_an_arm_masks_in_a_trial_as_in_the_whole_run(tmp_path: Path) -> None:
     alone = ("arms.decselfmask.attribution.method=kv_direct", "arms.random_word.masking={strategy: relevance}")
     (plan,) = plans_of(space_of(tmp_path, text.replace("random_word", "decselfmask")), overrides=alone)
     assert list(plan.config({}, "trial", "runs").arms) == ["decselfmask"], "a run of its own"
+
+
+def test_two_profiles_are_one_setting_where_every_key_is_given(tmp_path: Path) -> None:
+    """As in the config.yaml of a run."""
+    (plan,) = plans_of(space_of(tmp_path, f'PARAM_SPACE = {{"{RATIO}": 0.2}}'))
+    whole = plan.config({}, "trial", "runs")
+    keys = yaml.safe_load(configfile.dump(whole))
+    keys["arms"]["decselfmask"]["masking"]["profile"] = "paper"
+    assert identity(config.Config.model_validate(keys)) == identity(whole)
+    keys["arms"]["decselfmask"]["masking"]["ratio"] = 0.3
+    assert identity(config.Config.model_validate(keys)) != identity(whole)
 
 
 @pytest.mark.parametrize(

@@ -38,6 +38,12 @@ def test_a_parameter_without_effect_reaches_what_chance_gives(search: Search) ->
     assert np.mean(shares) == pytest.approx(effect.by_chance, abs=0.02)
 
 
+def test_numbers_with_many_values_are_cut_into_quarters() -> None:
+    for values in (range(40), np.linspace(0, 1, 40).tolist()):
+        assert np.bincount(stability._levels(list(values))).tolist() == [10] * 4
+    assert len(set(stability._levels([True, False] * 20))) == 2
+
+
 def test_stability_is_high_where_tasks_share_a_truth_and_low_where_not(search: Search) -> None:
     of_model = analysis.results(search, search.models[0])
     assert of_model is not None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -196,17 +196,17 @@ def _comparison(
     fresh.corpus = run.corpus
     todo = driver.missing_in_job(fresh)
     every = timed if len(todo) == len(timed) else _timed(material, todo, pace)
-    seconds = {t.todo.name: t.seconds or 0.0 for t in every if t.step.kind != "rows"}
+    seconds = [(t.todo.name, t.seconds or 0.0) for t in every if t.step.kind != "rows"]
     labels_only = {arm for arm in run.settings.arms if run.is_labels_only(arm)}
     students = {name for arm in labels_only for name in run.students(arm)}
-    total = sum(s for name, s in seconds.items() if name == "pretrain")
+    total = sum(s for name, s in seconds if name == "pretrain")
     for cell in cells:
         if cell.finetuning is not None:
             total += _finetuned(material, every, seconds, run.settings.comparison.finetunings[cell.finetuning])
         elif cell.labels_only:
-            total += sum(s for name, s in seconds.items() if name.rpartition("/")[2] in students)
+            total += sum(s for name, s in seconds if name.rpartition("/")[2] in students)
         else:
-            total += sum(s for name, s in seconds.items() if name != "pretrain")
+            total += sum(s for name, s in seconds if name != "pretrain")
     comparison = run.settings.comparison
     what = f"raypipe compare: {comparison.seeds} seeds x {1 + len(comparison.budgets)} label budgets x "
     what += f"{1 + len(comparison.finetunings)} fine-tunings, and the gates' cells"
@@ -214,7 +214,7 @@ def _comparison(
 
 
 def _finetuned(
-    material: Material, every: Sequence[Timed], seconds: Mapping[str, float], other: config.Finetuning
+    material: Material, every: Sequence[Timed], seconds: Sequence[tuple[str, float]], other: config.Finetuning
 ) -> float:
     """Seconds of a cell of another fine-tuning: each candidate once, and all students with the longest of them."""
     rows = material.labelled_rows()
@@ -224,7 +224,7 @@ def _finetuned(
     sampled = work.training_of(material, own[0].todo)[0]
     n_steps = [work.learning(sampled, rows.n_rows, training)[0] for training in other.candidates]
     per_step = max((t.seconds or 0.0) / max(1, t.step.optimiser_steps) for t in own)
-    evaluations = sum(s for name, s in seconds.items() if name.startswith(("evaluate/", "calibrate/")))
+    evaluations = sum(s for name, s in seconds if name.startswith(("evaluate/", "calibrate/")))
     tried = sum(n_steps) * per_step if len(n_steps) > 1 else 0.0
     return tried + len(own) * max(n_steps) * per_step + evaluations
 
