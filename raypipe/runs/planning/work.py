@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -154,7 +155,7 @@ def _masks(material: Material, t: Todo) -> Step:
     if is_stored or RELEVANCE not in needs(masking_of(t.run.settings)):
         return Step(name, "rows", rows=drawn.n_all, bytes=n_bytes, shards=shards, cpu_seconds=cpu)
     work = _attributes(material, t)
-    return Step(**{**vars(work), "name": name, "bytes": n_bytes, "cpu_seconds": cpu})
+    return replace(work, name=name, bytes=n_bytes, cpu_seconds=cpu)
 
 
 def _writes(make: Callable[[Material, Todo], Iterator[Made]]) -> Callable[[Material, Todo], Step]:
@@ -294,7 +295,7 @@ def _states(material: Material, t: Todo) -> Step:
         for split in sorted({"train", t.run.settings.evaluation.split})
         for _, labels in material.labelled(split)
     )
-    return Step(**{**vars(work), "bytes": per_layer * n_vectors})
+    return replace(work, bytes=per_layer * n_vectors)
 
 
 def _probes(material: Material, t: Todo) -> Step:
