@@ -222,12 +222,14 @@ def share_of_peak(path: Path, rows: list[dict[str, Any]], speed: float) -> float
     return throughput.training_flops(model, work) * speed / work.tokens / throughput.matrix_peak(model.device, DTYPE)
 
 
-def measure_pretrained(rounds: int) -> list[dict[str, Any]]:
-    """Both decoders on both length mixes."""
+def measure_pretrained(rounds: int, only: str) -> list[dict[str, Any]]:
+    """Both decoders on both length mixes; of these cases, those whose name holds `only`."""
     table: list[dict[str, Any]] = []
     for name in ("gemma3-270m", "smollm2-135m"):
         path = Path(os.environ["RAYPIPE_PRETRAINED"]) / name
         for corpus, n, most in (("nubes_es", 128, 256), ("e3c_it_leaflets", 32, 256)):
+            if only not in f"{name}, {corpus}":
+                continue
             rows = real_rows(corpus, n, path, most)
             case = compare(f"{name}, {corpus}", rows, pretrained_variants(path), rounds)
             case[0]["peak"] = round(share_of_peak(path, rows, case[0]["tokens_per_s"]), 3)
@@ -246,13 +248,14 @@ def main() -> None:
     parser.add_argument("--scale", type=float, default=None, help="of row lengths; default: 1, on a CPU 1/2")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--pretrained", action="store_true")
+    parser.add_argument("--only", default="", help="of --pretrained: cases whose name holds this, such as e3c")
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     scale = options.scale or (0.5 if options.device == "cpu" else 1.0)
     print(f"{'case':28}{'variant':38}{'tokens/s':>10}{'ratio':>8}  [min, max] of {options.rounds} rounds")
     if options.pretrained:
-        table = measure_pretrained(options.rounds)
+        table = measure_pretrained(options.rounds, options.only)
     else:
         mixed = [max(8, round(n * scale)) for n in lengths(options.rows)]
         fixed = [round(256 * scale)] * options.rows
