@@ -89,10 +89,7 @@ class Resamples:
 
     def __init__(self, n_groups: int, seeds: Sequence[int], n_bootstrap: int, seed: int) -> None:
         self.n, self.seeds, self.seed = min(n_bootstrap, RESAMPLES), np.asarray(seeds), seed
-        rng = np.random.default_rng(seed)
-        self.weight_BG = group_weights(rng, self.n, n_groups)
-        names, unit_S = np.unique(seeds if len(set(seeds)) > 1 else range(len(seeds)), return_inverse=True)
-        self.drawn_BS = group_weights(rng, self.n, len(names))[:, unit_S]  # how often each run was drawn, by its seed
+        self.weight_BG = group_weights(np.random.default_rng(seed), self.n, n_groups)
 
     def rate(self, part_GS: F64, whole_GS: F64, group_G: I64 | None = None) -> Rate:
         """The share `part / whole` of each run, from sums per group; runs where the whole is empty are left out.
@@ -106,19 +103,26 @@ class Resamples:
         value = float(np.mean(part_GS.sum(axis=0) / whole_GS.sum(axis=0)))
         low, high = wilson(value, float(whole_GS.sum(axis=0).mean()))
         weight_BG = self.weight_BG if group_G is None else self.weight_BG[:, group_G]
-        run_BS = seed_weights(self.n, self.seeds[is_defined_S], self.seed)
+        run_BS = seed_weights(self.n, self.seeds[is_defined_S].tolist(), self.seed)
         with np.errstate(invalid="ignore", divide="ignore"):
             drawn_BS = (weight_BG @ part_GS) / (weight_BG @ whole_GS)
             drawn_B = (drawn_BS * run_BS).sum(axis=1)
         return _widened(value, (low, high), drawn_B)
 
     def pooled(self, part_GS: F64, whole_GS: F64) -> Rate:
-        """The share of all runs together: a run counts by its cases, which may be few in one and many in another."""
+        """The share of all runs together: a run counts by its cases, which may be few in one and many in another.
+
+        Runs are weighted as everywhere; the weights may be negative, so the share is taken to first order in them.
+        """
         value = float(part_GS.sum() / whole_GS.sum())
         ends = wilson(value, float(whole_GS.sum()) / len(self.seeds))  # runs answer about the same notes
+        part_BS, whole_BS = self.weight_BG @ part_GS, self.weight_BG @ whole_GS
+        run_BS = seed_weights(self.n, self.seeds.tolist(), self.seed)
+        more_BS = run_BS / run_BS.mean(axis=0) - 1  # of a run in a resample, relative to its share
         with np.errstate(invalid="ignore", divide="ignore"):
-            sums_B = [((self.weight_BG @ counts_GS) * self.drawn_BS).sum(axis=1) for counts_GS in (part_GS, whole_GS)]
-            return _widened(value, ends, sums_B[0] / sums_B[1])
+            drawn_B = part_BS.sum(axis=1) / whole_BS.sum(axis=1)
+            by_run_B = (more_BS * (part_BS - drawn_B[:, None] * whole_BS)).sum(axis=1) / whole_BS.sum(axis=1)
+        return _widened(value, ends, drawn_B + by_run_B)
 
 
 def _widened(value: float, ends: tuple[float, float], drawn_B: F64) -> Rate:

@@ -54,13 +54,14 @@ def gates(
             return Gate(name, None, 0.0, None, f"{reference} was not evaluated: run `raypipe evaluate`, or `run`")
         if not over:
             return Gate(name, None, 0.0, None, missing)
-        of_both = {reference: seeds[reference], "": seeds_of_over}
-        pair = compare_by_auc({reference: tables[reference], "": over}, tasks, [(reference, "")], seeds=of_both)
-        if pair is None:
+        if not _is_ranked(over[0], tasks):
             return Gate(name, None, 0.0, None, NO_TWO_LABELS)
         if len(tables[reference]) == len(over) == 1:
             measured, detail = _auc(tables[reference], tasks) - _auc(over, tasks), "AUC, difference of single runs"
         else:
+            of_both = {reference: seeds[reference], "": seeds_of_over}
+            pair = compare_by_auc({reference: tables[reference], "": over}, tasks, [(reference, "")], seeds=of_both)
+            assert pair is not None  # noqa: S101 (a task has two labels)
             e = pair.differences[0].estimate
             measured, detail = e.low, f"AUC {100 * e.value:+.1f} points; measured: the interval's lower end"
         return Gate(name, measured, 0.0, measured > 0, detail)
@@ -98,7 +99,7 @@ def compare_by_auc(
 
 def _is_ranked(table: pa.Table, tasks: Sequence[Task]) -> bool:
     """Has some task notes of two labels? Every arm answers about the same notes."""
-    return metrics.evaluate(table, tasks).auc is not None
+    return any(len(np.unique(rows.gold_N)) > 1 for rows in metrics.by_task(table, tasks))
 
 
 def _not_behind(reader: str, tables: Mapping[str, Sequence[pa.Table]], tasks: Sequence[Task]) -> Gate:

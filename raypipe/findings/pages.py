@@ -45,9 +45,9 @@ def faithfulness_page(run: Run) -> Path:
     agreements = [row["agreement"] and of_json(Agreement, row["agreement"]) for row in measured["rows"]]
     rows = [FaithfulnessRow(**row | {"agreement": a}) for row, a in zip(measured["rows"], agreements, strict=True)]
     title = f"{measured['questions']} questions on {measured['notes']} labelled {measured['split']} notes"
-    has_learned = None  # measured before chance was recorded
-    if "chance" in measured:
-        has_learned = wilson(measured["scorer_accuracy"], measured["questions"])[0] > measured["chance"]
+    has_learned = None  # measured before this was recorded
+    if "one_answer" in measured:
+        has_learned = wilson(measured["scorer_accuracy"], measured["questions"])[0] > measured["one_answer"]
     report = Report(
         title=f"raypipe: {run.settings.name}, faithfulness",
         subtitle=f"{title}, tasks and labels in turn",

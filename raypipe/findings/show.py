@@ -17,7 +17,7 @@ import pyarrow.dataset as pds
 from raypipe import rows
 from raypipe.errors import Code, InputError
 from raypipe.guard.terminal import printable
-from raypipe.runs.integrity import MANIFEST, SETTINGS, read_json
+from raypipe.runs.integrity import MANIFEST, read_json
 
 Plan = dict[str, Any]
 WHY = {
@@ -52,17 +52,14 @@ def show_note(masked: Sequence[Path], note_id: str, task_id: str | None = None) 
     tasks = list(dict.fromkeys(task for note in notes for task in note["task_id"] or []))
     if task_id is not None and task_id not in tasks:
         raise InputError(f"note {note_id} was asked {', '.join(tasks) or 'nothing'}, not {task_id}")
-    read = read_json(masked[0] / SETTINGS).get("attribution.layer", 0)
-    return "\n".join(_lines(notes, task_id or next(iter(tasks), None), read))
+    layer = read_json(masked[0] / MANIFEST).get("layer")
+    return "\n".join(_lines(notes, task_id or next(iter(tasks), None), layer))
 
 
-def _lines(notes: Sequence[dict[str, Any]], task_id: str | None, layer: float | str) -> list[str]:
-    """`layer`: the one that masking read, as the config names it (0.5: half of the depth)."""
+def _lines(notes: Sequence[dict[str, Any]], task_id: str | None, layer: int | None) -> list[str]:
+    """`layer`: the one that masking read, where several are stored."""
     note = notes[0]
-    stored = note["layers"] or [0]
-    number = round(layer * max(stored)) if isinstance(layer, float) else layer
-    at = number if isinstance(number, int) and number in stored else None
-    words_W2, relevance_QW = rows.words_and_relevance(note, at)
+    words_W2, relevance_QW = rows.words_and_relevance(note, layer)
     relevance: list[float] = []
     if relevance_QW is not None and task_id in note["task_id"]:
         relevance = relevance_QW[note["task_id"].index(task_id)].tolist()

@@ -71,11 +71,7 @@ def clean(
 
 
 def as_id(value: Any) -> str | None:
-    """An id as a string, or None if it is null, blank, over 512 characters, broken, or neither text nor integer.
-
-    12.0 is 12: so JSON writers leave whole numbers of a column that has gaps.
-    """
-    value = int(value) if isinstance(value, float) and value.is_integer() else value
+    """An id as a string, or None if it is null, blank, over 512 characters, broken, or neither text nor integer."""
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
     text = as_text(value)

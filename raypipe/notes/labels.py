@@ -6,6 +6,7 @@ A problem gives counts and at most a few hashed note ids: ids may be a hospital'
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
 
 import numpy as np
@@ -47,7 +48,7 @@ def read_labels(data: Data, tasks: Sequence[Task]) -> pa.Table:
     parts = [task for task in tasks if task.part_of]
     if parts:
         plain = pa.concat_tables([plain, *_expanded(table, parts)])
-        problems += _no_parts(table, parts) if data.task_ids is None else ()  # which may name some parts of a task
+        problems += _no_parts(table, parts, data.task_ids)
     problems += _row_problems(plain, tasks)
     if problems:
         raise InputError(problems)
@@ -84,7 +85,8 @@ def _wide(data: Data, tasks: Sequence[Task]) -> pa.Table:
     own = {"note_id": columns.note_id} | ({"split": columns.split} if columns.split is not None else {})
     needed = list(dict.fromkeys([*own.values(), *of_task.values()]))
     table = storage.read_strings(data.labels or "", needed, "data.labels", _fix(data))
-    if data.labels == data.notes and data.on_duplicate_id == "keep_first":  # as of the note, so of its labels
+    is_beside = data.notes is not None and os.path.abspath(data.notes) == os.path.abspath(data.labels or "")
+    if is_beside and data.on_duplicate_id == "keep_first":  # as of the note, so of its labels
         _, first = np.unique(table[columns.note_id].fill_null("").to_numpy(zero_copy_only=False), return_index=True)
         table = table.take(np.sort(first))
     out = []
@@ -262,8 +264,11 @@ def _expanded(table: pa.Table, parts: Sequence[Task]) -> Iterator[pa.Table]:
         yield pa.table(columns, schema=rows.LABELS)
 
 
-def _no_parts(table: pa.Table, parts: Sequence[Task]) -> Iterator[Problem]:
-    """Labels of multilabel tasks that none of their parts asks about; an empty one says that no part is true."""
+def _no_parts(table: pa.Table, parts: Sequence[Task], task_ids: Collection[str] | None) -> Iterator[Problem]:
+    """Labels of multilabel tasks that none of their parts asks about; an empty one says that no part is true.
+
+    Where `task_ids` chooses some parts of a task, its other labels are no mistake.
+    """
     labels_of: dict[str, set[str]] = {}
     for part in parts:
         task_id, label = part.part_of or ("", "")
@@ -274,8 +279,8 @@ def _no_parts(table: pa.Table, parts: Sequence[Task]) -> Iterator[Problem]:
         odd: dict[str | None, int] = {
             name: sum(n.values()) for name, n in of_task.items() if name and name not in known
         }
-        if odd:
-            yield _problem(task_id, f"{_unquoted(odd, 'label')} none of its options")
+        if odd and (task_ids is None or task_id in task_ids):
+            yield _problem(task_id, f"{_unquoted(odd, 'label')} none of its options: add them, or mend the table")
 
 
 def _straddling(table: pa.Table, column: str) -> list[tuple[str, pa.Array]]:

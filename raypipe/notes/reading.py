@@ -6,10 +6,8 @@ A file becomes raw values here, whatever it holds; cleaning.py judges each row.
 from __future__ import annotations
 
 import contextlib
-import csv
 import io
 import itertools
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -27,6 +25,7 @@ from raypipe.settings.config import Data
 from raypipe.settings.yamlfile import did_you_mean
 
 TEXT_ROWS, ID_ROWS = 64, 16_384  # rows decoded at a time: bounds what a compressed file can blow up to
+_LONGEST_NAME = 131_072  # characters
 _MAX_ESCAPE = 12  # bytes that JSON may spend on one character
 
 
@@ -102,7 +101,7 @@ def _parts(file: File) -> tuple[list[tuple[str, pa.DataType]], list[Unit]]:
         return [], [Unit(file)]
     with _file_trouble(file):
         if file.format == "csv":
-            with storage.open_csv(file) as (header, _, _):
+            with storage.open_csv(file, _LONGEST_NAME) as (header, _):
                 return [(name, pa.string()) for name in header], [Unit(file)]
         with file.filesystem.open_input_file(file.path) as source:
             parquet = pq.ParquetFile(source)
@@ -176,10 +175,9 @@ def _record(line: bytes | None) -> dict[str, Any]:
     if line is None:
         return _Verdict(Code.TOO_BIG)
     try:
-        record = json.loads(line.decode("utf-8-sig", errors="surrogateescape"))
-    except (ValueError, RecursionError):
+        return storage.json_record(line)
+    except ValueError:
         return _Verdict(Code.TYPE)
-    return record if isinstance(record, dict) else _Verdict(Code.TYPE)
 
 
 class _Verdict(dict[str, Any]):
@@ -205,24 +203,9 @@ def _lines(stream: Any, limit: int) -> Iterator[bytes | None]:
 
 
 def _csv(unit: Unit, names: Mapping[str, str], max_chars: int) -> Iterator[cleaning.Raw]:
-    limit = max(131_072, 8 * max_chars)
-    csv.field_size_limit(limit)
-    with storage.open_csv(unit.file) as (header, _, reader):  # strict: an unclosed quote must not swallow what follows
+    with storage.open_csv(unit.file, max(131_072, 8 * max_chars)) as (header, rows):
         at = {ours: header.index(theirs) for ours, theirs in names.items()}
-
-        def cells() -> Iterator[dict[str, Any]]:
-            for row in reader:
-                if any(row[len(header) :]):  # a text with commas and no quotes: all after it stands in wrong columns
-                    what = storage.UNEVEN.format(len(row), len(header))
-                    raise InputError([Problem(f"{unit.file.path}:{reader.line_num}", what)])
-                if row:
-                    yield {ours: row[i] if i < len(row) else None for ours, i in at.items()}
-
-        try:
-            yield from _batches(cells(), names)
-        except csv.Error:
-            what = f"not valid CSV: a quote that is not closed or not doubled, or a cell over {limit:,} characters"
-            raise InputError([Problem(f"{unit.file.path}:{reader.line_num}", what)]) from None
+        yield from _batches(({ours: row[i] if i < len(row) else None for ours, i in at.items()} for row in rows), names)
 
 
 def _batches(records: Iterator[dict[str, Any]], names: Mapping[str, str]) -> Iterator[cleaning.Raw]:

@@ -16,11 +16,10 @@ import re
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, islice
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.csv
 import pyarrow.parquet as pq
 from pyarrow import fs
 
@@ -32,8 +31,9 @@ from raypipe.guard.quiet import of_disk
 SCHEMES = ("file", "s3", "gs", "abfs", "abfss", "hdfs", "memory")
 FORMATS = {".parquet": "parquet", ".jsonl": "jsonl", ".jsonl.gz": "jsonl", ".csv": "csv", ".csv.gz": "csv"}
 _SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*)://")
+CSV_ROWS = 16_384  # of labels that are decoded at a time
+LONGEST_CELL = 8_000_000  # characters of a CSV table of labels: they may stand beside the notes
 _MAX_HEADER = 1_000_000  # characters of the first line of a CSV file
-UNEVEN = "{} cells under {} names of columns: quote what holds the delimiter"
 NOT_UTF8 = "save it as UTF-8, or make a project with `raypipe init --encoding`"  # what to do about such a table
 # What reading a broken file may raise
 BROKEN = (pa.ArrowException, OSError, EOFError, ValueError, csv.Error, zlib.error)
@@ -66,7 +66,7 @@ def find(uri: str, field: str) -> list[File]:
     files = [
         File(filesystem, info.path, kind, info.size or 0, info.mtime_ns)
         for info in infos
-        if (kind := format_of(info.path)) and not _is_aside(info)
+        if (kind := format_of(info.path)) and not _is_aside(info.base_name)
     ]
     if not files:
         raise InputError([Problem(field, f"{redact(uri)}: no file with one of {', '.join(FORMATS)}")])
@@ -75,8 +75,8 @@ def find(uri: str, field: str) -> list[File]:
     return files
 
 
-def _is_aside(info: fs.FileInfo) -> bool:
-    return info.base_name[:1] in ("_", ".")
+def _is_aside(name: str) -> bool:
+    return name[:1] in ("_", ".")
 
 
 def format_of(path: str) -> str | None:
@@ -85,12 +85,13 @@ def format_of(path: str) -> str | None:
 
 
 def listing(uri: str, field: str) -> list[list[str | int | None]]:
-    """[path, size, mtime_ns] of every file: the part of an input that enters fingerprints.
+    """[path, size, mtime_ns] of every file that counts: the part of an input that enters fingerprints."""
+    return without_strays([[info.path, info.size, info.mtime_ns] for info in _look(uri, field)[1]])
 
-    In a folder, of those alone whose names begin neither with `_` nor with `.`: what editors and file managers leave
-    is nobody's input.
-    """
-    return [[info.path, info.size, info.mtime_ns] for info in _look(uri, field)[1] if not _is_aside(info)]
+
+def without_strays(listed: list[list[str | int | None]]) -> list[list[str | int | None]]:
+    """A listing less what editors and file managers leave in a folder: names that begin with `_` or `.`."""
+    return [entry for entry in listed if not _is_aside(os.path.basename(str(entry[0])))] or listed
 
 
 def read_strings(uri: str, columns: Sequence[str], field: str, fix: str = "") -> pa.Table:
@@ -185,32 +186,16 @@ def _read(file: File, columns: Sequence[str]) -> tuple[list[str], pa.Table]:
             refuse_extensions(parquet.schema_arrow, file)
             names = parquet.schema_arrow.names
             return names, parquet.read(columns=[name for name in columns if name in names])
-    with open_csv(file) as (names, delimiter, _):
-        pass
-    here = [name for name in dict.fromkeys(columns) if name in names]
-    if not here or any(names.count(name) > 1 for name in here):
-        return names, pa.table({})
-    # `_strings` says what is not UTF-8
-    convert = pa.csv.ConvertOptions(
-        column_types=dict.fromkeys(here, pa.string()), include_columns=here, check_utf8=False
-    )
-
-    uneven = list[Any]()
-
-    def refuse(row: Any) -> str:
-        uneven.append(row)
-        return "error"
-
-    # labels may stand beside the notes themselves
-    lines = pa.csv.ParseOptions(delimiter=delimiter, newlines_in_values=True, invalid_row_handler=refuse)
-    try:
-        with file.filesystem.open_input_stream(file.path) as stream:
-            return names, pa.csv.read_csv(stream, parse_options=lines, convert_options=convert)
-    except pa.ArrowInvalid:
-        if not uneven:
-            raise
-        counts = uneven[0].actual_columns, uneven[0].expected_columns
-        raise InputError([Problem(file.path, UNEVEN.format(*counts))]) from None
+    with open_csv(file, LONGEST_CELL) as (names, lines):
+        here = [name for name in dict.fromkeys(columns) if name in names]
+        if not here or any(names.count(name) > 1 for name in here):
+            return names, pa.table({})
+        at = {name: names.index(name) for name in here}
+        out = [pa.table({name: pa.array([], pa.string()) for name in here})]
+        while some := list(islice(lines, CSV_ROWS)):
+            cells = {name: [row[i] if i < len(row) else None for row in some] for name, i in at.items()}
+            out.append(pa.table({name: _column(of_name) for name, of_name in cells.items()}))
+        return names, pa.concat_tables(out)
 
 
 def _records(lines: Iterable[bytes], columns: Sequence[str]) -> tuple[list[str], pa.Table]:
@@ -218,42 +203,74 @@ def _records(lines: Iterable[bytes], columns: Sequence[str]) -> tuple[list[str],
     present, cells = dict[str, None](), {name: list[Any]() for name in columns}
     for line in lines:
         if line.strip():
-            record = json.loads(line.decode("utf-8-sig"))
-            if not isinstance(record, dict):
-                raise ValueError("no JSON object")
+            record = json_record(line)
             present |= dict.fromkeys(record)
             for name in columns:
-                cells[name].append(_whole(record.get(name)))
-    here = [name for name in columns if name in present]
-    return list(present), pa.table({name: _column(cells[name]) for name in here})
+                value = record.get(name)
+                is_number = isinstance(value, int) and not isinstance(value, bool)
+                cells[name].append(str(value) if is_number else value)
+    return list(present), pa.table({name: _column(cells[name]) for name in columns if name in present})
 
 
-def _whole(value: Any) -> Any:
-    """Whole numbers as their digits, also 12.0: so JSON writers leave those of a column that has gaps."""
-    number = int(value) if isinstance(value, float) and value.is_integer() else value
-    return str(number) if isinstance(number, int) and not isinstance(number, bool) else number
+def json_record(line: bytes) -> dict[str, Any]:
+    """One line of JSONL; broken bytes become lone surrogates. Raises ValueError if it is no JSON object.
+
+    12.0 is 12: so JSON writers leave whole numbers of a column that has gaps.
+    """
+    try:
+        record = json.loads(line.decode("utf-8-sig", errors="surrogateescape"), parse_float=_number)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+    if not isinstance(record, dict):
+        raise ValueError("no JSON object")
+    return record
+
+
+def _number(digits: str) -> float | int:
+    number = float(digits)
+    return int(number) if number.is_integer() else number
 
 
 def _column(cells: list[Any]) -> pa.Array:
-    """Strings, or what is none of them: `_strings` refuses it by its type."""
+    """Strings, those that are no UTF-8 as they came; or what is none of them. `_strings` refuses both."""
     others = [None if isinstance(cell, str) else cell for cell in cells]
-    return pa.array(cells, pa.string()) if others.count(None) == len(others) else pa.array(others)
+    if others.count(None) < len(others):
+        return pa.array(others)
+    encoded = [None if cell is None else cell.encode("utf-8", "surrogatepass") for cell in cells]
+    return pa.array(encoded, pa.binary()).view(pa.string())
 
 
 @contextlib.contextmanager
-def open_csv(file: File) -> Iterator[tuple[list[str], str, Any]]:
-    """The names of the columns, the delimiter, and a reader of the rows below; broken bytes become lone surrogates.
+def open_csv(file: File, longest: int) -> Iterator[tuple[list[str], Iterator[list[str]]]]:
+    """The names of the columns, and the rows below that are not blank; broken bytes become lone surrogates.
 
     The delimiter is the one of comma, semicolon (so European spreadsheets write CSV) and tab that the first line has
-    most of, outside quotes. The reader raises csv.Error where a quote is not closed or a cell is too long.
+    most of, outside quotes. `longest`: characters of a cell. The rows raise `InputError` with the line where a quote is
+    not closed, a cell is too long, or a row has more cells than there are names: after a text with delimiters and no
+    quotes all stands in wrong columns.
     """
+    csv.field_size_limit(longest)
     with file.filesystem.open_input_stream(file.path) as stream:
         text = io.TextIOWrapper(io.BufferedReader(stream), encoding=file.encoding, errors="surrogateescape", newline="")
         first = text.readline(_MAX_HEADER)
         delimiter = max((",", ";", "\t"), key=re.sub(r'"[^"]*"', "", first).count)
-        longest = (2 * csv.field_size_limit() + 4) * (first.count(delimiter) + 1)  # all of it quotes, which are doubled
-        reader = csv.reader(chain([first], _lines(text, longest)), delimiter=delimiter, strict=True)
-        yield next(reader, []), delimiter, reader
+        whole = (2 * longest + 4) * (first.count(delimiter) + 1)  # all of it quotes, which are doubled
+        reader = csv.reader(chain([first], _lines(text, whole)), delimiter=delimiter, strict=True)
+        names = next(reader, [])
+        yield names, _rows(reader, file.path, len(names), longest)
+
+
+def _rows(reader: Any, path: str, n_names: int, longest: int) -> Iterator[list[str]]:
+    try:
+        for row in reader:
+            if any(row[n_names:]):
+                what = f"{len(row)} cells under {n_names} names of columns: quote what holds the delimiter"
+                raise InputError([Problem(f"{path}:{reader.line_num}", what)])
+            if row:
+                yield row
+    except csv.Error:
+        what = f"not valid CSV: a quote that is not closed or not doubled, or a cell over {longest:,} characters"
+        raise InputError([Problem(f"{path}:{reader.line_num}", what)]) from None
 
 
 def _lines(text: io.TextIOWrapper, longest: int) -> Iterator[str]:

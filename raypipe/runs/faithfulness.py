@@ -63,7 +63,7 @@ def measure(run: Run, folder: StepFolder, _: str) -> dict[str, Any]:
     accuracy = _accuracy(run, Decoder(scorer), [encoder.encode(*note) for note in notes], labels)
     n_questions = sum(map(len, tasks_of.values()))
     about = {"split": SPLIT, "questions": n_questions, "notes": len(notes), "scorer_accuracy": accuracy}
-    about["chance"] = by_one_answer(labels, tasks_of)
+    about["one_answer"] = by_one_answer(labels, tasks_of)
     write_json(folder.path / MEASURED, {**about, "rows": rows})
     return {"variants": len(rows), "questions": n_questions}
 

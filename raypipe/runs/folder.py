@@ -82,7 +82,7 @@ class StepFolder:
     @property
     def recorded(self) -> dict[str, Any]:
         """The settings that the output was made with; of keys that are newer than the output, their defaults."""
-        return filled_in(integrity.read_json(self.path / SETTINGS), self.settings)
+        return filled_in(inputs.without_strays(integrity.read_json(self.path / SETTINGS)), self.settings)
 
     @property
     def manifest(self) -> dict[str, Any]:
@@ -111,7 +111,7 @@ class StepFolder:
         forget_halves(self.path)
         if state is State.ABSENT:
             self.path.mkdir(parents=True, exist_ok=True)
-            for name in (MANIFEST, "data", *integrity.PROGRESS):  # of a folder whose settings were lost
+            for name in (MANIFEST, "outcome.json", "data", "model", *integrity.PROGRESS):  # whose settings were lost
                 integrity.discard(self.path / name)
             write_json(self.path / SETTINGS, self.settings)
         self.opened = time.perf_counter()

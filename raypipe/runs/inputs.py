@@ -113,6 +113,13 @@ def as_recorded(value: Any, copied: Mapping[File, File]) -> Any:
     return [as_recorded(inner, copied) for inner in value] if isinstance(value, list) else value
 
 
+def without_strays(value: Any) -> Any:
+    """Recorded settings, each listing in them as it would be listed now: earlier versions listed stray files, too."""
+    if isinstance(value, Mapping):
+        return {key: without_strays(inner) for key, inner in value.items()}
+    return storage.without_strays(value) if isinstance(value, list) and value and all(map(_is_file, value)) else value
+
+
 def difference(then: Mapping[str, Any], now: Mapping[str, Any]) -> str:
     """Which files differ between the settings of a step; empty if none do."""
     before, after = ({file[0]: file for file in _files(settings)} for settings in (then, now))

@@ -111,7 +111,10 @@ def mask(run: Run, folder: StepFolder, _: str) -> dict[str, Any]:
     counted = run.step("statistics").data if corpus_needs(arms).needs else None
     run.say(f"mask: {'stored relevance' if stored else run.settings.attribution.method} -> {', '.join(arms)}")
     pipeline.mask(run.job, run.model(SCORER), folder.data, stored, counted)
-    return _audited(run, folder) | {"arms": {arm: of_arm.facts for arm, of_arm in tally(folder.data).items()}}
+    of_arms = {arm: of_arm.facts for arm, of_arm in tally(folder.data).items()}
+    is_ranked = RELEVANCE in needs(arms)
+    layer = pipeline.layer_of(run.settings.attribution, run.model(SCORER)) if is_ranked else None
+    return _audited(run, folder) | {"arms": of_arms, "layer": layer}
 
 
 def planned(masks: StepFolder) -> dict[str, Tally]:

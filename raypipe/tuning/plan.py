@@ -124,14 +124,20 @@ def counts(path: Path, written: Document) -> tuple[tuple[str, str, int], ...]:
 
 
 def identity(config: Config) -> str:
-    """A fingerprint of all keys of a trial's config on which its result may depend; a default is as good as no key.
+    """A fingerprint of all keys of a trial's config on which its result may depend; a default is as good as no key."""
+    return fingerprint(_keys(config))
 
-    A profile only fills in other keys of its arm: where they are all given, two profiles are one setting.
-    """
-    keys = config.model_dump(mode="json", exclude=NOT_IN_RESULTS, exclude_defaults=True)
+
+def _keys(config: Config) -> dict[str, Any]:
+    return config.model_dump(mode="json", exclude=NOT_IN_RESULTS, exclude_defaults=True)
+
+
+def _effective(config: Config) -> dict[str, Any]:
+    """The keys of `identity` less profiles, which only fill in others: where all are given, a profile says nothing."""
+    keys = _keys(config)
     for arm in keys.get("arms", {}).values():
         (arm.get("masking") or {}).pop("profile", None)
-    return fingerprint(keys)
+    return keys
 
 
 def _where(space: Space, key: str) -> str:
@@ -198,11 +204,11 @@ def _problems_together(plan: StudyPlan) -> Iterator[Problem]:
             )
             yield Problem(_where(plan.space, key), what)
         yield from (Problem(f"{plan.space.path}: {p.where}", p.what) for p in of_settings.problems(config))
-        same = identity(config)
+        same = _effective(config)
         without_effect = {
             key
             for key in without_effect
-            if all(identity(plan.config({**values, key: other}, "trial", "runs")) == same for other in every[key])
+            if all(_effective(plan.config({**values, key: other}, "trial", "runs")) == same for other in every[key])
         }
     for key in sorted(without_effect):
         yield Problem(_where(plan.space, key), f"changes nothing for {plan.arm}, the arm that is searched; remove it")

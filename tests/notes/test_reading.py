@@ -18,9 +18,11 @@ from pyarrow import fs
 from raypipe import rows
 from raypipe.errors import ExitCode, InputError
 from raypipe.notes import cleaning, labels, storage
+from raypipe.notes.columns import look
 from raypipe.notes.files import iter_notes, kept_rows
 from raypipe.notes.reading import read_unit, units
 from raypipe.notes.tasks import NO, YES, Task
+from raypipe.runs import inputs
 from raypipe.runs.checking.check import check
 from raypipe.settings.config import Columns, Config, Data
 from raypipe.stream.stages.hold_out import hold_out
@@ -274,8 +276,10 @@ def test_a_text_with_commas_and_no_quotes_is_refused_not_cut(tmp_path):
     data = Data(notes=str(tmp_path / "n.csv"), columns=Columns(group_id="group"))
     with pytest.raises(InputError, match=r"n\.csv:3: 4 cells under 3 names of columns: quote what holds"):
         read(data)
-    with pytest.raises(InputError, match=r"n\.csv: . cells under 3 names of columns: quote what holds"):
+    with pytest.raises(InputError, match=r"n\.csv:3: 4 cells under 3 names of columns: quote what holds"):
         storage.read_strings(data.notes, ["group"], "data.labels")
+    (tmp_path / "n.csv").write_text("note_id,text,group\n0,tosse,A,,\n1,febbre\n")
+    assert storage.read_strings(data.notes, ["group"], "data.labels")["group"].to_pylist() == ["A", None]
 
 
 def test_whole_numbers_of_a_column_with_gaps_are_ids(tmp_path):
@@ -285,7 +289,7 @@ def test_whole_numbers_of_a_column_with_gaps_are_ids(tmp_path):
     notes = read(Data(notes=str(tmp_path / "n.jsonl"), columns=Columns(group_id="p")))
     assert [(note["note_id"], note["group_id"]) for note in notes] == [("1", "12"), ("2", None)]
     assert cleaning.as_id(1.5) is None
-    assert cleaning.as_id(float("nan")) is None
+    assert [column.n_filled for column in look(str(tmp_path / "n.jsonl"), "--notes")] == [2, 2, 1]
     found = storage.read_strings(str(tmp_path / "n.jsonl"), ["note_id", "p"], "data.labels").to_pylist()
     assert found == [{"note_id": "1", "p": "12"}, {"note_id": "2", "p": None}]
 
@@ -310,6 +314,7 @@ def test_labels_in_jsonl_are_what_is_written(tmp_path):
         ('{"label": true}\n{"label": "x"}', "column label holds bool; write text or whole numbers"),
         ('{"lable": "x"}', r"l\.jsonl: no column label \(there is 'lable'\)"),
         ("[1]", r"cannot be read \(ValueError\)"),
+        ("[" * 100_000, r"cannot be read \(ValueError\)"),
     ):
         (tmp_path / "l.jsonl").write_text(text)
         with pytest.raises(InputError, match=said):
@@ -318,8 +323,10 @@ def test_labels_in_jsonl_are_what_is_written(tmp_path):
 
 def test_labels_that_are_not_utf8_say_what_to_do(tmp_path):
     (tmp_path / "l.csv").write_bytes("note_id,label\na,s\xec\n".encode("cp1252"))
-    with pytest.raises(InputError, match=r"column label is not UTF-8; save it as UTF-8, or .*--encoding"):
-        storage.read_strings(str(tmp_path / "l.csv"), ["note_id", "label"], "data.labels")
+    (tmp_path / "l.jsonl").write_bytes('{"note_id": "a", "label": "s\xec"}'.encode("cp1252"))
+    for name in ("l.csv", "l.jsonl"):
+        with pytest.raises(InputError, match=r"column label is not UTF-8; save it as UTF-8, or .*--encoding"):
+            storage.read_strings(str(tmp_path / name), ["note_id", "label"], "data.labels")
 
 
 def test_what_editors_leave_in_a_folder_is_no_input(tmp_path):
@@ -329,6 +336,13 @@ def test_what_editors_leave_in_a_folder_is_no_input(tmp_path):
         (tmp_path / name).write_text("")
     assert storage.listing(str(tmp_path), "f") == before
     assert len(before) == 1
+    (alone,) = storage.listing(str(tmp_path / "_SUCCESS"), "f")
+    assert alone[0].endswith("_SUCCESS"), "named by itself it counts"
+    stray = ["/n/.DS_Store", 1, 2]
+    recorded = {"inputs": {"notes": [*before, stray], "model": {"m": [stray, *before]}, "none": []}, "list": ["a"]}
+    assert inputs.without_strays(recorded) == {
+        "inputs": {"notes": before, "model": {"m": before}, "none": []}, "list": ["a"]
+    }  # fmt: skip
 
 
 class Disk(fs.LocalFileSystem):

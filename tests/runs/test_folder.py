@@ -55,6 +55,7 @@ def test_a_folder_whose_settings_were_lost_is_not_finished_by_claiming_it(tmp_pa
     (step.path / "settings.json").unlink()
     (step.data / "rows.parquet").write_text("of other settings, perhaps")
     (step.path / "written").mkdir()
+    (step.path / "outcome.json").write_text("{}")
     assert not StepFolder(step.path, {}).open().done
     assert [path.name for path in step.path.iterdir()] == ["settings.json"]
 

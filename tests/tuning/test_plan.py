@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from itertools import product
 from pathlib import Path
 
@@ -17,7 +18,6 @@ from raypipe.masking.requirements import needs
 from raypipe.masking.strategy import RELEVANCE
 from raypipe.settings import config, configfile
 from raypipe.settings.arms import masking_of
-from raypipe.tuning.plan import identity
 from tests.tiny_models import CONFIGS, tiny_loaded
 from tests.tuning.demo import LAYER, RATIO, plans_of, space_of
 
@@ -125,15 +125,15 @@ def test_an_arm_masks_in_a_trial_as_in_the_whole_run(tmp_path: Path) -> None:
     assert list(plan.config({}, "trial", "runs").arms) == ["decselfmask"], "a run of its own"
 
 
-def test_two_profiles_are_one_setting_where_every_key_is_given(tmp_path: Path) -> None:
+def test_a_profile_says_nothing_where_every_key_is_given(tmp_path: Path) -> None:
     """As in the config.yaml of a run."""
-    (plan,) = plans_of(space_of(tmp_path, f'PARAM_SPACE = {{"{RATIO}": 0.2}}'))
-    whole = plan.config({}, "trial", "runs")
-    keys = yaml.safe_load(configfile.dump(whole))
-    keys["arms"]["decselfmask"]["masking"]["profile"] = "paper"
-    assert identity(config.Config.model_validate(keys)) == identity(whole)
-    keys["arms"]["decselfmask"]["masking"]["ratio"] = 0.3
-    assert identity(config.Config.model_validate(keys)) != identity(whole)
+    space = 'PARAM_SPACE = {"arms.decselfmask.masking.profile": tune.grid_search(["raypipe", "paper"])}'
+    (plan,) = plans_of(space_of(tmp_path, space))
+    assert plan.n_trials == 2
+    whole = yaml.safe_load(configfile.dump(plan.config({}, "trial", "runs")))["arms"]["decselfmask"]["masking"]
+    given = tuple(f"arms.decselfmask.masking.{key}={json.dumps(value)}" for key, value in whole.items())
+    (said,) = _refused(tmp_path, space, overrides=given)
+    assert "PARAM_SPACE['arms.decselfmask.masking.profile']: changes nothing" in said
 
 
 @pytest.mark.parametrize(
