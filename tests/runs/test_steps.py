@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from collections import Counter
 from pathlib import Path
@@ -81,8 +82,9 @@ def test_a_note_is_shown_with_the_relevance_that_masking_read(base: Run, tmp_pat
     )
     _, relevance_QW = rows.words_and_relevance(note, number)
     page = show.show_note([run.step("mask").output], "unlabelled-00001")
-    shown = {line.split()[1] for line in page.splitlines() if line.endswith(("#", "."))}
-    assert shown & {f"{value:.3f}" for value in relevance_QW[0]}
+    shown = set(re.findall(r" (\d\.\d{3}) ", page))
+    assert shown
+    assert shown <= {f"{value:.3f}" for value in relevance_QW[0]}
     first = show.show_note([base.step("mask").output], "unlabelled-00001")
     assert page.splitlines()[3:] != first.splitlines()[3:]
 
