@@ -112,8 +112,9 @@ def tune(
         if verify:
             demand_whole(of_run)
         results, folder = search.tune(plans, Printer())
-        say(search_report.text(results))
-        say(search_report.write(results, folder / "report"))
+        pages = search_report.model_pages(results)
+        say(search_report.text(results, pages))
+        say(search_report.write(results, pages, folder / "report"))
     for best in sorted(folder.glob("*/best.yaml")):
         say(next_after("tune", best))
     if (error := search.failed(results)) is not None:
@@ -127,5 +128,6 @@ def tune_report(config: ConfigPath) -> None:
 
     run = folder_of(config)
     search_tables = trial_tables.load(run)
-    say(search_report.text(search_tables))
-    say(search_report.write(search_tables, (run if (run / "study.json").exists() else run / "tune") / "report"))
+    pages = search_report.model_pages(search_tables)
+    say(search_report.text(search_tables, pages))
+    say(search_report.write(search_tables, pages, (run if (run / "study.json").exists() else run / "tune") / "report"))

@@ -23,7 +23,7 @@ class Gain:
     """One arm after one fine-tuning. Estimates are shares in [0, 1]."""
 
     finetuning: str
-    labels: str  # per task, or "all"
+    labels: int | None  # per task; None: all
     n_steps: int  # optimiser steps of fine-tuning, mean over seeds
     settings: str  # epochs and learning rate, of each seed where these differ
     arm: str
@@ -41,9 +41,7 @@ def gains(cells: Cells, tasks: Sequence[Task], reference: str) -> Iterator[Gain]
         for budget, runs in of_budget.items()
         for gain in _gains(finetuning, budget, runs, tasks, reference)
     ]
-    yield from sorted(
-        measured, key=lambda gain: (gain.labels != "all", int(gain.labels.replace("all", "0")), gain.n_steps)
-    )
+    yield from sorted(measured, key=lambda gain: (gain.labels is not None, gain.labels or 0, gain.n_steps))
 
 
 def _gains(
@@ -66,7 +64,7 @@ def _gains(
     for arm in arms:
         yield Gain(
             finetuning=finetuning,
-            labels=str(budget or "all"),
+            labels=budget,
             n_steps=round(float(np.mean(n_steps))),
             settings=", ".join(trainings),
             arm=arm,

@@ -23,7 +23,7 @@ from raypipe.evaluation.uncertainty import Estimate, PairedDifference
 from raypipe.findings.page import figures as look
 from raypipe.findings.page.figures import Chart
 from raypipe.findings.page.html import environment
-from raypipe.findings.page.report import Report, outcome
+from raypipe.findings.page.report import without_gates
 from raypipe.findings.page.terms import TERMS
 from raypipe.findings.summary import counted
 from raypipe.records import versions
@@ -47,7 +47,7 @@ class Neighbour:
     @property
     def verdict(self) -> str:
         """better, worse, or why neither may be said; by the rule of all reports."""
-        return outcome(self.difference, Report(""))
+        return without_gates(self.difference)
 
 
 @dataclass(frozen=True)
@@ -76,11 +76,15 @@ class ModelPage:
     cost: Cost | None = None
 
 
-def write(search: Search, folder: Path) -> Path:
+def model_pages(search: Search) -> list[ModelPage]:
+    """What the page and the terminal say of each model."""
+    return [_model_page(search, facts) for facts in search.models]
+
+
+def write(search: Search, pages: Sequence[ModelPage], folder: Path) -> Path:
     """Write everything but best.yaml into `folder` and return the page's path."""
     refuse_links(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    pages = [_model_page(search, facts) for facts in search.models]
     shown = [page for page in pages if page.results]
     table = settings_table(search, [page.results for page in shown if page.results])
     rows.write(table, folder / "settings.parquet")
@@ -152,13 +156,12 @@ def settings_table(search: Search, every: Sequence[Results]) -> pa.Table:
     return pa.Table.from_pylist(out)
 
 
-def text(search: Search) -> str:
+def text(search: Search, pages: Sequence[ModelPage]) -> str:
     """For the terminal: what came out, the best setting of each model, and how its trials ended."""
-    pages = [_model_page(search, facts) for facts in search.models]
     lines = [*textwrap.wrap(summary(search, pages), 100), ""]
-    for facts, page in zip(search.models, pages, strict=True):
+    for page in pages:
         statuses = ", ".join(f"{n} {status}" for status, n in page.statuses.items())
-        lines.append(f"{facts.name}: {statuses or 'no trials'}")
+        lines.append(f"{page.facts.name}: {statuses or 'no trials'}")
         if page.results:
             e = page.results.best.estimate
             interval = f"{100 * e.value:.1f} [{100 * e.low:.1f}, {100 * e.high:.1f}]"

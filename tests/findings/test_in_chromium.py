@@ -46,7 +46,7 @@ def run_report() -> Report:
 def comparison_report() -> Report:
     pair = PairedDifference("x", "y", estimate(-0.031, 0.01), {"t": -0.031}, 1, 2, 9, 0.001, 0.0321)
     gain = Gain(
-        "short", "all", 40, "2 epochs at 0.001", "x", estimate(0.6), estimate(0.7), estimate(0.02), estimate(0.01)
+        "short", None, 40, "2 epochs at 0.001", "x", estimate(0.6), estimate(0.7), estimate(0.02), estimate(0.01)
     )
     return replace(
         full_report("plain"),
@@ -71,7 +71,9 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         ),
     }
     written = {name: write_report(report, folder / name) for name, report in reports.items()}
-    return written | {"search": search_report.write(made_search(), folder / "search")}
+    search = made_search()
+    page = search_report.write(search, search_report.model_pages(search), folder / "search")
+    return written | {"search": page}
 
 
 @pytest.fixture(scope="module")

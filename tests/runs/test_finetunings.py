@@ -105,10 +105,10 @@ def test_the_report_shows_gain_over_steps(compared: tuple[Run, Cells]) -> None:
     assert {(row.finetuning, row.labels, row.arm) for row in built.gains} == {
         (finetuning, labels, arm)
         for finetuning in ("finetune", "short", "tuned")
-        for labels in ("all", "12")
+        for labels in (None, 12)
         for arm in ARMS
     }
-    of_all = [row for row in built.gains if row.labels == "all"]
+    of_all = [row for row in built.gains if row.labels is None]
     assert [row.n_steps for row in of_all] == sorted(row.n_steps for row in of_all)
     for row in built.gains:
         if row.arm == "decselfmask":

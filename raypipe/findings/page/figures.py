@@ -73,7 +73,7 @@ def differences(rows: Sequence[tuple[str, Estimate]], reference: str) -> Chart:
 
 def gains(rows: Sequence[Gain], reference: str) -> Chart:
     """Gain over labels alone against steps of fine-tuning, with all labels: macro F1 and AUC, one line per arm."""
-    shown = [row for row in rows if row.labels == "all" and row.gain is not None]
+    shown = [row for row in rows if row.labels is None and row.gain is not None]
     arms = list(dict.fromkeys(row.arm for row in shown))
 
     def draw(theme: str) -> Figure:

@@ -162,6 +162,11 @@ def outcome(difference: PairedDifference, report: Report) -> str:
     """What may be said of a difference."""
     if report.failed_gates:
         return "not measurable"
+    return without_gates(difference)
+
+
+def without_gates(difference: PairedDifference) -> str:
+    """What may be said of a difference if its gates pass, or if it has none, as that of two settings of a search."""
     for caveat, told in NO_VERDICT.items():
         if caveat in difference.estimate.caveats:
             return told

@@ -92,7 +92,7 @@ def _gains(report: Report) -> str:
     for row in report.gains:
         measured = [(row.macro_f1, row.gain), (row.auc, row.auc_gain)]
         shown = [cell for e, gain in measured for cell in (_points(e.value), "" if gain is None else _signed(gain))]
-        lines.append([row.finetuning, row.labels, f"{row.n_steps:,}", row.settings, row.arm, *shown, ""])
+        lines.append([row.finetuning, str(row.labels or "all"), f"{row.n_steps:,}", row.settings, row.arm, *shown, ""])
     head = ["fine-tuning", "labels", "steps", "settings", "arm", "macro F1", "gain", "AUC", "gain in AUC", ""]
     return _table(head, lines)
 
