@@ -103,6 +103,7 @@ def build(run: Run, of_comparison: Mapping[compare.Cell, Run] | None = None) -> 
             **_left_out(run, tasks, pooled, fewer),
             **_pseudo_labels(cells),
             **_mixed(settings),
+            **training_curves.undone(cells, reference),
             **_not_read(cells),
         },
         facts={**versions(), "seed": str(settings.seed)},

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,7 @@ from raypipe.runs.folder import StepFolder
 from raypipe.runs.run import Run
 from raypipe.runs.steps import named
 
+WORSE = 1.1  # times the dev loss of labels alone: below that, the labels of dev notes are too few to tell
 MAX_POINTS = 200  # of a curve; a training of 100,000 steps is drawn from the means of equal parts
 
 
@@ -45,6 +46,30 @@ def curves(run: Run) -> Iterator[Curve]:
             folder = run.of(step.arm).step(name)
             if folder.done and (curve := _curve(name, folder)) is not None:
                 yield curve
+
+
+def undone(cells: Sequence[Run], reference: str) -> dict[str, str]:
+    """A remark on arms whose students say less of dev labels than those of labels alone do, if there are any.
+
+    By the dev loss after fine-tuning, mean over cells. Learning from notes should add to what a decoder knows; at a
+    rate that is too high it costs that, and then arms differ by what they broke (docs/comparing.md).
+    """
+    alone = _dev_loss(cells, reference) if cells[0].is_labels_only(reference) else None
+    if alone is None:
+        return {}
+    reconstructed = [arm for arm, own in cells[0].settings.arms.items() if own.reconstructs]
+    losses = {arm: loss for arm in reconstructed if (loss := _dev_loss(cells, arm)) is not None}
+    worse = [f"{arm} {loss:.3f}" for arm, loss in losses.items() if loss > WORSE * alone]
+    what = f"{', '.join(worse)}, {reference} {alone:.3f}: a lower train.learning_rate may keep what the decoder knew"
+    return {"dev loss after learning from notes": what} if worse else {}
+
+
+def _dev_loss(cells: Sequence[Run], arm: str) -> float | None:
+    """Of the first student of each cell; None if one has none."""
+    steps = [cell.of(arm).step(f"finetune/{cell.student_of(arm)}") for cell in cells]
+    losses = [step.manifest.get("dev_loss") if step.done else None for step in steps]
+    measured = [loss for loss in losses if loss is not None]
+    return _mean(measured) if len(measured) == len(losses) else None
 
 
 def _curve(name: str, folder: StepFolder) -> Curve | None:

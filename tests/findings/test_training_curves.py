@@ -5,8 +5,12 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from raypipe.findings.training_curves import MAX_POINTS, _curve
+import pytest
+
+from raypipe.findings.training_curves import MAX_POINTS, _curve, undone
 from raypipe.runs.folder import StepFolder
+from raypipe.runs.run import Run
+from tests.small_run import settings
 
 
 def left(folder: Path, n: int, dev_loss: float | None = None, **more: float) -> StepFolder:
@@ -44,3 +48,22 @@ def test_a_training_without_metrics_has_no_curve(tmp_path: Path) -> None:
     step = StepFolder(tmp_path / "x", {}).open()
     step.finish()
     assert _curve("pretrain", step) is None
+
+
+def test_students_that_lost_what_labels_teach_are_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    arms = {
+        "sft": {},
+        "cpt": {"masking": {"strategy": "cpt"}},
+        "x": {"masking": {"ratio": 0.2}},
+        "start": {"start": "random"},
+    }
+    losses = ({"scorer": 0.1, "cpt": 0.1, "x": 0.2, "start": 9.0}, {"scorer": 0.3, "cpt": 0.33, "x": 0.3, "start": 9.0})
+    cells = []
+    for number, of_cell in enumerate(losses):
+        cells.append(Run(settings(tmp_path, name=f"s{number}", arms=arms)))
+        steps = {f"finetune/{who}": left(tmp_path / f"{number}{who}", 2, loss) for who, loss in of_cell.items()}
+        monkeypatch.setattr(cells[-1], "step", steps.__getitem__)
+    what = "x 0.250, sft 0.200: a lower train.learning_rate may keep what the decoder knew"
+    assert undone(cells, "sft") == {"dev loss after learning from notes": what}
+    assert undone(cells[1:], "sft") == {}
+    assert undone(cells, "x") == {}
