@@ -12,7 +12,7 @@ from raypipe.runs.folder import StepFolder
 from raypipe.runs.run import Run
 from raypipe.runs.steps import named
 
-WORSE = 1.1  # times the dev loss of labels alone: below that, the labels of dev notes are too few to tell
+WORSE = 1.1  # times the dev loss of labels alone that is named: ours, not measured; a cost may hide below it
 MAX_POINTS = 200  # of a curve; a training of 100,000 steps is drawn from the means of equal parts
 
 
