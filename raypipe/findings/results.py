@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -103,6 +104,7 @@ def build(run: Run, of_comparison: Mapping[compare.Cell, Run] | None = None) -> 
             **_left_out(run, tasks, pooled, fewer),
             **_pseudo_labels(cells),
             **_mixed(settings),
+            **_own_trainings(settings),
             **training_curves.undone(cells, reference),
             **_not_read(cells),
         },
@@ -161,6 +163,17 @@ def _mixed(settings: config.Config) -> dict[str, str]:
     """Arms whose training rows are labelled ones in part, so that not every token with a loss was masked."""
     shares = {name: arm.label_share for name, arm in settings.arms.items() if arm.label_share}
     return {f"what {arm} learned from": f"{share:.0%} of its rows are labelled ones" for arm, share in shares.items()}
+
+
+def _own_trainings(settings: config.Config) -> dict[str, str]:
+    """Arms that learned from notes in another way than the others, so that they differ by more than their masks."""
+    out = {}
+    for name, arm in settings.arms.items():
+        if arm.train is not None:
+            keys = configfile.changed_keys(settings.train.model_dump(), arm.train.model_dump())
+            differs = (f"{key} {reduce(getattr, key.split('.'), arm.train)}" for key in keys)
+            out[f"how {name} learned from notes"] = ", ".join(differs) or "as the others"
+    return out
 
 
 def _precision(run: Run, confidence: float) -> float | None:

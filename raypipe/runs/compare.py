@@ -236,7 +236,8 @@ def cell_settings(cell: Cell, run: Run, runs: Mapping[Cell, Run]) -> config.Conf
     `runs`: at least the seed's cell with all labels.
     """
     settings, shift = run.settings, SEED_STRIDE * cell.seed
-    data, arms = settings.data.model_copy(update={"label_seed": cell.seed}), settings.arms
+    data = settings.data.model_copy(update={"label_seed": cell.seed})
+    arms = {name: _arm_shifted(arm, shift) for name, arm in settings.arms.items()}
     finetune, own_scorer = settings.finetune, settings.scorer.training
     if cell.budget is not None:
         data = data.model_copy(update={"max_labelled": cell.budget})
@@ -261,6 +262,10 @@ def cell_settings(cell: Cell, run: Run, runs: Mapping[Cell, Run]) -> config.Conf
 
 def _shifted(training: config.Training, shift: int) -> config.Training:
     return training.model_copy(update={"seed": training.seed + shift})
+
+
+def _arm_shifted(arm: config.Arm, shift: int) -> config.Arm:
+    return arm if arm.train is None else arm.model_copy(update={"train": _shifted(arm.train, shift)})
 
 
 def _as_many_steps(training: config.Training, with_all: Run) -> config.Training:

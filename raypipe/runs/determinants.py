@@ -28,6 +28,7 @@ def settings_of(
     `inputs`: listings of the input files, by name. `copied`: of which of them the time alone has changed (inputs.py).
     """
     kind = named(name).kind
+    config = config.model_copy(update={"train": config.training_of(named(name).arm)})
     sections = _sections(name, config)
     data = _keys_of("data", config, NO_ROWS if "data" in sections else NO_ROWS | CHOOSE_LABELS)
     attribution = {"attribution"} & sections

@@ -49,7 +49,7 @@ def reconstruction(run: Run, folder: StepFolder, arm: str) -> trainer.TrainingSp
         folder=str(folder.path),
         rows=str(rows),
         arm=arm,
-        training=run.settings.train,
+        training=run.settings.training_of(arm),
         start=run.backbone,
         tokenizer=run.tokenizer,
         random_weights=settings.start == "random",

@@ -48,10 +48,9 @@ __all__ = [
 ]  # fmt: skip
 
 
-def _inherited(sections: Mapping[str, Any], run: Mapping[str, Any]) -> dict[str, Any]:
-    """Training sections as written, each with the keys of the run's `finetune` that it lacks."""
-    finetune = run.get("finetune")
-    base = finetune.model_dump() if isinstance(finetune, Training) else finetune
+def _inherited(sections: Mapping[str, Any], base: Any) -> dict[str, Any]:
+    """Training sections as written, each with the keys of `base`, as written, that it lacks."""
+    base = base.model_dump() if isinstance(base, Training) else base
     return {
         name: {**base, **section} if isinstance(section, dict) and isinstance(base, dict) else section
         for name, section in sections.items()
@@ -102,15 +101,23 @@ class Config(Section):
 
     @model_validator(mode="before")
     @classmethod
-    def _like_finetune(cls, values: Any) -> Any:
-        """Other fine-tunings have the keys of `finetune` that they do not give."""
+    def _like_sections(cls, values: Any) -> Any:
+        """Other fine-tunings have the keys of `finetune` that they do not give, and arms' own trainings those of `train`."""
         if not isinstance(values, dict):
             return values
+        finetune, train = values.get("finetune"), values.get("train")
         if isinstance(scorer := values.get("scorer"), dict):
-            values = values | {"scorer": scorer | _inherited({"training": scorer.get("training")}, values)}
+            values = values | {"scorer": scorer | _inherited({"training": scorer.get("training")}, finetune)}
         comparison = values.get("comparison")
         if isinstance(comparison, dict) and isinstance(others := comparison.get("finetunings"), dict):
-            values = values | {"comparison": comparison | {"finetunings": _inherited(others, values)}}
+            values = values | {"comparison": comparison | {"finetunings": _inherited(others, finetune)}}
+        if isinstance(arms := values.get("arms"), dict):
+            own = {
+                name: arm | _inherited({"train": arm["train"]}, train)
+                for name, arm in arms.items()
+                if isinstance(arm, dict) and "train" in arm
+            }
+            values = values | {"arms": arms | own}
         return values
 
     @property
@@ -123,6 +130,10 @@ class Config(Section):
     def scorer_training(self) -> Training:
         """How the scorer is fine-tuned, unless it is untuned."""
         return self.scorer.training or self.finetune
+
+    def training_of(self, arm: str) -> Training:
+        """How the arm learns from unlabelled notes; without a training of its own, as all arms do."""
+        return (self.arms[arm].train if arm in self.arms else None) or self.train
 
     @property
     def scorer_is_a_student(self) -> bool:

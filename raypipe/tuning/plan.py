@@ -53,10 +53,12 @@ class StudyPlan:
         """The resolved config of the run `<runs>/<name>`: one arm, scored on dev, layers as numbers."""
         config = self.backbone.config(values, self.space.path)
         attribution = config.arms[self.arm].attribution or config.attribution
+        train = config.training_of(self.arm)
         changes = {
             "name": name,
             "runs": runs,
             "arms": _arms(config, self.arm),
+            "train": train,
             "evaluation.split": "dev",  # the test split is never read by a search
             "evaluation.conformal": None,
             "evaluation.embeddings": False,
@@ -232,7 +234,7 @@ def _arms(config: Config, arm: str) -> dict[str, Arm]:
     These are the arms whose ratio it copies. And if any arm of the whole run needs relevance, each note has a masking
     plan per task: then a trial has such an arm, too (which one makes no difference).
     """
-    arms = {name: config.arms[name] for name in with_matched(config.arms, arm)}
+    arms = {name: config.arms[name].model_copy(update={"train": None}) for name in with_matched(config.arms, arm)}
     if arms[arm].attribution is not None:  # a run of its own, in which there is no other arm
         return {arm: arms[arm].model_copy(update={"attribution": None})}
     masked = masking_of(config) if arms[arm].masking is not None else {}

@@ -34,6 +34,7 @@ TASK = Task("t", "binary", "?", ("yes", "no"), ("yes", "no"))
 def compared(tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, dict[compare.Cell, Run]]:
     changes = {"repeats": 2, "comparison__seeds": 2, "comparison__budgets": (12,)}
     changes |= {"finetune__max_steps": None, "finetune__epochs": 1.6}
+    changes["arms"] = {"sft": {}, "decselfmask": {"masking": {"ratio": 0.2}, "train": {"seed": 5}}}
     run = Run(settings(tmp_path_factory.mktemp("runs"), **changes)).open()
     return run, compare.compare(run)
 
@@ -56,6 +57,8 @@ def test_cells_differ_in_labels_order_and_masks(compared: tuple[Run, dict[compar
         pq.read_table(of[name].step("mask").data).sort_by("note_id")["plans"] for name in ("seed0-all", "seed1-all")
     ]
     assert plans[0] != plans[1]
+    trainings = [of[name].settings.training_of("decselfmask") for name in ("seed0-all", "seed1-all")]
+    assert [training.seed for training in trainings] == [5, 5 + compare.SEED_STRIDE], "an arm's own, too"
     test = [set(run.corpus.labels.filter(pc.equal(run.corpus.labels["split"], "test"))["note_id"].to_pylist())
             for run in of.values()]  # fmt: skip
     assert all(ids == test[0] for ids in test)

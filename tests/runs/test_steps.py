@@ -39,7 +39,7 @@ ARMS = {
     "zero_shot": {"finetune": False},
     "pseudo": {"pseudo_labels": {"confidence": 0.5, "max_imbalance": None}},
     "decselfmask": {"masking": {"ratio": 0.2}},
-    "mixed": {"masking": {"ratio": 0.2}, "label_share": 0.5},
+    "mixed": {"masking": {"ratio": 0.2}, "label_share": 0.5, "train": {"max_steps": 3, "learning_rate": 1e-4}},
     "kv": {"masking": {"ratio": 0.2}, "attribution": {"method": "kv_direct_value", "layer": 1}, "label_share": 0.2},
 }
 
@@ -67,6 +67,12 @@ def test_a_run_is_reported_whole(base: Run) -> None:
     assert runs_of == dict.fromkeys(ARMS, 2) | {"zero_shot": 1, "tfidf_logistic": 1}
     assert {m.arm for m in built.material} == {"pseudo", "decselfmask", "mixed", "kv"}
     assert {"pseudo-labels of pseudo", "what mixed learned from"} <= built.remarks.keys()
+    assert built.remarks["how mixed learned from notes"] == "learning_rate 0.0001, max_steps 3"
+    assert {arm: base.of(arm).needed(f"train/{arm}").manifest["steps"] for arm in ("decselfmask", "mixed", "kv")} == {
+        "decselfmask": 2,
+        "mixed": 3,
+        "kv": 2,
+    }
     assert len(built.agreement) == 2  # the run's relevance, and that of kv
 
 
@@ -129,7 +135,7 @@ def test_labels_are_learned_between_the_masks(base: Run) -> None:
     labels = examples.read(base.step("finetune/rows").path / "train", LABELS)
     learned = examples.mixed(masks, labels, 0.5)
     assert len(learned) == 2 * len(masks)
-    steps = schedule.steps(learned.length, learned.draw, base.settings.train)
+    steps = schedule.steps(learned.length, learned.draw, base.settings.training_of("mixed"))
     assert base.needed("train/mixed").manifest["tokens"] == sum(learned.length[rows].sum() for rows in steps)
     assert base.of("kv").needed("train/kv").manifest["tokens"] > 0, "with an attribution of its own, too"
     with pytest.raises(ValueError, match="nothing to mix"):
@@ -186,6 +192,14 @@ def test_what_a_step_is_made_from(base: Run) -> None:
     by_answers = settings_of("train/pseudo")
     assert by_answers == settings_of("train/pseudo", attribution__layer=2), "answers know no relevance"
     assert by_answers != settings_of("train/pseudo", evaluation__batch_tokens=100)
+    own = {"arms": ARMS | {"decselfmask": ARMS["decselfmask"] | {"train": {"learning_rate": 1e-4}}}}
+    slower = determinants.settings_of("train/decselfmask", settings(base.folder, **own), inputs)
+    assert slower == settings_of("train/decselfmask", train__learning_rate=1e-4), "whosever training it is"
+    assert slower == determinants.settings_of(
+        "train/decselfmask", settings(base.folder, **own, train__learning_rate=2e-4), inputs
+    )
+    for name in ("mask", "train/rows", "train/mixed", "finetune/sft@1"):
+        assert determinants.settings_of(name, settings(base.folder, **own), inputs) == settings_of(name)
     asks = {step: settings_of(step) for step in ("corpus", "mask", "finetune/scorer")}
     inputs["model"] = {"backbone": [2]}  # other weights in the same folder
     assert settings_of("corpus") == asks["corpus"]

@@ -282,3 +282,18 @@ def test_the_line_of_an_override_is_the_command_line(tmp_path):
     error = InputError([Problem("attribution.layer", "too high")])
     (problem,) = configfile.located(error, tmp_path / "c.yaml", ["attribution.layer=9"]).problems
     assert problem.where == "--set: attribution.layer"
+
+
+def test_a_training_of_an_arm_has_the_keys_of_train_that_it_does_not_give(tmp_path):
+    text = (
+        "train: {learning_rate: 0.5, epochs: 3, lora: {rank: 8}}\narms:\n  sft:\n  a: {masking: {}}\n"
+        "  b: {masking: {}, train: {epochs: 1}}\n  c: {masking: {}, train:}\n"
+    )
+    loaded = load(tmp_path, text, ["arms.c.train.learning_rate=0.1"])
+    of = {arm: loaded.training_of(arm) for arm in loaded.arms}
+    assert of["sft"] is of["a"] is loaded.train
+    assert [(t.learning_rate, t.epochs, t.lora.rank) for t in of.values()][2:] == [(0.5, 1, 8), (0.1, 3, 8)]
+    dumped = configfile.dump(loaded)
+    assert configfile.dump(load(tmp_path, dumped)) == dumped
+    (said,) = problems_of(tmp_path, "arms: {sft: {train: {epochs: 1}}}")
+    assert said == "1: arms.sft: a train of its own needs masking or pseudo_labels: there is nothing to learn before the labels"

@@ -87,11 +87,13 @@ def test_sections_are_defined_in_the_order_of_a_config() -> None:
         ("match_ratio_to", "name, or `null` | `null` |"),
         (
             "training",
-            "[section](#pretraintraining-finetune-scorertraining-train) | `learning_rate: 0.002`, `batch_rows: 32` |",
+            "[section](#pretraintraining-finetune-scorertraining-armsnametrain-train) | `learning_rate: 0.002`, "
+            "`batch_rows: 32` |",
         ),
         (
             "lora",
-            "[section](#pretraintraininglora-finetunelora-scorertraininglora-trainlora-comparisonfinetuningsnamelora)"
+            "[section](#pretraintraininglora-finetunelora-scorertraininglora-armsnametrainlora-trainlora-"
+            "comparisonfinetuningsnamelora)"
             " or `null` | `null` |",
         ),
         ("betas", "[number, number] | `[0.9, 0.95]` |"),

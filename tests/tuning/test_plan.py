@@ -154,6 +154,11 @@ def test_a_profile_says_nothing_where_every_key_is_given(tmp_path: Path) -> None
             ("attribution.method=occlusion",),
             LAYER,
         ),
+        (
+            f'PARAM_SPACE = {{"train.epochs": tune.choice([1.0, 2.0]), "{RATIO}": tune.choice([0.1, 0.2])}}',
+            ("arms.decselfmask.train={epochs: 3}",),
+            "train.epochs",
+        ),
     ],
 )
 def test_a_key_that_changes_no_trial_is_refused(

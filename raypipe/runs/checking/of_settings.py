@@ -31,6 +31,10 @@ def problems(config: Config) -> Iterator[Problem]:
         if masking.match_ratio_to in own:
             yield Problem(f"arms.{name}.masking.match_ratio_to", f"{masking.match_ratio_to} has relevance of its own")
     yield from _attributions(config)
+    for name, arm in config.arms.items():
+        if arm.train is not None and (arm.train.lora is None) != (config.train.lora is None):
+            what = "adapters or all weights: that decides what stands for hidden words, so it must be as in train.lora"
+            yield Problem(f"arms.{name}.train.lora", what)
     if config.data.pretraining_share and (config.data.pretraining is not None or config.data.source == "synthetic"):
         yield Problem("data.pretraining_share", "is a share of data.notes, but pretraining has a corpus of its own")
     yield from _placeholders(config.data)

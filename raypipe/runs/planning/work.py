@@ -107,7 +107,7 @@ def training_of(material: Material, t: Todo) -> tuple[Examples, int, config.Trai
         made, training = material.pretraining_rows(settings.pretrain), settings.pretrain.training
     elif t.kind.name == "train/{arm}":
         made = material.pseudo_rows(t.student) if _is_taught(t) else material.masked_rows(t.run).of(t.student)
-        training = settings.train
+        training = settings.training_of(t.student)
         if share := settings.arms[t.student].label_share:
             own = examples.from_table(made.table)
             mixed = examples.mixed(own, examples.from_table(material.labelled_rows().table), share)

@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from raypipe.settings.sections.attribution import Attribution
 from raypipe.settings.sections.masking import Masking
+from raypipe.settings.sections.training import Training
 from raypipe.settings.sections.values import Section
 
 
@@ -32,6 +33,9 @@ class Arm(Section):
     """Instead of masking: learn the scorer's own answers."""
     attribution: Attribution | None = None
     """Relevance of the arm's own, instead of the section `attribution` that all arms share."""
+    train: Training | None = None
+    """Training of the arm's own on masked notes or pseudo-labels. Keys that are not given are those of `train`; LoRA or
+    all weights is for all arms to share, as it decides what stands for hidden words. None: that of `train`."""
     label_share: float = Field(0.0, ge=0, lt=1)
     """Share of the rows of this stage that are labelled fine-tuning rows; masked and labelled rows take turns. Labelled
     rows are added to the others, so without `max_steps` the stage takes more steps."""
@@ -51,6 +55,8 @@ class Arm(Section):
             raise ValueError("has both masking and pseudo_labels: make two arms of it")
         if self.label_share and not self.reconstructs:
             raise ValueError("label_share needs masking or pseudo_labels: there is nothing to mix labels with")
+        if self.train is not None and not self.reconstructs:
+            raise ValueError("a train of its own needs masking or pseudo_labels: there is nothing to learn before the labels")
         if self.attribution is not None and (self.masking is None or self.masking.match_ratio_to is not None):
             raise ValueError("an arm with an attribution of its own needs masking, with a ratio of its own, too")
         if not self.finetune and (self.masking or self.pseudo_labels or self.start == "random"):

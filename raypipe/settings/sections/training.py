@@ -28,7 +28,7 @@ class Lora(Section):
 class Training(Section):
     """One training stage: pretraining, reconstruction or fine-tuning. The loop is the same (training/loop.py).
 
-    Keys that `scorer.training` does not give are those of `finetune`.
+    Keys that `scorer.training` does not give are those of `finetune`; those of an arm's `train`, those of `train`.
     """
 
     learning_rate: float = Field(3e-4, gt=0)

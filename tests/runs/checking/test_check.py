@@ -19,7 +19,7 @@ from raypipe.runs.checking import of_model
 from raypipe.runs.checking.check import check, examine
 from raypipe.runs.checking.check_report import CheckReport
 from raypipe.settings import configfile
-from raypipe.settings.config import Arm, Attribution, Columns, Config, Data, Masking, Model, Pretrain, Prompt
+from raypipe.settings.config import Arm, Attribution, Columns, Config, Data, Lora, Masking, Model, Pretrain, Prompt, Training
 from tests.tiny_models import tiny_model, tiny_tokenizer
 
 LEAFLETS = Path(__file__).parents[3] / "jobs" / "configs" / "leaflets.tasks.yaml"
@@ -125,6 +125,7 @@ def test_a_note_in_two_splits_of_different_tasks_is_a_warning(data, tmp_path):
         ({"prompt": Prompt(max_tokens=1000)}, "prompt.max_tokens: is 1000, but the model's context is 512"),
         ({"model": Model(path="/nowhere")}, "model.path"),
         ({"arms": {}}, "arms: is empty"),
+        ({"arms": {"a": Arm(masking=Masking(), train=Training(lora=Lora()))}}, "arms.a.train.lora: adapters or all"),
     ],
 )
 def test_one_fault_in_the_settings(data, sections, what):
