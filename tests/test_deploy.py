@@ -296,13 +296,23 @@ def test_notes_in_the_working_directory_stay_at_home(tmp_path: Path, ending: str
     (tmp_path / "here").mkdir()
     shutil.copy(REPOSITORY / ".rayignore", tmp_path / "here")
     kept = [f"notes{ending}", f"deep/in/export{ending}", "runs/small/report/report.html", ".git/config"]
-    for name in (*kept, "jobs/pipeline.py", "my.yaml"):
+    kept += ["ward/runs/first/report/report.html", "ward/runs/first/train/a/checkpoint/rows.arrow", ".venv/site.py"]
+    kept += ["spans.json", "ward/letters/one.txt", "export.tsv", "looked.ipynb", "letter.html", "letter.docx"]
+    kept += ["raypipe/runs/first/rows.json", ".env"]
+    sent_too = {"jobs/pipeline.py", "my.yaml", "ward/raypipe.yaml", "raypipe/findings/page/head.html"}
+    for name in (*kept, *sent_too):
         (tmp_path / "here" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "here" / name).write_text("Mario Rossi")
     create_package(str(tmp_path / "here"), tmp_path / "sent.zip", include_gitignore=False)
     with zipfile.ZipFile(tmp_path / "sent.zip") as sent:
         names = {name for name in sent.namelist() if not name.endswith("/")}
-    assert names == {".rayignore", "jobs/pipeline.py", "my.yaml"}
+    assert names == sent_too
+    package = [name for name in REPOSITORY.joinpath("raypipe").rglob("*") if name.is_file()]
+    shutil.copytree(REPOSITORY / "raypipe", tmp_path / "here/raypipe", dirs_exist_ok=True)
+    create_package(str(tmp_path / "here"), tmp_path / "whole.zip", include_gitignore=False)
+    with zipfile.ZipFile(tmp_path / "whole.zip") as sent:
+        missing = {str(path.relative_to(REPOSITORY)) for path in package} - {*sent.namelist()}
+    assert {Path(name).suffix for name in missing} <= {".typed", ".pyc"}, "the package can be imported from there"
 
 
 def test_the_image_has_both_flavours_and_no_root() -> None:
