@@ -34,4 +34,4 @@ def attribute(request: Request, notes: Sequence[EncodedNote]) -> list[NoteAttrib
     return rows.results(values, torch.stack(relevance, dim=1), torch.full_like(values.z_Q, torch.nan))
 
 
-ATTENTION_MEAN = Method(attribute=attribute, reads=lambda _: "mixing")
+ATTENTION_MEAN = Method(attribute=attribute, reads=lambda _: "mixing", copies_note=True)

@@ -21,10 +21,10 @@ from raypipe.attribution.layers import masking_layer, ranges
 from raypipe.attribution.method import Method, NoteAttribution, Request
 from raypipe.attribution.registry import lacks_rules, method_of
 from raypipe.errors import Code, InputError, Problem
-from raypipe.hashing import fingerprint
 from raypipe.models.loading import Loaded
 from raypipe.models.precision import BORDERLINE, float32_twin
 from raypipe.models.prompts import EncodedNote
+from raypipe.notes.cleaning import hashed
 from raypipe.settings import config
 from raypipe.words import F32
 
@@ -77,7 +77,8 @@ class AttributionEngine:
 
     def _batches(self, notes: Sequence[EncodedNote]) -> list[list[int]]:
         # notes that are encoded once for several questions do not share a batch with notes that have one row each
-        is_shared = [gradients.is_shared(self.decoder, [note]) for note in notes]
+        may_share = not self.method.copies_note
+        is_shared = [may_share and gradients.is_shared(self.decoder, [note]) for note in notes]
         batches = []
         for kind in (False, True):
             members = [i for i, shared in enumerate(is_shared) if shared == kind and notes[i].questions]
@@ -97,7 +98,7 @@ class AttributionEngine:
         if self.decoder.device.type == "cuda":
             torch.cuda.empty_cache()
         if len(notes) == 1:
-            logger.warning("note %s: %s (%s)", fingerprint(notes[0].note_id), code.value, kind)
+            logger.warning("note %s: %s (%s)", hashed(notes[0].note_id), code.value, kind)
             return [code]
         half = len(notes) // 2
         return [*self._attempt(notes[:half]), *self._attempt(notes[half:])]
@@ -125,7 +126,15 @@ class AttributionEngine:
         twin = float32_twin(self.decoder.loaded)
         if twin is None:
             return None
-        return AttributionEngine(twin, self.config, self.request.seed, self.request.idf_V)
+        try:
+            return AttributionEngine(twin, self.config, self.request.seed, self.request.idf_V)
+        except (RuntimeError, InputError) as error:  # the copy fits, but not what the engine tries on it
+            if isinstance(error, torch.AcceleratorError):
+                raise
+            logger.warning(
+                "the float32 copy of the model cannot be used: borderline labels stay as %s", self.decoder.dtype
+            )
+            return None
 
 
 def resolve_layers(config: config.Attribution, method: Method, decoder: Decoder) -> tuple[int, ...]:

@@ -69,5 +69,8 @@ def _average_gradient(
 
 
 INTEGRATED_GRADIENTS = Method(
-    attribute=attribute, reads=lambda _: "mixing", settings=frozenset({"reduction", "steps", "baseline"})
+    attribute=attribute,
+    reads=lambda _: "mixing",
+    settings=frozenset({"reduction", "steps", "baseline"}),
+    copies_note=True,
 )

@@ -18,9 +18,9 @@ def masking_layer(attribution: Attribution, depth: int) -> int:
 def valid_layers(attribution: Attribution, depth: int) -> list[int]:
     """Layers at which the method is valid (docs/method.md, section 4.3).
 
-    All families of models/families.py normalise before each block, so what enters the last block acts through a
-    normalisation alone, and no token of the note reaches the answer after it; `engine.resolve_layers` measures the
-    same.
+    All families of models/families.py but olmo2 normalise before each block, so what enters the last block acts through
+    a normalisation alone, and no token of the note reaches the answer after it; `engine.resolve_layers` measures the
+    same. For olmo2 the sum of gradient x activation would be valid one layer deeper than this says.
     """
     reads = method_of(attribution).reads(attribution)
     return list(range({"none": depth + 1, "mixing": depth, "scale": depth - 1}[reads]))

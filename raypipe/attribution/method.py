@@ -93,6 +93,7 @@ class Method:
     attribute: Callable[[Request, Sequence[EncodedNote]], list[NoteAttribution]]
     reads: Callable[[config.Attribution], Reads]
     settings: frozenset[str] = frozenset()  # of SOME_READ, those that it reads
+    copies_note: bool = False  # computes each question in a row of its own, with the note before it
     needs_cache: bool = False  # works on the cached keys and values of the note only
     needs_idf: bool = False  # reads `Request.idf_V`
     needs_rules: bool = False  # edits the gradients of parts that `Family.rules` names

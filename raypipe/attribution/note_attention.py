@@ -53,8 +53,11 @@ def reading(model: Any, layers: Sequence[NoteLayer]) -> Iterator[None]:
     """Run the model with an attention that reads the notes of these layers, one for each block."""
     AttentionInterface.register(NAME, partial(_attention, layers))
     AttentionMaskInterface.register(NAME, sdpa_mask)
-    with attention_as(model, NAME):
-        yield
+    try:
+        with attention_as(model, NAME):
+            yield
+    finally:  # the registry would keep the notes' keys and values alive
+        AttentionInterface.register(NAME, partial(_attention, ()))
 
 
 def _attention(

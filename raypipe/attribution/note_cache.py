@@ -24,7 +24,7 @@ from transformers.cache_utils import DynamicLayer
 
 from raypipe.attribution import hooks
 from raypipe.attribution.decoder import Decoder
-from raypipe.attribution.targets import Readout, Values
+from raypipe.attribution.targets import Readout, Values, branches_of
 from raypipe.models.prompts import EncodedNote
 
 
@@ -83,8 +83,9 @@ def readouts(
     of the note's keys and values."""
     width = cache.keys_LBHND[0].shape[2]
     n_slots = max(len(note.questions) for note in notes)
+    most_branches = max((len(branches_of(q)) for note in notes for q in note.questions), default=1)
     # what fills the memory has `width` tokens of every block per branch
-    n_per_chunk = max(1, int(4 * budget_tokens / (width * len(notes) * share)))
+    n_per_chunk = max(1, int(4 * budget_tokens / (width * len(notes) * most_branches * share)))
     for start in range(0, n_slots, n_per_chunk):
         chunk = [replace(note, questions=note.questions[start : start + n_per_chunk]) for note in notes]
         yield Readout(chunk, target)

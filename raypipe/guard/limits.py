@@ -14,15 +14,20 @@ from typing import TypeVar
 
 import regex
 
+from raypipe.words import normalise
+
 Result = TypeVar("Result")
 LIMIT_S = 5.0  # of one expression on one text: a sound one takes milliseconds on the longest note
 
 
 @functools.lru_cache(maxsize=256)
 def compiled(pattern: str) -> regex.Pattern[str]:
-    """The expression. Raises ValueError if it is none."""
+    """The expression, with accents composed (NFC) as in every note: an editor may write them as two characters each.
+
+    Raises ValueError if it is none.
+    """
     try:
-        return regex.compile(pattern)
+        return regex.compile(normalise(pattern))
     except regex.error as error:
         raise ValueError(f"not a regular expression: {error.msg}") from None
 

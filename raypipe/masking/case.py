@@ -116,7 +116,7 @@ class Note:
             inner_W = np.fromiter(map(STOP_WORDS.__contains__, self.words), np.bool_, n_words)
         else:
             inner_W = np.zeros(n_words, dtype=np.bool_)
-        eligible_W = ~inner_W & self._is_seen
+        eligible_W = ~inner_W & self.is_seen
         if not patterns:
             return Pool(eligible_W, np.flatnonzero(eligible_W), inner_W, None)
         phi_W, barrier_W = self.protected(patterns)
@@ -134,7 +134,7 @@ class Note:
         return phi_W, barrier_W
 
     @cached_property
-    def _is_seen(self) -> Bools:
+    def is_seen(self) -> Bools:
         """Words between the first and the last with any relevance.
 
         An over-long note is cut for the scorer, and the words that it did not see have relevance 0. No arm may hide

@@ -22,7 +22,7 @@ class CorpusNeeds:
     longest: int  # words of the longest n-gram that is counted
     phi_patterns: tuple[str, ...]  # of all arms: words that one of them matches are not counted
     lexicons: tuple[str, ...]
-    delta: float  # of selective masking: a word matters above this relevance
+    delta: float  # of selective masking: a word matters above this share of its note's largest drop
 
     def settings(self) -> dict[str, Any]:
         """As JSON."""

@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from raypipe.errors import RowError
 from raypipe.masking.case import Note
-from raypipe.words import F32, I32, word_spans
+from raypipe.words import word_spans
 
 GRAMS = pa.schema([("gram", pa.string()), ("n", pa.int8()), ("count", pa.int64()), ("n_notes", pa.int64())])
 TYPES = pa.schema(
@@ -70,21 +70,24 @@ def _runs(text: str, phi_patterns: tuple[str, ...]) -> Iterator[list[str]]:
     yield run
 
 
-def relevance_block(
-    texts: Sequence[str], words: Sequence[I32], relevance: Sequence[F32], delta: float = 0.05
-) -> pa.Table:
+def relevance_block(notes: Iterable[Note], delta: float = 0.05) -> pa.Table:
     """Relevance by word type (TYPES): occurrences, summed relevance, and how often relevance exceeded `delta`.
 
-    `words` are [W, 2] and `relevance` [Q, W] per note; the sum is of relevance relative to its note's largest.
+    Notes have relevance; words of a cut note that the scorer did not see are no occurrences. The sum is of relevance
+    relative to its note's largest.
     """
     n_seen: Counter[str] = Counter()
     total: dict[str, float] = {}
     n_important: Counter[str] = Counter()
-    for text, words_W2, relevance_QW in zip(texts, words, relevance, strict=True):
+    for note in notes:
+        relevance_QW = note.relevance_QW
+        assert relevance_QW is not None  # noqa: S101 (the caller left out the others)
         top_Q1 = np.maximum(np.abs(relevance_QW).max(axis=1, initial=0, keepdims=True), 1e-30)
         sum_W = (np.maximum(relevance_QW, 0) / top_Q1).sum(axis=0)
         over_W = (relevance_QW > delta).sum(axis=0)
-        for word, value, over in zip(Note(text, words_W2).words, sum_W, over_W, strict=True):
+        for word, value, over, is_seen in zip(note.words, sum_W, over_W, note.is_seen, strict=True):
+            if not is_seen:
+                continue
             n_seen[word] += len(relevance_QW)
             total[word] = total.get(word, 0.0) + float(value)
             n_important[word] += int(over)

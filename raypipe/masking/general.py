@@ -10,6 +10,7 @@ import pyarrow.csv as csv
 import pyarrow.parquet as pq
 
 from raypipe.errors import InputError
+from raypipe.words import normalise
 
 
 def read_counts(path: str) -> dict[str, int]:
@@ -24,7 +25,7 @@ def read_counts(path: str) -> dict[str, int]:
     counts: Counter[str] = Counter()
     for word, count in zip(table["word"].to_pylist(), table["count"].to_pylist(), strict=True):
         if word is not None and count is not None:
-            counts[word.lower()] += count
+            counts[normalise(word).lower()] += count
     return dict(counts)
 
 

@@ -62,7 +62,7 @@ def prepare_selective(settings: Masking, statistics: Statistics) -> WordTable | 
 
 
 def selective(case: Case) -> Hidden:
-    """Hide words whose removal costs the task more than `delta` (selective masking, Gu et al. 2020).
+    """Hide words whose removal costs the task more than `delta` of the note's largest drop (Gu et al. 2020).
 
     The paper adds words to a prefix until the confidence is back; we remove one word at a time (the method `occlusion`
     with sign `positive`). Source `tagger`, as in the paper: words that matter in the labelled notes are hidden in all

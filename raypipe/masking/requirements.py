@@ -11,6 +11,7 @@ from raypipe.settings.config import Masking
 from raypipe.settings.yamlfile import did_you_mean
 
 _OF_SELECTION = {"topk": {"ratio"}, "sample": {"ratio", "temperature"}, "hysteresis": {"hysteresis"}}
+_OF_SEQUENCES = ("format", "max_spans", "sentinels")  # decide which words of a note stand in one example
 
 
 def problems(arms: Mapping[str, Masking]) -> list[Problem]:
@@ -72,7 +73,7 @@ def reads(settings: Masking, strategy: Strategy) -> frozenset[str]:
     if strategy.once:
         read -= {"match_ratio_to", "format", "max_spans"}
     if strategy.refills:
-        read -= {"condition", "instruction", "prompt_loss", "stop_words", "max_span_words", "sentinels"}
+        read -= {"condition", "instruction", "prompt_loss", "stop_words", "max_span_words"}
     return read
 
 
@@ -118,10 +119,9 @@ def _mismatched(name: str, settings: Masking, arms: Mapping[str, Masking]) -> li
     if strategy is not None and strategy.refills:
         return [f"arm {target} hides nothing ({arms[target].strategy}): there is no ratio to copy"]
     own = STRATEGIES[settings.strategy]
-    if own.refills and (settings.format, settings.max_spans) != (arms[target].format, arms[target].max_spans):
-        return [
-            f"the sequences of arm {target} have format {arms[target].format} and {arms[target].max_spans} max_spans"
-        ]
+    differing = [key for key in _OF_SEQUENCES if getattr(settings, key) != getattr(arms[target], key)]
+    if own.refills and differing:
+        return [f"the sequences of arm {target} have another {key}; give this arm the same" for key in differing]
     if "selection" in own.reads and settings.selection == "hysteresis":
         return ["selection hysteresis takes as many words as pass its thresholds; choose topk or sample"]
     return []

@@ -12,12 +12,15 @@ from raypipe.masking.case import Note
 from raypipe.masking.counting import is_adjacent
 from raypipe.masking.units import Run
 from raypipe.notes.annotated_spans import of_tags
-from raypipe.words import word_spans
+from raypipe.words import normalise, word_spans
 
 
 def read_terms(path: str) -> tuple[str, ...]:
-    """A lexicon: a UTF-8 text file with one term per line; blank lines and lines that begin with # are skipped."""
-    lines = (line.strip() for line in Path(path).read_text(encoding="utf-8").splitlines())
+    """A lexicon: a UTF-8 text file with one term per line; blank lines and lines that begin with # are skipped.
+
+    Accents are composed as in the notes.
+    """
+    lines = (line.strip() for line in normalise(Path(path).read_text(encoding="utf-8")).splitlines())
     return tuple(line for line in lines if line and not line.startswith("#"))
 
 

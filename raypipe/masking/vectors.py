@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from raypipe.models.pieces import Tokenizer
+from raypipe.models.pieces import PieceEncoder, Tokenizer
 from raypipe.words import F32
 
 
@@ -17,8 +17,9 @@ def type_vectors(words: Sequence[str], tokenizer: Tokenizer, embeddings_VD: F32)
     Difference-Masking use BERT's pooler output of the word alone.
     """
     centre_D = embeddings_VD.mean(axis=0)
-    encoded = tokenizer([" " + word for word in words], add_special_tokens=False, split_special_tokens=True)
-    rows = [embeddings_VD[ids].mean(axis=0) if ids else centre_D for ids in encoded["input_ids"]]
+    pieces = PieceEncoder(tokenizer)
+    encoded = (pieces.text_ids(" " + word) for word in words)
+    rows = [embeddings_VD[ids].mean(axis=0) if ids else centre_D for ids in encoded]
     return (np.stack(rows) - centre_D).astype(np.float32) if rows else np.empty((0, len(centre_D)), np.float32)
 
 

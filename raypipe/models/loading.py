@@ -68,11 +68,15 @@ def dtype_of(section: config.Model, device: torch.device) -> torch.dtype:
 
 
 def multiplies_bfloat16(device: torch.device) -> bool:
-    """Does the device have bfloat16 products? A CPU without them emulates each, many times slower than float32."""
-    if device.type != "cpu" or any(torch.cpu.get_capabilities().get(name) for name in BFLOAT16_INSTRUCTIONS):
-        return True
-    _say_once("this CPU has no bfloat16 products: float32 is used instead, which is faster here and more exact")
-    return False
+    """Does the device have bfloat16 products? One without them (a GPU before Ampere, too) emulates each, slower."""
+    if device.type == "cuda":
+        has_them = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        has_them = device.type != "cpu" or any(torch.cpu.get_capabilities().get(name) for name in BFLOAT16_INSTRUCTIONS)
+    if not has_them:
+        kind = "GPU" if device.type == "cuda" else "CPU"
+        _say_once(f"this {kind} has no bfloat16 products: float32 is used instead, which is faster here and more exact")
+    return has_them
 
 
 @cache

@@ -50,7 +50,7 @@ class Shape:
 
     parameters: int
     tensors: int  # that a file of weights holds
-    block_weights: int  # numbers in the matrices of all blocks
+    block_weights: int  # numbers in the matrices of all blocks that a token meets
     depth: int
     hidden: int
     attention_width: int  # heads times the width of a head
@@ -65,13 +65,12 @@ class Shape:
         c = model.config
         heads, blocks = c.num_attention_heads, model.get_submodule(FAMILIES[c.model_type].blocks)
         per_head = getattr(c, "head_dim", None) or c.hidden_size // heads
-        weights = [p for p in blocks.parameters() if p.ndim == 2]
-        produced = [_outputs(weight, c.hidden_size) for weight in blocks[0].parameters() if weight.ndim == 2]
+        produced = [_outputs(weight, c) for weight in matrices(blocks[0])]
         parameters = list(model.parameters())
         return cls(
             parameters=sum(p.numel() for p in parameters),
             tensors=len(parameters),
-            block_weights=sum(p.numel() for p in weights),
+            block_weights=sum(numbers_met(weight, c) for weight in matrices(blocks)),
             depth=len(blocks),
             hidden=c.hidden_size,
             attention_width=heads * per_head,
@@ -106,7 +105,24 @@ class Shape:
         return 2 * element * self.key_value_width * self.depth
 
 
-def _outputs(weight: Any, hidden: int) -> int:
+def matrices(blocks: Any) -> list[Any]:
+    """The matrices of blocks; experts are stacked in one parameter [experts, rows, columns]."""
+    return [parameter for parameter in blocks.parameters() if parameter.ndim in (2, 3)]
+
+
+def numbers_met(weight: Any, model_config: Any) -> int:
+    """Numbers of a matrix that a token is multiplied with: of stacked experts, of those that it is sent to."""
+    return int(weight.shape[-2] * weight.shape[-1] * _times(weight, model_config))
+
+
+def _times(weight: Any, model_config: Any) -> int:
+    """How many matrices of this parameter a token meets."""
+    return int(model_config.num_experts_per_tok) if weight.ndim == 3 else 1
+
+
+def _outputs(weight: Any, model_config: Any) -> int:
     """Features that a matrix produces: GPT-2 stores it transposed, so what is not the hidden size counts."""
-    rows, columns = weight.shape
-    return int(rows if columns == hidden else columns if rows == hidden and columns > rows else rows)
+    rows, columns = weight.shape[-2:]
+    hidden = model_config.hidden_size
+    produced = rows if columns == hidden else columns if rows == hidden and columns > rows else rows
+    return int(produced * _times(weight, model_config))

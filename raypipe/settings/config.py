@@ -102,7 +102,7 @@ class Config(Section):
     @model_validator(mode="before")
     @classmethod
     def _like_sections(cls, values: Any) -> Any:
-        """Other fine-tunings have the keys of `finetune` that they do not give, and arms' own trainings those of `train`."""
+        """Keys that other fine-tunings do not give are those of `finetune`; an arm's own training has those of `train`."""
         if not isinstance(values, dict):
             return values
         finetune, train = values.get("finetune"), values.get("train")

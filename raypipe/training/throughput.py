@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from raypipe.models.families import FAMILIES
+from raypipe.models.shape import matrices, numbers_met
 from raypipe.training.examples import Examples
 from raypipe.training.schedule import Indices
 
@@ -48,10 +49,10 @@ def training_flops(model: Any, work: Work) -> float:
     width = heads * (getattr(c, "head_dim", None) or c.hidden_size // heads)
     blocks = model.get_submodule(FAMILIES[c.model_type].blocks)
     first = _first_trained(model, blocks)
-    below, above = _weights(blocks[:first]), _weights(blocks[first:])
-    per_token = 2 * sum(p.numel() for p in below) + _trained(above)
+    below, above = matrices(blocks[:first]), matrices(blocks[first:])
+    per_token = 2 * sum(numbers_met(weight, c) for weight in below) + _trained(above, c)
     attention = 4 * width * work.pairs * (first + 3 * (len(blocks) - first))
-    return float(work.tokens * per_token + work.targets * _trained([head.weight]) + attention)
+    return float(work.tokens * per_token + work.targets * _trained([head.weight], c) + attention)
 
 
 def _first_trained(model: Any, blocks: nn.ModuleList) -> int:
@@ -62,13 +63,9 @@ def _first_trained(model: Any, blocks: nn.ModuleList) -> int:
     return next(trained, len(blocks))
 
 
-def _weights(blocks: nn.ModuleList) -> list[nn.Parameter]:
-    return [p for p in blocks.parameters() if p.ndim == 2]
-
-
-def _trained(weights: list[nn.Parameter]) -> int:
+def _trained(weights: list[nn.Parameter], model_config: Any) -> int:
     """FLOPs a token of matrices that gradients pass through."""
-    return sum((6 if p.requires_grad else 4) * p.numel() for p in weights)
+    return sum((6 if weight.requires_grad else 4) * numbers_met(weight, model_config) for weight in weights)
 
 
 def matrix_peak(device: torch.device, dtype: torch.dtype, clock: Callable[[], float] = time.perf_counter) -> float:

@@ -11,6 +11,7 @@ import torch
 
 from raypipe.attribution import AttributionEngine, NoteAttribution, gradients
 from raypipe.attribution.batches import token_batches
+from raypipe.attribution.decoder import Decoder
 from raypipe.attribution.scores import values_of
 from raypipe.attribution.tfidf import idf_of_notes
 from raypipe.errors import Code, InputError
@@ -122,6 +123,13 @@ def test_a_lost_device_ends_the_actor(monkeypatch: pytest.MonkeyPatch) -> None:
         engine.attribute(notes_of(2, 1))
 
 
+def failing(error: Exception) -> Any:
+    def fail(*_: Any, **__: Any) -> None:
+        raise error
+
+    return fail
+
+
 def test_nonfinite_in_float32_is_a_dead_letter() -> None:
     loaded = tiny_loaded()
     token = notes_of(4, 1)[3].prefix_ids[-1]
@@ -148,6 +156,24 @@ def test_nonfinite_in_bfloat16_is_done_again_in_float32(monkeypatch: pytest.Monk
         assert worst_error(result.relevance_QKN, right.relevance_QKN) < 1e-4
     engine.__dict__["_float32"] = None  # no memory for the copy
     assert engine.attribute(notes) == [Code.NONFINITE] * 3
+
+
+def test_a_float32_copy_that_leaves_no_memory_to_try_it_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    engine, lost = engine_of(dtype=torch.bfloat16), engine_of(dtype=torch.bfloat16)
+    monkeypatch.setattr(Decoder, "_check_head", failing(torch.OutOfMemoryError("CUDA out of memory")))
+    assert len(done(engine.attribute(notes_of(3, 2)))) == 3
+    assert engine._float32 is None
+    monkeypatch.setattr(Decoder, "_check_head", failing(torch.AcceleratorError("device-side assert")))
+    with pytest.raises(torch.AcceleratorError):
+        _ = lost._float32
+
+
+@pytest.mark.parametrize("method", ["integrated_gradients", "attention_mean", "grad_x_activation"])
+def test_a_batch_counts_the_note_as_often_as_it_is_computed(method: str) -> None:
+    engine = engine_of(method=method, layer=1, reduction="auto" if method == "attention_mean" else "l2")
+    notes = notes_of(4, 9)
+    engine.batch_tokens = 4 * max(len(note.prefix_ids) for note in notes)
+    assert len(engine._batches(notes)) == (1 if method == "grad_x_activation" else 4)
 
 
 @pytest.mark.parametrize("method", ["grad_x_activation", "kv_direct", "attnlrp", "integrated_gradients"])

@@ -11,9 +11,11 @@ import captum.attr
 import numpy as np
 import pytest
 import torch
+from transformers import AttentionInterface
 
-from raypipe.attribution import gradients, kv_direct, note_cache
+from raypipe.attribution import gradients, kv_direct, note_attention, note_cache
 from raypipe.attribution.engine import AttributionEngine
+from raypipe.attribution.gradients import n_branches
 from raypipe.attribution.method import Request
 from raypipe.models import loading
 from raypipe.models.families import FAMILIES
@@ -292,6 +294,25 @@ def test_trained_models(name: str) -> None:
     half = done(AttributionEngine(low, config.Attribution(layer="all", reduction="sum")).attribute(notes))
     kept = [top_overlap(a.relevance_QKN[:, :2], b.relevance_QKN[:, :2]) for a, b in zip(half, ours, strict=True)]
     assert np.mean(kept) > 0.7
+
+
+def test_a_chunk_has_as_many_branches_as_the_memory_holds() -> None:
+    """Options of several tokens: a question has a branch, with a copy of the note's keys and values, for each."""
+    decoder, notes = engine_of("llama").decoder, notes_of(2, 6, "multi")
+    cache = note_cache.encode(decoder, notes, ())
+    width, most = cache.keys_LBHND[0].shape[2], 8
+    chunks = list(note_cache.readouts(notes, cache, "label_margin", width * most // 4))
+    assert len(notes[0].questions) == 6
+    assert all(len(chunk.branches) <= most for chunk in chunks)
+    assert sum(len(chunk.branches) for chunk in chunks) == sum(map(n_branches, notes)) > 12
+
+
+def test_what_a_batch_was_read_from_is_not_kept() -> None:
+    """The registry of attention functions outlives every batch."""
+    engine = engine_of("llama", method="kv_direct")
+    done(engine.attribute(notes_of(3, 2)))
+    kept = AttentionInterface()[note_attention.NAME]
+    assert kept.args == ((),)
 
 
 @pytest.mark.parametrize("n_notes", [1, 3])

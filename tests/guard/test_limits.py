@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import threading
+import unicodedata
 
 import pytest
 
@@ -31,6 +32,11 @@ def test_others_are_those_of_re(monkeypatch: pytest.MonkeyPatch) -> None:
     assert limits.fullmatch("a", "ab") is None
     with pytest.raises(ValueError, match="not a regular expression"):
         limits.compiled("(")
+
+
+def test_an_expression_with_accents_of_two_characters_protects_what_it_names() -> None:
+    pattern = unicodedata.normalize("NFD", "Niccolò")
+    assert limits.spans(pattern, "dott. Niccolò Verdi") == [(6, 13)]
 
 
 def test_work_without_end_is_ended_with_its_thread() -> None:

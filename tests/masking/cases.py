@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from hypothesis import strategies as st
 
+from raypipe.masking.case import Note
 from raypipe.masking.counting import count_block, merge, relevance_block
 from raypipe.masking.statistics import Statistics
 from raypipe.models.sentinels import Sentinels
@@ -45,9 +46,10 @@ FRAGMENTS = [
 def statistics() -> Statistics:
     """Statistics of a corpus in which every word of SENTENCES is frequent."""
     counts = merge([count_block([text] * 6, longest=4) for text in SENTENCES])
-    words = [word_spans(text) for text in SENTENCES]
-    relevance = [np.linspace(0.0, 1.0, len(w), dtype=np.float32)[None] for w in words]
-    types = relevance_block(SENTENCES, words, relevance)
+    words = [(text, word_spans(text)) for text in SENTENCES]
+    types = relevance_block(
+        Note(text, w, np.linspace(0.0, 1.0, len(w), dtype=np.float32)[None], is_cut=False) for text, w in words
+    )
     whole = Statistics.of_counts(counts).with_relevance(types).with_importance(types)
     vectors_VD = np.random.default_rng(3).normal(size=(len(whole.words), 8)).astype(np.float32)
     general = {"paziente": 5, "con": 900, "due": 300, "giorni": 100, "terapia": 20}

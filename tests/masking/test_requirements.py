@@ -70,7 +70,10 @@ def test_what_makes_no_sense_is_refused(keys: dict[str, Any], expected: str) -> 
 def test_matching_must_make_sense() -> None:
     assert "copies the ratio of b; remove one" in said(a={"match_ratio_to": "b", "ratio": 0.3}, b={})[0]
     assert "there is no ratio to copy" in said(a={"match_ratio_to": "b"}, b={"strategy": "cpt"})[0]
-    assert "format single" in said(a={"strategy": "cpt", "match_ratio_to": "b"}, b={"profile": "paper"})[0]
+    assert "another format" in said(a={"strategy": "cpt", "match_ratio_to": "b"}, b={"profile": "paper"})[0]
+    marks = {"sentinels": ["<a>", "<b>"]}
+    assert "another sentinels" in said(a={"strategy": "cpt", "match_ratio_to": "b"}, b=marks)[0]
+    assert not said(a={"strategy": "cpt", "match_ratio_to": "b"} | marks, b=marks)
     assert "hysteresis takes as many" in said(a={"profile": "paper", "match_ratio_to": "b"}, b={})[0]
     assert (
         "a -> b -> c -> a" in said(a={"match_ratio_to": "b"}, b={"match_ratio_to": "c"}, c={"match_ratio_to": "a"})[0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import unicodedata
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from tokenizers import normalizers
 
 from raypipe.errors import Code, InputError, RowError
 from raypipe.masking import Masker
@@ -41,14 +43,27 @@ def test_runs_end_at_punctuation_and_protected_words() -> None:
 
 
 def test_relevance_by_word() -> None:
-    words = [word_spans("alfa beta")] * 2
+    text = "alfa beta"
     table = relevance_block(
-        ["alfa beta"] * 2, words, [np.array([[2.0, 1.0]], np.float32), np.array([[0.0, 0.01]], np.float32)]
+        Note(text, word_spans(text), np.array([values], np.float32), is_cut=False)
+        for values in ([2.0, 1.0], [0.0, 0.01])
     )
     assert table.to_pylist() == [
         {"gram": "alfa", "n_seen": 2, "relevance": 1.0, "n_important": 1},
         {"gram": "beta", "n_seen": 2, "relevance": 1.5, "n_important": 1},
     ]
+
+
+def test_words_that_the_scorer_did_not_see_are_no_occurrences() -> None:
+    text = "alfa beta alfa gamma"
+    note = Note(text, word_spans(text), np.array([[2.0, 1.0, 0.0, 0.0]], np.float32), is_cut=True)
+    assert {row["gram"]: row["n_seen"] for row in relevance_block([note]).to_pylist()} == {"alfa": 1, "beta": 1}
+    note = Note(text, word_spans(text), note.relevance_QW, is_cut=False)
+    assert {row["gram"]: row["n_seen"] for row in relevance_block([note]).to_pylist()} == {
+        "alfa": 2,
+        "beta": 1,
+        "gamma": 1,
+    }
 
 
 def test_saved_and_loaded(tmp_path: Path) -> None:
@@ -100,6 +115,17 @@ def test_terms_match_longest_first(tmp_path: Path) -> None:
     ]
 
 
+def test_files_with_accents_of_two_characters_mean_the_words_of_the_notes(tmp_path: Path) -> None:
+    """As editors on macOS write them; notes are NFC."""
+    apart = unicodedata.normalize("NFD", "perché")
+    assert apart != "perché"
+    (tmp_path / "terms.txt").write_text(apart, encoding="utf-8")
+    note = Note("perché no", word_spans("perché no"))
+    assert Terms(read_terms(str(tmp_path / "terms.txt"))).find(note) == [(0, 0)]
+    (tmp_path / "counts.csv").write_text(f"word,count\n{apart},3\nperché,1\n", encoding="utf-8")
+    assert read_counts(str(tmp_path / "counts.csv")) == {"perché": 4}
+
+
 def test_tags_must_fit_the_note() -> None:
     text = "dolore toracico"
     with pytest.raises(RowError, match=Code.TYPE.value):
@@ -120,6 +146,8 @@ def test_vectors_of_words() -> None:
     vectors = type_vectors(["febbre", "x"], tokenizer, embeddings_VD)
     ids = tokenizer(" febbre", add_special_tokens=False)["input_ids"]
     np.testing.assert_allclose(vectors[0], embeddings_VD[ids].mean(0) - embeddings_VD.mean(0), rtol=1e-5)
+    tokenizer.backend_tokenizer.normalizer = normalizers.Prepend("no ")  # as SentencePiece puts a blank before a text
+    np.testing.assert_allclose(type_vectors(["febbre"], tokenizer, embeddings_VD)[0], vectors[0], rtol=1e-5)
     assert np.linalg.norm(unit(vectors), axis=1) == pytest.approx(1)
     assert unit(np.zeros((1, 4), np.float32)).tolist() == [[0, 0, 0, 0]]
 

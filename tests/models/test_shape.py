@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from raypipe.errors import InputError
 from raypipe.models import shape
@@ -26,6 +28,17 @@ def test_a_forward_pass_is_a_third_of_full_training(family: str) -> None:
     model = tiny_model(family)
     of, work = Shape.of(model), Work(tokens=100, targets=7, pairs=5000)
     assert 3 * (of.forward(100, 5000) + of.head(7)) == pytest.approx(training_flops(model, work))
+
+
+@pytest.mark.parametrize("family", ["mixtral", "qwen2_moe"])
+def test_a_token_meets_the_experts_that_it_is_sent_to(family: str) -> None:
+    """Measured: the products of a forward pass, experts one by one."""
+    model, tokens = tiny_model(family).eval(), 6
+    model.set_experts_implementation("eager")
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        model.model(input_ids=torch.arange(tokens)[None] + 5, use_cache=False)
+    products = sum(n for name, n in counter.flop_counts["Global"].items() if "attention" not in str(name))
+    assert 2 * Shape.of(model).block_weights * tokens == pytest.approx(products, rel=0.05)
 
 
 def test_a_config_is_read_from_its_file_or_folder(tmp_path: Path) -> None:

@@ -296,4 +296,4 @@ def test_a_training_of_an_arm_has_the_keys_of_train_that_it_does_not_give(tmp_pa
     dumped = configfile.dump(loaded)
     assert configfile.dump(load(tmp_path, dumped)) == dumped
     (said,) = problems_of(tmp_path, "arms: {sft: {train: {epochs: 1}}}")
-    assert said == "1: arms.sft: a train of its own needs masking or pseudo_labels: there is nothing to learn before the labels"
+    assert said.startswith("1: arms.sft: a train of its own needs masking or pseudo_labels")

@@ -56,7 +56,9 @@ class Arm(Section):
         if self.label_share and not self.reconstructs:
             raise ValueError("label_share needs masking or pseudo_labels: there is nothing to mix labels with")
         if self.train is not None and not self.reconstructs:
-            raise ValueError("a train of its own needs masking or pseudo_labels: there is nothing to learn before the labels")
+            raise ValueError(
+                "a train of its own needs masking or pseudo_labels: there is nothing to learn before the labels"
+            )
         if self.attribution is not None and (self.masking is None or self.masking.match_ratio_to is not None):
             raise ValueError("an arm with an attribution of its own needs masking, with a ratio of its own, too")
         if not self.finetune and (self.masking or self.pseudo_labels or self.start == "random"):

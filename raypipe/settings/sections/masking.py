@@ -56,7 +56,7 @@ class Pmi(Section):
 
 
 class Selective(Section):
-    """Selective masking (Gu et al. 2020): a word matters if deleting it costs the task more than `delta`."""
+    """Selective masking (Gu et al. 2020): a word matters if deleting it costs the task much."""
 
     source: Literal["tagger", "relevance"] = "tagger"
     """`tagger`: word types that mattered in labelled notes. `relevance`: each note's own words that matter."""

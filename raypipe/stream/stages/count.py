@@ -8,6 +8,7 @@ import pyarrow.compute as pc
 from raypipe import rows
 from raypipe.errors import Code
 from raypipe.guard.quiet import quiet
+from raypipe.masking.case import Note
 from raypipe.masking.counting import count_block, merge, relevance_block
 
 
@@ -20,11 +21,12 @@ def count(table: pa.Table, longest: int, phi_patterns: tuple[str, ...]) -> pa.Ta
 @quiet
 def average(table: pa.Table, delta: float, layer: int | None = None) -> pa.Table:
     """Notes with relevance in, relevance by word out."""
-    notes = [note for note in table.to_pylist() if note["error"] is None]
-    triples = [(note["text"], *rows.words_and_relevance(note, layer)) for note in notes]
-    triples = [triple for triple in triples if triple[2] is not None]
-    texts, words, relevance = zip(*triples, strict=True) if triples else ((), (), ())
-    return relevance_block(texts, words, relevance, delta)
+    attributed = (
+        Note(row["text"], *rows.words_and_relevance(row, layer), is_cut=bool(row["n_cut_tokens"]))
+        for row in table.to_pylist()
+        if row["error"] is None
+    )
+    return relevance_block((note for note in attributed if note.relevance_QW is not None), delta)
 
 
 @quiet

@@ -19,7 +19,19 @@ from raypipe.runs.checking import of_model
 from raypipe.runs.checking.check import check, examine
 from raypipe.runs.checking.check_report import CheckReport
 from raypipe.settings import configfile
-from raypipe.settings.config import Arm, Attribution, Columns, Config, Data, Lora, Masking, Model, Pretrain, Prompt, Training
+from raypipe.settings.config import (
+    Arm,
+    Attribution,
+    Columns,
+    Config,
+    Data,
+    Lora,
+    Masking,
+    Model,
+    Pretrain,
+    Prompt,
+    Training,
+)
 from tests.tiny_models import tiny_model, tiny_tokenizer
 
 LEAFLETS = Path(__file__).parents[3] / "jobs" / "configs" / "leaflets.tasks.yaml"
