@@ -35,13 +35,22 @@ class Gain:
 
 def gains(cells: Cells, tasks: Sequence[Task], reference: str) -> Iterator[Gain]:
     """Every arm after every fine-tuning, by labels and steps; what is not finished for every seed is left out."""
+    without = unfinished(cells)
     measured = [
         gain
         for finetuning, of_budget in cells.items()
         for budget, runs in of_budget.items()
+        if (finetuning, budget) not in without
         for gain in _gains(finetuning, budget, runs, tasks, reference)
     ]
     yield from sorted(measured, key=lambda gain: (gain.labels is not None, gain.labels or 0, gain.n_steps))
+
+
+def unfinished(cells: Cells) -> list[tuple[str, int | None]]:
+    """Fine-tunings, and labels per task, that some seed lacks: over the others they would be another comparison."""
+    every = [(finetuning, budget, len(runs)) for finetuning, of in cells.items() for budget, runs in of.items()]
+    n_seeds = max((n for *_, n in every), default=0)
+    return [(finetuning, budget) for finetuning, budget, n in every if n < n_seeds]
 
 
 def _gains(

@@ -45,8 +45,12 @@ def gates(
     reference: str,
     random_start: str | None,
     agreement: Agreement | None,
+    has_own_scorer: bool = False,
 ) -> Iterator[Gate]:
-    """The gates of a run or comparison. `quarter`: labels per task, and the runs with as many."""
+    """The gates of a run or comparison. `quarter`: labels per task, and the runs with as many.
+
+    `has_own_scorer`: the scorer is trained on labels, and is no student, so it must read as well as the students.
+    """
     tables, seeds = pooled.tables, pooled.seeds
 
     def gain(name: str, over: list[pa.Table], seeds_of_over: list[int], missing: str) -> Gate:
@@ -73,7 +77,7 @@ def gates(
         name = f"All labels beat {n} per task, at as many optimiser steps"
         missing = f"{reference} of {n} labels is not finished: run `raypipe compare` again"
         yield gain(name, least.tables.get(reference, []), least.seeds.get(reference, []), missing)
-    for reader in (reference, *([SCORER] if SCORER in tables else [])):  # a scorer that is no student must read, too
+    for reader in (reference, *([SCORER] if has_own_scorer else [])):
         yield _not_behind(reader, tables, tasks)
     above = None if agreement is None else agreement.lift_interval[0]
     detail = (
@@ -106,7 +110,7 @@ def _not_behind(reader: str, tables: Mapping[str, Sequence[pa.Table]], tasks: Se
     """Does a student, or the scorer, learn as much of the notes as counts of their words say?"""
     name = f"{reader} is not behind TF-IDF + logistic regression"
     if reader not in tables:
-        return Gate(name, None, -AUC_MARGIN, None, "was not evaluated")
+        return Gate(name, None, -AUC_MARGIN, None, f"{reader} was not evaluated: run `raypipe evaluate`, or `run`")
     if not _is_ranked(tables[reader][0], tasks):
         return Gate(name, None, -AUC_MARGIN, None, NO_TWO_LABELS)
     behind = _auc(tables[reader], tasks) - _auc(tables[TFIDF], tasks)

@@ -13,6 +13,7 @@ from raypipe.guard.tables import align
 from raypipe.records import write_csv
 from raypipe.runs.probing import probed_models
 from raypipe.runs.run import Run
+from raypipe.runs.steps import named
 
 LEGEND = """\
 copies     notes that hold a secret; 0 is the control
@@ -41,7 +42,8 @@ class Line:
 def lines(run: Run) -> Iterator[Line]:
     """From the finished steps of a run on planted notes."""
     for model in probed_models(run):
-        exposures = rows.read(run.needed(f"exposure/{model}").data).to_pylist()
+        name = f"exposure/{model}"
+        exposures = rows.read(run.of(named(name).arm).needed(name).data).to_pylist()
         for prompt, copies in sorted({(row["prompt"], row["copies"]) for row in exposures}):
             some = [row for row in exposures if (row["prompt"], row["copies"]) == (prompt, copies)]
             bits = [row["exposure"] for row in some]

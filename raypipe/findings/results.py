@@ -30,6 +30,7 @@ from raypipe.runs import compare, driver, integrity
 from raypipe.runs.folder import State
 from raypipe.runs.names import SCORER
 from raypipe.runs.run import Run
+from raypipe.runs.steps import scorer_is_measured
 from raypipe.settings import config, configfile
 from raypipe.settings.arms import pseudo_of
 
@@ -76,6 +77,7 @@ def build(run: Run, of_comparison: Mapping[compare.Cell, Run] | None = None) -> 
     quarter = (n_quarter, fewer[n_quarter]) if n_quarter in fewer else None
     start = next((arm for arm, a in settings.arms.items() if a.start == "random" and arm in arms), None)
     agreement = known_words.agreement_of(cells)
+    by_finetuning = compare.by_finetuning(of_comparison)
     resampled = {"n_bootstrap": n_bootstrap, "seed": settings.seed}
     built = Report(
         title=f"raypipe: {settings.name}",
@@ -83,7 +85,7 @@ def build(run: Run, of_comparison: Mapping[compare.Cell, Run] | None = None) -> 
         reference=reference,
         pairs=tuple(d for d in compared.differences if d.reference != reference),
         budgets=_budgets(run, tasks, compared, fewer),
-        gains=tuple(finetunings.gains(compare.by_finetuning(of_comparison), tasks, reference)),
+        gains=tuple(finetunings.gains(by_finetuning, tasks, reference)),
         arms=arm_rows(compared, measured, reference, by_auc),
         meanings=meanings(settings, arms),
         tasks=compared.tasks,
@@ -91,7 +93,7 @@ def build(run: Run, of_comparison: Mapping[compare.Cell, Run] | None = None) -> 
         wordings={task.id: dict(zip(task.options, task.answers, strict=True)) for task in tasks},
         calibration={arm: calibration(runs, tasks, pooled.seeds[arm], **resampled) for arm, runs in arms.items()},
         curves=tuple(training_curves.curves(cells[0])),
-        gates=tuple(gates(pooled, quarter, tasks, reference, start, agreement)),
+        gates=tuple(gates(pooled, quarter, tasks, reference, start, agreement, scorer_is_measured(settings))),
         agreement=tuple(known_words.agreements(cells, agreement)),
         conformal=dict(prediction_sets(cells)),
         probing=probing.curves(cells[0]),
@@ -101,7 +103,7 @@ def build(run: Run, of_comparison: Mapping[compare.Cell, Run] | None = None) -> 
         counts=material.counts(cells[0]),
         dead_letters={code: n for code, n in material.errors(cells[0]).items() if code.startswith("E_")},
         remarks={
-            **_left_out(run, tasks, pooled, fewer),
+            **_left_out(run, tasks, pooled, fewer, finetunings.unfinished(by_finetuning)),
             **_pseudo_labels(cells),
             **_mixed(settings),
             **_own_trainings(settings),
@@ -177,7 +179,12 @@ def _own_trainings(settings: config.Config) -> dict[str, str]:
 
 
 def _precision(run: Run, confidence: float) -> float | None:
-    """Share of right ones among the scorer's sure answers with the first option, over binary tasks."""
+    """Share of right ones among the scorer's sure answers with the first option, over binary tasks.
+
+    Pseudo-labels are chosen by the likeliest label, so only answers that were scored so tell of them.
+    """
+    if run.settings.evaluation.mode != "label":
+        return None
     step, binary = run.step(f"evaluate/{SCORER}"), {t.id: t.options[0] for t in run.corpus.tasks if len(t.options) == 2}
     if not step.done:
         return None
@@ -201,7 +208,13 @@ def _not_read(cells: Sequence[Run]) -> dict[str, str]:
     return {"steps not read (made with other settings)": ", ".join(other)} if other else {}
 
 
-def _left_out(run: Run, measured: Sequence[Task], pooled: Pooled, fewer: Mapping[int, Pooled]) -> dict[str, str]:
+def _left_out(
+    run: Run,
+    measured: Sequence[Task],
+    pooled: Pooled,
+    fewer: Mapping[int, Pooled],
+    unfinished: Sequence[tuple[str, int | None]],
+) -> dict[str, str]:
     """What was asked for and is in no table, and why."""
     arms = [arm for arm in run.settings.arms if arm not in pooled.tables]
     for budget in sorted(fewer.keys() & set(run.settings.comparison.budgets)):  # `run` makes none of them
@@ -209,6 +222,9 @@ def _left_out(run: Run, measured: Sequence[Task], pooled: Pooled, fewer: Mapping
     left_out = {
         "tasks left out (one class, or few notes)": [task.id for task in run.corpus.tasks if task not in measured],
         "arms left out (not finished for every seed and repeat)": arms,
+        "fine-tunings left out (not finished for every seed)": [
+            finetuning if labels is None else f"{finetuning} of {labels} labels" for finetuning, labels in unfinished
+        ],
     }
     return {why: ", ".join(names) for why, names in left_out.items() if names}
 

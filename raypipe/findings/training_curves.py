@@ -54,10 +54,12 @@ def undone(cells: Sequence[Run], reference: str) -> dict[str, str]:
     By the dev loss after fine-tuning, mean over cells. Learning from notes should add to what a decoder knows; at a
     rate that is too high it costs that, and then arms differ by what they broke (docs/comparing.md).
     """
-    alone = _dev_loss(cells, reference) if cells[0].is_labels_only(reference) else None
+    settings = cells[0].settings
+    has_it = reference in settings.arms and cells[0].is_labels_only(reference)
+    alone = _dev_loss(cells, reference) if has_it else None
     if alone is None:
         return {}
-    reconstructed = [arm for arm, own in cells[0].settings.arms.items() if own.reconstructs]
+    reconstructed = [arm for arm, own in settings.arms.items() if own.reconstructs]
     losses = {arm: loss for arm in reconstructed if (loss := _dev_loss(cells, arm)) is not None}
     worse = [f"{arm} {loss:.3f}" for arm, loss in losses.items() if loss > WORSE * alone]
     what = f"{', '.join(worse)}, {reference} {alone:.3f}: a lower train.learning_rate may keep what the decoder knew"

@@ -21,7 +21,7 @@ from raypipe.models import loading
 from raypipe.models.encoder import encoder_vectors
 from raypipe.notes import storage
 from raypipe.records import versions
-from raypipe.runs.names import SCORER, SHARED_COUNTS
+from raypipe.runs.names import CHOOSE_LABELS, SCORER, SHARED_COUNTS
 from raypipe.settings import config
 from raypipe.settings.arms import PRETRAINING
 from raypipe.stream import pipeline
@@ -66,7 +66,9 @@ def cache_folder(run: Run, asks: CorpusNeeds) -> Path:
     settings = run.settings.statistics
     limits = {"max_notes": settings.max_notes, "min_notes": settings.min_notes}
     counted = {"longest": asks.longest, "phi_patterns": asks.phi_patterns}
-    by = run.step("corpus").settings | limits | counted | {"raypipe": versions()["raypipe"]}
+    labels = {f"data.{key}" for key in CHOOSE_LABELS}  # other labels are chosen among the same notes
+    of_corpus = {key: value for key, value in run.step("corpus").settings.items() if key not in labels}
+    by = of_corpus | limits | counted | {"raypipe": versions()["raypipe"]}
     if GENERAL in asks.needs:
         path = settings.general_counts or PRETRAINING
         by["general"] = path if path == PRETRAINING else storage.listing(path, "statistics.general_counts")

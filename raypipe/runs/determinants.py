@@ -12,12 +12,12 @@ from typing import Any
 from raypipe.models.prompts import MASK
 from raypipe.runs import of_arms
 from raypipe.runs.inputs import File, as_recorded
+from raypipe.runs.names import CHOOSE_LABELS
 from raypipe.runs.steps import named
 from raypipe.settings import configfile
 from raypipe.settings.config import Arm, Config
 
-# Keys of `data` on which no step's rows depend, and those that choose labels: what is made of notes alone is the same.
-NO_ROWS, CHOOSE_LABELS = {"max_error_rate"}, {"max_labelled", "label_seed"}
+NO_ROWS = {"max_error_rate"}  # keys of `data` on which no step's rows depend
 
 
 def settings_of(

@@ -389,15 +389,18 @@ def run_command(run: Run, command: str, arms: Sequence[str] = ()) -> list[tuple[
     """
     if unknown := sorted(set(arms) - set(run.settings.arms)):
         raise InputError(f"no such arm: {', '.join(unknown)}; the config has {', '.join(run.settings.arms)}")
-    kinds = [step for step in STEPS if step.command == command]
-    if not arms and command in FOR_ALL_ARMS:
+    kinds, is_for_all = [step for step in STEPS if step.command == command], not arms
+    if is_for_all and command in FOR_ALL_ARMS:
         of_arms = [kind for kind in kinds if kind.per != "run"]
         arms = [name for name, arm in run.settings.arms.items() if any(k.is_used(run.settings, arm) for k in of_arms)]
     made: list[tuple[Run, str]] = []
     with _left_if_interrupted(run):
-        if not arms:
+        if is_for_all:
+            of_run = [kind for kind in kinds if kind.per == "run"]
+            if command in FOR_ALL_ARMS:  # beside those of the arms, what the job makes: answers of a scorer of its own
+                of_run = [kind for kind in of_run if kind.is_in_job(run.settings)]
             for each in (run, *run.all_variants()):
-                names = [kind.name for kind in kinds if kind.per == "run" and (each is run or kind.of_variants)]
+                names = [kind.name for kind in of_run if each is run or kind.of_variants]
                 _say_what_is_done(each, names)
                 make(each, names, command)
                 made += [(each, name) for name in names if each.is_done(name)]

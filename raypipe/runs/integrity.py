@@ -97,7 +97,11 @@ def drop(folder: Path, *names: str) -> None:
             write_json(manifest, facts | {FILES: files})
             os.utime(manifest, ns=(times.st_atime_ns, times.st_mtime_ns))  # it says when the step ended
     for name in names:
-        shutil.rmtree(folder / name, ignore_errors=True)
+        aside = folder / f"{name}~"  # renamed first: no kill leaves half of it under its name
+        shutil.rmtree(aside, ignore_errors=True)
+        with suppress(FileNotFoundError):
+            (folder / name).rename(aside)
+        shutil.rmtree(aside, ignore_errors=True)
 
 
 def repair(folder: Path) -> list[str]:

@@ -302,8 +302,8 @@ def _model(model: str | None, max_tokens: int) -> str:
     if model is None:
         return f"""\
 # A toy, trained from scratch on these notes, so that everything runs at once; its figures mean nothing. A real one:
-# model: {{path: /models/Llama-3.2-1B-Instruct}}, no section `pretrain`, `lora: {{rank: 32, alpha: 64}}` for both trainings
-# below, and `epochs: 8, batch_rows: 8` for `finetune`
+# model: {{path: /models/Llama-3.2-1B-Instruct}}, no section `pretrain`, `lora: {{rank: 32, alpha: 64}}` for both
+# trainings below, and `epochs: 8, batch_rows: 8` for `finetune`
 model: {{path: pretrain}}
 pretrain: {{hidden_size: 64, intermediate_size: 128, layers: 3, context: {CONTEXT}, training: {{max_steps: 200}}}}
 prompt: {{question: "\\n{{question}} ({{options}})", max_tokens: {max_tokens}}} # of note and question

@@ -116,7 +116,7 @@ def _scorer_in_job(config: Config) -> bool:
     return config.scorer_is_a_student or is_read
 
 
-def _scorer_is_measured(config: Config) -> bool:
+def scorer_is_measured(config: Config) -> bool:
     """Is the scorer evaluated by itself? Not if it is a student, which is evaluated anyway."""
     return _scorer_in_job(config) and not config.scorer.untuned and not config.scorer_is_a_student
 
@@ -194,7 +194,7 @@ STEPS: tuple[Step, ...] = (
     Step("finetune/{student}", train=specs.finetuning, settings=("finetune",), after=_behind_finetuning,
          is_used=lambda _, arm: arm.finetune, command="finetune"),
     Step(f"evaluate/{SCORER}", making.evaluate, settings=_scoring("evaluation.split", "evaluation.mode"),
-         after=(f"finetune/{SCORER}",), in_job=_scorer_is_measured, command="evaluate",
+         after=(f"finetune/{SCORER}",), in_job=scorer_is_measured, command="evaluate", of_variants=False,
          rows=making.n_answers, unit="answers"),
     Step("evaluate/{student}", making.evaluate, settings=_scoring("evaluation.split", "evaluation.mode"),
          after=_behind_scoring, needs=_before_scoring, command="evaluate",

@@ -102,7 +102,7 @@ class Config(Section):
     @model_validator(mode="before")
     @classmethod
     def _like_sections(cls, values: Any) -> Any:
-        """Keys that other fine-tunings do not give are those of `finetune`; an arm's own training has those of `train`."""
+        """Keys that other fine-tunings lack are those of `finetune`; keys that an arm's training lacks, of `train`."""
         if not isinstance(values, dict):
             return values
         finetune, train = values.get("finetune"), values.get("train")

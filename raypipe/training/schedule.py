@@ -11,8 +11,9 @@ import numpy.typing as npt
 
 from raypipe.settings.config import Training
 
-# Rows are sorted by length within windows of this many steps: little padding, and still random batches.
-WINDOW_STEPS = 64
+# Rows are sorted by length within windows of this many steps: little padding, and still random batches. Few rows have
+# smaller windows: in one that held them all, every epoch of every seed would have the same batches, by length.
+WINDOW_STEPS, MIN_WINDOWS = 64, 8
 
 Indices = npt.NDArray[np.int64]
 
@@ -44,12 +45,17 @@ def epochs(length_R: Indices, draw_R: npt.NDArray[np.int16], training: Training)
 
 def _epoch(rows: Indices, length_R: Indices, batch_rows: int, rng: np.random.Generator) -> list[Indices]:
     rows = rng.permutation(rows)
+    n_whole = len(rows) // batch_rows
+    rows, rest = np.split(rows, [n_whole * batch_rows])
+    width = batch_rows * min(WINDOW_STEPS, max(1, n_whole // MIN_WINDOWS))
     batches: list[Indices] = []
-    for start in range(0, len(rows), WINDOW_STEPS * batch_rows):
-        window = rows[start : start + WINDOW_STEPS * batch_rows]
+    for start in range(0, len(rows), width):
+        window = rows[start : start + width]
         window = window[np.argsort(length_R[window], kind="stable")]
         parts = [window[i : i + batch_rows] for i in range(0, len(window), batch_rows)]
         batches += [parts[i] for i in rng.permutation(len(parts))]
+    if len(rest):  # rows of a small batch weigh more, so they are any rows, not the longest, at any place
+        batches.insert(int(rng.integers(len(batches) + 1)), rest)
     return batches
 
 

@@ -201,7 +201,7 @@ def _train_all(
     model, in_memory = None, ""
     for spec in _unfinished(specs):
         torch.manual_seed(spec.training.seed)
-        if not isinstance(spec.start, config.Model) or spec.start.path != in_memory:
+        if spec.random_weights or not isinstance(spec.start, config.Model) or spec.start.path != in_memory:
             model = _start(spec)
         model = _train(model, spec, device, is_first, sharding, watch)
         in_memory = str(Path(spec.folder) / "model")

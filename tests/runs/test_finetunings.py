@@ -12,6 +12,7 @@ import pytest
 
 from raypipe.errors import InputError
 from raypipe.evaluation import metrics
+from raypipe.findings import finetunings as shown
 from raypipe.findings import results
 from raypipe.findings.page.html import html
 from raypipe.findings.page.text import text_table
@@ -202,3 +203,9 @@ def test_a_fine_tuning_has_the_keys_of_finetune_that_it_does_not_give(tmp_path: 
     written.write_text(dumped)
     assert configfile.dump(configfile.load(written)) == dumped
     assert Config().comparison.finetunings == {}
+
+
+def test_a_fine_tuning_that_some_seed_lacks_is_left_out() -> None:
+    cells: Any = {"finetune": {None: [0, 1, 2], 12: [0, 1, 2]}, "tuned": {None: [0, 2], 12: [0, 1, 2]}}
+    assert shown.unfinished(cells) == [("tuned", None)]
+    assert shown.unfinished({}) == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +76,12 @@ def test_a_scorer_of_its_own_serves_students_that_are_trained_for_less(tmp_path:
     assert {"sft", "decselfmask", SCORER} < {row.name for row in built.arms}
     behind = [gate.name for gate in built.gates if "not behind" in gate.name]
     assert behind == [f"{reader} is not behind TF-IDF + logistic regression" for reader in ("sft", SCORER)]
+    shutil.rmtree(run.step(f"evaluate/{SCORER}").path)
+    (gate,) = [gate for gate in results.build(run).gates if gate.name == behind[1]]
+    assert (gate.passed, gate.is_needed) == (None, True), "nothing is ranked without it"
+    assert (run, f"evaluate/{SCORER}") in driver.run_command(run, "evaluate")
+    assert run.is_done(f"evaluate/{SCORER}")
+    assert f"evaluate/{SCORER}" not in [name for _, name in driver.run_command(run, "evaluate", ["sft"])]
 
 
 def test_an_untuned_scorer_is_the_backbone(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ import pytest
 
 from raypipe import rows
 from raypipe.errors import ExitCode, InputError
-from raypipe.findings import material, results, show
+from raypipe.findings import material, results, show, training_curves
 from raypipe.masking.tally import tally
 from raypipe.models import loading
 from raypipe.notes.tasks import Task
@@ -66,6 +66,7 @@ def test_a_run_is_reported_whole(base: Run) -> None:
     runs_of = {row.name: row.macro_f1.n_runs for row in built.arms}
     assert runs_of == dict.fromkeys(ARMS, 2) | {"zero_shot": 1, "tfidf_logistic": 1}
     assert {m.arm for m in built.material} == {"pseudo", "decselfmask", "mixed", "kv"}
+    assert training_curves.undone([base], "tfidf_logistic") == {}, "no arm of labels alone"
     assert {"pseudo-labels of pseudo", "what mixed learned from"} <= built.remarks.keys()
     assert built.remarks["how mixed learned from notes"] == "learning_rate 0.0001, max_steps 3"
     assert {arm: base.of(arm).needed(f"train/{arm}").manifest["steps"] for arm in ("decselfmask", "mixed", "kv")} == {

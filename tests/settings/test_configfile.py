@@ -286,7 +286,7 @@ def test_the_line_of_an_override_is_the_command_line(tmp_path):
 
 def test_a_training_of_an_arm_has_the_keys_of_train_that_it_does_not_give(tmp_path):
     text = (
-        "train: {learning_rate: 0.5, epochs: 3, lora: {rank: 8}}\narms:\n  sft:\n  a: {masking: {}}\n"
+        "train: {learning_rate: 0.5, epochs: 3, lora: {rank: 8}}\narms:\n  sft: {}\n  a: {masking: {}}\n"
         "  b: {masking: {}, train: {epochs: 1}}\n  c: {masking: {}, train:}\n"
     )
     loaded = load(tmp_path, text, ["arms.c.train.learning_rate=0.1"])

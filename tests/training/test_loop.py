@@ -244,6 +244,27 @@ def test_length_buckets_leave_little_padding() -> None:
     assert length.sum() / sum(len(batch) * length[batch].max() for batch in batches) > 0.9
 
 
+@pytest.mark.parametrize("n_rows", [100, 300, 1000])
+def test_few_rows_are_not_in_the_same_batches_in_every_epoch(n_rows: int) -> None:
+    """Nor with every seed; and the incomplete batch, whose rows weigh more, is not that of the longest notes."""
+    length = np.random.default_rng(0).integers(60, 400, n_rows)
+    of = [
+        schedule.steps(length, np.zeros(n_rows, np.int16), settings(epochs=2, batch_rows=16, seed=seed))
+        for seed in range(20)
+    ]
+    n_steps = len(of[0]) // 2
+
+    def pairs(steps: list[schedule.Indices]) -> set[tuple[int, int]]:
+        return {(int(a), int(b)) for step in steps for a in step for b in step if a < b}
+
+    epochs = [pairs(of[0][:n_steps]), pairs(of[0][n_steps:]), pairs(of[1][:n_steps])]
+    by_chance = 15 / (n_rows - 1)
+    for other in epochs[1:]:
+        assert len(epochs[0] & other) / len(epochs[0]) < by_chance + 0.15
+    incomplete = [length[step].mean() for steps in of for step in steps if len(step) < 16]
+    assert np.mean(incomplete) == pytest.approx(length.mean(), rel=0.15)
+
+
 def test_learning_rate_warms_up_and_falls() -> None:
     factors = [schedule.learning_rate_factor(step, 100, 0.1) for step in range(100)]
     assert factors[0] == pytest.approx(0.1)

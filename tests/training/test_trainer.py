@@ -10,6 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from raypipe.settings.config import Model, Training
 from raypipe.training import trainer
 
 
@@ -31,3 +32,20 @@ def test_a_checkpoint_that_cannot_go_is_told_and_goes_the_next_time(
             trainer._ended(spec)
     assert trainer._ended(spec) == trainer.Outcome(**outcome)
     assert not (tmp_path / "checkpoint").exists()
+
+
+def test_random_weights_are_drawn_also_where_the_model_that_they_replace_was_just_trained(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    training, start = Training(), Model(path=str(tmp_path / "first/model"))
+    specs = [
+        trainer.TrainingSpec(str(tmp_path / "first"), "rows", "text", training, Model(path="other"), start),
+        trainer.TrainingSpec(str(tmp_path / "next"), "rows", "a", training, start, start),
+        trainer.TrainingSpec(str(tmp_path / "first/again"), "rows", "a", training, start, start, random_weights=True),
+    ]
+    started: list[str] = []
+    monkeypatch.setattr(trainer, "_start", lambda spec: started.append(spec.folder))
+    monkeypatch.setattr(trainer, "_train", lambda *_: None)
+    trainer._train_all(specs[:2], None)
+    trainer._train_all([specs[0], specs[2]], None)
+    assert started == [specs[0].folder, specs[0].folder, specs[2].folder]

@@ -35,6 +35,10 @@ def problems(config: Config) -> Iterator[Problem]:
         if arm.train is not None and (arm.train.lora is None) != (config.train.lora is None):
             what = "adapters or all weights: that decides what stands for hidden words, so it must be as in train.lora"
             yield Problem(f"arms.{name}.train.lora", what)
+    others = {"train": config.train} | ({"pretrain.training": config.pretrain.training} if config.pretrain else {})
+    for where, training in (others | {f"arms.{name}.train": arm.train for name, arm in config.arms.items()}).items():
+        if training is not None and training.eval_every is not None:
+            yield Problem(f"{where}.eval_every", "is for trainings on labels: there are no dev rows here; remove it")
     if config.data.pretraining_share and (config.data.pretraining is not None or config.data.source == "synthetic"):
         yield Problem("data.pretraining_share", "is a share of data.notes, but pretraining has a corpus of its own")
     yield from _placeholders(config.data)

@@ -94,8 +94,8 @@ class Synthetic(Section):
 
 
 class Data(Section):
-    """Where notes, labels and tasks come from. Paths are local, or URIs with a scheme of file, s3, gs, abfs, abfss or hdfs;
-    `${VARS}` are expanded."""
+    """Where notes, labels and tasks come from. Paths are local, or URIs with a scheme of file, s3, gs, abfs, abfss or
+    hdfs; `${VARS}` are expanded."""
 
     source: Literal["files", "synthetic"] = "files"
     """`files`: the paths below. `synthetic`: the generated notes of the section `synthetic`."""

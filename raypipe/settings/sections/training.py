@@ -61,7 +61,7 @@ class Training(Section):
     seed: int = 0
     """Seed of the order of the rows, of dropout and of new parameters."""
     eval_every: int | None = Field(None, ge=1)
-    """Steps between evaluations of the loss on dev. None: at the end."""
+    """Of trainings on labels: steps between evaluations of the loss on dev. None: at the end."""
     checkpoint_every: int | None = Field(500, ge=1)
     """Steps between checkpoints. None: never, and an interrupted stage starts anew."""
 

@@ -137,6 +137,7 @@ def test_a_note_in_two_splits_of_different_tasks_is_a_warning(data, tmp_path):
         ({"prompt": Prompt(max_tokens=1000)}, "prompt.max_tokens: is 1000, but the model's context is 512"),
         ({"model": Model(path="/nowhere")}, "model.path"),
         ({"arms": {}}, "arms: is empty"),
+        ({"train": Training(eval_every=3)}, "train.eval_every: is for trainings on labels"),
         ({"arms": {"a": Arm(masking=Masking(), train=Training(lora=Lora()))}}, "arms.a.train.lora: adapters or all"),
     ],
 )
