@@ -74,8 +74,7 @@ def multiplies_bfloat16(device: torch.device) -> bool:
     else:
         has_them = device.type != "cpu" or any(torch.cpu.get_capabilities().get(name) for name in BFLOAT16_INSTRUCTIONS)
     if not has_them:
-        kind = "GPU" if device.type == "cuda" else "CPU"
-        _say_once(f"this {kind} has no bfloat16 products: float32 is used instead, which is faster here and more exact")
+        _say_once("no bfloat16 products on this device: float32 is used instead, which is faster here and more exact")
     return has_them
 
 
