@@ -132,7 +132,7 @@ def _step(
     """Forward and backward of one optimiser step; returns its loss over all workers."""
     rank, world = rank_and_world()
     total_weight = examples.total_weight_of(rows)
-    batches = schedule.passes_of(rows, examples.length, rank, world, training.micro_batch_tokens)
+    batches = schedule.passes_of(rows, examples.length, rank, world, training.micro_batch_tokens, device.type)
     summed = torch.zeros((), device=device)
     for index, batch in enumerate(batches):
         with parallel.accumulate(is_last=index == len(batches) - 1):
@@ -160,7 +160,8 @@ def mean_loss(core: WeightedLoss, pad_id: int, examples: Examples, training: Tra
     core.eval()
     every_row = np.argsort(examples.length, kind="stable")  # an empty batch takes the shortest
     loss = torch.zeros((), dtype=torch.float64, device=device)
-    for batch in schedule.passes_of(every_row, examples.length, rank, world, training.micro_batch_tokens):
+    max_tokens = training.micro_batch_tokens
+    for batch in schedule.passes_of(every_row, examples.length, rank, world, max_tokens, device.type):
         with autocast(training, device):
             loss += _loss(core, pad_id, examples, batch, every_row, device)
     core.train(was_training)

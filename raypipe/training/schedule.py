@@ -14,6 +14,9 @@ from raypipe.settings.config import Training
 # Rows are sorted by length within windows of this many steps: little padding, and still random batches. Few rows have
 # smaller windows: in one that held them all, every epoch of every seed would have the same batches, by length.
 WINDOW_STEPS, MIN_WINDOWS = 64, 8
+# A pass costs, beside its tokens, about as much as this many of them: where padding would cost more, a step takes
+# another pass. A pass of few tokens keeps a CPU busy, and not a GPU (estimates of ours).
+MAX_PADDING = {"cpu": 64, "cuda": 1024}
 
 Indices = npt.NDArray[np.int64]
 
@@ -59,14 +62,21 @@ def _epoch(rows: Indices, length_R: Indices, batch_rows: int, rng: np.random.Gen
     return batches
 
 
-def micro_batches(rows: Indices, length_R: Indices, max_tokens: int) -> Iterator[Indices]:
-    """Split one step's rows, sorted by length, into padded batches of at most `max_tokens` (or one row)."""
+def micro_batches(rows: Indices, length_R: Indices, max_tokens: int, max_padding: int) -> Iterator[Indices]:
+    """Split one step's rows, sorted by length, into padded batches of at most `max_tokens` (or one row).
+
+    At most `max_padding` of them are padding.
+    """
     ordered = rows[np.argsort(length_R[rows], kind="stable")]
-    start = 0
-    for end in range(1, len(ordered) + 1):
-        if end == len(ordered) or (end + 1 - start) * length_R[ordered[end]] > max_tokens:
+    start = n_real = 0
+    for end, length in enumerate(length_R[ordered].tolist()):
+        n_padded = (end + 1 - start) * length
+        if end > start and (n_padded > max_tokens or n_padded - n_real - length > max_padding):
             yield ordered[start:end]
-            start = end
+            start, n_real = end, 0
+        n_real += length
+    if len(ordered):
+        yield ordered[start:]
 
 
 def share_of(rows: Indices, length_R: Indices, rank: int, world_size: int) -> Indices:
@@ -74,13 +84,15 @@ def share_of(rows: Indices, length_R: Indices, rank: int, world_size: int) -> In
     return rows[np.argsort(length_R[rows], kind="stable")][rank::world_size]
 
 
-def passes_of(rows: Indices, length_R: Indices, rank: int, world_size: int, max_tokens: int) -> list[Indices]:
+def passes_of(
+    rows: Indices, length_R: Indices, rank: int, world_size: int, max_tokens: int, device: str = "cpu"
+) -> list[Indices]:
     """The micro-batches of one worker in a step. All workers have equally many, some of them perhaps empty.
 
     Sharded parameters are gathered in every pass, so a worker that has fewer must take part.
     """
     shares = (share_of(rows, length_R, other, world_size) for other in range(world_size))
-    batches = [list(micro_batches(share, length_R, max_tokens)) for share in shares]
+    batches = [list(micro_batches(share, length_R, max_tokens, MAX_PADDING[device])) for share in shares]
     most = max(map(len, batches))
     return batches[rank] + [rows[:0]] * (most - len(batches[rank]))
 

@@ -236,12 +236,17 @@ def test_workers_have_equally_many_passes_and_every_row_once(n_rows: int) -> Non
     assert sorted(np.concatenate([batch for batches in passes for batch in batches])) == rows.tolist()
 
 
-def test_length_buckets_leave_little_padding() -> None:
+@pytest.mark.parametrize(("n_rows", "device"), [(4000, "cuda"), (4000, "cpu"), (128, "cpu")])
+def test_there_is_little_padding(n_rows: int, device: str) -> None:
     rng = np.random.default_rng(0)
-    length = np.clip(rng.lognormal(5, 0.9, 4000), 8, 2000).astype(np.int64)
-    steps = schedule.steps(length, np.zeros(4000, np.int16), settings(epochs=1, batch_rows=16))
-    batches = [b for step in steps for b in schedule.micro_batches(step, length, 16_384)]
-    assert length.sum() / sum(len(batch) * length[batch].max() for batch in batches) > 0.9
+    length = np.clip(rng.lognormal(5, 0.9, n_rows), 8, 2000).astype(np.int64)
+    steps = schedule.steps(length, np.zeros(n_rows, np.int16), settings(epochs=1, batch_rows=16))
+    batches = [b for step in steps for b in schedule.passes_of(step, length, 0, 1, 4096, device)]
+    padded = [len(batch) * int(length[batch].max()) for batch in batches]
+    assert length.sum() / sum(padded) > 0.9
+    most = schedule.MAX_PADDING[device]
+    assert all(n <= 4096 and n - length[batch].sum() <= most for n, batch in zip(padded, batches, strict=True))
+    assert sorted(np.concatenate(batches)) == list(range(n_rows))
 
 
 @pytest.mark.parametrize("n_rows", [100, 300, 1000])
