@@ -30,7 +30,7 @@ def one(config: Config, name: str) -> dict[str, Any]:
     arm = config.arms[name]
     if not arm.reconstructs:
         return {name: {"start": arm.start}}
-    own = arm.model_dump(mode="json", exclude={"train"})  # recorded as the section, whoseever it is
+    own = arm.model_dump(mode="json", exclude={"train"})  # recorded as the section `train`, for all arms alike
     if arm.masking is None:
         return {name: own}
     matched = {other: config.arms[other].masking for other in with_matched(config.arms, name)}

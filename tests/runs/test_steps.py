@@ -195,7 +195,7 @@ def test_what_a_step_is_made_from(base: Run) -> None:
     assert by_answers != settings_of("train/pseudo", evaluation__batch_tokens=100)
     own = {"arms": ARMS | {"decselfmask": ARMS["decselfmask"] | {"train": {"learning_rate": 1e-4}}}}
     slower = determinants.settings_of("train/decselfmask", settings(base.folder, **own), inputs)
-    assert slower == settings_of("train/decselfmask", train__learning_rate=1e-4), "whosever training it is"
+    assert slower == settings_of("train/decselfmask", train__learning_rate=1e-4), "whose ever training it is"
     assert slower == determinants.settings_of(
         "train/decselfmask", settings(base.folder, **own, train__learning_rate=2e-4), inputs
     )
