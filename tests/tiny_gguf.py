@@ -24,15 +24,17 @@ def write_gguf(
     change: Callable[[gguf.GGUFWriter], None] = lambda writer: None,
     tensors: Callable[[dict[str, Numbers]], None] = lambda tensors: None,
     split_tensors: int = 0,
+    pre: str = "",
 ) -> dict[str, Numbers]:
     """Write `model`; returns what each of its parameters is worth in the file, by its name in the model.
 
-    `change` may add settings, `tensors` take away or add tensors; `split_tensors`: as gguf-split, n to a file.
+    `change` may add settings, `tensors` take away or add tensors; `split_tensors`: as gguf-split, n to a file; `pre`:
+    the name of the way to cut text into words, by default that of the architecture.
     """
     config = model.config
     writer = gguf.GGUFWriter(path, ARCHITECTURE[config.model_type], split_max_tensors=split_tensors)
     _settings(writer, config)
-    _tokens(writer, tokenizer, "qwen2" if config.model_type.startswith("qwen") else "default")
+    _tokens(writer, tokenizer, pre or ("qwen2" if config.model_type.startswith("qwen") else "default"))
     change(writer)
     names = gguf.get_tensor_name_map(writer_arch(writer), config.num_hidden_layers)
     written: dict[str, Numbers] = {}

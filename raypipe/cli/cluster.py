@@ -79,7 +79,7 @@ def download(store: StoreUri, config: ConfigPath, set_: Overrides = None) -> Non
 
     folder = folder_of(config, set_)
     there, here = stores.in_store(store, folder.resolve().name), stores.on_disk(folder)
-    with lock.held(folder):
+    with lock.held(lock.root_of(folder.resolve())):
         n = stores.copy(there, here, say)
     say(f"{n} steps downloaded; {next_after('download', config, set_)}")
 

@@ -143,8 +143,8 @@ def items_of(
         words_W2 = word_spans(text)
         first = np.searchsorted(words_W2[:, 1], note.offsets_N2[:, 0], side="right")
         is_in_word = first < np.searchsorted(words_W2[:, 0], note.offsets_N2[:, 1], side="left")
-        word_N = np.where(is_in_word, first, -1).astype(np.int32)
-        seen_W2 = words_W2[: word_N.max(initial=-1) + 1]
+        seen_W = np.unique(first[is_in_word])  # a long note's other words were cut off, at its end or at its beginning
+        seen_W2, word_N = words_W2[seen_W], np.where(is_in_word, np.searchsorted(seen_W, first), -1).astype(np.int32)
         per_question = [
             Item(
                 replace(note, questions=(question,)),

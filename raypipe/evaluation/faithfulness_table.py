@@ -67,9 +67,13 @@ def where_to_start(rows: Sequence[FaithfulnessRow], has_learned: bool | None = N
         return "No variant is first: none is above random relevance (95 % interval), so their order is noise."
     best, *others = ranked
     level = [row for row in others if row.may_be_best]
+    above = [row for row in (best, *level) if row.vs_random_low > 0]
+    if not others:
+        return f"{best.variant} is above random relevance (95 %); there is no other variant."
+    if not above:
+        return f"No variant is first: {best.variant} has the highest mean, and is not above random relevance (95 %)."
     if not level:
         return f"{best.variant} is above every other variant (95 %, not corrected for their number)."
-    above = [row for row in (best, *level) if row.vs_random_low > 0] or [best]
     second, cheapest = level[0], min(above, key=lambda row: row.seconds)
     interval = f"[{100 * second.vs_best_low:.1f}, {100 * second.vs_best_high:.1f}]"
     return (

@@ -89,6 +89,11 @@ def measurable(tasks: Sequence[Task], labels: pa.Table) -> list[Task]:
     return [task for task in varied if counts_of[task.id].total() >= MIN_SCORED_NOTES] or varied or list(tasks)
 
 
+def of_tasks(predictions: pa.Table, tasks: Sequence[Task]) -> pa.Table:
+    """The rows of these tasks alone, of any table with a `task_id`."""
+    return predictions.filter(pc.is_in(predictions["task_id"], pa.array([task.id for task in tasks], pa.string())))
+
+
 def evaluate(predictions: pa.Table, tasks: Sequence[Task]) -> Metrics:
     """All measures of one run from its `rows.PREDICTIONS`; scores are in the order of each task's options.
 

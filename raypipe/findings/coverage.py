@@ -8,6 +8,7 @@ import pyarrow as pa
 
 from raypipe import rows
 from raypipe.evaluation.conformal import Sets, averaged, conformal
+from raypipe.evaluation.metrics import measurable, of_tasks
 from raypipe.findings.predictions import tfidf
 from raypipe.runs.making import CALIBRATION
 from raypipe.runs.names import TFIDF
@@ -32,6 +33,7 @@ def _sets_of_students(cell: Run, arm: str) -> Iterator[Sets | None]:
     settings, split = cell.settings.evaluation.conformal, cell.settings.evaluation.split
     if settings is None:
         return
+    tasks = measurable(cell.corpus.tasks, cell.corpus.labels_of(split))
     pairs: list[tuple[pa.Table | None, pa.Table | None]] = []
     if arm == TFIDF:
         pairs = [(tfidf(cell, CALIBRATION), tfidf(cell, split))]
@@ -39,9 +41,11 @@ def _sets_of_students(cell: Run, arm: str) -> Iterator[Sets | None]:
         students = cell.students(arm)
         pairs = [(_table(cell.of(arm), "calibrate", s), _table(cell.of(arm), "evaluate", s)) for s in students]
     for dev, evaluated in pairs:
-        is_there = dev is not None and evaluated is not None
-        args = (cell.corpus.tasks, settings.alpha, settings.score, cell.settings.seed)
-        yield conformal(dev, evaluated, *args) if is_there else None
+        if dev is None or evaluated is None:
+            yield None
+        else:
+            args = (tasks, settings.alpha, settings.score, cell.settings.seed)
+            yield conformal(of_tasks(dev, tasks), of_tasks(evaluated, tasks), *args)
 
 
 def _table(run: Run, name: str, student: str) -> pa.Table | None:

@@ -13,6 +13,8 @@ from raypipe.evaluation.uncertainty import Estimate
 from raypipe.findings.gates import compare_by_auc
 from raypipe.findings.predictions import of_arms
 from raypipe.notes.tasks import Task
+from raypipe.runs import driver
+from raypipe.runs.compare import DEFAULT
 from raypipe.runs.run import Run
 
 Cells = Mapping[str, Mapping[int | None, Sequence[Run]]]  # fine-tuning -> labels per task (None: all) -> one run a seed
@@ -51,6 +53,21 @@ def unfinished(cells: Cells) -> list[tuple[str, int | None]]:
     every = [(finetuning, budget, len(runs)) for finetuning, of in cells.items() for budget, runs in of.items()]
     n_seeds = max((n for *_, n in every), default=0)
     return [(finetuning, budget) for finetuning, budget, n in every if n < n_seeds]
+
+
+def left_out(cells: Cells) -> list[str]:
+    """What is not finished for every seed and so in no line: fine-tunings, and single arms of those that are."""
+    without = unfinished(cells)
+    names = []
+    for finetuning, of_budget in cells.items():
+        for budget, runs in of_budget.items():
+            name = finetuning if budget is None else f"{finetuning} of {budget} labels"
+            if (finetuning, budget) in without:
+                names.append(name)
+            elif finetuning != DEFAULT:  # the others of the recipe's own are told with the headline
+                measured = {arm: all(driver.is_measured(run, arm) for run in runs) for arm in runs[0].settings.arms}
+                names += [f"{arm} after {name}" for arm, is_measured in measured.items() if not is_measured]
+    return names
 
 
 def _gains(

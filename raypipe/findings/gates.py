@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 from raypipe.evaluation import metrics, uncertainty
-from raypipe.evaluation.agreement import Agreement
+from raypipe.findings.known_words import AgreementRow
 from raypipe.findings.predictions import Pooled
 from raypipe.notes.tasks import Task
 from raypipe.runs.names import SCORER, TFIDF
@@ -44,11 +44,12 @@ def gates(
     tasks: Sequence[Task],
     reference: str,
     random_start: str | None,
-    agreement: Agreement | None,
+    agreements: Sequence[AgreementRow] = (),
     has_own_scorer: bool = False,
 ) -> Iterator[Gate]:
     """The gates of a run or comparison. `quarter`: labels per task, and the runs with as many.
 
+    `agreements`: of the run's relevance if it has one, which its masks read; else of each arm that has its own.
     `has_own_scorer`: the scorer is trained on labels, and is no student, so it must read as well as the students.
     """
     tables, seeds = pooled.tables, pooled.seeds
@@ -79,12 +80,13 @@ def gates(
         yield gain(name, least.tables.get(reference, []), least.seeds.get(reference, []), missing)
     for reader in (reference, *([SCORER] if has_own_scorer else [])):
         yield _not_behind(reader, tables, tasks)
-    above = None if agreement is None else agreement.lift_interval[0]
-    detail = (
-        "lower end of the 95 % interval of hit share less chance" if agreement else "no deciding words are known here"
-    )
     name = "Relevant words are deciding words, above chance"
-    yield Gate(name, above, 0.0, None if above is None else above > 0, detail, is_needed=False)
+    for row in [row for row in agreements if row.arm is None] or agreements:
+        above = row.agreement.lift_interval[0]
+        detail = f"{row.name}: lower end of the 95 % interval of hit share less chance"
+        yield Gate(name, above, 0.0, above > 0, detail, is_needed=False)
+    if not agreements:
+        yield Gate(name, None, 0.0, None, "no deciding words are known here", is_needed=False)
 
 
 def compare_by_auc(

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from raypipe import rows
+from raypipe.attribution.registry import method_of
 from raypipe.evaluation.agreement import Agreement, AnnotatedRelevance, agreement, deciding_words
 from raypipe.masking.case import Note
 from raypipe.runs.names import SCORER
@@ -25,6 +26,7 @@ class AgreementRow:
 
     name: str
     agreement: Agreement
+    arm: str | None = None  # whose own relevance it is; None: the run's
 
 
 def agreement_of(cells: Sequence[Run]) -> Agreement | None:
@@ -37,14 +39,14 @@ def agreement_of(cells: Sequence[Run]) -> Agreement | None:
     return agreement([case for of_cell in masked for case in cases(*of_cell, masking)], masking.ratio)
 
 
-def agreements(cells: Sequence[Run], of_run: Agreement | None) -> Iterator[AgreementRow]:
+def agreements(cells: Sequence[Run]) -> Iterator[AgreementRow]:
     """The run's relevance, and that of the arms that have their own."""
-    if of_run is not None:
+    if (of_run := agreement_of(cells)) is not None:
         yield AgreementRow(_name(cells[0]), of_run)
     for arm in cells[0].settings.arms:
         own = [cell.of(arm) for cell in cells]
         if own[0] is not cells[0] and (of_arm := agreement_of(own)) is not None:
-            yield AgreementRow(f"{_name(own[0])} ({arm})", of_arm)
+            yield AgreementRow(f"{_name(own[0])} ({arm})", of_arm, arm)
 
 
 def layer_of(run: Run) -> int | None:
@@ -74,4 +76,5 @@ def cases(deciding: Deciding, masked: Path, layer: int | None, masking: config.M
 
 def _name(run: Run) -> str:
     a = run.settings.attribution
-    return f"{a.method}, {a.target}, layer {a.layer}"
+    layer = "" if method_of(a).reads(a) == "none" else f", layer {a.layer}"
+    return f"{a.method}, {a.target}{layer}"

@@ -11,6 +11,7 @@ import numpy as np
 
 from raypipe import rows
 from raypipe.runs import integrity, making
+from raypipe.runs.folder import StepFolder
 from raypipe.runs.run import Run
 
 
@@ -55,6 +56,12 @@ def learned_from(cells: Sequence[Run]) -> Iterator[Material]:
         )
 
 
+def masks_of(run: Run) -> StepFolder:
+    """The step that read the unlabelled notes: of an arm that has relevance of its own where all that mask have."""
+    steps = [each.step("mask") for each in (run, *run.all_variants())]
+    return next((step for step in steps if step.is_readable), steps[0])
+
+
 def mean(counts: Sequence[int]) -> int | None:
     """The mean, rounded; None of nothing."""
     return round(float(np.mean(counts))) if counts else None
@@ -86,7 +93,7 @@ def step_times(run: Run) -> Iterator[StepTime]:
 def counts(run: Run) -> dict[str, int]:
     """Tasks, labels, notes and tokens that the run read."""
     of_run = {"tasks": len(run.corpus.tasks), "labels": len(run.corpus.labels)}
-    masks = run.step("mask")
+    masks = masks_of(run)
     if masks.is_readable:
         tokens = rows.read(masks.data, columns=["n_tokens", "n_cut_tokens"])
         of_run |= {"notes read": len(tokens), "held out": errors(run).get("HELD_OUT", 0)}
@@ -98,5 +105,5 @@ def counts(run: Run) -> dict[str, int]:
 
 def errors(run: Run) -> dict[str, int]:
     """Notes that were not masked, by code."""
-    masks = run.step("mask")
+    masks = masks_of(run)
     return dict(masks.manifest["errors"]) if masks.is_readable else {}

@@ -10,7 +10,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from raypipe import rows
-from raypipe.evaluation import baselines
+from raypipe.evaluation import baselines, metrics
+from raypipe.findings.material import masks_of
 from raypipe.hashing import stable_hash
 from raypipe.notes.tasks import Task
 from raypipe.runs import probing
@@ -24,15 +25,14 @@ UNLABELLED_FOR_IDF = 5000
 class Pooled:
     """rows.PREDICTIONS of the runs of each arm, and the seed that each run belongs to."""
 
-    tasks: set[str] | None = None  # ids of those that count; None: all
+    tasks: Sequence[Task] | None = None  # those that count; None: all
     tables: dict[str, list[pa.Table]] = field(default_factory=dict)
     seeds: dict[str, list[int]] = field(default_factory=dict)
 
     def add(self, arm: str, seed: int, *tables: pa.Table) -> None:
         """Runs of one seed."""
         if self.tasks is not None:
-            ids = pa.array(sorted(self.tasks), pa.string())
-            tables = tuple(table.filter(pc.is_in(table["task_id"], ids)) for table in tables)
+            tables = tuple(metrics.of_tasks(table, self.tasks) for table in tables)
         self.tables.setdefault(arm, []).extend(tables)
         self.seeds.setdefault(arm, []).extend([seed] * len(tables))
 
@@ -57,7 +57,7 @@ def predictions(cells: Sequence[Run], tasks: Sequence[Task], unlabelled: Sequenc
 
 def of_arms(cells: Sequence[Run], tasks: Sequence[Task]) -> Pooled:
     """Of the arms alone whose repeats are all there in every cell."""
-    pooled = Pooled({task.id for task in tasks})
+    pooled = Pooled(tasks)
     for arm in cells[0].settings.arms:
         steps = [[cell.of(arm).step(f"evaluate/{student}") for student in cell.students(arm)] for cell in cells]
         if all(step.done for of_cell in steps for step in of_cell):  # other seeds would be another comparison
@@ -68,7 +68,7 @@ def of_arms(cells: Sequence[Run], tasks: Sequence[Task]) -> Pooled:
 
 def tfidf(run: Run, split: str, unlabelled: Run | None = None) -> pa.Table:
     """TF-IDF + logistic regression on the same labels; IDF also from unlabelled notes, as the arms see them."""
-    masked, texts = (unlabelled or run).step("mask"), []
+    masked, texts = masks_of(unlabelled or run), []
     if masked.done:
         dataset = rows.dataset(masked.data)
         ids = dataset.to_table(columns=["note_id"], filter=pc.field("text").is_valid())["note_id"].to_pylist()

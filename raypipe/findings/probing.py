@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from raypipe import rows
 from raypipe.evaluation.layer_scores import BestLayer, LayerScore, best_layers, layer_scores
+from raypipe.evaluation.metrics import measurable, of_tasks
 from raypipe.runs.names import BACKBONE, SCORER
 from raypipe.runs.probing import probed_models
 from raypipe.runs.run import Run
@@ -49,8 +50,9 @@ def curves(run: Run) -> Probing | None:
     if not run.is_done(f"probe/{BACKBONE}"):
         return None
     steps = {model: run.of(named(f"probe/{model}").arm).step(f"probe/{model}") for model in probed_models(run)}
-    probed = {model: rows.read(step.data) for model, step in steps.items() if step.done}
-    tasks, n_bootstrap, seed = run.corpus.tasks, run.settings.evaluation.bootstrap, run.settings.seed
+    tasks = measurable(run.corpus.tasks, run.corpus.labels_of(run.settings.evaluation.split))
+    probed = {model: of_tasks(rows.read(step.data), tasks) for model, step in steps.items() if step.done}
+    n_bootstrap, seed = run.settings.evaluation.bootstrap, run.settings.seed
     scores = layer_scores(probed, tasks, n_bootstrap, seed)
     best = best_layers(probed, scores, tasks, BACKBONE, n_bootstrap, seed)
     return Probing(run.settings.probe.head, scores, best)

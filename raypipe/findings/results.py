@@ -76,7 +76,7 @@ def build(run: Run, of_comparison: Mapping[compare.Cell, Run] | None = None) -> 
     n_quarter = run.corpus.labels_per_task // compare.QUARTER
     quarter = (n_quarter, fewer[n_quarter]) if n_quarter in fewer else None
     start = next((arm for arm, a in settings.arms.items() if a.start == "random" and arm in arms), None)
-    agreement = known_words.agreement_of(cells)
+    agreements = list(known_words.agreements(cells))
     by_finetuning = compare.by_finetuning(of_comparison)
     resampled = {"n_bootstrap": n_bootstrap, "seed": settings.seed}
     built = Report(
@@ -93,8 +93,8 @@ def build(run: Run, of_comparison: Mapping[compare.Cell, Run] | None = None) -> 
         wordings={task.id: dict(zip(task.options, task.answers, strict=True)) for task in tasks},
         calibration={arm: calibration(runs, tasks, pooled.seeds[arm], **resampled) for arm, runs in arms.items()},
         curves=tuple(training_curves.curves(cells[0])),
-        gates=tuple(gates(pooled, quarter, tasks, reference, start, agreement, scorer_is_measured(settings))),
-        agreement=tuple(known_words.agreements(cells, agreement)),
+        gates=tuple(gates(pooled, quarter, tasks, reference, start, agreements, scorer_is_measured(settings))),
+        agreement=tuple(agreements),
         conformal=dict(prediction_sets(cells)),
         probing=probing.curves(cells[0]),
         heat_maps=tuple(heat_maps(cells[0])),
@@ -103,7 +103,7 @@ def build(run: Run, of_comparison: Mapping[compare.Cell, Run] | None = None) -> 
         counts=material.counts(cells[0]),
         dead_letters={code: n for code, n in material.errors(cells[0]).items() if code.startswith("E_")},
         remarks={
-            **_left_out(run, tasks, pooled, fewer, finetunings.unfinished(by_finetuning)),
+            **_left_out(run, tasks, pooled, fewer, finetunings.left_out(by_finetuning)),
             **_pseudo_labels(cells),
             **_mixed(settings),
             **_own_trainings(settings),
@@ -119,7 +119,7 @@ def build(run: Run, of_comparison: Mapping[compare.Cell, Run] | None = None) -> 
 def _scope(run: Run, cells: Sequence[Run], tasks: Sequence[Task], of_split: pa.Table) -> Scope:
     ids = pa.array([task.id for task in tasks], pa.string())
     settings = run.settings
-    masks = cells[0].step("mask")
+    masks = material.masks_of(cells[0])
     skipped = masks.manifest["errors"] if masks.is_readable else {}
     return Scope(
         n_tasks=len(tasks),
@@ -200,12 +200,14 @@ def _precision(run: Run, confidence: float) -> float | None:
 def _not_read(cells: Sequence[Run]) -> dict[str, str]:
     """Steps whose output was made with other settings than these: it is in no table."""
     other = [
-        f"{cell.settings.name}/{name}" if len(cells) > 1 else name
+        "/".join(part for part in (cell.settings.name if len(cells) > 1 else "", arm, name) if part)
         for cell in cells
-        for name in driver.all_steps(cell)
-        if cell.step(name).state is State.OTHER
+        for maker, names in driver.steps_by_run(cell)
+        for arm in ["" if maker is cell else maker.settings.name]
+        for name in names
+        if maker.step(name).state is State.OTHER
     ]
-    return {"steps not read (made with other settings)": ", ".join(other)} if other else {}
+    return {"steps not read (made with other settings)": ", ".join(dict.fromkeys(other))} if other else {}
 
 
 def _left_out(
@@ -213,7 +215,7 @@ def _left_out(
     measured: Sequence[Task],
     pooled: Pooled,
     fewer: Mapping[int, Pooled],
-    unfinished: Sequence[tuple[str, int | None]],
+    unfinished: Sequence[str],
 ) -> dict[str, str]:
     """What was asked for and is in no table, and why."""
     arms = [arm for arm in run.settings.arms if arm not in pooled.tables]
@@ -222,9 +224,7 @@ def _left_out(
     left_out = {
         "tasks left out (one class, or few notes)": [task.id for task in run.corpus.tasks if task not in measured],
         "arms left out (not finished for every seed and repeat)": arms,
-        "fine-tunings left out (not finished for every seed)": [
-            finetuning if labels is None else f"{finetuning} of {labels} labels" for finetuning, labels in unfinished
-        ],
+        "fine-tunings left out (not finished for every seed)": unfinished,
     }
     return {why: ", ".join(names) for why, names in left_out.items() if names}
 

@@ -96,7 +96,7 @@ def ours(error: BaseException) -> InputError | QuietError | None:
             return InputError(cause.problems, cause.exit_code)
         if _is_ours(cause) and isinstance(cause, QuietError):
             return QuietError(str(cause))
-        if (trouble := of_disk(cause) or _memory(cause)) is not None:
+        if (trouble := of_disk(cause) or _memory(cause) or _standstill(cause)) is not None:
             return trouble
     return None
 
@@ -142,6 +142,15 @@ def _memory(error: BaseException) -> InputError | None:
         return None
     smaller = "attribution.batch_tokens, train.micro_batch_tokens or resources.rows_per_block"
     return InputError(f"out of memory: take a machine with more, or lower {smaller}; {_GOES_ON}", ExitCode.PARTIAL)
+
+
+def _standstill(error: BaseException) -> InputError | None:
+    """Ray Data ended a stream in which no block of notes was done for a while: also one whose blocks take longer."""
+    if type(error).__name__ != "ExecutionTimeoutError":
+        return None
+    what = "no block of notes was done for resources.no_progress_timeout_s: if the notes take that long, lower"
+    what = f"{what} resources.rows_per_block (notes in a block) or raise that limit"
+    return InputError(f"{what}; {_GOES_ON}", ExitCode.PARTIAL)
 
 
 def place(trace: TracebackType | None) -> str:

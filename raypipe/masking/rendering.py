@@ -22,7 +22,7 @@ from raypipe.masking.formats import Pieces, cut
 from raypipe.masking.strategies import STRATEGIES
 from raypipe.masking.windows import Window, windows
 from raypipe.models.pieces import PieceEncoder, Tokens
-from raypipe.models.prompts import PromptEncoder, frame
+from raypipe.models.prompts import PromptEncoder, begun, frame
 from raypipe.models.sentinels import choose_sentinels, mark_ids
 from raypipe.settings.config import Masking
 
@@ -166,8 +166,7 @@ class Renderer:
         instruction = "" if self.refills else self._masking.instruction
         before = frame(encoder.tokenizer, instruction, encoder.chat).before
         head = [] if self._strategy.once else encoder.ids(before)
-        bos = [] if encoder.tokenizer.bos_token_id is None else [encoder.tokenizer.bos_token_id]
-        return head if head[:1] == bos else bos + head
+        return begun(encoder.tokenizer, head, is_chat=bool(head) and encoder.frame.is_chat)
 
     def _suffix(self, task_id: str | None) -> list[int]:
         """What stands between note and answer: with `condition: item` the question as fine-tuning asks it.

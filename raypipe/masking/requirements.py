@@ -12,6 +12,7 @@ from raypipe.settings.yamlfile import did_you_mean
 
 _OF_SELECTION = {"topk": {"ratio"}, "sample": {"ratio", "temperature"}, "hysteresis": {"hysteresis"}}
 _OF_SEQUENCES = ("format", "max_spans", "sentinels")  # decide which words of a note stand in one example
+_OF_POOL = ("stop_words", "phi_patterns")  # decide which words a ratio is a share of
 
 
 def problems(arms: Mapping[str, Masking]) -> list[Problem]:
@@ -122,6 +123,11 @@ def _mismatched(name: str, settings: Masking, arms: Mapping[str, Masking]) -> li
     differing = [key for key in _OF_SEQUENCES if getattr(settings, key) != getattr(arms[target], key)]
     if own.refills and differing:
         return [f"the sequences of arm {target} have another {key}; give this arm the same" for key in differing]
+    others = [key for key in _OF_POOL if getattr(settings, key) != getattr(arms[target], key)]
+    if others and not own.refills:
+        return [
+            f"arm {target} has another {key}, so its ratio is of other words; give this arm the same" for key in others
+        ]
     if "selection" in own.reads and settings.selection == "hysteresis":
         return ["selection hysteresis takes as many words as pass its thresholds; choose topk or sample"]
     return []

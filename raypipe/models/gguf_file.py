@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from tokenizers import pre_tokenizers
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
@@ -42,6 +43,9 @@ _OF_GEMMA = {"attention.sliding_window": "sliding_window", "final_logit_softcapp
 _ALSO_READ = {"vocab_size", "attention.value_length", "rope.dimension_count", "rope.freq_base"}
 _SCALING = {"rope.scaling.type", "rope.scaling.factor"}
 _SPECIAL = {"bos_token_id": "bos", "eos_token_id": "eos", "pad_token_id": "padding"}
+# llama.cpp's names of the ways to cut text into words: as GPT-2 does, and so with every digit apart.
+_SPLIT_AS_GPT2 = {"default", "gpt-2", "olmo", "mpt", "jais"}
+_DIGITS_APART = {"smollm", "starcoder", "refact", "command-r", "codeshell", "exaone", "minerva-7b"}
 _GEMMA_27B_BLOCKS = 62  # the one Gemma 3 that scales attention by hidden size / heads; GGUF has no key for it
 _LLAMA_FREQUENCIES = "rope_freqs.weight"
 # Llama 3.1 and later scale slow rotations; of four numbers only the factor differs between the releases.
@@ -228,9 +232,25 @@ class GGUF:
             tokenizer = AutoTokenizer.from_pretrained(scratch, gguf_file="model.gguf", trust_remote_code=False)
         except (ValueError, KeyError, TypeError, IndexError) as error:
             raise self.problem(f"its tokenizer cannot be converted ({type(error).__name__})") from None
+        self._split_as_learned(tokenizer)
         # A begin token that neither the tokenizer nor the chat template writes never stood before a text in training;
         # the file names one all the same, and prompts would begin with it.
         never = self.metadata.get("tokenizer.ggml.add_bos_token") is False
         if never and tokenizer.bos_token and tokenizer.bos_token not in (tokenizer.chat_template or ""):
             tokenizer.bos_token = None
         return tokenizer
+
+    def _split_as_learned(self, tokenizer: Any) -> None:
+        """Cut text into words the way the merges of a byte-level vocabulary were learned.
+
+        Transformers takes GPT-2's way, without a word, where it does not know the name that the file gives to its own.
+        """
+        pre = self.metadata.get("tokenizer.ggml.pre") or "default"
+        backend = tokenizer.backend_tokenizer
+        if not isinstance(backend.pre_tokenizer, pre_tokenizers.ByteLevel) or pre in _SPLIT_AS_GPT2:
+            return
+        if pre not in _DIGITS_APART:
+            what = f"its way to cut text into words ({pre!r}) is not known, so its tokens would be wrong"
+            raise self.problem(f"{what}; import the folder of safetensors it was made from")
+        digits = pre_tokenizers.Digits(individual_digits=True)
+        backend.pre_tokenizer = pre_tokenizers.Sequence([digits, pre_tokenizers.ByteLevel(add_prefix_space=False)])

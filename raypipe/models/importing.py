@@ -234,6 +234,8 @@ def _json(file: Path) -> dict[str, Any]:
 def _check_tokenizer(folder: Path, vocab_size: int) -> None:
     """Offsets cover a text, its tokens give it back, and the model has a row for each of them."""
     tokenizer = loading.load_tokenizer(config.Model(path=str(folder)))
+    if problems := loading.beyond(tokenizer, vocab_size):
+        raise InputError([Problem("tokenizer", problem.what) for problem in problems])
     for text in bits.SAMPLES.values():
         encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
         covered = {place for start, end in encoded["offset_mapping"] for place in range(start, end)}

@@ -146,6 +146,18 @@ def load_tokenizer(section: config.Model) -> Any:
     return tokenizer
 
 
+def beyond(tokenizer: Any, n_rows: int) -> list[Problem]:
+    """Special tokens without a row among the model's embeddings: a padded batch would fail on a GPU without a word."""
+    numbers = {tokenizer.pad_token: tokenizer.pad_token_id, tokenizer.bos_token: tokenizer.bos_token_id}
+    numbers[tokenizer.eos_token] = tokenizer.eos_token_id
+    what = f"of the tokenizer has no place among the model's {n_rows:,}: take the model's own tokenizer"
+    return [
+        Problem("model.path", f"token {number} ({token}) {what}")
+        for token, number in numbers.items()
+        if number is not None and number >= n_rows
+    ]
+
+
 def load(section: config.Model, dtype: torch.dtype | None = None) -> Loaded:
     """The model on its device, in eval mode, adapter merged. `dtype`: instead of the section's."""
     model_config = check(section)
@@ -168,7 +180,10 @@ def load(section: config.Model, dtype: torch.dtype | None = None) -> Loaded:
         raise InputError([Problem("model.path", problem)])
     if section.adapter is not None:
         model = _with_adapter(model, section.adapter)
-    return Loaded(model.to(device).eval(), load_tokenizer(section), FAMILIES[model_config.model_type], device)
+    tokenizer = load_tokenizer(section)
+    if problems := beyond(tokenizer, model.get_input_embeddings().weight.shape[0]):
+        raise InputError(problems)
+    return Loaded(model.to(device).eval(), tokenizer, FAMILIES[model_config.model_type], device)
 
 
 def _with_adapter(model: Any, adapter: str) -> Any:

@@ -13,8 +13,11 @@ tokenised apart, too, so that it is the same tokens as in a masked note.
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import date
 from itertools import takewhile
 from typing import Any, TypeVar
 
@@ -33,6 +36,8 @@ Result = TypeVar("Result")
 # Questions of a note that share a row: the attention mask of a row grows with the square of its length.
 QUESTIONS_PER_ROW = 32
 MASK = "{mask}"  # in the template of the question: the mark in the place of the answer
+TEMPLATE_DATE = date(2024, 7, 26)  # what Llama 3's template itself writes where it has no clock
+_DATE_FORMAT = re.compile(r"""strftime_now\(\s*(["'])(.*?)\1""")
 _USER = "\u241fuser-content\u241f"  # stands for the user's content while the chat template is rendered
 
 
@@ -132,14 +137,42 @@ def _n_shared(a: str, b: str) -> int:
 
 def _rendered(tokenizer: Tokenizer, messages: list[dict[str, str]]) -> str | None:
     """The messages in the tokenizer's template, or None if it refuses them. Raises ValueError if it does not end."""
+
+    def render() -> str:
+        template = _dated(tokenizer.get_chat_template())
+        options = {"chat_template": template, "tokenize": False, "add_generation_prompt": True}
+        return str(tokenizer.apply_chat_template(messages, **options))
+
     try:
-        return within_limit(
-            lambda: str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
-        )
+        return within_limit(render)
     except TimeoutError:
         raise ValueError("the chat template of this tokenizer does not end; set model.chat to never") from None
     except Exception:  # whatever the template's author chose to raise
         return None
+
+
+def _dated(template: str) -> str:
+    """The template with one date for every day on which it is asked for (Llama 3.2 writes today's into each prompt).
+
+    Otherwise a run that goes on tomorrow would train on other prompts than it was trained on, and arms would differ.
+    """
+    formats = dict.fromkeys(shown for _, shown in _DATE_FORMAT.findall(template))
+    if not formats:
+        return template
+    dates = json.dumps({shown: TEMPLATE_DATE.strftime(shown) for shown in formats})
+    return f"{{% macro strftime_now(shown) %}}{{{{ {dates}[shown] }}}}{{% endmacro %}}{{{{ '' }}}}{template}"
+
+
+def begun(tokenizer: Tokenizer, head_ids: list[int], is_chat: bool) -> list[int]:
+    """The tokens that a prompt begins with, behind the begin token if there is one.
+
+    A chat template that leaves it out means so, unless the tokenizer writes it before every text: Phi-3 has a begin
+    token that never stood before a conversation.
+    """
+    bos = tokenizer.bos_token_id
+    if bos is None or head_ids[:1] == [bos] or (is_chat and list(tokenizer("a")["input_ids"])[:1] != [bos]):
+        return head_ids
+    return [bos, *head_ids]
 
 
 def with_mark(prompt: Prompt, tokenizer: Tokenizer, of_family: Sequence[str], rows_train: bool) -> Prompt:
@@ -163,9 +196,7 @@ class PromptEncoder:
         self.prompt, self.chat = prompt, chat
         self._pieces = PieceEncoder(tokenizer)
         self.frame = frame(tokenizer, prompt.instruction, chat)
-        bos = [tokenizer.bos_token_id] if tokenizer.bos_token_id is not None else []
-        head = self.ids(self.frame.before)
-        self.head_ids = tuple(head if head[:1] == bos else bos + head)
+        self.head_ids = tuple(begun(tokenizer, self.ids(self.frame.before), self.frame.is_chat))
         self.eos_id: int | None = tokenizer.eos_token_id
         self.questions = {task.id: self._question(task) for task in tasks}
 

@@ -22,6 +22,7 @@ from raypipe.hashing import stable_hash
 from raypipe.notes.files import iter_notes
 from raypipe.notes.labels import for_self_supervision, read_labels
 from raypipe.notes.leakage import Guard, is_of_other_part
+from raypipe.notes.reading import of_pretraining
 from raypipe.notes.tasks import Task
 from raypipe.settings import config
 
@@ -100,9 +101,14 @@ class Corpus:
         ids = for_self_supervision(notes, self.all_labels, data.model_copy(update={"max_unlabelled": n_notes}))
         return max((stable_hash(note_id) for note_id in ids.to_pylist()), default=0)
 
+    @cached_property
+    def pretraining(self) -> config.Data:
+        """`data` as it reads the notes for pretraining."""
+        return of_pretraining(self.data)
+
     def note_ids(self, pretrains: bool = False) -> pa.ChunkedArray:
         """The ids of all notes, or of those for pretraining, read again."""
-        data = self.data.for_pretraining if pretrains else self.data
+        data = self.pretraining if pretrains else self.data
         return pa.concat_tables(iter_notes(data, ["note_id"]))["note_id"]
 
     def labels_of(self, split: str) -> pa.Table:
@@ -129,7 +135,7 @@ class Corpus:
     def texts(self, pretrains: bool) -> Iterator[str]:
         """Texts for pretraining (a tokenizer), or else for self-supervision; held-out notes do not count."""
         guard, seen, share = self.guard, 0, self.data.pretraining_share
-        for table in iter_notes(self.data.for_pretraining if pretrains else self.data):
+        for table in iter_notes(self.pretraining if pretrains else self.data):
             for note in table.to_pylist():
                 if note["text"] is None:
                     continue

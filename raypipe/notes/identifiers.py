@@ -6,6 +6,7 @@ Expressions and a short list of names: they find much of what is there, and neve
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from itertools import chain
 
 from raypipe.guard import limits
 from raypipe.notes.annotated_spans import Span
@@ -68,11 +69,13 @@ def has_check_character(code: str) -> bool:
 
 
 def found(text: str, own: Mapping[str, str] | None = None) -> Iterator[Span]:
-    """Likely identifiers, (kind, start, end) in characters; `own`: expressions for further kinds. They may overlap.
+    """Likely identifiers, (kind, start, end) in characters. They may overlap.
+
+    `own`: expressions for further kinds; one for a kind of ours is looked for beside ours.
 
     Raises TimeoutError if an expression takes too long on this text.
     """
-    for kind, pattern in {**PATTERNS, **(own or {})}.items():
+    for kind, pattern in chain(PATTERNS.items(), (own or {}).items()):
         for start, end in limits.spans(pattern, text):
             if end > start and (kind != "tax_code" or has_check_character(text[start:end])):
                 yield kind, start, end

@@ -117,12 +117,15 @@ def problems_with(notes: pa.Table, labels: pa.Table) -> Iterator[Problem]:
         yield _problem(task_id, f"{len(groups):,} groups (data.columns.group_id) have notes in two splits", groups)
 
 
-def doubts(labels: pa.Table) -> Iterator[str]:
-    """Warnings: what is allowed, but may surprise."""
-    per_note = labels.group_by("note_id").aggregate([("split", "count_distinct")])
-    n_notes = pc.sum(pc.greater(per_note["split_count_distinct"], 1)).as_py()
-    if n_notes:
-        yield f"{n_notes:,} notes are in different splits of different tasks: one model learns all tasks from them"
+def doubts(notes: pa.Table, labels: pa.Table) -> Iterator[str]:
+    """Warnings: what is allowed, but may surprise. `notes`: columns note_id and group_id of all notes."""
+    grouped = labels.join(
+        notes.filter(pc.is_valid(notes["group_id"])).select(["note_id", "group_id"]), "note_id", join_type="inner"
+    )
+    for what, table, column in (("notes", labels, "note_id"), ("groups", grouped, "group_id")):
+        splits = table.group_by(column).aggregate([("split", "count_distinct")])["split_count_distinct"]
+        if n := pc.sum(pc.greater(splits, 1)).as_py():
+            yield f"{n:,} {what} are in different splits of different tasks: one model learns all tasks from them"
 
 
 def to_learn_from(labels: pa.Table, notes: pa.Table, tasks: Sequence[Task], data: Data) -> pa.Table:

@@ -61,6 +61,20 @@ def units(data: Data, field: str = "data.notes") -> list[Unit]:
     return out
 
 
+def of_pretraining(data: Data) -> Data:
+    """`data.for_pretraining`, with the groups if all of its files have them: dev and test patients are held out then.
+
+    Raises `InputError` if there is no file or one cannot be read.
+    """
+    own, group = data.for_pretraining, data.columns.group_id
+    if data.pretraining is None or group is None:
+        return own
+    for file in storage.find(data.pretraining, "data.pretraining"):
+        if file.format != "jsonl" and group not in dict(_parts(file)[0]):
+            return own
+    return own.model_copy(update={"columns": own.columns.model_copy(update={"group_id": group})})
+
+
 def read_unit(unit: Unit, data: Data, columns: Sequence[str], selected: Mask | None = None) -> Iterator[pa.Table]:
     """The rows of one unit as small tables of `cleaning.schema(columns)`; only those that `selected` marks."""
     replace = Replacer(data) if data.placeholders and "text" in columns else None
@@ -203,7 +217,8 @@ def _lines(stream: Any, limit: int) -> Iterator[bytes | None]:
 
 
 def _csv(unit: Unit, names: Mapping[str, str], max_chars: int) -> Iterator[cleaning.Raw]:
-    with storage.open_csv(unit.file, max(131_072, 8 * max_chars)) as (header, rows):
+    needed = [names[ours] for ours in ("note_id", "text") if ours in names]
+    with storage.open_csv(unit.file, max(131_072, 8 * max_chars), needed) as (header, rows):
         at = {ours: header.index(theirs) for ours, theirs in names.items()}
         yield from _batches(({ours: row[i] if i < len(row) else None for ours, i in at.items()} for row in rows), names)
 

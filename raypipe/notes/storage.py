@@ -14,7 +14,7 @@ import json
 import os
 import re
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice
 from typing import Any
@@ -59,8 +59,8 @@ def redact(uri: str) -> str:
 def find(uri: str, field: str) -> list[File]:
     """The files that `uri` names, sorted by path. `field` is the config key, for messages.
 
-    A folder is searched recursively; names that start with `_` or `.` are skipped. Raises `InputError` if there is no
-    file, an unknown format or an unknown scheme.
+    A folder is searched recursively; files and folders whose names start with `_` or `.` are skipped. Raises
+    `InputError` if there is no file, an unknown format or an unknown scheme.
     """
     filesystem, infos = _look(uri, field)
     files = [
@@ -161,10 +161,18 @@ def _infos(filesystem: fs.FileSystem, path: str) -> list[fs.FileInfo]:
         base = re.split(r"[^/]*[*?\[]", path)[0]
         below = filesystem.get_file_info(fs.FileSelector(base, allow_not_found=True, recursive=True))
         pattern = _glob(path)
-        return [info for info in below if info.is_file and limits.fullmatch(pattern, info.path) is not None]
+        found = [info for info in below if info.is_file and limits.fullmatch(pattern, info.path) is not None]
+        return found if any(map(_is_aside, path[len(base) :].split("/")[:-1])) else _in_plain_folders(found, base)
     if info.type == fs.FileType.Directory:
-        return [info for info in filesystem.get_file_info(fs.FileSelector(path, recursive=True)) if info.is_file]
+        files = [info for info in filesystem.get_file_info(fs.FileSelector(path, recursive=True)) if info.is_file]
+        return _in_plain_folders(files, path)
     return [info] if info.is_file else []
+
+
+def _in_plain_folders(files: Sequence[fs.FileInfo], base: str) -> list[fs.FileInfo]:
+    """Those without a folder below `base` that programs keep for themselves (.ipynb_checkpoints, _delta_log)."""
+    n = len(base.rstrip("/").split("/"))
+    return [info for info in files if not any(map(_is_aside, info.path.split("/")[n:-1]))]
 
 
 def _glob(pattern: str) -> str:
@@ -241,13 +249,14 @@ def _column(cells: list[Any]) -> pa.Array:
 
 
 @contextlib.contextmanager
-def open_csv(file: File, longest: int) -> Iterator[tuple[list[str], Iterator[list[str]]]]:
+def open_csv(file: File, longest: int, needed: Collection[str] = ()) -> Iterator[tuple[list[str], Iterator[list[str]]]]:
     """The names of the columns, and the rows below that are not blank; broken bytes become lone surrogates.
 
     The delimiter is the one of comma, semicolon (so European spreadsheets write CSV) and tab that the first line has
     most of, outside quotes. `longest`: characters of a cell. The rows raise `InputError` with the line where a quote is
     not closed, a cell is too long, or a row has more cells than there are names: after a text with delimiters and no
-    quotes all stands in wrong columns.
+    quotes all stands in wrong columns. So does one that ends before a column of `needed`: a line break without quotes
+    cut the text.
     """
     csv.field_size_limit(longest)
     with file.filesystem.open_input_stream(file.path) as stream:
@@ -257,16 +266,21 @@ def open_csv(file: File, longest: int) -> Iterator[tuple[list[str], Iterator[lis
         whole = (2 * longest + 4) * (first.count(delimiter) + 1)  # all of it quotes, which are doubled
         reader = csv.reader(chain([first], _lines(text, whole)), delimiter=delimiter, strict=True)
         names = next(reader, [])
-        yield names, _rows(reader, file.path, len(names), longest)
+        least = 1 + max((names.index(name) for name in needed), default=-1)
+        yield names, _rows(reader, file.path, names, least, longest)
 
 
-def _rows(reader: Any, path: str, n_names: int, longest: int) -> Iterator[list[str]]:
+def _rows(reader: Any, path: str, names: Sequence[str], least: int, longest: int) -> Iterator[list[str]]:
     try:
         for row in reader:
-            if any(row[n_names:]):
-                what = f"{len(row)} cells under {n_names} names of columns: quote what holds the delimiter"
+            what = None
+            if any(row[len(names) :]):
+                what = f"{len(row)} cells under {len(names)} names of columns: quote what holds the delimiter"
+            elif len(row) < least and any(cell.strip() for cell in row):
+                what = f"ends before the column {names[least - 1]!r}: quote what holds a line break"
+            if what is not None:
                 raise InputError([Problem(f"{path}:{reader.line_num}", what)])
-            if row:
+            if row and len(row) >= least:
                 yield row
     except csv.Error:
         what = f"not valid CSV: a quote that is not closed or not doubled, or a cell over {longest:,} characters"

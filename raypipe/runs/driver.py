@@ -249,14 +249,18 @@ def all_steps(run: Run) -> list[str]:
     return [*shared_steps(run), *(name for arm in run.settings.arms for name in steps_of(run, arm))]
 
 
+def steps_by_run(run: Run) -> list[tuple[Run, list[str]]]:
+    """The steps of the whole job beside the run that makes them: this one, or the variant of an arm."""
+    shared = [(each, shared_steps(each)) for each in (run, *run.all_variants())]
+    return [*shared, *((run.of(arm), steps_of(run.of(arm), arm)) for arm in run.settings.arms)]
+
+
 def missing_in_job(run: Run) -> list[Todo]:
     """The steps of the whole job that are not finished, those of variants included, each after its inputs.
 
     A step that comes out alike for a variant and for the run is the run's.
     """
-    names = [(each, shared_steps(each)) for each in (run, *run.all_variants())]
-    names += [(run.of(arm), steps_of(run.of(arm), arm)) for arm in run.settings.arms]
-    todo = {t.path: t for each, steps in names for t in missing(each, steps)}
+    todo = {t.path: t for each, steps in steps_by_run(run) for t in missing(each, steps)}
     own = {t.name: t.run.step(t.name).settings for t in todo.values() if t.run is run}
     return [t for t in todo.values() if t.run is run or t.run.step(t.name).settings != own.get(t.name)]
 

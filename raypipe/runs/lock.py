@@ -18,7 +18,7 @@ import tempfile
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -40,9 +40,13 @@ Holder = dict[str, Any]
 Mark = tuple[Holder | None, int]  # what a lock says, and when it was written or renewed
 
 
+class TakenError(InputError):
+    """Another command writes there."""
+
+
 @contextmanager
 def held(folder: Path) -> Iterator[None]:
-    """Hold the lock of a run's folder, which is made if it is not there. Raises `InputError` if another command has it.
+    """Hold the lock of a run's folder, which is made if it is not there. Raises `TakenError` if another command has it.
 
     If another machine takes it over meanwhile, because this one stood still for too long, the process ends at once.
     """
@@ -58,6 +62,19 @@ def held(folder: Path) -> Iterator[None]:
             lock.unlink(missing_ok=True)
         with suppress(OSError):  # it is not empty: something was made
             folder.rmdir()
+
+
+@contextmanager
+def awaited(folder: Path) -> Iterator[None]:
+    """As `held`, but wait for another holder: of trials that run side by side, the first makes what they share."""
+    with ExitStack() as stack:
+        while True:
+            try:
+                stack.enter_context(held(folder))
+                break
+            except TakenError:
+                time.sleep(LOOK_S)
+        yield
 
 
 def run_of(step: Path) -> Path:
@@ -87,7 +104,7 @@ def _take(lock: Path, own: Holder) -> None:
         if mark is not None and _is_alive(lock, mark, own):
             break
         _remove_dead(lock, mark)
-    raise InputError([Problem(str(lock.parent), f"is being written to {_who(_read(lock))}; wait until it is done")])
+    raise TakenError([Problem(str(lock.parent), f"is being written to {_who(_read(lock))}; wait until it is done")])
 
 
 def _create(lock: Path, own: Holder) -> None:

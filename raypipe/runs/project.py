@@ -308,9 +308,10 @@ model: {{path: pretrain}}
 pretrain: {{hidden_size: 64, intermediate_size: 128, layers: 3, context: {CONTEXT}, training: {{max_steps: 200}}}}
 prompt: {{question: "\\n{{question}} ({{options}})", max_tokens: {max_tokens}}} # of note and question
 """
+    path = str(Path(model).resolve()) if Path(model).is_dir() else model  # a hub id stays one
     return f"""\
 model:
-  path: {json.dumps(model, ensure_ascii=False)}
+  path: {json.dumps(path, ensure_ascii=False)}
   chat: bare # the chat template, if there is one, without a system text of its own
 prompt: # in the language of the notes; `raypipe preview` shows what the model reads
   instruction: "Answer the question about the clinical note."

@@ -77,7 +77,7 @@ class Run:
     @contextmanager
     def held(self, path: Path | str, overrides: configfile.Overrides | None) -> Iterator[Run]:
         """Open it, to be written in by this process alone. Problems stand at their lines in the config at `path`."""
-        with lock.held(self.folder):
+        with lock.held(lock.root_of(self.folder)):
             try:
                 self.open()
             except InputError as error:

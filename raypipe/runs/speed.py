@@ -49,7 +49,8 @@ class Speed:
         for path in data.glob("*.parquet"):
             if path not in self.files and (counted := self._count(path)) is not None:
                 self.files[path] = counted
-        now, sums = self.clock(), np.asarray([*self.files.values(), (0, 0)]).sum(axis=0).tolist()
+        # Python's integers: FLOPs of a large corpus go beyond 64 bits
+        now, sums = self.clock(), [sum(column) for column in zip(*self.files.values(), (0, 0), strict=True)]
         for pace, done in zip(self.paces, sums, strict=True):
             pace.see(now, done)
         tokens, flops = (pace.rate for pace in self.paces)

@@ -48,13 +48,17 @@ __all__ = [
 ]  # fmt: skip
 
 
+def _laid_over(base: Any, section: Any) -> Any:
+    """A section with the keys of `base` that it lacks, and so for the sections within, such as `lora`."""
+    if not isinstance(section, dict) or not isinstance(base, dict):
+        return section
+    return base | {key: _laid_over(base.get(key), value) for key, value in section.items()}
+
+
 def _inherited(sections: Mapping[str, Any], base: Any) -> dict[str, Any]:
     """Training sections as written, each with the keys of `base`, as written, that it lacks."""
     base = base.model_dump() if isinstance(base, Training) else base
-    return {
-        name: {**base, **section} if isinstance(section, dict) and isinstance(base, dict) else section
-        for name, section in sections.items()
-    }
+    return {name: _laid_over(base, section) for name, section in sections.items()}
 
 
 class Config(Section):

@@ -48,6 +48,7 @@ WRITTEN = "written"  # the folder, beside a step's rows, of the ids that Ray has
 
 QUIET = {
     "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",  # paths of a config are relative to where the user stands
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # a process more for every training, and no training listens to it
     "RAY_prestart_worker_first_driver": "0",  # they start without the hook of `_connect`, and so none is ever used
     "RAY_DATA_PARQUET_FOOTER_NUM_ACTORS": "1",  # 32 processes by default, to read which notes a step has already
@@ -72,6 +73,7 @@ class Cluster:
     gpus_per_actor: float
     limits: tuple[int, float] | None = None  # fewest and most of these actors; None: always as many
     rows_per_block: int = 256
+    node_cpus: float = math.inf  # of the largest node: a worker has no more
 
     @property
     def threads(self) -> int:
@@ -188,7 +190,9 @@ class Cluster:
         if self.gpus:
             # two ranks of one training must not meet on a card; single workers may share one
             return {"GPU": 1.0 if workers > 1 else 1 / math.ceil(share / self.gpus), "CPU": 1}
-        real = min(self.cpus, os.cpu_count() or 1)  # threads beyond the cores only get in each other's way
+        real = min(
+            self.cpus, self.node_cpus, os.cpu_count() or 1
+        )  # threads beyond the cores only get in each other's way
         return {"CPU": max(1.0, real // share) if cpus_per_worker == "auto" else float(cpus_per_worker)}
 
 
@@ -276,7 +280,9 @@ def join(resources: Resources) -> Cluster | Inline:
     actors, gpus_per_actor, limits = _pool_of(resources, cpus, gpus)
     room = max(0.0, cpus - STREAM_CPUS) / actors
     per_actor = min(resources.cpus_per_actor, room), gpus_per_actor
-    return Cluster(cpus, gpus, actors, *per_actor, limits, resources.rows_per_block)
+    of_nodes = [node["Resources"].get("CPU", 0.0) for node in ray.nodes() if node["Alive"]]
+    node_cpus = max(of_nodes, default=0.0) or math.inf
+    return Cluster(cpus, gpus, actors, *per_actor, limits, resources.rows_per_block, node_cpus)
 
 
 def _pool_of(resources: Resources, cpus: float, gpus: float) -> tuple[int, float, tuple[int, float]]:

@@ -88,7 +88,7 @@ def attribute(job: Job, scorer: config.Model, out: Path) -> None:
 
 def count_words(job: Job, needs_of_arms: CorpusNeeds, pretrains: bool = False) -> pa.Table:
     """Words and runs of words of the first `statistics.max_notes` notes for self-supervision, or for pretraining."""
-    data = job.corpus.data.for_pretraining if pretrains else job.corpus.data
+    data = job.corpus.pretraining if pretrains else job.corpus.data
     n_notes = min(job.settings.statistics.max_notes, data.max_unlabelled or job.settings.statistics.max_notes)
     kwargs = {"longest": needs_of_arms.longest, "phi_patterns": needs_of_arms.phi_patterns}
     notes = _read(job, job.corpus.last_hash_of(data, n_notes), pretrains)
@@ -283,7 +283,7 @@ def _notes(job: Job) -> Stream:
 
 def _read(job: Job, last_hash: int | None, pretrains: bool = False) -> Stream:
     """Notes; those of validation and test patients, and those beyond the limit, come marked, without their text."""
-    data = job.corpus.data.for_pretraining if pretrains else job.corpus.data
+    data = job.corpus.pretraining if pretrains else job.corpus.data
     notes = job.workers.notes(data, job.settings.resources.rows_per_block)
     apart = {"pretraining_share": data.pretraining_share, "pretrains": pretrains}
     kwargs = {"guard": job.corpus.guard, "last_hash": last_hash, **apart}

@@ -40,6 +40,8 @@ def add(model: Any, lora: config.Lora) -> Any:
 
     path = FAMILIES[model.config.model_type].blocks
     blocks = model.get_submodule(path)
+    if (what := lora.misses(len(blocks))) is not None:
+        raise InputError([Problem("lora.first_block", what)])
     linear = {name: m for block in blocks for name, m in block.named_modules() if isinstance(m, nn.Linear | Conv1D)}
     settings = LoraConfig(
         r=lora.rank,
@@ -48,19 +50,11 @@ def add(model: Any, lora: config.Lora) -> Any:
         target_modules=sorted(linear),
         fan_in_fan_out=any(isinstance(m, Conv1D) for m in linear.values()),  # GPT-2 stores its weights transposed
         layers_pattern=path.rpartition(".")[2],
-        layers_to_transform=list(range(_first_block(lora, len(blocks)), len(blocks))),
+        layers_to_transform=list(range(lora.first_of(len(blocks)), len(blocks))),
         task_type="CAUSAL_LM",
     )
     with without_renamed():  # PEFT asks the model by a name that transformers has given up
         return get_peft_model(model, settings)
-
-
-def _first_block(lora: config.Lora, depth: int) -> int:
-    first = round(lora.first_block * depth) if isinstance(lora.first_block, float) else lora.first_block
-    if first >= depth:
-        what = f"{lora.first_block} leaves no block to train: the model has {depth}, numbered from 0"
-        raise InputError([Problem("lora.first_block", what)])
-    return first
 
 
 def save(adapted: Any, base: config.Model, folder: Path) -> None:

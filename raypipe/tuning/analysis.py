@@ -6,7 +6,7 @@ Only trials that ran to their end count: those that a scheduler stopped had less
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -81,21 +81,24 @@ def results(search: Search, model: ModelFacts, keys: Sequence[str] | None = None
     groups = _grouped(search, model, chosen)
     if not groups:
         return None
-    of_trials = {_id(values): [search.runs(model.name, t["trial_id"]) for t in trials]
-                 for values, trials in groups.items()}  # fmt: skip
+    # the repeats of a trial share its reconstruction: each trial is a seed
+    number_of = _seed_numbers(groups.values(), [CONFIG + key for key in search.keys if is_seed(key)])
+    of_trials = {
+        _id(values): [(number_of[t["trial_id"]], search.runs(model.name, t["trial_id"])) for t in trials]
+        for values, trials in groups.items()
+    }
     if scorer := search.runs(model.name, LABELS_ONLY):
-        of_trials[LABELS_ONLY] = [scorer]
+        of_trials[LABELS_ONLY] = [(0, scorer)]
     means = {values: float(np.mean([t[search.metric] for t in trials])) for values, trials in groups.items()}
     best = max(means, key=lambda values: means[values])
     near = neighbours(best, list(groups), [ordered(v[i] for v in groups) for i in range(len(chosen))])
     compared = uncertainty.compare_arms(
-        {name: [run for runs in trials for run in runs] for name, trials in of_trials.items()},
+        {name: [run for _, runs in trials for run in runs] for name, trials in of_trials.items()},
         search.tasks,
         [(_id(best), _id(values)) for values in near] + ([(_id(best), LABELS_ONLY)] if scorer else []),
         measure=METRICS[search.metric],
         n_bootstrap=BOOTSTRAP,
-        # the repeats of a trial share its reconstruction: each trial is a seed
-        seeds={name: [n for n, runs in enumerate(trials) for _ in runs] for name, trials in of_trials.items()},
+        seeds={name: [n for n, runs in trials for _ in runs] for name, trials in of_trials.items()},
     )
     settings = {
         values: Setting(
@@ -161,6 +164,22 @@ def _grouped(search: Search, model: ModelFacts, keys: Sequence[str]) -> dict[Val
     for trial in search.of(model.name):
         groups[tuple(trial[CONFIG + key] for key in keys)].append(trial)
     return dict(groups)
+
+
+def _seed_numbers(settings: Iterable[Sequence[Mapping[str, Any]]], keys: Sequence[str]) -> dict[str, int]:
+    """By trial, a number that stands for the values of its seeds in every setting, so that like is paired with like.
+
+    Trials of a setting that share them (other keys were pooled, or no seed was searched) are told apart by their order.
+    """
+    seed_of: dict[str, tuple[Any, ...]] = {}
+    for trials in settings:
+        n_with: Counter[tuple[Any, ...]] = Counter()
+        for trial in trials:
+            values = tuple(trial[key] for key in keys)
+            seed_of[trial["trial_id"]] = (*values, n_with[values])
+            n_with[values] += 1
+    numbers = {seed: n for n, seed in enumerate(sorted(set(seed_of.values()), key=repr))}
+    return {trial_id: numbers[seed] for trial_id, seed in seed_of.items()}
 
 
 def _id(values: Values) -> str:

@@ -6,9 +6,7 @@
 
 from __future__ import annotations
 
-import fcntl
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,7 +17,7 @@ from raypipe import rows
 from raypipe.errors import InputError, Problem
 from raypipe.hashing import fingerprint
 from raypipe.masking.requirements import needs
-from raypipe.runs import driver, integrity
+from raypipe.runs import driver, integrity, lock
 from raypipe.runs.determinants import settings_of
 from raypipe.runs.names import SCORER
 from raypipe.runs.progress import Printer, only_warnings
@@ -75,7 +73,7 @@ def shared_with(base: Run, settings: Config, folder: Path) -> Run:
         return base
     name = fingerprint(attributed)
     run = Run(configure(settings, {"name": name, "runs": str(folder / "shared")}), base, only_warnings).open()
-    with locked(run.folder):
+    with lock.awaited(run.folder):
         _share(run)
     return run
 
@@ -98,11 +96,3 @@ def seconds_of(folder: Path) -> dict[str, float]:
     """Wall time of the steps that were done in this folder, by name, in the order in which they ended."""
     manifests = sorted(folder.rglob("manifest.json"), key=lambda path: path.stat().st_mtime)
     return {str(path.parent.relative_to(folder)): integrity.read_json(path)["seconds"] for path in manifests}
-
-
-@contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """One process at a time. The lock ends with its process, however that ends."""
-    with (folder / "lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield

@@ -33,7 +33,6 @@ QUIET = {
     "TUNE_GLOBAL_CHECKPOINT_S": "5",  # how old Tune's state may be after a crash
     "RAY_AIR_NEW_OUTPUT": "0",
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C is ours (guard/command.py)
-    "RAY_CHDIR_TO_TRIAL_DIR": "0",  # paths of a config are relative to where the user stands
 }
 
 
@@ -51,6 +50,7 @@ def tune(plans: list[StudyPlan], say: Say) -> tuple[Search, Path]:
     for plan, folder in zip(plans, folders, strict=True):
         base = base_run.prepare(plan, folder, say)
         models.append(studies.facts_of(plan, base, folder))
+        trial_tables.save(studies.collect(config.name, plan.space, root, base, models), root)  # for who looks meanwhile
         _study(plan, folder, base, say)
         search = studies.collect(config.name, plan.space, root, base, models)
         trial_tables.save(search, root)
@@ -131,7 +131,8 @@ def context_of(plan: StudyPlan, folder: Path) -> StudyContext:
     # All other resources stay those of the base run. They decide the device, on which the output of its steps depends:
     # with another one, a trial could not share them.
     resources = config.resources.model_copy(update={"ray": False})
-    return StudyContext(config.name, slim, str(folder), resources, plan.space.scheduler is not None)
+    reports_epochs = plan.space.scheduler is not None or plan.space.stop is not None
+    return StudyContext(config.name, slim, str(folder), resources, reports_epochs)
 
 
 @quiet
@@ -199,6 +200,7 @@ def _complete_records(context: StudyContext, results: Any) -> None:
             trial.write(folder, {**context.new_record(result.config), **record, "status": FAILED, "error": error})
         elif record.get("status") == RUNNING:
             trial.write(folder, record | {"status": STOPPED})
+            trial.drop_bulky(folder)
 
 
 def _demand_own(folders: list[Path]) -> None:

@@ -22,7 +22,7 @@ from raypipe.evaluation import metrics, uncertainty
 from raypipe.evaluation.metrics import Metrics
 from raypipe.guard.quiet import without_text
 from raypipe.records import forget_halves, json_of, write_json
-from raypipe.runs import integrity
+from raypipe.runs import integrity, lock
 from raypipe.runs.dev_score import DevScore
 from raypipe.runs.progress import only_warnings
 from raypipe.runs.run import Run
@@ -35,7 +35,7 @@ from raypipe.tuning.trial_tables import FAILED, FINISHED, RUNNING, score_columns
 RECORD = "trial.json"
 Record = dict[str, Any]
 Report = Callable[[Record], None]  # what a trial tells Tune
-BULKY = ("model", "adapter", "checkpoint", "data")  # folders of a finished trial's steps
+BULKY = ("model", "adapter", "checkpoint", "data")  # folders of the steps of a trial that has ended
 
 
 class TrialError(QuietError):
@@ -50,7 +50,7 @@ class StudyContext:
     plan: StudyPlan
     folder: str  # of the study
     resources: Resources
-    reports_epochs: bool  # dev scores after each epoch, for a scheduler
+    reports_epochs: bool  # dev scores after each epoch, for a scheduler or a stopper
 
     def settings(self, values: Mapping[str, Any]) -> Config:
         """The config of the trial with these values of the searched keys; its name says what it is."""
@@ -72,7 +72,7 @@ def run(context: StudyContext, base: Run, values: Mapping[str, Any], report: Rep
     """Run the trial, or only report it if it is finished. A failure is recorded, then raised as `TrialError`."""
     folder = context.trial_folder(values)
     folder.mkdir(parents=True, exist_ok=True)
-    with base_run.locked(folder):
+    with lock.awaited(folder):
         forget_halves(folder)
         record = read(folder)
         if record.get("status") != FINISHED:
@@ -87,7 +87,7 @@ def run(context: StudyContext, base: Run, values: Mapping[str, Any], report: Rep
             write(folder, record)
             record |= _outcome(folder, record, lambda: _run(context, base, values, record, report))
             write(folder, record)
-        _drop_bulky(folder)  # also what a trial left that was killed here
+        drop_bulky(folder)  # also what a trial left that was killed here
         report({**score_columns(record), "trial_seconds": record["seconds"], "is_final": True})
 
 
@@ -164,8 +164,8 @@ def _outcome(folder: Path, record: Record, work: Callable[[], Record]) -> Record
     raise failure from None  # outside the handlers, or the original would go along as its context
 
 
-def _drop_bulky(folder: Path) -> None:
-    """Delete weights and rows of a finished trial. Settings, metrics and predictions stay."""
+def drop_bulky(folder: Path) -> None:
+    """Delete weights and rows of a trial that has ended. Settings, metrics and predictions stay."""
     for step in integrity.finished(folder):
         integrity.drop(step, *BULKY)
     for path in [path for path in folder.rglob("*") if path.is_dir() and path.name in BULKY]:

@@ -13,7 +13,8 @@ from raypipe.attribution import METHODS, AttributionEngine
 from raypipe.attribution.captum_layer import names, settings_of
 from raypipe.models.families import FAMILIES
 from raypipe.models.loading import Loaded
-from raypipe.models.prompts import EncodedNote, Question
+from raypipe.models.prompts import EncodedNote, PromptEncoder, Question
+from raypipe.notes.tasks import Task
 from raypipe.settings import config
 from tests.attribution.cases import done, engine_of, notes_of, worst_error
 from tests.tiny_models import CONFIGS, tiny_loaded
@@ -86,6 +87,18 @@ def test_random_depends_on_note_task_and_seed_only() -> None:
     assert not np.array_equal(first[0].relevance_QKN[0], first[0].relevance_QKN[1])
     other = AttributionEngine(tiny_loaded(), config.Attribution(method="random"), seed=1)
     assert not np.array_equal(first[0].relevance_QKN, done(other.attribute(notes))[0].relevance_QKN)
+
+
+def test_random_draws_a_number_for_each_word() -> None:
+    loaded = tiny_loaded()
+    task = Task("t", "binary", "tosse?", ("y", "n"), ("si", "no"))
+    encoder = PromptEncoder(loaded.tokenizer, config.Prompt(), [task])
+    note = encoder.encode("n", "Pneumotorace iperteso, poi drenaggio.", ["t"])
+    assert max(np.diff(note.tokens_W2)) > 1
+    (result,) = done(AttributionEngine(loaded, config.Attribution(method="random")).attribute([note]))
+    drawn = [set(result.relevance_QKN[0, 0, start:end].tolist()) for start, end in note.tokens_W2]
+    assert [len(of_word) for of_word in drawn] == [1] * 4
+    assert len(set.union(*drawn)) == 4
 
 
 @cache

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -101,6 +101,23 @@ def test_words_of_real_text_with_a_real_encoder() -> None:
     (result,) = measure(decoder, [item], [np.asarray([5, 4, 3, 2, 1], np.float32)], settings)
     assert result.comprehensiveness_S.shape == (len(SHARES),)
     assert 0 < item.p < 1
+
+
+@pytest.mark.parametrize("keep", ["head", "tail"])
+def test_words_that_were_cut_off_are_none_of_the_note(keep: Literal["head", "tail"]) -> None:
+    decoder = decoder_of()
+    task = Task("t", "binary", "tosse?", ("y", "n"), ("si", "no"))
+    encoder = PromptEncoder(decoder.loaded.tokenizer, Prompt(max_tokens=48, keep=keep), [task])
+    text = " ".join(["febbre", *["dolore"] * 60, "tosse"])
+    note = encoder.encode("n", text, ["t"])
+    assert note.n_cut_tokens > 0
+    ((item,),) = items_of(decoder, [note], [text], Attribution())
+    assert set(item.word_of_token_N.tolist()) - {-1} == set(range(len(item.words_W2)))
+    kept = [text[start:end] for start, end in item.words_W2]
+    assert (kept[0], kept[-1]) == (("febbre", "dolore") if keep == "head" else ("dolore", "tosse"))
+    assert len(kept) < 60
+    (result,) = measure(decoder, [item], [np.arange(len(kept), dtype=np.float32)], Attribution())
+    assert len(set(result.reversed_S.tolist())) > 1  # the least relevant words are in the prompt, too
 
 
 def test_a_method_that_fails_on_every_note_is_left_out_and_spoils_no_other(monkeypatch: pytest.MonkeyPatch) -> None:

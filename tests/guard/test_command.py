@@ -100,6 +100,18 @@ class OutOfMemoryError(RuntimeError):
     """As torch's, of a GPU."""
 
 
+class ExecutionTimeoutError(Exception):
+    """As Ray Data's."""
+
+
+def test_a_stream_of_slow_blocks_is_a_line_with_its_fix(capsys):
+    assert command.run(lambda: _raise(ExecutionTimeoutError(CANARY))) == ExitCode.PARTIAL
+    err = capsys.readouterr().err
+    assert "lower resources.rows_per_block" in err
+    assert err.count("\n") == 1
+    assert CANARY not in err
+
+
 @pytest.mark.parametrize("failure", [MemoryError(CANARY), OutOfMemoryError(CANARY)])
 def test_out_of_memory_is_a_line_with_its_fix(failure, capsys):
     assert command.run(lambda: _raise(failure)) == ExitCode.PARTIAL

@@ -74,7 +74,16 @@ def test_matching_must_make_sense() -> None:
     marks = {"sentinels": ["<a>", "<b>"]}
     assert "another sentinels" in said(a={"strategy": "cpt", "match_ratio_to": "b"}, b=marks)[0]
     assert not said(a={"strategy": "cpt", "match_ratio_to": "b"} | marks, b=marks)
-    assert "hysteresis takes as many" in said(a={"profile": "paper", "match_ratio_to": "b"}, b={})[0]
+    assert (
+        "another stop_words, so"
+        in said(a={"strategy": "random_word", "match_ratio_to": "b"}, b={"profile": "paper"})[0]
+    )
+    assert not said(a={"strategy": "random_word", "match_ratio_to": "b", "stop_words": False}, b={"profile": "paper"})
+    assert (
+        "another phi_patterns"
+        in said(a={"strategy": "random_word", "match_ratio_to": "b"}, b={"phi_patterns": ["x"]})[0]
+    )
+    assert "hysteresis takes as many" in said(a={"profile": "paper", "match_ratio_to": "b"}, b={"stop_words": False})[0]
     assert (
         "a -> b -> c -> a" in said(a={"match_ratio_to": "b"}, b={"match_ratio_to": "c"}, c={"match_ratio_to": "a"})[0]
     )

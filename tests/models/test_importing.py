@@ -235,6 +235,15 @@ def test_a_begin_token_that_training_never_saw_is_dropped(tmp_path: Path) -> Non
         assert loading.load_tokenizer(config.Model(path=str(tmp_path / str(chat)))).bos_token == begin
 
 
+@pytest.mark.parametrize(("pre", "tokens"), [("smollm", ["ĊĊ", "1", "2"]), ("gpt-2", ["Ċ", "Ċ", "12"])])
+def test_text_is_cut_as_the_merges_were_learned(pre: str, tokens: list[str], tmp_path: Path) -> None:
+    """GPT-2 leaves the last of several spaces to the word that follows, and digits together."""
+    write_gguf(tmp_path / "model.gguf", tiny_model(), _bytes(False), pre=pre)
+    importing.convert(tmp_path / "model.gguf", tmp_path / "out")
+    backend = loading.load_tokenizer(config.Model(path=str(tmp_path / "out"))).backend_tokenizer
+    assert [word for word, _ in backend.pre_tokenizer.pre_tokenize_str("\n\n12")] == tokens
+
+
 def test_shards_become_one_folder(tmp_path: Path) -> None:
     source = _saved(tmp_path / "in", max_shard_size="40KB")
     assert len(list(source.glob("*.safetensors"))) > 2
@@ -350,6 +359,7 @@ def test_a_missing_shard_is_named(tmp_path: Path) -> None:
 FILES: dict[str, tuple[dict[str, Any], str]] = {
     "lost setting": ({"change": lambda w: w.add_uint32("llama.expert_count", 8)}, "would be lost: expert_count"),
     "other scaling": ({"change": lambda w: w.add_string("llama.rope.scaling.type", "yarn")}, "rope.scaling.type=yarn"),
+    "other words": ({"pre": "unheard-of"}, "way to cut text into words ('unheard-of') is not known"),
     "encoder": ({"change": lambda w: w.add_bool("llama.attention.causal", False)}, "is an encoder"),
     "missing tensor": ({"tensors": lambda t: t.pop("blk.1.ffn_up.weight")}, "lacks 1 tensors (blk.1.ffn_up.weight)"),
     "extra tensor": (

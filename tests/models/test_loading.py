@@ -45,6 +45,15 @@ def test_every_family_loads_from_a_folder(family: str, tmp_path: Path) -> None:
         torch.testing.assert_close(loaded.model(input_ids=ids).logits, tiny_model(family)(input_ids=ids).logits)
 
 
+def test_a_special_token_without_a_row_is_refused(tmp_path: Path) -> None:
+    tiny_model().save_pretrained(tmp_path)
+    tokenizer = tiny_tokenizer()
+    tokenizer.add_special_tokens({"pad_token": "[PAD]"})
+    tokenizer.save_pretrained(tmp_path)
+    with pytest.raises(InputError, match=r"token \d+ \(\[PAD\]\) of the tokenizer has no place among the model's"):
+        loading.load(config.Model(path=str(tmp_path), device="cpu"))
+
+
 @pytest.mark.skipif(not TRAINED, reason="RAYPIPE_MODELS is not set: no trained models here")
 @pytest.mark.parametrize("name", ["stories260k", "babyllama-char-0.9m"])
 def test_trained_models_load_and_know_their_stories(name: str) -> None:

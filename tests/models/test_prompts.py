@@ -7,7 +7,7 @@ import pytest
 from raypipe.errors import Code, RowError
 from raypipe.guard import limits
 from raypipe.masking import Renderer
-from raypipe.models.prompts import PromptEncoder, added_system, frame, with_mark
+from raypipe.models.prompts import PromptEncoder, added_system, begun, frame, with_mark
 from raypipe.notes.tasks import Task
 from raypipe.settings.config import Masking, Prompt
 from tests.tiny_models import tiny_tokenizer
@@ -110,6 +110,27 @@ def test_a_system_text_of_the_templates_own_can_be_left_out() -> None:
               for chat in ("auto", "bare")]  # fmt: skip
     heads = [tokenizer.decode(renderer.head_ids) for renderer in masked]
     assert [own in head for head in heads] == [True, False]
+
+
+def test_a_template_that_dates_its_prompts_says_the_same_on_every_day() -> None:
+    tokenizer = tiny_tokenizer(chat=True)
+    plain = tokenizer.chat_template
+    before = frame(tokenizer, "", "auto").before
+    for call, shown in (("strftime_now('%d %b %Y')", "26 Jul 2024"), ('strftime_now("%B %d, %Y")', "July 26, 2024")):
+        tokenizer.chat_template = "{%- set day = " + call + " %}\n{{ day }} {% if true %}" + plain + "{% endif %}"
+        assert frame(tokenizer, "", "auto").before == f"{shown} {before}"
+
+
+def test_a_begin_token_stands_before_a_conversation_only_if_it_did_in_training() -> None:
+    """Phi-3's tokenizer names one that neither it nor its template writes."""
+    tokenizer = tiny_tokenizer(chat=True)
+    bos = tokenizer.bos_token_id
+    assert begun(tokenizer, [bos, 9], is_chat=True) == [bos, 9]
+    writes = list(tokenizer("a")["input_ids"])[:1] == [bos]
+    assert begun(tokenizer, [9], is_chat=True) == ([bos, 9] if writes else [9])
+    assert begun(tokenizer, [9], is_chat=False) == [bos, 9]
+    tokenizer.bos_token = None
+    assert begun(tokenizer, [9], is_chat=False) == [9]
 
 
 def test_options_and_question_fill_the_template() -> None:

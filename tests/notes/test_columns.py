@@ -67,6 +67,17 @@ def test_without_a_patient_by_name_none_is_guessed_but_hinted_at() -> None:
     assert "--group (perhaps ward code)" in why
 
 
+@pytest.mark.parametrize("patient", ["paziente", "ID_PAZ", "idpatient", "pat_id", "codicefiscale"])
+@pytest.mark.parametrize("other", ["patologia", "Patología", "pathology", "path", "spazio"])
+def test_a_disease_is_no_patient(patient: str, other: str) -> None:
+    both = [columns.Column(other), columns.Column(patient)]
+    both[0].add([f"d{i % 12}" for i in range(60)])
+    both[1].add([f"p{i % 30}" for i in range(60)])
+    group, _ = columns.group_of(both)
+    assert group is both[1]
+    assert columns.group_of(both[:1])[0] is None
+
+
 @pytest.mark.parametrize(
     ("content", "said"),
     [

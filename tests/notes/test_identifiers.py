@@ -36,6 +36,13 @@ def test_kinds_of_ones_own() -> None:
     assert list(found("Rep. 12", {"ward": r"Rep\. \d+"})) == [("ward", 0, 7)]
 
 
+def test_an_expression_of_ones_own_is_looked_for_beside_ours() -> None:
+    text = "Tel. 333 1234567, int. 4021"
+    own = {"phone": r"int\. \d{4}"}
+    assert ("phone", text.index("int."), len(text)) in list(found(text, own))
+    assert set(found(text)) < set(found(text, own))
+
+
 def test_one_wrong_character_of_a_tax_code_is_seen() -> None:
     """Every other letter in its first place: the check character is that of one alone."""
     code = "MRTMTT25D09F205Z"

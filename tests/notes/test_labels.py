@@ -32,6 +32,24 @@ def _read(tasks: list[Task], **data: Any) -> list[tuple[str, ...]]:
     return sorted(tuple(row.values()) for row in table.to_pylist())
 
 
+def test_a_patient_in_two_splits_of_two_tasks_is_a_doubt() -> None:
+    rows = [("fever", "a", "1", "train"), ("cough", "b", "0", "test"), ("cough", "c", "1", "train")]
+    given = pa.Table.from_pylist(
+        [dict(zip(("task_id", "note_id", "label", "split"), row, strict=True)) for row in rows]
+    )
+
+    def said(*groups: str | None) -> list[str]:
+        return list(
+            labels.doubts(pa.table({"note_id": ["a", "b", "c"], "group_id": pa.array(groups, pa.string())}), given)
+        )
+
+    assert said("p", "q", "q") == [
+        "1 groups are in different splits of different tasks: one model learns all tasks from them"
+    ]
+    assert said("p", "p", None)[0].startswith("1 groups")
+    assert said("p", "q", "p") == said(None, None, None) == []
+
+
 def test_columns_of_any_name(tmp_path: Path) -> None:
     path = _table(tmp_path / "l.csv", PLAIN, "quesito", "id nota", "esito", "parte")
     columns = LabelColumns(task_id="quesito", note_id="id nota", label="esito", split="parte")

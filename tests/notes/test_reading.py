@@ -20,7 +20,7 @@ from raypipe.errors import ExitCode, InputError
 from raypipe.notes import cleaning, labels, storage
 from raypipe.notes.columns import look
 from raypipe.notes.files import iter_notes, kept_rows
-from raypipe.notes.reading import read_unit, units
+from raypipe.notes.reading import of_pretraining, read_unit, tables, units
 from raypipe.notes.tasks import NO, YES, Task
 from raypipe.runs import inputs
 from raypipe.runs.checking.check import check
@@ -343,6 +343,40 @@ def test_what_editors_leave_in_a_folder_is_no_input(tmp_path):
     assert inputs.without_strays(recorded) == {
         "inputs": {"notes": before, "model": {"m": before}, "none": []}, "list": ["a"]
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("pattern", ["", "/**/*.csv"])
+def test_what_programs_keep_in_folders_of_their_own_is_no_input(tmp_path, pattern):
+    for folder in ("", "part", ".ipynb_checkpoints", "part/_delta_log"):
+        (tmp_path / folder).mkdir(exist_ok=True)
+        write(tmp_path / folder / "a.csv", NOTES)
+    found = {file.path.removeprefix(str(tmp_path)) for file in storage.find(f"{tmp_path}{pattern}", "f")}
+    assert found == {"/a.csv", "/part/a.csv"}
+    assert len(storage.listing(f"{tmp_path}{pattern}", "f")) == 2
+    (named,) = storage.find(str(tmp_path / "part/_delta_log/*.csv"), "f")
+    assert "_delta_log" in named.path, "named by itself it counts"
+
+
+def test_a_row_that_a_line_break_cut_is_refused_with_its_line(tmp_path):
+    (tmp_path / "n.csv").write_text("id,patient,text,ward\n7,p1,Febbre\nNega allergie.\n8,p2,Tosse,a\n   \n\n")
+    data = Data(notes=str(tmp_path / "n.csv"), columns={"note_id": "id"})
+    with pytest.raises(InputError, match=r"n\.csv:3: ends before the column 'text': quote what holds a line break"):
+        list(tables(data, ["note_id", "text"]))
+    (tmp_path / "n.csv").write_text("id,patient,text,ward\n7,p1,Febbre\n8,p2,Tosse,a\n   \n\n")
+    read = pa.concat_tables(tables(data, ["note_id", "text"]))
+    assert read["text"].to_pylist() == ["Febbre", "Tosse"]
+
+
+def test_pretraining_has_the_groups_of_its_files(tmp_path):
+    write(tmp_path / "without.csv", NOTES)
+    (tmp_path / "with.csv").write_text("note_id,text,patient\n1,Tosse.,p\n")
+
+    def group(files):
+        return of_pretraining(Data(pretraining=str(tmp_path / files), columns={"group_id": "patient"})).columns.group_id
+
+    assert [group(files) for files in ("with.csv", "without.csv", "*.csv")] == ["patient", None, None]
+    assert of_pretraining(Data(pretraining=str(tmp_path / "with.csv"))).columns.group_id is None
+    assert of_pretraining(Data()) == Data()
 
 
 class Disk(fs.LocalFileSystem):

@@ -261,7 +261,7 @@ def test_gates_ask_for_an_interval_above_zero(skill: float, passed: bool) -> Non
         pooled.add("random_init", seed, _scored(0.0, 100 + seed))
         pooled.add(TFIDF, seed, _scored(1.5, 200 + seed))
         fewer.add("sft", seed, _scored(0.2 * skill, 300 + seed))
-    found = list(gates(pooled, (30, fewer), [TASK], "sft", "random_init", None))
+    found = list(gates(pooled, (30, fewer), [TASK], "sft", "random_init"))
     assert [gate.passed for gate in found] == [passed, passed, passed, None]
 
 
@@ -269,7 +269,7 @@ def test_a_gate_without_its_arm_is_not_measurable() -> None:
     pooled = Pooled()
     pooled.add("sft", 0, _scored(1.0, 0))
     pooled.add(TFIDF, 0, _scored(1.0, 1))
-    assert next(gates(pooled, None, [TASK], "sft", None, None)).passed is None
+    assert next(gates(pooled, None, [TASK], "sft", None)).passed is None
 
 
 def test_seeds_are_resampled_above_their_runs() -> None:

@@ -209,3 +209,11 @@ def test_a_fine_tuning_that_some_seed_lacks_is_left_out() -> None:
     cells: Any = {"finetune": {None: [0, 1, 2], 12: [0, 1, 2]}, "tuned": {None: [0, 2], 12: [0, 1, 2]}}
     assert shown.unfinished(cells) == [("tuned", None)]
     assert shown.unfinished({}) == []
+
+
+def test_an_arm_that_is_not_finished_after_another_fine_tuning_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    run = Run(Config())
+    monkeypatch.setattr(shown.driver, "is_measured", lambda _, arm: arm == "sft")
+    cells = {"finetune": {None: [run, run]}, "tuned": {None: [run, run], 12: [run]}}
+    assert shown.left_out(cells) == ["decselfmask after tuned", "tuned of 12 labels"]
+    assert shown.left_out({}) == []

@@ -16,6 +16,7 @@ import pytest
 from raypipe import cli
 from raypipe.errors import ExitCode, InputError
 from raypipe.runs import lock
+from raypipe.runs.run import Run
 from raypipe.settings import configfile
 from tests.small_run import settings
 
@@ -65,6 +66,32 @@ def test_a_second_command_is_refused_and_told_by_whom(holder: subprocess.Popen[s
     assert holder.returncode == 0
     assert not run.exists(), "it made nothing else there"
     _claim(run)
+
+
+def test_whoever_waits_gets_it_when_it_is_given_back(
+    holder: subprocess.Popen[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waited: list[float] = []
+    monkeypatch.setattr(lock, "LOOK_S", 0.01)
+
+    def give_back(seconds: float) -> None:
+        waited.append(seconds)
+        holder.communicate()
+
+    monkeypatch.setattr(lock.time, "sleep", give_back)
+    with lock.awaited(tmp_path / "run"):
+        assert json.loads((tmp_path / "run" / lock.NAME).read_text())["pid"] == os.getpid()
+    assert waited == [0.01]
+
+
+def test_a_part_of_a_run_is_held_as_the_run(tmp_path: Path) -> None:
+    outer = Run(settings(tmp_path / "run")).open()
+    cell = Run(outer.settings.model_copy(update={"name": "seed0-all", "runs": str(outer.folder / "cells")})).open()
+    with lock.held(outer.folder), pytest.raises(InputError, match="being written to"), cell.held("x.yaml", None):
+        pass
+    with cell.held("x.yaml", None):
+        assert (outer.folder / lock.NAME).exists()
+        assert not (cell.folder / lock.NAME).exists()
 
 
 def test_a_killed_holder_keeps_nothing(holder: subprocess.Popen[str], tmp_path: Path) -> None:

@@ -84,6 +84,17 @@ def test_a_report_says_what_was_made_with_other_settings(half_done: Run) -> None
     assert "mask" in results.build(changed).remarks["steps not read (made with other settings)"]
 
 
+def test_a_report_names_such_steps_of_an_arm_with_relevance_of_its_own(tmp_path: Path) -> None:
+    def run(ratio: float) -> Run:
+        arms = {"own": {"attribution": {"method": "attnlrp"}, "masking": {"ratio": ratio}}, "sft": {}}
+        return Run(settings(tmp_path, arms=arms))
+
+    StepFolder(run(0.4).of("own").folder / "mask", run(0.4).of("own").step("mask").settings).open().data.mkdir()
+    assert results._not_read([run(0.4)]) == {}
+    (remark,) = results._not_read([run(0.2)]).values()
+    assert remark == "own/mask"
+
+
 def test_a_folder_that_was_only_claimed_is_absent(tmp_path: Path) -> None:
     step = StepFolder(tmp_path / "step", {"ratio": 0.1}).open()
     assert step.state is State.ABSENT

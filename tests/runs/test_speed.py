@@ -54,6 +54,15 @@ def test_the_share_of_the_cards_peak(tmp_path: Path) -> None:
     assert said == "100 tokens/s, 31% of the peak of 8 cards"
 
 
+def test_a_large_corpus_takes_more_than_64_bits(tmp_path: Path) -> None:
+    now = iter([0.0, 10.0])
+    of = Speed(lambda row: 1e16 * row["n_tokens"], peak=lambda: 8 * 40e16, cards=8, clock=lambda: next(now))
+    for name in "ab":
+        _write(tmp_path, name, [1000])
+        said = of(tmp_path)
+    assert said == "100 tokens/s, 31% of the peak of 8 cards"
+
+
 def test_the_arithmetic_is_that_of_the_notes_themselves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of stored rows as of the encoded notes that they were made from."""
     tiny_model("llama").save_pretrained(tmp_path)

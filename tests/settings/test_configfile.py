@@ -52,7 +52,7 @@ modle: {}
         "11: arms.a.masking.ratio: must be less than 1; got '2'",
         "11: arms.a.masking.ratoi: unknown key. Did you mean 'ratio'?",
         "9: train.betas: needs at least 2 values",
-        "--set: evaluation.split: must be 'train', 'dev' or 'test'; got 'tset'",
+        "--set: evaluation.split: must be 'dev' or 'test'; got 'tset'",
         "12: modle: unknown key. Did you mean 'model'?",
     ]
 

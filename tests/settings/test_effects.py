@@ -172,6 +172,7 @@ def fake_ray(monkeypatch: pytest.MonkeyPatch) -> dict[str, float]:
     has = {"CPU": 8.0, "GPU": 2.0}
     monkeypatch.setattr(ray, "is_initialized", lambda: True)
     monkeypatch.setattr(ray, "cluster_resources", lambda: has)
+    monkeypatch.setattr(ray, "nodes", list)
     context = DataContext.get_current()
     for key in ("execution_no_progress_timeout_s", "enable_progress_bars", "max_errored_blocks"):
         monkeypatch.setattr(context, key, getattr(context, key))  # put back afterwards
@@ -263,6 +264,16 @@ def test_training_workers_have_so_many_cpus(fake_ray: dict[str, float], monkeypa
     for cpus_per_worker, expected in ((2.0, 2.0), ("auto", 3.0)):
         resources = Resources(use_gpu=False, cpus_per_worker=cpus_per_worker)
         assert cluster.join(resources).worker(2, resources.cpus_per_worker, 1) == {"CPU": expected}
+
+
+def test_no_training_worker_asks_for_more_cpus_than_a_node_has(
+    fake_ray: dict[str, float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nodes = [{"Alive": True, "Resources": {"CPU": 4.0}}, {"Alive": True, "Resources": {}}]
+    monkeypatch.setattr("ray.nodes", lambda: [*nodes, {"Alive": False, "Resources": {"CPU": 64.0}}])
+    monkeypatch.setattr("os.cpu_count", lambda: 64)
+    fake_ray["CPU"] = 12.0
+    assert cluster.join(Resources(use_gpu=False)).worker(1, "auto", 1) == {"CPU": 4.0}
 
 
 def test_a_stream_without_progress_ends(fake_ray: dict[str, float]) -> None:

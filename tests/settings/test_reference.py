@@ -96,7 +96,7 @@ def test_sections_are_defined_in_the_order_of_a_config() -> None:
             "comparisonfinetuningsnamelora)"
             " or `null` | `null` |",
         ),
-        ("betas", "[number, number] | `[0.9, 0.95]` |"),
+        ("betas", "[number ≥ 0 and < 1, number ≥ 0 and < 1] | `[0.9, 0.95]` |"),
         ("emphasis", "mapping to: number | `{}` |"),
         ("arms", "names, each with a [section](#armsname) | `sft`, `decselfmask` |"),
     ],

@@ -85,7 +85,7 @@ def test_no_graph_below_the_first_block() -> None:
 
 
 def test_a_first_block_beyond_the_model_is_refused() -> None:
-    with pytest.raises(InputError, match=r"lora\.first_block: 4 leaves no block to train"):
+    with pytest.raises(InputError, match=r"lora\.first_block: is 4, which leaves no block to train"):
         lora.add(tiny_model("llama"), ADAPTERS.model_copy(update={"first_block": 4}))
 
 

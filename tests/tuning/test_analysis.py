@@ -10,7 +10,7 @@ import pytest
 
 from raypipe.evaluation.metrics import evaluate
 from raypipe.tuning import analysis, trial_tables
-from raypipe.tuning.trial_tables import FINISHED, Search
+from raypipe.tuning.trial_tables import FINISHED, LABELS_ONLY, Search
 from tests.tuning.searches import BEST, LAYER, LAYERS, RATIO, RATIOS, made_search
 
 
@@ -30,6 +30,25 @@ def test_seeds_are_runs_and_what_did_not_finish_does_not_count(search: Search, r
     finished = search.of("llama")
     assert len(finished) == len(search.of("llama", None)) - 2
     assert {trial["status"] for trial in finished} == {FINISHED}
+
+
+def test_like_seeds_are_paired_whatever_their_trials_are_called() -> None:
+    plain = made_search(("llama",), seeds=(0, 1, 2))
+    named = replace(plain, trials=_named_anew(plain.trials), predictions=_named_anew(plain.predictions))
+    one, other = (analysis.results(search, search.models[0]) for search in (plain, named))
+    assert one is not None
+    assert other is not None
+    assert one.best.trial_ids != other.best.trial_ids
+    of_one, of_other = ({d.reference: d.estimate for d in found.differences} for found in (one, other))
+    assert of_one.keys() == of_other.keys()
+    for reference, e in of_one.items():
+        assert (e.low, e.high) == pytest.approx((of_other[reference].low, of_other[reference].high))
+
+
+def _named_anew(table: pa.Table) -> pa.Table:
+    """Other names of trials, whose order is another one in each setting."""
+    names = [n if n == LABELS_ONLY else f"t{int(n[1:]) * 7919 % 10007:05d}" for n in table["trial_id"].to_pylist()]
+    return table.set_column(table.column_names.index("trial_id"), "trial_id", pa.array(names, pa.string()))
 
 
 def test_repeats_of_a_trial_are_no_seeds() -> None:

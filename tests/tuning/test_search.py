@@ -22,6 +22,7 @@ def test_how_trials_ended_that_could_not_say_it(tmp_path: Path) -> None:
     folder = context.trial_folder({RATIO: 0.1})
     folder.mkdir(parents=True)
     (folder / "trial.json").write_text(json.dumps(running))
+    (folder / "train" / "decselfmask" / "model").mkdir(parents=True)
     ends = [
         SimpleNamespace(config={RATIO: 0.1}, error=None),
         SimpleNamespace(config={RATIO: 0.2}, error=OSError("Paziente con dispnea")),
@@ -29,6 +30,7 @@ def test_how_trials_ended_that_could_not_say_it(tmp_path: Path) -> None:
     ]
     search._complete_records(context, ends)
     assert record_of(context, {RATIO: 0.1}) == running | {"status": "stopped"}
+    assert not list(context.trial_folder({RATIO: 0.1}).rglob("model")), "it is not trained further"
     dead = record_of(context, {RATIO: 0.2})
     assert (dead["status"], dead["params"]) == ("failed", {RATIO: 0.2})
     assert "OSError" in dead["error"]

@@ -287,8 +287,9 @@ MEASURES = (
 
 
 def _styles(theme: str, arms: Sequence[str], reference: str) -> list[tuple[str, dict[str, Any]]]:
-    """Arms with their colours and markers, the reference in the ink's."""
-    others = [arm for arm in arms if arm not in (reference, SCORER)]
+    """Arms with their colours and markers, the reference in the ink's; where it is missing, the scorer."""
+    first = reference if reference in arms else SCORER
+    others = [arm for arm in arms if arm != first]
     return [(arm, _style(theme, others.index(arm) + 1 if arm in others else 0)) for arm in arms]
 
 

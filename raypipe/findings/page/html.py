@@ -107,8 +107,9 @@ def duration(seconds: float) -> str:
 
 
 def _used_caveats(report: Report) -> dict[str, str]:
-    """Mark -> sentence, of the caveats that some estimate of the headline table has."""
+    """Mark -> sentence, of the caveats that some estimate of the tables of differences has."""
     estimates: list[Estimate] = [row.macro_f1 for row in report.arms]
     estimates += [pair.estimate for pair in report.pairs]
     estimates += [row.difference.estimate for row in report.arms if row.difference]
+    estimates += [e for row in report.gains for e in (row.gain, row.auc_gain) if e]
     return {CAVEAT_MARKS[caveat]: sentence for caveat, sentence in caveats_of(estimates).items()}

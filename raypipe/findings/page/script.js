@@ -2,7 +2,8 @@
 // Tables of class "data" get sorting, long ones a search field; nothing else. Without scripts the page is complete.
 (function () {
   function key(cell) {
-    var text = cell ? cell.textContent.trim().replace(/\u2212/g, "-").replace(/(\d),(?=\d{3})/g, "$1") : "";
+    var shown = cell ? cell.dataset.sort || cell.textContent : "";
+    var text = shown.trim().replace(/\u2212/g, "-").replace(/(\d),(?=\d{3})/g, "$1");
     var number = /^[<+]?\s*(-?\d+(\.\d+)?)/.exec(text);
     return { text: text.toLowerCase(), number: number ? parseFloat(number[1]) : null };
   }

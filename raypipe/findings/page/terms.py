@@ -4,7 +4,7 @@ from __future__ import annotations
 
 TERMS = {
     "arm": "One way of learning from notes without labels; one line of the table. All arms see the same labels.",
-    "scorer": "The model fine-tuned on labels alone. Its relevance decides which words are hidden.",
+    "scorer": "The model whose relevance decides which words are hidden: fine-tuned on labels alone, or not at all.",
     "macro F1": "F1 balances how many of the notes with a label are found and how many that were given it have it. "
     "Macro: the plain mean over labels, so a rare label counts as much as a common one. 100 is perfect; calling every "
     "note negative reaches about 47 where positives are rare.",

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from raypipe.errors import InputError, Problem
 from raypipe.notes.tasks import Task
-from raypipe.runs.checking.of_settings import all_attributions
+from raypipe.runs.checking.of_settings import all_attributions, all_trainings
 from raypipe.settings.config import Config, Model
 
 if TYPE_CHECKING:
@@ -34,8 +34,7 @@ def problems(config: Config, tasks: list[Task]) -> Iterator[Problem]:
         if (what := lacks_rules(attribution, of_model.model_type)) is not None:
             yield Problem(f"{where}.method", what)
     yield from _sizes(config, of_model.num_hidden_layers, families.context(of_model))
-    if config.model.adapter is not None and not (Path(config.model.adapter) / "adapter_model.safetensors").is_file():
-        yield Problem("model.adapter", "no adapter_model.safetensors in this folder")
+    yield from loading.beyond(encoder_of(config, tasks).tokenizer, of_model.vocab_size)
     yield from of_tokens(config, tasks)
     yield from _sentinels(config, tasks, families.FAMILIES[of_model.model_type].sentinels)
 
@@ -53,6 +52,9 @@ def _sizes(config: Config, n_layers: int, context: int | None) -> Iterator[Probl
         with suppress(InputError):  # a method that is not known has been told
             if masking_layer(attribution, n_layers) not in valid_layers(attribution, n_layers):
                 yield Problem(where, f"is {layer}, but {has}, and {valid_at(attribution, n_layers)}")
+    for where, training in all_trainings(config):
+        if training.lora is not None and (what := training.lora.misses(n_layers)) is not None:
+            yield Problem(f"{where}.lora.first_block", what)
     with suppress(InputError):
         layers = {round(fraction * n_layers) for fraction in config.faithfulness.layers}
         compared = [config.attribution.named(name) for name in config.faithfulness.methods]

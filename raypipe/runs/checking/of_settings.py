@@ -10,7 +10,7 @@ from raypipe.guard.quiet import of_disk
 from raypipe.notes.identifiers import PATTERNS
 from raypipe.runs.names import RESERVED
 from raypipe.settings.arms import PRETRAINING
-from raypipe.settings.config import Attribution, Config, Data, Masking
+from raypipe.settings.config import Attribution, Config, Data, Masking, Training
 from raypipe.settings.yamlfile import did_you_mean
 
 
@@ -35,9 +35,8 @@ def problems(config: Config) -> Iterator[Problem]:
         if arm.train is not None and (arm.train.lora is None) != (config.train.lora is None):
             what = "adapters or all weights: that decides what stands for hidden words, so it must be as in train.lora"
             yield Problem(f"arms.{name}.train.lora", what)
-    others = {"train": config.train} | ({"pretrain.training": config.pretrain.training} if config.pretrain else {})
-    for where, training in (others | {f"arms.{name}.train": arm.train for name, arm in config.arms.items()}).items():
-        if training is not None and training.eval_every is not None:
+    for where, training in _trainings_on_notes(config):
+        if training.eval_every is not None:
             yield Problem(f"{where}.eval_every", "is for trainings on labels: there are no dev rows here; remove it")
     if config.data.pretraining_share and (config.data.pretraining is not None or config.data.source == "synthetic"):
         yield Problem("data.pretraining_share", "is a share of data.notes, but pretraining has a corpus of its own")
@@ -58,6 +57,22 @@ def all_attributions(config: Config) -> list[tuple[str, Attribution]]:
     """The run's attribution and those of single arms, each with its place."""
     own = [(f"arms.{name}.attribution", arm.attribution) for name, arm in config.arms.items()]
     return [("attribution", config.attribution), *((where, one) for where, one in own if one is not None)]
+
+
+def all_trainings(config: Config) -> list[tuple[str, Training]]:
+    """Every training of the config, each with its place."""
+    others = config.comparison.finetunings
+    on_labels = {"finetune": config.finetune} | {f"comparison.finetunings.{name}": t for name, t in others.items()}
+    if config.scorer.training is not None:
+        on_labels["scorer.training"] = config.scorer.training
+    return [*_trainings_on_notes(config), *on_labels.items()]
+
+
+def _trainings_on_notes(config: Config) -> list[tuple[str, Training]]:
+    """Those that read no label."""
+    own = [(f"arms.{name}.train", arm.train) for name, arm in config.arms.items()]
+    pretrain = [("pretrain.training", config.pretrain.training)] if config.pretrain else []
+    return [("train", config.train), *pretrain, *((where, one) for where, one in own if one is not None)]
 
 
 def _attributions(config: Config) -> Iterator[Problem]:

@@ -16,7 +16,7 @@ from raypipe.notes import labels as labels_of
 from raypipe.notes import storage
 from raypipe.notes.deciding import is_annotated, read_deciding
 from raypipe.notes.files import iter_notes
-from raypipe.notes.reading import tables, units
+from raypipe.notes.reading import of_pretraining, tables, units
 from raypipe.notes.tasks import lines_of_tasks, load_tasks
 from raypipe.runs.checking.check_report import CheckReport
 from raypipe.runs.checking.collector import Collector
@@ -43,14 +43,18 @@ def read(config: Config, tried: Collector) -> CheckReport:
             tried.problems.append(Problem("data.columns.group_id", what))
     if notes is not None and labels is not None:
         tried.problems += labels_of.problems_with(notes, labels)
-        warnings += labels_of.doubts(labels)
+        warnings += labels_of.doubts(notes, labels)
         readable = labels
         to_learn_from = tried(lambda: labels_of.to_learn_from(readable, notes, tasks, data))
         labels = labels_of.within_limits(labels if to_learn_from is None else to_learn_from, data)
     if tasks and notes is not None and is_annotated(data, tasks):
         tried(lambda: read_deciding(data, tasks))
     if data.pretraining is not None:
-        tried(lambda: units(data.for_pretraining, "data.pretraining"))
+        pretraining = tried(lambda: of_pretraining(data))
+        tried(lambda: units(pretraining or data.for_pretraining, "data.pretraining"))
+        if pretraining is not None and data.columns.group_id and not pretraining.columns.group_id:
+            what = "notes of dev and test patients are held out of it by id and likeness alone"
+            warnings.append(f"data.pretraining has no column {data.columns.group_id!r}: {what}")
     n_notes = notes.num_rows if notes is not None else 0
     return CheckReport(tasks, labels if labels is not None else rows.LABELS.empty_table(), n_notes, warnings)
 

@@ -98,7 +98,7 @@ def _listed(data: config.Data) -> pa.Table:
 
 def _pretraining(corpus: Corpus) -> Drawn:
     """Notes that `pretrain` reads: not those of dev and test, nor the part that is learned from later."""
-    data = corpus.data.for_pretraining
+    data = corpus.pretraining
     own = data.model_copy(update={"pretraining_share": 0.0, "max_unlabelled": None})
     listed = _listed(data)
     pairs = dict(zip(listed["note_id"].to_pylist(), listed["group_id"].to_pylist(), strict=True))

@@ -136,7 +136,8 @@ class Data(Section):
     Kinds are those that `check` looks for (tax_code, email, date, phone, name), those of `identifiers`, and the types
     of annotated spans (`columns.spans`; they move with the text). Empty: nothing."""
     identifiers: dict[str, Pattern] = {}
-    """Regular expressions of further kinds for `placeholders`, such as a hospital's own record numbers. A note on which
+    """Regular expressions of further kinds for `placeholders`, such as a hospital's own record numbers; one for a kind
+    that `check` looks for is looked for beside ours. A note on which
     one takes longer than 5 seconds becomes a dead letter."""
     on_duplicate_id: Literal["error", "keep_first"] = "error"
     """What to do with a note id that occurs twice."""
@@ -147,8 +148,8 @@ class Data(Section):
 
     @property
     def for_pretraining(self) -> Data:
-        """This section as it reads the pretraining corpus: ids and text by the same names, no groups, no limits.
-        Annotated spans are read where placeholders stand for them."""
+        """This section as it reads the pretraining corpus: ids and text by the same names, no groups (its files may
+        lack them: notes/reading.py looks), no limits. Annotated spans are read where placeholders stand for them."""
         if self.pretraining is None:
             return self
         spans = self.columns.spans if self.placeholders else None

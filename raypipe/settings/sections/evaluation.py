@@ -9,7 +9,7 @@ from pydantic import Field
 from raypipe.settings.sections.attribution import Target
 from raypipe.settings.sections.values import Fraction, Name, Section
 
-Split = Literal["train", "dev", "test"]
+Split = Literal["dev", "test"]
 
 
 class Conformal(Section):
@@ -25,7 +25,7 @@ class Evaluation(Section):
     """How students answer, and how their answers are measured."""
 
     split: Split = "test"
-    """Labels that are scored."""
+    """Labels that are scored; never those that students learn from."""
     mode: Literal["label", "generate", "head"] = "label"
     """`label`: the option with the highest log-probability, divided by its length in tokens. `generate`: greedy
     decoding bound to the options. `head`: a classifier per task (`probe.head`, `probe.c`, `probe.folds`) on the

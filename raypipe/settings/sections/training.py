@@ -24,6 +24,16 @@ class Lora(Section):
     """The first block with adapters; a float is a fraction of the depth. Nothing is trained, and no backward pass
     runs, below it."""
 
+    def first_of(self, depth: int) -> int:
+        """The number of the first block with adapters, of a model with `depth` blocks."""
+        return round(self.first_block * depth) if isinstance(self.first_block, float) else self.first_block
+
+    def misses(self, depth: int) -> str | None:
+        """What is wrong with `first_block` for a model with `depth` blocks; None if it has such a block."""
+        if self.first_of(depth) < depth:
+            return None
+        return f"is {self.first_block}, which leaves no block to train: the model has {depth}, numbered from 0"
+
 
 class Training(Section):
     """One training stage: pretraining, reconstruction or fine-tuning. The loop is the same (training/loop.py).
@@ -35,7 +45,7 @@ class Training(Section):
     """Peak learning rate of AdamW."""
     weight_decay: float = Field(0.01, ge=0)
     """Weight decay of AdamW."""
-    betas: tuple[float, float] = (0.9, 0.95)
+    betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (0.9, 0.95)
     """Betas of AdamW."""
     warmup: Fraction = 0.1
     """Share of the steps over which the learning rate rises to its peak."""
