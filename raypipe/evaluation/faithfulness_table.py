@@ -66,15 +66,17 @@ def where_to_start(rows: Sequence[FaithfulnessRow], has_learned: bool | None = N
     if not any(row.vs_random_low > 0 for row in ranked):
         return "No variant is first: none is above random relevance (95 % interval), so their order is noise."
     best, *others = ranked
+    above = [row for row in ranked if row.vs_random_low > 0]
     level = [row for row in others if row.may_be_best]
-    above = [row for row in (best, *level) if row.vs_random_low > 0]
+    cheapest = min([row for row in above if row.may_be_best] or above, key=lambda row: row.seconds)
     if not others:
         return f"{best.variant} is above random relevance (95 %); there is no other variant."
-    if not above:
-        return f"No variant is first: {best.variant} has the highest mean, and is not above random relevance (95 %)."
+    if best not in above:
+        what = f"{best.variant} has the highest mean, but is not above random relevance (95 %)"
+        return f"No variant is first: {what}; cheapest above random: {cheapest.variant} ({cheapest.seconds:.1f} s)."
     if not level:
         return f"{best.variant} is above every other variant (95 %, not corrected for their number)."
-    second, cheapest = level[0], min(above, key=lambda row: row.seconds)
+    second = level[0]
     interval = f"[{100 * second.vs_best_low:.1f}, {100 * second.vs_best_high:.1f}]"
     return (
         f"{best.variant} is first; {second.variant} differs from it by {100 * second.vs_best:.1f} {interval} points. "

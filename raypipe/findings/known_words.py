@@ -27,6 +27,7 @@ class AgreementRow:
     name: str
     agreement: Agreement
     arm: str | None = None  # whose own relevance it is; None: the run's
+    method: str = ""
 
 
 def agreement_of(cells: Sequence[Run]) -> Agreement | None:
@@ -42,11 +43,11 @@ def agreement_of(cells: Sequence[Run]) -> Agreement | None:
 def agreements(cells: Sequence[Run]) -> Iterator[AgreementRow]:
     """The run's relevance, and that of the arms that have their own."""
     if (of_run := agreement_of(cells)) is not None:
-        yield AgreementRow(_name(cells[0]), of_run)
+        yield AgreementRow(_name(cells[0]), of_run, method=cells[0].settings.attribution.method)
     for arm in cells[0].settings.arms:
         own = [cell.of(arm) for cell in cells]
         if own[0] is not cells[0] and (of_arm := agreement_of(own)) is not None:
-            yield AgreementRow(f"{_name(own[0])} ({arm})", of_arm, arm)
+            yield AgreementRow(f"{_name(own[0])} ({arm})", of_arm, arm, own[0].settings.attribution.method)
 
 
 def layer_of(run: Run) -> int | None:

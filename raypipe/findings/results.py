@@ -199,14 +199,11 @@ def _precision(run: Run, confidence: float) -> float | None:
 
 def _not_read(cells: Sequence[Run]) -> dict[str, str]:
     """Steps whose output was made with other settings than these: it is in no table."""
-    other = [
-        "/".join(part for part in (cell.settings.name if len(cells) > 1 else "", arm, name) if part)
-        for cell in cells
-        for maker, names in driver.steps_by_run(cell)
-        for arm in ["" if maker is cell else maker.settings.name]
-        for name in names
-        if maker.step(name).state is State.OTHER
-    ]
+    other = []
+    for cell in cells:
+        for maker, names in driver.steps_by_run(cell):
+            place = [cell.settings.name] * (len(cells) > 1) + [maker.settings.name] * (maker is not cell)
+            other += ["/".join([*place, name]) for name in names if maker.step(name).state is State.OTHER]
     return {"steps not read (made with other settings)": ", ".join(dict.fromkeys(other))} if other else {}
 
 

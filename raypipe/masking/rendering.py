@@ -166,7 +166,7 @@ class Renderer:
         instruction = "" if self.refills else self._masking.instruction
         before = frame(encoder.tokenizer, instruction, encoder.chat).before
         head = [] if self._strategy.once else encoder.ids(before)
-        return begun(encoder.tokenizer, head, is_chat=bool(head) and encoder.frame.is_chat)
+        return begun(encoder.tokenizer, head, is_chat=encoder.frame.is_chat and not self._strategy.once)
 
     def _suffix(self, task_id: str | None) -> list[int]:
         """What stands between note and answer: with `condition: item` the question as fine-tuning asks it.

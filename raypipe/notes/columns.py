@@ -31,8 +31,10 @@ SPLITS = {"train", "dev", "test"}
 LIKE_SPLITS = re.compile(
     r"train(ing)?|dev(elopment)?|val(id|idation)?|test(ing)?|eval(uation)?|held.?out", re.IGNORECASE
 )
-PATIENT = re.compile(  # `pat` and `paz` begin a word that is no disease (patologia, pathology)
-    r"patient|pacient|paziente|(?<![a-z])(pat(?!h|[oó]l)|paz)|subj|sogg|person|mrn|nosol|group|grupp|grp|fiscale|hadm",
+PATIENT = re.compile(
+    r"patient|pacient|paziente|subj|sogg|person|mrn|nosol|group|grupp|grp|fiscale|hadm|"
+    # begins a word, and one that is no disease (patologia, pathology)
+    r"(?:(?<![a-z])|(?<=id)|(?<=cod)|(?<=nr)|(?<=num))(?:pat(?!h|[oó]l)|paz)",
     re.IGNORECASE,
 )
 _NOT_UTF8 = "not UTF-8: of a .csv, say how it is written (Excel: `--encoding cp1252`), and a copy is made"

@@ -90,8 +90,13 @@ def listing(uri: str, field: str) -> list[list[str | int | None]]:
 
 
 def without_strays(listed: list[list[str | int | None]]) -> list[list[str | int | None]]:
-    """A listing less what editors and file managers leave in a folder: names that begin with `_` or `.`."""
-    return [entry for entry in listed if not _is_aside(os.path.basename(str(entry[0])))] or listed
+    """A listing less what editors and programs leave in a folder: files and folders that begin with `_` or `.`."""
+    if not listed:
+        return listed
+    # the folder that was listed, or one below it
+    base = os.path.commonpath([os.path.dirname(str(entry[0])) for entry in listed])
+    n = len(base.rstrip("/").split("/")) if base else 0
+    return [entry for entry in listed if not any(map(_is_aside, str(entry[0]).split("/")[n:]))] or listed
 
 
 def read_strings(uri: str, columns: Sequence[str], field: str, fix: str = "") -> pa.Table:
@@ -280,7 +285,7 @@ def _rows(reader: Any, path: str, names: Sequence[str], least: int, longest: int
                 what = f"ends before the column {names[least - 1]!r}: quote what holds a line break"
             if what is not None:
                 raise InputError([Problem(f"{path}:{reader.line_num}", what)])
-            if row and len(row) >= least:
+            if any(cell.strip() for cell in row):  # whatever is needed, so that all passes number the same rows
                 yield row
     except csv.Error:
         what = f"not valid CSV: a quote that is not closed or not doubled, or a cell over {longest:,} characters"

@@ -190,10 +190,9 @@ class Cluster:
         if self.gpus:
             # two ranks of one training must not meet on a card; single workers may share one
             return {"GPU": 1.0 if workers > 1 else 1 / math.ceil(share / self.gpus), "CPU": 1}
-        real = min(
-            self.cpus, self.node_cpus, os.cpu_count() or 1
-        )  # threads beyond the cores only get in each other's way
-        return {"CPU": max(1.0, real // share) if cpus_per_worker == "auto" else float(cpus_per_worker)}
+        real = min(self.cpus, os.cpu_count() or 1)  # threads beyond the cores only get in each other's way
+        part = max(1.0, min(real // share, self.node_cpus))
+        return {"CPU": part if cpus_per_worker == "auto" else float(cpus_per_worker)}
 
 
 def _peak_of_card(model: Model) -> float:

@@ -200,7 +200,7 @@ def _complete_records(context: StudyContext, results: Any) -> None:
             trial.write(folder, {**context.new_record(result.config), **record, "status": FAILED, "error": error})
         elif record.get("status") == RUNNING:
             trial.write(folder, record | {"status": STOPPED})
-            trial.drop_bulky(folder)
+            trial.forget_steps(folder)
 
 
 def _demand_own(folders: list[Path]) -> None:

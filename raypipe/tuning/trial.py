@@ -35,7 +35,7 @@ from raypipe.tuning.trial_tables import FAILED, FINISHED, RUNNING, score_columns
 RECORD = "trial.json"
 Record = dict[str, Any]
 Report = Callable[[Record], None]  # what a trial tells Tune
-BULKY = ("model", "adapter", "checkpoint", "data")  # folders of the steps of a trial that has ended
+BULKY = ("model", "adapter", "checkpoint", "data")  # folders of a finished trial's steps
 
 
 class TrialError(QuietError):
@@ -87,7 +87,7 @@ def run(context: StudyContext, base: Run, values: Mapping[str, Any], report: Rep
             write(folder, record)
             record |= _outcome(folder, record, lambda: _run(context, base, values, record, report))
             write(folder, record)
-        drop_bulky(folder)  # also what a trial left that was killed here
+        _drop_bulky(folder)  # also what a trial left that was killed here
         report({**score_columns(record), "trial_seconds": record["seconds"], "is_final": True})
 
 
@@ -164,9 +164,15 @@ def _outcome(folder: Path, record: Record, work: Callable[[], Record]) -> Record
     raise failure from None  # outside the handlers, or the original would go along as its context
 
 
-def drop_bulky(folder: Path) -> None:
-    """Delete weights and rows of a trial that has ended. Settings, metrics and predictions stay."""
+def _drop_bulky(folder: Path) -> None:
+    """Delete weights and rows of a finished trial. Settings, metrics and predictions stay."""
     for step in integrity.finished(folder):
         integrity.drop(step, *BULKY)
     for path in [path for path in folder.rglob("*") if path.is_dir() and path.name in BULKY]:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def forget_steps(folder: Path) -> None:
+    """Delete all steps of a trial that was stopped: it will not go on, and its notes and weights are of no more use."""
+    for path in [path for path in folder.iterdir() if path.is_dir()]:
         shutil.rmtree(path, ignore_errors=True)

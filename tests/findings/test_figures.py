@@ -11,6 +11,7 @@ import pytest
 
 from raypipe.findings.page import figures
 from raypipe.findings.training_curves import Curve
+from raypipe.runs.names import SCORER
 
 # how red, green and blue light is seen without one kind of cone (Machado, Oliveira & Fernandes 2009, severity 1)
 SEEN = {
@@ -63,6 +64,9 @@ def test_the_reference_is_drawn_in_ink_wherever_it_stands() -> None:
     styles = dict(figures._styles("light", ["a", "sft", "b"], "sft"))
     assert styles["sft"]["color"] == figures.REFERENCE["light"]
     assert [styles[arm]["color"] for arm in "ab"] == list(figures.COLOURS["light"][:2])
+    both, alone = (dict(figures._styles("light", arms, "sft")) for arms in (["sft", SCORER], [SCORER, "a"]))
+    assert both[SCORER]["color"] != both["sft"]["color"], "a scorer of its own is another line"
+    assert alone[SCORER]["color"] == figures.REFERENCE["light"]
 
 
 def test_the_loss_takes_the_room_of_a_dev_score_that_a_stage_lacks(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -53,6 +54,8 @@ def test_relevance_of_arms_is_asked_of_where_the_run_has_none() -> None:
     *_, last = gates(pooled, None, tasks, "sft", None, [AgreementRow("grad_x_activation", good), *of_arms])
     assert last.passed  # the run's own relevance answers for its masks
     assert last.name == first.name
+    *_, last = gates(pooled, None, tasks, "sft", None, [of_arms[0], replace(of_arms[1], method="random")])
+    assert last.passed, "a control need not hit"
     *_, last = gates(pooled, None, tasks, "sft", None)
     assert (last.name, last.passed) == (first.name, None)
 

@@ -76,6 +76,11 @@ def test_faithfulness_crowns_nobody_where_all_are_zero_or_level_with_random() ->
     assert where_to_start(clear).startswith("a is above every other variant")
     assert where_to_start(clear, has_learned=True) == where_to_start(clear)
     assert "has not learned" in where_to_start(clear, has_learned=False)
+    assert where_to_start(clear[:1]) == "a is above random relevance (95 %); there is no other variant."
+    wide = [variant("a", 0.3, -0.1), variant("b", 0.25, 0.1), variant("c", 0.05, 0.01, seconds=0.1)]
+    said = where_to_start(wide)
+    assert said.startswith("No variant is first: a has the highest mean, but is not above random relevance")
+    assert said.endswith("cheapest above random: b (1.0 s)."), "c is below a"
     level = [variant("a", 0.3, 0.2), variant("b", 0.25, -0.1, seconds=0.1)]
     said = where_to_start(level)
     assert said.endswith("cannot be told from the first: 1; cheapest above random: a (1.0 s)."), (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from tokenizers import processors
 
 from raypipe.errors import Code, RowError
 from raypipe.guard import limits
@@ -131,6 +132,22 @@ def test_a_begin_token_stands_before_a_conversation_only_if_it_did_in_training()
     assert begun(tokenizer, [9], is_chat=False) == [bos, 9]
     tokenizer.bos_token = None
     assert begun(tokenizer, [9], is_chat=False) == [9]
+
+
+@pytest.mark.parametrize("writes", [False, True])
+def test_prompts_and_masked_notes_begin_alike(writes: bool) -> None:
+    tokenizer = tiny_tokenizer(chat=True)
+    bos = tokenizer.bos_token_id
+    tokenizer.chat_template = tokenizer.chat_template.replace("<s>", "").replace("{{ bos_token }}", "")
+    if writes:
+        tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
+            single="<s> $A", special_tokens=[("<s>", bos)]
+        )
+    encoder = PromptEncoder(tokenizer, Prompt(instruction="Leggi."), [])
+    masked = Renderer(encoder, Masking(instruction="Leggi."), 100)
+    plain = Renderer(encoder, Masking(strategy="cpt_packed"), 100)
+    begins = [next(iter(ids)) == bos for ids in (encoder.head_ids, masked.head_ids, plain.head_ids)]
+    assert begins == [writes, writes, True]
 
 
 def test_options_and_question_fill_the_template() -> None:

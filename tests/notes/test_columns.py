@@ -67,7 +67,9 @@ def test_without_a_patient_by_name_none_is_guessed_but_hinted_at() -> None:
     assert "--group (perhaps ward code)" in why
 
 
-@pytest.mark.parametrize("patient", ["paziente", "ID_PAZ", "idpatient", "pat_id", "codicefiscale"])
+@pytest.mark.parametrize(
+    "patient", ["paziente", "ID_PAZ", "IDPAZ", "codpaz", "idpatient", "IDPAT", "pat_id", "codicefiscale"]
+)
 @pytest.mark.parametrize("other", ["patologia", "Patología", "pathology", "path", "spazio"])
 def test_a_disease_is_no_patient(patient: str, other: str) -> None:
     both = [columns.Column(other), columns.Column(patient)]

@@ -41,6 +41,8 @@ def test_an_expression_of_ones_own_is_looked_for_beside_ours() -> None:
     own = {"phone": r"int\. \d{4}"}
     assert ("phone", text.index("int."), len(text)) in list(found(text, own))
     assert set(found(text)) < set(found(text, own))
+    provisional = "cf: 01234567897"
+    assert ("tax_code", 0, len(provisional)) in list(found(provisional, {"tax_code": r"cf: \d{11}"}))
 
 
 def test_one_wrong_character_of_a_tax_code_is_seen() -> None:

@@ -19,7 +19,9 @@ from raypipe import rows
 from raypipe.errors import ExitCode, InputError
 from raypipe.notes import cleaning, labels, storage
 from raypipe.notes.columns import look
+from raypipe.notes.corpus import Corpus
 from raypipe.notes.files import iter_notes, kept_rows
+from raypipe.notes.leakage import Guard
 from raypipe.notes.reading import of_pretraining, read_unit, tables, units
 from raypipe.notes.tasks import NO, YES, Task
 from raypipe.runs import inputs
@@ -338,8 +340,10 @@ def test_what_editors_leave_in_a_folder_is_no_input(tmp_path):
     assert len(before) == 1
     (alone,) = storage.listing(str(tmp_path / "_SUCCESS"), "f")
     assert alone[0].endswith("_SUCCESS"), "named by itself it counts"
-    stray = ["/n/.DS_Store", 1, 2]
-    recorded = {"inputs": {"notes": [*before, stray], "model": {"m": [stray, *before]}, "none": []}, "list": ["a"]}
+    stray, below = [f"{tmp_path}/.DS_Store", 1, 2], [f"{tmp_path}/.cache/download/a.metadata", 1, 2]
+    recorded = {
+        "inputs": {"notes": [*before, stray], "model": {"m": [below, *before]}, "none": []}, "list": ["a"]
+    }  # fmt: skip
     assert inputs.without_strays(recorded) == {
         "inputs": {"notes": before, "model": {"m": before}, "none": []}, "list": ["a"]
     }  # fmt: skip
@@ -363,8 +367,9 @@ def test_a_row_that_a_line_break_cut_is_refused_with_its_line(tmp_path):
     with pytest.raises(InputError, match=r"n\.csv:3: ends before the column 'text': quote what holds a line break"):
         list(tables(data, ["note_id", "text"]))
     (tmp_path / "n.csv").write_text("id,patient,text,ward\n7,p1,Febbre\n8,p2,Tosse,a\n   \n\n")
-    read = pa.concat_tables(tables(data, ["note_id", "text"]))
+    read, ids = (pa.concat_tables(tables(data, columns)) for columns in (["note_id", "text"], ["note_id"]))
     assert read["text"].to_pylist() == ["Febbre", "Tosse"]
+    assert read["note_id"] == ids["note_id"], "every pass over the file numbers the same rows"
 
 
 def test_pretraining_has_the_groups_of_its_files(tmp_path):
@@ -377,6 +382,14 @@ def test_pretraining_has_the_groups_of_its_files(tmp_path):
     assert [group(files) for files in ("with.csv", "without.csv", "*.csv")] == ["patient", None, None]
     assert of_pretraining(Data(pretraining=str(tmp_path / "with.csv"))).columns.group_id is None
     assert of_pretraining(Data()) == Data()
+
+
+def test_patients_of_test_notes_pretrain_nothing(tmp_path):
+    (tmp_path / "p.csv").write_text("note_id,text,patient\n1,Tosse.,p\n2,Febbre.,q\n")
+    data = Data(pretraining=str(tmp_path / "p.csv"), columns={"group_id": "patient"})
+    corpus = Corpus(tmp_path, data, [], rows.LABELS.empty_table())
+    corpus.__dict__["guard"] = Guard(group_ids=frozenset({"p"}))
+    assert list(corpus.texts(pretrains=True)) == ["Febbre."]
 
 
 class Disk(fs.LocalFileSystem):

@@ -19,7 +19,7 @@ from raypipe.findings.page.text import text_table
 from raypipe.runs import compare, driver, finetunings
 from raypipe.runs.run import Run
 from raypipe.settings import configfile
-from raypipe.settings.config import Config, Training
+from raypipe.settings.config import Config, Lora, Training
 from raypipe.settings.sections.evaluation import Conformal
 from raypipe.settings.sections.many_runs import ArmComparison
 from raypipe.training import loop
@@ -203,6 +203,30 @@ def test_a_fine_tuning_has_the_keys_of_finetune_that_it_does_not_give(tmp_path: 
     written.write_text(dumped)
     assert configfile.dump(configfile.load(written)) == dumped
     assert Config().comparison.finetunings == {}
+
+
+def test_one_key_of_lora_leaves_the_others_as_they_are() -> None:
+    other = {"lora": {"rank": 4}}
+    config = configfile.build(
+        {
+            "finetune": {"lora": {"rank": 16, "alpha": 32, "dropout": 0.0}},
+            "train": {"lora": {"rank": 8, "alpha": 8, "first_block": 2}},
+            "scorer": {"training": other},
+            "comparison": {"finetunings": {"small": other}},
+            "arms": {"a": {"masking": {}, "train": other}},
+        },
+        "test",
+    )
+    of_labels = Lora(rank=4, alpha=32, dropout=0.0)
+    assert config.scorer.training is not None
+    assert config.scorer.training.lora == config.comparison.finetunings["small"].lora == of_labels
+    assert config.training_of("a").lora == Lora(rank=4, alpha=8, first_block=2)
+
+
+@pytest.mark.parametrize("betas", [[0.9, 1.0], [-0.1, 0.9]])
+def test_betas_are_those_that_the_optimiser_takes(betas: list[float]) -> None:
+    with pytest.raises(InputError, match=r"finetune\.betas"):
+        configfile.build({"finetune": {"betas": betas}}, "test")
 
 
 def test_a_fine_tuning_that_some_seed_lacks_is_left_out() -> None:

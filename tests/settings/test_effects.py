@@ -273,7 +273,8 @@ def test_no_training_worker_asks_for_more_cpus_than_a_node_has(
     monkeypatch.setattr("ray.nodes", lambda: [*nodes, {"Alive": False, "Resources": {"CPU": 64.0}}])
     monkeypatch.setattr("os.cpu_count", lambda: 64)
     fake_ray["CPU"] = 12.0
-    assert cluster.join(Resources(use_gpu=False)).worker(1, "auto", 1) == {"CPU": 4.0}
+    joined = cluster.join(Resources(use_gpu=False))
+    assert [joined.worker(1, "auto", workers) for workers in (1, 3, 12)] == [{"CPU": 4.0}, {"CPU": 4.0}, {"CPU": 1.0}]
 
 
 def test_a_stream_without_progress_ends(fake_ray: dict[str, float]) -> None:

@@ -30,7 +30,7 @@ def test_how_trials_ended_that_could_not_say_it(tmp_path: Path) -> None:
     ]
     search._complete_records(context, ends)
     assert record_of(context, {RATIO: 0.1}) == running | {"status": "stopped"}
-    assert not list(context.trial_folder({RATIO: 0.1}).rglob("model")), "it is not trained further"
+    assert [path.name for path in folder.iterdir()] == ["trial.json"], "it does not go on"
     dead = record_of(context, {RATIO: 0.2})
     assert (dead["status"], dead["params"]) == ("failed", {RATIO: 0.2})
     assert "OSError" in dead["error"]
@@ -85,6 +85,13 @@ def test_a_grid_goes_on_by_its_records_and_with_the_trials_at_once_of_now(
     stopped = replace(plan, space=replace(plan.space, stop={"training_iteration": 9}))
     assert search._restored(state, None, stopped, lines.append) == "as it was left"
     assert lines[:2] == ["llama: going on", "llama: going on; trials that are finished report again"]
+
+
+def test_trials_report_epochs_to_whatever_may_stop_them(tmp_path: Path) -> None:
+    plan = demo_plan(tmp_path, [0.1])
+    for changes, reports in (({}, False), ({"stop": {"training_iteration": 3}}, True), ({"scheduler": object()}, True)):
+        asked = replace(plan, space=replace(plan.space, **changes))
+        assert search.context_of(asked, tmp_path).reports_epochs is reports
 
 
 def test_a_billion_trials_do_not_start_unasked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

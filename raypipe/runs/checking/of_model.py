@@ -34,9 +34,10 @@ def problems(config: Config, tasks: list[Task]) -> Iterator[Problem]:
         if (what := lacks_rules(attribution, of_model.model_type)) is not None:
             yield Problem(f"{where}.method", what)
     yield from _sizes(config, of_model.num_hidden_layers, families.context(of_model))
-    yield from loading.beyond(encoder_of(config, tasks).tokenizer, of_model.vocab_size)
-    yield from of_tokens(config, tasks)
-    yield from _sentinels(config, tasks, families.FAMILIES[of_model.model_type].sentinels)
+    encoder = encoder_of(config, tasks)
+    yield from loading.beyond(encoder.tokenizer, of_model.vocab_size)
+    yield from of_tokens(config, tasks, encoder)
+    yield from _sentinels(config, encoder, families.FAMILIES[of_model.model_type].sentinels)
 
 
 def _sizes(config: Config, n_layers: int, context: int | None) -> Iterator[Problem]:
@@ -66,12 +67,12 @@ def _sizes(config: Config, n_layers: int, context: int | None) -> Iterator[Probl
         yield Problem("prompt.max_tokens", f"is {config.prompt.max_tokens}, but the model's context is {context}")
 
 
-def _sentinels(config: Config, tasks: list[Task], of_family: Sequence[str]) -> Iterator[Problem]:
+def _sentinels(config: Config, encoder: PromptEncoder, of_family: Sequence[str]) -> Iterator[Problem]:
     """Can the tokenizer write what stands for hidden words? Arms share the fault, so it is told of the first."""
     from raypipe.masking import Renderer
     from raypipe.masking.strategies import STRATEGIES
 
-    encoder, told = encoder_of(config, tasks), set()
+    told = set()
     for name, arm in config.arms.items():
         try:
             if arm.masking is not None and arm.masking.strategy in STRATEGIES:  # others have been told
@@ -96,9 +97,9 @@ def encoder_of(config: Config, tasks: Sequence[Task]) -> PromptEncoder:
         raise InputError([Problem("model.path", f"its tokenizer cannot be used: {what}")]) from None
 
 
-def of_tokens(config: Config, tasks: list[Task]) -> Iterator[Problem]:
+def of_tokens(config: Config, tasks: list[Task], encoder: PromptEncoder | None = None) -> Iterator[Problem]:
     """Can the model say each answer, and tell them apart? Does the longest question leave room for a note?"""
-    encoder = encoder_of(config, tasks)
+    encoder = encoder or encoder_of(config, tasks)
     tokenizer = encoder.tokenizer
     for task in tasks:
         question = encoder.questions[task.id]

@@ -52,11 +52,17 @@ def read(config: Config, tried: Collector) -> CheckReport:
     if data.pretraining is not None:
         pretraining = tried(lambda: of_pretraining(data))
         tried(lambda: units(pretraining or data.for_pretraining, "data.pretraining"))
-        if pretraining is not None and data.columns.group_id and not pretraining.columns.group_id:
+        if pretraining is not None and data.columns.group_id and not _has_groups(pretraining):
             what = "notes of dev and test patients are held out of it by id and likeness alone"
-            warnings.append(f"data.pretraining has no column {data.columns.group_id!r}: {what}")
+            warnings.append(f"data.pretraining has no {data.columns.group_id!r}: {what}")
     n_notes = notes.num_rows if notes is not None else 0
     return CheckReport(tasks, labels if labels is not None else rows.LABELS.empty_table(), n_notes, warnings)
+
+
+def _has_groups(data: Data) -> bool:
+    return data.columns.group_id is not None and any(
+        table["group_id"].null_count < table.num_rows for table in iter_notes(data, ["note_id", "group_id"])
+    )
 
 
 def of_splits(config: Config, labels: pa.Table) -> Iterator[Problem]:

@@ -29,6 +29,7 @@ def advice(
         yield f"{what}: lower attribution.tasks_per_note, data.max_unlabelled or the arms' draws"
     most = max(of.gpus for of in on_gpus)
     yield from _of_pool(settings, steps, most)
+    yield from _of_blocks(settings, steps, stages)
     yield from _of_masking(steps, stages, most)
     if limit is not None:
         yield from _of_memory(settings, memory, limit)
@@ -69,6 +70,22 @@ def _of_pool(settings: Config, steps: Sequence[Step], most: int) -> Iterator[str
     if resources.training_workers > settings.finetune.batch_rows:
         what = f"resources.training_workers is {resources.training_workers}, but a step of fine-tuning has"
         yield f"{what} {settings.finetune.batch_rows} rows: some workers have none. Raise finetune.batch_rows"
+
+
+def _of_blocks(settings: Config, steps: Sequence[Step], stages: Sequence[Stage]) -> Iterator[str]:
+    """Ray ends a stream in which no block is done for a while, and what a block has done is lost with it."""
+    limit, n_rows = settings.resources.no_progress_timeout_s, settings.resources.rows_per_block
+    seconds = {stage.name: stage.seconds or 0.0 for stage in stages}
+    streams = [step for step in steps if step.kind in ("attribution", "scoring") and step.rows]
+    slowest = max(streams, key=lambda step: seconds[step.name] / step.rows, default=None)
+    if slowest is None or not settings.resources.ray:
+        return
+    of_note = seconds[slowest.name] / slowest.rows
+    if of_note * n_rows > limit / 2:
+        n = max(1, int(limit / 2 / of_note))
+        what = f"{slowest.name}: a block of {n_rows} notes takes {of_note * n_rows / 60:,.0f} minutes"
+        what = f"{what}, and Ray ends a stream without one for {limit / 60:,.0f}"
+        yield f"{what}: set resources.rows_per_block to {n} or less"
 
 
 def _of_masking(steps: Sequence[Step], stages: Sequence[Stage], most: int) -> Iterator[str]:

@@ -137,8 +137,8 @@ class Data(Section):
     of annotated spans (`columns.spans`; they move with the text). Empty: nothing."""
     identifiers: dict[str, Pattern] = {}
     """Regular expressions of further kinds for `placeholders`, such as a hospital's own record numbers; one for a kind
-    that `check` looks for is looked for beside ours. A note on which
-    one takes longer than 5 seconds becomes a dead letter."""
+    that `check` looks for is looked for beside ours. A note on which one takes longer than 5 seconds becomes a dead
+    letter."""
     on_duplicate_id: Literal["error", "keep_first"] = "error"
     """What to do with a note id that occurs twice."""
     max_chars: int = Field(200_000, ge=1)

@@ -14,6 +14,7 @@ from raypipe import rows
 from raypipe.errors import InputError
 from raypipe.evaluation.metrics import measurable
 from raypipe.guard import limits
+from raypipe.models import loading
 from raypipe.notes.tasks import Task
 from raypipe.runs.checking import of_model
 from raypipe.runs.checking.check import check, examine
@@ -30,6 +31,7 @@ from raypipe.settings.config import (
     Model,
     Pretrain,
     Prompt,
+    Scorer,
     Training,
 )
 from tests.tiny_models import tiny_model, tiny_tokenizer
@@ -153,6 +155,15 @@ def test_model_and_tokenizer_fit(data, model):
     ("sections", "what"),
     [
         ({"attribution": Attribution(layer=5)}, "attribution.layer: is 5, but the model has layers 0..4"),
+        (
+            {"finetune": Training(lora=Lora(first_block=4))},
+            "finetune.lora.first_block: is 4, which leaves no block to train: the model has 4",
+        ),
+        (
+            {"scorer": Scorer(training=Training(lora=Lora(first_block=0.99)))},
+            "scorer.training.lora.first_block: is 0.99",
+        ),
+        ({"finetune": Training(lora=Lora(first_block=3))}, None),
         ({"prompt": Prompt(max_tokens=300)}, "the model's context is 256"),
         ({"prompt": Prompt(max_tokens=16, instruction="Leggi la nota. " * 9)}, "leaves no room for a note"),
         ({"prompt": Prompt(max_tokens=128, answer_prefix="")}, None),
@@ -164,6 +175,15 @@ def test_model_against_settings(data, model, sections, what):
         check(settings)
     else:
         assert any(what in problem for problem in problems_of(settings))
+
+
+def test_special_tokens_without_a_row(data, model, tmp_path):
+    shutil.copytree(model, tmp_path / "m")
+    tokenizer = loading.load_tokenizer(Model(path=str(model)))
+    tokenizer.add_special_tokens({"pad_token": "[PAD]"})
+    tokenizer.save_pretrained(tmp_path / "m")
+    problems = problems_of(config(data, model=Model(path=str(tmp_path / "m"))))
+    assert any("([PAD]) of the tokenizer has no place among the model's" in problem for problem in problems)
 
 
 def test_adapter_without_weights(data, model, tmp_path):

@@ -18,7 +18,8 @@ TRAINING = Step("train/decselfmask", "training", rows=100, flops=1.0, optimiser_
 def _said(*steps: Step, gpus: int = 8, corpus: Corpus = CORPUS, seconds: float = 1e6, **changes: Any) -> str:
     memory, limit = changes.pop("memory", ()), changes.pop("limit", None)
     host_bytes = changes.pop("host_bytes", 0.0)
-    of_run = settings(Path("."), **{"resources__ray": True, "resources__training_workers": 8, **changes})
+    given = {"resources__ray": True, "resources__training_workers": 8, "resources__no_progress_timeout_s": 10**9}
+    of_run = settings(Path("."), **(given | changes))
     stages = [Stage(step.name, seconds, "") for step in steps]
     on_gpus = [OnGpus(gpus, 1.0, 1.0, 1.0, 1.0)]
     return "\n".join(advice(of_run, corpus, steps, stages, on_gpus, memory, limit, host_bytes))
@@ -31,6 +32,15 @@ def test_a_job_that_fits_is_not_commented_on() -> None:
 def test_too_few_blocks() -> None:
     said = _said(replace(STREAM, shards=40), gpus=64)
     assert "fewer than 64 GPUs: set resources.rows_per_block to 39 or less" in said
+
+
+def test_blocks_that_take_longer_than_ray_waits() -> None:
+    limit = {"resources__no_progress_timeout_s": 900}
+    said = _said(STREAM, seconds=40_000, **limit)
+    assert said.startswith("mask: a block of 256 notes takes 17 minutes, and Ray ends a stream without one for 15: set")
+    assert said.endswith("resources.rows_per_block to 112 or less")
+    assert _said(STREAM, seconds=10_000, **limit) == ""
+    assert _said(STREAM, gpus=1, seconds=40_000, resources__ray=False, **limit) == ""
 
 
 def test_fewer_actors_and_workers_than_gpus() -> None:
