@@ -91,10 +91,10 @@ def test_every_bad_line_of_a_jsonl_file_is_a_row(tmp_path):
 
 
 def test_broken_utf8_in_csv_and_parquet_is_one_row(tmp_path):
-    (tmp_path / "n.csv").write_bytes(b"note_id,text\na,caff\xe8\nb,ok\nc\n")
+    (tmp_path / "n.csv").write_bytes(b"note_id,text\na,caff\xe8\nb,ok\nc,\n")
     broken = pa.StringArray.from_buffers(2, *pa.array([b"caff\xe8", b"ok"], pa.binary()).buffers()[1:])
     pq.write_table(pa.table({"note_id": ["a", "b"], "text": broken}), tmp_path / "n.parquet")
-    assert [row["error"] for row in read(tmp_path / "n.csv")] == ["E_UTF8", None, "E_NULL"]
+    assert [row["error"] for row in read(tmp_path / "n.csv")] == ["E_UTF8", None, "E_EMPTY"]
     assert [row["error"] for row in read(tmp_path / "n.parquet")] == ["E_UTF8", None]
 
 

@@ -153,6 +153,7 @@ def test_a_token_that_others_may_read_is_warned_of(
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
     monkeypatch.setattr(cluster, "_connect", lambda address: None)
     monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 8.0})
+    monkeypatch.setattr(ray, "nodes", list)
     token = tmp_path / ".ray/auth_token"
     monkeypatch.setenv(variable, str(tmp_path if variable == "HOME" else token))
 
