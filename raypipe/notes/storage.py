@@ -15,7 +15,7 @@ import os
 import re
 import zlib
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain, islice
 from typing import Any
 
@@ -112,6 +112,10 @@ def read_strings(uri: str, columns: Sequence[str], field: str, fix: str = "") ->
         except BROKEN as error:
             problem = Problem(f"{field}: {file.path}", f"cannot be read ({type(error).__name__})")
             raise unreadable(error, file.filesystem, file.path, problem) from None
+        except InputError as error:  # it names the line
+            raise InputError(
+                [replace(problem, where=f"{field}: {problem.where}") for problem in error.problems]
+            ) from None
         missing = [name for name in columns if name not in present]
         if twice := [name for name in columns if present.count(name) > 1]:
             raise InputError([Problem(f"{field}: {file.path}", f"the column {', '.join(twice)} is there twice")])

@@ -284,6 +284,12 @@ def test_a_text_with_commas_and_no_quotes_is_refused_not_cut(tmp_path):
     assert storage.read_strings(data.notes, ["group"], "data.labels")["group"].to_pylist() == ["A", None]
 
 
+def test_a_broken_line_of_labels_is_told_with_the_key_of_the_config(tmp_path):
+    (tmp_path / "l.csv").write_text("note_id,label\na,1\nb,1,0\n")
+    with pytest.raises(InputError, match=r"data\.labels: .*l\.csv:3: 3 cells under 2 names"):
+        storage.read_strings(str(tmp_path / "l.csv"), ["note_id", "label"], "data.labels")
+
+
 def test_whole_numbers_of_a_column_with_gaps_are_ids(tmp_path):
     """As pandas writes them to JSON."""
     rows_of = [{"note_id": 1.0, "text": "tosse", "p": 12.0}, {"note_id": 2.0, "text": "febbre", "p": None}]
