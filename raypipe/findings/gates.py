@@ -81,12 +81,12 @@ def gates(
     for reader in (reference, *([SCORER] if has_own_scorer else [])):
         yield _not_behind(reader, tables, tasks)
     name = "Relevant words are deciding words, above chance"
-    known = [row for row in agreements if row.method != "random"]  # a control need not hit
-    for row in [row for row in known if row.arm is None] or known:
+    methods = [row for row in agreements if row.method != "random"]  # a control need not hit
+    for row in [row for row in methods if row.arm is None] or methods:
         above = row.agreement.lift_interval[0]
         detail = f"{row.name}: lower end of the 95 % interval of hit share less chance"
         yield Gate(name, above, 0.0, above > 0, detail, is_needed=False)
-    if not known:
+    if not methods:
         yield Gate(name, None, 0.0, None, "no deciding words are known here", is_needed=False)
 
 

@@ -170,8 +170,8 @@ def _infos(filesystem: fs.FileSystem, path: str) -> list[fs.FileInfo]:
         base = re.split(r"[^/]*[*?\[]", path)[0]
         below = filesystem.get_file_info(fs.FileSelector(base, allow_not_found=True, recursive=True))
         pattern = _glob(path)
-        found = [info for info in below if info.is_file and limits.fullmatch(pattern, info.path) is not None]
-        return found if any(map(_is_aside, path[len(base) :].split("/")[:-1])) else _in_plain_folders(found, base)
+        files = [info for info in below if info.is_file and limits.fullmatch(pattern, info.path) is not None]
+        return files if any(map(_is_aside, path[len(base) :].split("/")[:-1])) else _in_plain_folders(files, base)
     if info.type == fs.FileType.Directory:
         files = [info for info in filesystem.get_file_info(fs.FileSelector(path, recursive=True)) if info.is_file]
         return _in_plain_folders(files, path)

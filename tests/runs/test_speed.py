@@ -45,18 +45,11 @@ def test_tokens_of_all_files_since_the_first_ones(tmp_path: Path) -> None:
     assert of(tmp_path) == "2,033 tokens/s"
 
 
-def test_the_share_of_the_cards_peak(tmp_path: Path) -> None:
+@pytest.mark.parametrize("scale", [1, 6000], ids=["few", "more than 64 bits hold"])
+def test_the_share_of_the_cards_peak(tmp_path: Path, scale: int) -> None:
     now = iter([0.0, 10.0])
-    of = Speed(lambda row: 1e12 * row["n_tokens"], peak=lambda: 8 * 40e12, cards=8, clock=lambda: next(now))
-    for name in "ab":
-        _write(tmp_path, name, [1000])
-        said = of(tmp_path)
-    assert said == "100 tokens/s, 31% of the peak of 8 cards"
-
-
-def test_a_large_corpus_takes_more_than_64_bits(tmp_path: Path) -> None:
-    now = iter([0.0, 10.0])
-    of = Speed(lambda row: 1e16 * row["n_tokens"], peak=lambda: 8 * 40e16, cards=8, clock=lambda: next(now))
+    peak = 8 * 40e12 * scale
+    of = Speed(lambda row: 1e12 * scale * row["n_tokens"], peak=lambda: peak, cards=8, clock=lambda: next(now))
     for name in "ab":
         _write(tmp_path, name, [1000])
         said = of(tmp_path)
